@@ -1,0 +1,1 @@
+"""What users import; the package root re-exports it."""

@@ -1,0 +1,209 @@
+"""A submitted job in the hands of the user: `JobClient`, and what `execute` returns.
+
+Everything here goes through the `JobHandle` of a runner; no state of the job is kept, so
+any number of clients, in any processes, may hold one job.
+"""
+
+import pickle
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from raystream.api import ambient
+from raystream.api.bindings import bound
+from raystream.api.runner import (
+    CancelRequest,
+    JobHandle,
+    JobView,
+    OutputListener,
+    Runner,
+    SavepointRequest,
+    StopRequest,
+)
+from raystream.config.units import parse_duration_ms
+from raystream.errors import JobFailedError, RaystreamError
+from raystream.ids import JobId, JobStatus, OperatorUid
+
+TERMINAL = frozenset(status for status in JobStatus if status.terminal)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What became of a job."""
+
+    job_id: JobId
+    status: JobStatus
+    duration_ms: int
+    records_in: int
+    """Records that the sources emitted."""
+    records_out: int
+    """Records that the sinks took."""
+    restarts: int
+
+
+class JobClient:
+    """A job that was submitted: asks how it stands, and has things done to it.
+
+    Every request carries an id of its own, so that one that is sent twice, because the
+    job master was restarted meanwhile, is carried out once.
+    """
+
+    def __init__(self, handle: JobHandle) -> None:
+        self._handle = handle
+
+    @classmethod
+    def attach(cls, job_id: str, *, runner: str | None = None, address: str | None = None) -> "JobClient":
+        """Return a client of a job that was submitted before.
+
+        Args:
+            job_id: the job's id, 32 hex digits.
+            runner: "ray" or "local"; the configured one by default.
+            address: of the Ray cluster; the default one if not given.
+
+        Raises:
+            JobNotFoundError: no job has this id.
+            ClusterNotFoundError: no Ray cluster answers.
+        """
+        around = ambient.current()
+        name = runner or around.load(None, {}).runner
+        return cls(runner_named(name).attach(job_id, address=address or around.address))
+
+    @property
+    def job_id(self) -> JobId:
+        """Id of the job, 32 hex digits."""
+        return self._handle.job_id
+
+    def status(self) -> JobStatus:
+        """Return where the job stands now."""
+        return self._handle.view().status
+
+    def wait(self, timeout: float | timedelta | str | None = None) -> JobResult:
+        """Wait for the end of the job; meanwhile what its `print` sinks write is printed here.
+
+        Args:
+            timeout: seconds, a `timedelta` or text such as "30s"; None waits for ever.
+
+        Raises:
+            JobFailedError: the job failed; the message has the cause, and with it the operator
+                and the traceback when it was user code.
+            TimeoutError: the job still runs.
+        """
+        return self.wait_until(TERMINAL, _seconds(timeout), print_lines)
+
+    def wait_until(
+        self, statuses: frozenset[JobStatus], timeout_s: float | None, listener: OutputListener
+    ) -> JobResult:
+        """Like `wait`, also for another status and with another receiver of what sinks send."""
+        view = self._handle.wait(timeout_s, until=statuses | TERMINAL, listener=listener)
+        if view.status is JobStatus.FAILED:
+            raise _failure(view)
+        return JobResult(
+            job_id=view.job_id,
+            status=view.status,
+            duration_ms=view.duration_ms,
+            records_in=view.records_in,
+            records_out=view.records_out,
+            restarts=view.restarts,
+        )
+
+    def savepoint(self, directory: str | None = None) -> str:
+        """Take a savepoint, while the job goes on, and return its path.
+
+        Args:
+            directory: where to; `execution.checkpointing.savepoint-dir` by default.
+
+        Raises:
+            CheckpointError: it was aborted; the message says why.
+        """
+        return self._handle.request(SavepointRequest(_request_id(), directory))
+
+    def stop(self, directory: str | None = None) -> str:
+        """End the job with a savepoint, everything before it committed, and return its path.
+
+        Args:
+            directory: where to; `execution.checkpointing.savepoint-dir` by default.
+
+        Raises:
+            CheckpointError: the savepoint was aborted; the job goes on.
+        """
+        return self._handle.request(StopRequest(_request_id(), directory))
+
+    def cancel(self) -> None:
+        """End the job without a savepoint; retained checkpoints stay, as configured."""
+        self._handle.request(CancelRequest(_request_id()))
+
+    def checkpoints(self) -> Sequence[Any]:
+        """Return what is known of the job's checkpoints and savepoints, oldest first."""
+        return self._handle.view().checkpoints
+
+    def __repr__(self) -> str:
+        return f"JobClient({self.job_id})"
+
+
+class Collector:
+    """Takes what a job's sinks send: values of one sink into a list, printed lines to the output."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.values: list[Any] = []
+        self._limit = limit
+
+    def __call__(self, uid: OperatorUid, payload: list[str] | bytes) -> None:
+        """Take one message.
+
+        Raises:
+            EnoughCollectedError: the limit is reached.
+        """
+        if isinstance(payload, bytes):
+            self.values.extend(pickle.loads(payload))
+            if self._limit is not None and len(self.values) >= self._limit:
+                raise EnoughCollectedError
+        else:
+            print_lines(uid, payload)
+
+    def drop_values(self, uid: OperatorUid, payload: list[str] | bytes) -> None:
+        """Like a call, but forget the values: for the time between the limit and the job's end."""
+        if not isinstance(payload, bytes):
+            print_lines(uid, payload)
+
+
+class EnoughCollectedError(Exception):
+    """As many values have come as were asked for; unwinds the wait for the job's end."""
+
+
+def print_lines(uid: OperatorUid, payload: list[str] | bytes) -> None:  # noqa: ARG001
+    """Print lines that a `print` sink sent; collected values of nobody are dropped."""
+    if not isinstance(payload, bytes):
+        print("\n".join(payload), flush=True)  # noqa: T201 - it is what the user asked for
+
+
+def runner_named(name: str) -> Runner:
+    """Return the runner that is bound to a name."""
+    make: Callable[[], Runner] = bound(name)
+    return make()
+
+
+def _failure(view: JobView) -> JobFailedError:
+    cause = view.error
+    if isinstance(cause, RaystreamError):
+        context = {**cause.context, "job_id": view.job_id}
+        failure = JobFailedError(cause.message, hint=cause.hint, **context)
+    else:
+        failure = JobFailedError("job failed", job_id=view.job_id, cause=repr(cause))
+    failure.__cause__ = cause
+    return failure
+
+
+def _seconds(timeout: float | timedelta | str | None) -> float | None:
+    match timeout:
+        case timedelta():
+            return timeout.total_seconds()
+        case str():
+            return parse_duration_ms(timeout) / 1000.0
+        case _:
+            return timeout
+
+
+def _request_id() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,139 @@
+"""The classes that a job's functions may derive from.
+
+Wherever an operation takes a function it takes a plain callable too; a class is for
+functions that need `open` (state, connections, models) or a context.  An instance is
+made once, in the script, and copied to every subtask before `open` is called there, so
+what cannot be copied (connections, locks) is created in `open`.
+
+The methods are called by the operators in `raystream.operators`, which know them by name.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from raystream.operators.process import ProcessContext
+    from raystream.operators.user_code import RuntimeContext
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+T = TypeVar("T")
+
+
+class Function(ABC):
+    """Base of all function classes; not for direct use."""
+
+    def open(self, ctx: "RuntimeContext") -> None:  # noqa: B027 - overriding is optional
+        """Prepare this subtask's copy: called once in the subtask, before the first record.
+
+        Args:
+            ctx: the place of the subtask in the job, and its state.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Free what `open` took; called once after the last record, also after a failure."""
+
+
+class MapFunction(Function, Generic[In, Out]):
+    """Makes one record out of each.
+
+    Example:
+        >>> class Scale(MapFunction):
+        ...     def __init__(self, factor):
+        ...         self.factor = factor
+        ...     def map(self, value):
+        ...         return value * self.factor
+        >>> Scale(10).map(7)
+        70
+    """
+
+    @abstractmethod
+    def map(self, value: In) -> Out:
+        """Return the record that takes the place of `value`."""
+
+
+class FlatMapFunction(Function, Generic[In, Out]):
+    """Makes any number of records out of each.
+
+    Example:
+        >>> class Words(FlatMapFunction):
+        ...     def flat_map(self, value):
+        ...         yield from value.split()
+        >>> list(Words().flat_map("to be or not"))
+        ['to', 'be', 'or', 'not']
+    """
+
+    @abstractmethod
+    def flat_map(self, value: In) -> Iterable[Out] | None:
+        """Yield the records that take the place of `value`, or return them; None stands for none."""
+
+
+class FilterFunction(Function, Generic[In]):
+    """Keeps some records and drops the others.
+
+    Example:
+        >>> class AtLeast(FilterFunction):
+        ...     def __init__(self, least):
+        ...         self.least = least
+        ...     def filter(self, value):
+        ...         return value >= self.least
+        >>> AtLeast(3).filter(2)
+        False
+    """
+
+    @abstractmethod
+    def filter(self, value: In) -> bool:
+        """Return True to keep the record."""
+
+
+class ReduceFunction(Function, Generic[T]):
+    """Combines two records of one key into one of the same type.
+
+    Example:
+        >>> class Longest(ReduceFunction):
+        ...     def reduce(self, first, second):
+        ...         return max(first, second, key=len)
+        >>> Longest().reduce("stream", "job")
+        'stream'
+    """
+
+    @abstractmethod
+    def reduce(self, first: T, second: T) -> T:
+        """Return the combination of what was reduced so far with the next record."""
+
+
+class ProcessFunction(Function, Generic[In, Out]):
+    """Handles each record with a context, through which side outputs are reached.
+
+    Example:
+        >>> class Divide(ProcessFunction):
+        ...     def process_element(self, value, ctx):
+        ...         if value % 2:
+        ...             ctx.output("odd", value)
+        ...         else:
+        ...             yield value // 2
+        >>> list(Divide().process_element(8, ctx=None))
+        [4]
+    """
+
+    @abstractmethod
+    def process_element(self, value: In, ctx: "ProcessContext") -> Iterable[Out] | None:
+        """Yield the records that follow from `value`, or return them as an iterable, or return None."""
+
+
+class KeyedProcessFunction(ProcessFunction[In, Out]):
+    """Handles each record of a keyed stream with the state of its key.
+
+    State is registered in `open` and belongs, in `process_element`, to `ctx.current_key`.
+
+    Example:
+        >>> from raystream import ValueStateDescriptor
+        >>> class Count(KeyedProcessFunction):
+        ...     def open(self, ctx):
+        ...         self.seen = ctx.get_state(ValueStateDescriptor("seen", int, default=0))
+        ...     def process_element(self, value, ctx):
+        ...         seen = self.seen.value() + 1
+        ...         self.seen.update(seen)
+        ...         yield ctx.current_key, seen
+    """

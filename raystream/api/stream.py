@@ -1,0 +1,332 @@
+"""Streams: what a program writes down, operation by operation.
+
+A stream is a value: every operation returns a new one and adds at most one operator to
+the logical graph of the environment.  Nothing runs before `env.execute()`.
+
+Operations that make an operator take `name=`, `uid=`, `parallelism=`, `max_parallelism=`
+and `chain=` (see `OperatorOptions`); `key_by`, `rebalance`, `union` and
+`get_side_output` make none, they say how the next operator is connected.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+
+from raystream.api.aggregates import SumField
+from raystream.api.bindings import bound
+from raystream.api.factories import CallableProcess, OperatorFactory
+from raystream.api.functions import (
+    FilterFunction,
+    FlatMapFunction,
+    Function,
+    KeyedProcessFunction,
+    MapFunction,
+    ProcessFunction,
+    ReduceFunction,
+)
+from raystream.api.operator_options import (
+    FunctionUse,
+    OperatorOptions,
+    chain_hint,
+    checked_name,
+    default_name,
+)
+from raystream.errors import GraphError
+from raystream.graph.logical import LogicalGraph, LogicalNode, OperatorKind, Upstream
+from raystream.graph.physical import Partitioning
+from raystream.operators.map import FilterOperator, FlatMapOperator, MapOperator
+from raystream.operators.operator import Operator
+from raystream.operators.process import KeyedProcessOperator, ProcessOperator, ReduceOperator
+from raystream.operators.sink import Sink
+from raystream.operators.sink_operator import SinkOperator
+
+if TYPE_CHECKING:
+    from raystream.api.environment import StreamEnvironment
+
+T = TypeVar("T")
+U = TypeVar("U")
+K = TypeVar("K")
+S = TypeVar("S")
+
+
+class OutputTag(str, Generic[S]):
+    """The name of a side output; a plain `str` does as well.
+
+    Example:
+        >>> late = OutputTag("late")
+        >>> late == "late"
+        True
+    """
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """The name as a plain text."""
+        return str(self)
+
+    def __repr__(self) -> str:
+        return f"OutputTag({str(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSink:
+    """The end of a stream; tells under which uid the sink keeps its state."""
+
+    name: str
+    uid: str | None
+    """None when it is generated."""
+
+
+class DataStream(Generic[T]):
+    """Records on their way from one operator to the next.
+
+    Streams come from `env.from_source`, `env.from_collection` and from other streams.
+    """
+
+    def __init__(
+        self, environment: "StreamEnvironment", graph: LogicalGraph, upstreams: tuple[Upstream, ...]
+    ) -> None:
+        self._environment = environment
+        self._graph = graph
+        self._upstreams = upstreams
+
+    def map(
+        self, function: Callable[[T], U] | MapFunction[T, U], **options: Unpack[OperatorOptions]
+    ) -> "DataStream[U]":
+        """Return the stream of what the function makes of each record."""
+        return self._apply(_MAP, function, options)
+
+    def flat_map(
+        self,
+        function: Callable[[T], Iterable[U] | None] | FlatMapFunction[T, U],
+        **options: Unpack[OperatorOptions],
+    ) -> "DataStream[U]":
+        """Return the stream of all records that the function yields or returns for each record."""
+        return self._apply(_FLAT_MAP, function, options)
+
+    def filter(
+        self, function: Callable[[T], bool] | FilterFunction[T], **options: Unpack[OperatorOptions]
+    ) -> "DataStream[T]":
+        """Return the stream of the records for which the function is true."""
+        return self._apply(_FILTER, function, options)
+
+    def process(
+        self,
+        function: ProcessFunction[T, U] | Callable[[T, Any], Iterable[U] | None],
+        **options: Unpack[OperatorOptions],
+    ) -> "DataStream[U]":
+        """Return the stream of what the function yields for each record and its context.
+
+        Raises:
+            GraphError: a `KeyedProcessFunction` on a stream that is not keyed.
+        """
+        if isinstance(function, KeyedProcessFunction):
+            raise GraphError(
+                "keyed function on a stream that is not keyed",
+                hint="call key_by(...) before process(...)",
+                function=type(function).__name__,
+            )
+        return self._apply(_PROCESS, function, options)
+
+    def key_by(self, key_selector: Callable[[T], K]) -> "KeyedStream[T, K]":
+        """Return the stream with all records of one key in one subtask.
+
+        Args:
+            key_selector: returns the key of a record: text, bytes, numbers, dates, UUIDs or
+                tuples of these; the same key for the same record, always.
+        """
+        _KEY_BY.check(key_selector)
+        upstreams = tuple(
+            replace(upstream, partitioning=Partitioning.HASH, key_selector=key_selector)
+            for upstream in self._upstreams
+        )
+        return KeyedStream(self._environment, self._graph, upstreams)
+
+    def rebalance(self) -> "DataStream[T]":
+        """Return the stream with its records dealt out evenly to all subtasks of the next operator."""
+        upstreams = tuple(
+            replace(upstream, partitioning=Partitioning.REBALANCE, key_selector=None)
+            for upstream in self._upstreams
+        )
+        return DataStream(self._environment, self._graph, upstreams)
+
+    def union(self, *others: "DataStream[T]") -> "DataStream[T]":
+        """Return one stream of the records of all; the result is not keyed, whatever the parts are.
+
+        Raises:
+            GraphError: something else than streams, or streams of different environments.
+        """
+        for other in others:
+            if not isinstance(other, DataStream):
+                raise GraphError("union of something that is not a stream", argument=repr(other)[:80])
+            if other._graph is not self._graph:
+                raise GraphError(
+                    "union of streams of different jobs",
+                    hint="make both from one environment, between two calls of execute()",
+                )
+        upstreams = tuple(upstream for stream in (self, *others) for upstream in stream._upstreams)
+        return DataStream(self._environment, self._graph, upstreams)
+
+    def get_side_output(self, tag: OutputTag[S] | str) -> "DataStream[S]":
+        """Return the records that the function of `process` gave to `ctx.output(tag, record)`.
+
+        Raises:
+            GraphError: the stream is not the direct result of `process`.
+        """
+        if not isinstance(tag, str) or not tag:
+            raise GraphError("tag of a side output is not a text", hint='write OutputTag("late")', tag=tag)
+        upstream = self._upstreams[0]
+        direct = self._upstreams == (Upstream(node=upstream.node),)
+        if not direct or not self._graph[upstream.node].kind.has_side_outputs:
+            raise GraphError(
+                "side output of something else than process",
+                hint="keep the stream that process(...) returned, and call get_side_output on it",
+                operator=self._graph[upstream.node].label,
+                tag=str(tag),
+            )
+        return DataStream(self._environment, self._graph, (Upstream(node=upstream.node, tag=str(tag)),))
+
+    def sink_to(self, sink: Sink, **options: Unpack[OperatorOptions]) -> StreamSink:
+        """End the stream in a sink.
+
+        Raises:
+            GraphError: the argument is not a sink.
+        """
+        if isinstance(sink, type) or not callable(getattr(sink, "open_writer", None)):
+            raise GraphError(
+                "argument of sink_to is not a sink",
+                hint="pass an object of a sink class, such as FileSink.lines(directory)",
+                argument=repr(sink)[:80],
+            )
+        return self._end(sink, "sink_to", f"sink({type(sink).__name__})", options)
+
+    def print(self, **options: Unpack[OperatorOptions]) -> StreamSink:
+        """End the stream on the client's standard output, each record as `subtask> record`."""
+        return self._end(bound("print-sink")(), "print", "print", options)
+
+    def execute_and_collect(self, limit: int | None = None) -> list[T]:
+        """Run the job of the environment and return the records of this stream.
+
+        Args:
+            limit: cancel the job when this many have come; without it the job must end by itself.
+
+        Raises:
+            GraphError: the stream never ends and there is no limit.
+            JobFailedError: the job failed.
+        """
+        return self._environment._collect(self, limit)
+
+    def _end(self, sink: Any, operation: str, name: str, options: OperatorOptions) -> StreamSink:
+        node = self._add(
+            kind=OperatorKind.SINK,
+            operation=operation,
+            name=name,
+            factory=OperatorFactory(SinkOperator, sink),
+            stateful=True,
+            options=options,
+        )
+        return StreamSink(node.name, node.uid)
+
+    def _apply(self, operation: "_Operation", function: Any, options: OperatorOptions) -> "DataStream[Any]":
+        operation.use.check(function)
+        name = operation.use.operation
+        keyed = operation.kind.needs_key
+        rich_on_keyed = isinstance(self, KeyedStream) and isinstance(function, Function)
+        if operation.use is _PROCESS.use and not isinstance(function, Function):
+            run: Any = CallableProcess(function)
+        else:
+            run = function
+        node = self._add(
+            kind=operation.kind,
+            operation=name,
+            name=default_name(name, function),
+            factory=OperatorFactory(operation.operator, run),
+            stateful=keyed or rich_on_keyed,
+            options=options,
+        )
+        return DataStream(self._environment, self._graph, (Upstream(node=node.id),))
+
+    def _add(
+        self,
+        *,
+        kind: OperatorKind,
+        operation: str,
+        name: str,
+        factory: Callable[[], Operator],
+        stateful: bool,
+        options: OperatorOptions,
+    ) -> LogicalNode:
+        node = LogicalNode(
+            id=self._graph.next_id(),
+            kind=kind,
+            chain=chain_hint(options, operation),
+            name=checked_name(options, operation, name),
+            factory=factory,
+            upstreams=self._upstreams,
+            uid=options.get("uid"),
+            parallelism=options.get("parallelism"),
+            max_parallelism=options.get("max_parallelism"),
+            stateful=stateful,
+        )
+        self._graph.add(node)
+        return node
+
+
+class KeyedStream(DataStream[T], Generic[T, K]):
+    """A stream in which all records of one key go to one subtask, where the key has its state."""
+
+    def process(
+        self,
+        function: ProcessFunction[T, U] | Callable[[T, Any], Iterable[U] | None],
+        **options: Unpack[OperatorOptions],
+    ) -> "DataStream[U]":
+        """Return the stream of what the function yields for each record, with its key's state at hand."""
+        return self._apply(_KEYED_PROCESS, function, options)
+
+    def reduce(
+        self, function: Callable[[T, T], T] | ReduceFunction[T], **options: Unpack[OperatorOptions]
+    ) -> "DataStream[T]":
+        """Return, for each record, the reduction of all records of its key so far.
+
+        The first record of a key is emitted as it is.
+        """
+        return self._apply(_REDUCE, function, options)
+
+    def sum(self, field: int | str | None = None, **options: Unpack[OperatorOptions]) -> "DataStream[T]":
+        """Return, for each record, the first record of its key with the field summed over all so far.
+
+        Args:
+            field: index of a tuple's or list's field, name of an attribute or of a dict's key;
+                None sums records that are themselves numbers.
+        """
+        if isinstance(field, bool) or not isinstance(field, int | str | None):
+            raise GraphError(
+                "field to sum is neither an index nor a name",
+                hint="write sum(1), sum('bytes') or, for numbers, sum()",
+                field=field,
+            )
+        named: OperatorOptions = {"name": "sum" if field is None else f"sum({field!r})"}
+        return self._apply(_REDUCE, SumField(field), {**named, **options})
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """What one method of a stream makes."""
+
+    use: FunctionUse
+    kind: OperatorKind
+    operator: type[Operator]
+
+
+_KEY_BY = FunctionUse("key_by", (), returns_record=True)
+_MAP = _Operation(FunctionUse("map", (MapFunction,), returns_record=True), OperatorKind.MAP, MapOperator)
+_FLAT_MAP = _Operation(FunctionUse("flat_map", (FlatMapFunction,)), OperatorKind.FLAT_MAP, FlatMapOperator)
+_FILTER = _Operation(
+    FunctionUse("filter", (FilterFunction,), returns_record=True), OperatorKind.FILTER, FilterOperator
+)
+_PROCESS = _Operation(FunctionUse("process", (ProcessFunction,)), OperatorKind.PROCESS, ProcessOperator)
+_KEYED_PROCESS = _Operation(_PROCESS.use, OperatorKind.KEYED_PROCESS, KeyedProcessOperator)
+_REDUCE = _Operation(
+    FunctionUse("reduce", (ReduceFunction,), returns_record=True), OperatorKind.REDUCE, ReduceOperator
+)

@@ -1,0 +1,1 @@
+"""raystream on Ray: the only package that imports ray."""

@@ -1,0 +1,117 @@
+"""Keys whose feature this version does not have.
+
+Their defaults load, so that a file which spells them out works; a value that asks for the
+feature is an error.  Nothing is silently ignored.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from raystream.config.kinds import Boolean, Duration, Integer, Kind, Location, Size
+from raystream.config.schema import NONE, Option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReservedOption(Option):
+    """A key of which only some values are supported."""
+
+    meaning: str
+    supported: tuple[object, ...]
+
+    def verify(self, value: object) -> None:
+        super().verify(value)
+        if value not in self.supported:
+            raise ValueError(
+                f"not supported in this version; leave the key out or set it to {self.default_text}"
+            )
+
+
+def _default_only(
+    key: str, kind: Kind[Any], default: object, meaning: str, *, default_text: str = ""
+) -> ReservedOption:
+    text = default_text or (NONE if default is None else kind.format(default))
+    return ReservedOption(
+        key=key, kind=kind, default=default, default_text=text, meaning=meaning, supported=(default,)
+    )
+
+
+def _without_effect(key: str, alias: str, meaning: str) -> ReservedOption:
+    return ReservedOption(
+        key=key,
+        kind=Boolean(),
+        default=True,
+        default_text="true",
+        aliases=(alias,),
+        meaning=meaning,
+        supported=(True, False),
+    )
+
+
+RESERVED = (
+    _default_only(
+        "execution.checkpointing.unaligned.enabled",
+        Boolean(),
+        False,
+        "Let barriers overtake queued records; this version always aligns.",
+    ),
+    _default_only(
+        "execution.checkpointing.aligned-checkpoint-timeout",
+        Duration(),
+        0,
+        "Alignment time after which a checkpoint becomes unaligned; this version always aligns.",
+    ),
+    _without_effect(
+        "execution.checkpointing.incremental",
+        "state.backend.incremental",
+        "Write only what has changed, with a backend that can; hashmap always writes everything.",
+    ),
+    _without_effect(
+        "execution.checkpointing.local-backup.enabled",
+        "state.backend.local-recovery",
+        "Restore from copies on the node's own disk, with a backend that keeps them; hashmap does not.",
+    ),
+    _default_only(
+        "state.backend.rocksdb.localdir",
+        Location(),
+        None,
+        "Directory of the rocksdb backend, which this version does not have.",
+        default_text="node-local temporary directory",
+    ),
+    _default_only(
+        "state.backend.rocksdb.memory.managed-size",
+        Size(),
+        256 << 20,
+        "Memory of the rocksdb backend, which this version does not have.",
+    ),
+    _default_only(
+        "state.backend.rocksdb.cache-size",
+        Size(),
+        64 << 20,
+        "Cache in front of the rocksdb backend, which this version does not have.",
+    ),
+    _default_only(
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff",
+        Integer(minimum=1),
+        None,
+        "exponential-delay: restarts without a reset after which the job fails; this version has no limit.",
+        default_text="unlimited",
+    ),
+    _default_only(
+        "restart-strategy.failure-rate.delay",
+        Duration(),
+        1_000,
+        "Pause of the failure-rate strategy, which this version does not have.",
+    ),
+    _default_only(
+        "restart-strategy.failure-rate.failure-rate-interval",
+        Duration(minimum=1),
+        60_000,
+        "Time over which the failure-rate strategy counts, which this version does not have.",
+    ),
+    _default_only(
+        "restart-strategy.failure-rate.max-failures-per-interval",
+        Integer(minimum=1),
+        1,
+        "Failures that the failure-rate strategy survives, which this version does not have.",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Sources and sinks: files, generated records, collections and the console."""

@@ -1,0 +1,219 @@
+"""Files that appear whole: the writer and the committer of `FileSink`.
+
+    .part-<uid>-<job>-<subtask>-<attempt>-<counter>.inprogress   while it is written, and pre-committed
+     part-<uid>-<job>-<subtask>-<attempt>-<counter>              once its checkpoint is complete
+
+Each checkpoint closes the file that is being written and makes it durable; the commit
+renames it.  `<uid>` is percent-encoded and `<job>` the first 8 digits of the job id, so
+that no two operators, jobs, attempts or checkpoints ever use one name, also when a
+second job starts from a savepoint of the first.
+
+Knows names, bytes and durability; how records become bytes is a function it is given.
+"""
+
+import contextlib
+import logging
+import os
+import urllib.parse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from raystream.connectors.versioned import decode, encode
+from raystream.errors import ConfigError, StorageError
+from raystream.operators.sink import WriterContext
+from raystream.records.batch import RowBatch
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+IN_PROGRESS_PREFIX = "."
+"""Hides unfinished files from shells and from most programs that read directories."""
+IN_PROGRESS_SUFFIX = ".inprogress"
+WRITE_BUFFER_BYTES = 256 << 10
+
+
+class FileCommittable(msgspec.Struct, frozen=True, array_like=True):
+    """A durable file and the name under which it becomes visible, both absolute."""
+
+    in_progress: str
+    final: str
+
+
+class PartFileWriter:
+    """Writes the part files of one sink subtask."""
+
+    def __init__(
+        self, directory: str, encode_records: Callable[[list[Any]], bytes], context: WriterContext
+    ) -> None:
+        """Make the directory if it is not there.
+
+        Raises:
+            ConfigError: it cannot be made, or nothing can be written there.
+        """
+        self._directory = Path(directory)
+        self._encode_records = encode_records
+        self._context = context
+        uid = urllib.parse.quote(context.uid, safe="")
+        self._operator_prefix = f"part-{uid}-{context.job_id[:8]}-"
+        self._counter = 0
+        self._path = self._directory
+        self._file: BinaryIO | None = None
+        _make_writable(self._directory)
+
+    def start(self) -> None:
+        """Remove the unfinished files of dead attempts; whatever was to be committed of them is.
+
+        Each file is removed by one subtask, also when there were more of them before.
+
+        Raises:
+            StorageError: the directory cannot be read or a file not removed.
+        """
+        try:
+            for path in sorted(self._directory.iterdir()):
+                if self._left_behind(path.name):
+                    logger.info("removing unfinished file of a dead attempt", extra={"path": str(path)})
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _storage_error("unfinished output cannot be removed", self._directory, error) from error
+
+    def write(self, batch: RowBatch) -> None:
+        """Append the records; the first ones after a checkpoint create the file.
+
+        Raises:
+            StorageError: the file cannot be written.
+            GraphError: a record is not what the format takes.
+        """
+        if not batch.values:
+            return
+        data = self._encode_records(batch.values)
+        try:
+            if self._file is None:
+                self._file = self._create()
+            self._file.write(data)
+        except OSError as error:
+            raise _storage_error("output file cannot be written", self._path, error) from error
+
+    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:  # noqa: ARG002 - names carry a counter
+        """Close the file and make it durable under its unfinished name.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        if self._file is None:
+            return []
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            sync_directory(self._directory)  # Else the file itself may be missing after a power cut.
+        except OSError as error:
+            raise _storage_error("output file cannot be written", self._path, error) from error
+        self._file = None
+        return [encode(FORMAT_VERSION, FileCommittable(str(self._path), str(_final_path(self._path))))]
+
+    def abort(self) -> None:
+        """Remove the file that is being written."""
+        if self._file is None:
+            return
+        self.close()
+        with contextlib.suppress(OSError):  # The next attempt removes what is left.
+            self._path.unlink()
+
+    def close(self) -> None:
+        """Close the file and leave it where it is."""
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # Nothing of this file counts.
+                file.close()
+
+    def _create(self) -> BinaryIO:
+        context = self._context
+        part = f"{self._operator_prefix}{context.subtask}-{context.attempt}-{self._counter}"
+        self._counter += 1
+        self._path = self._directory / f"{IN_PROGRESS_PREFIX}{part}{IN_PROGRESS_SUFFIX}"
+        return self._path.open("xb", buffering=WRITE_BUFFER_BYTES)
+
+    def _left_behind(self, name: str) -> bool:
+        """True for an unfinished file of this operator and job that is this subtask's to remove."""
+        prefix = IN_PROGRESS_PREFIX + self._operator_prefix
+        if not (name.startswith(prefix) and name.endswith(IN_PROGRESS_SUFFIX)):
+            return False
+        numbers = name[len(prefix) : -len(IN_PROGRESS_SUFFIX)].split("-")
+        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+            return False
+        subtask, attempt = int(numbers[0]), int(numbers[1])
+        context = self._context
+        return attempt < context.attempt and subtask % context.parallelism == context.subtask
+
+
+class PartFileCommitter:
+    """Makes part files visible by renaming them."""
+
+    def commit(self, committables: Sequence[bytes]) -> None:
+        """Rename each file to its final name; one that has it already is left as it is.
+
+        Raises:
+            StorageError: some file could not be renamed; all others were.
+            StateRestoreError: a committable of another version.
+        """
+        files = [decode(raw, FORMAT_VERSION, FileCommittable, "output file") for raw in committables]
+        failure: StorageError | None = None
+        for file in files:
+            try:
+                _publish(file)
+            except StorageError as error:
+                failure = failure or error
+        for directory in dict.fromkeys(Path(file.final).parent for file in files):
+            try:
+                sync_directory(directory)
+            except OSError as error:
+                failure = failure or _storage_error("output cannot be committed", directory, error)
+        if failure is not None:
+            raise failure
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(file: FileCommittable) -> None:
+    source, target = Path(file.in_progress), Path(file.final)
+    try:
+        source.rename(target)
+    except FileNotFoundError as error:
+        if not target.exists():
+            raise StorageError(
+                "pre-committed output is missing",
+                hint="its records are lost; was the output directory cleaned or moved?",
+                path=file.in_progress,
+            ) from error
+    except OSError as error:
+        raise _storage_error("output cannot be committed", target, error) from error
+
+
+def _final_path(in_progress: Path) -> Path:
+    name = in_progress.name
+    return in_progress.with_name(name[len(IN_PROGRESS_PREFIX) : -len(IN_PROGRESS_SUFFIX)])
+
+
+def _make_writable(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "output directory cannot be made", path=str(directory), reason=error.strerror or str(error)
+        ) from error
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError("output directory cannot be written by this user", path=str(directory))
+
+
+def _storage_error(message: str, path: Path, error: OSError) -> StorageError:
+    return StorageError(message, path=str(path), reason=error.strerror or str(error))

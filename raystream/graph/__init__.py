@@ -1,0 +1,1 @@
+"""From the user's calls to a physical plan."""

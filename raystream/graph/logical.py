@@ -1,0 +1,159 @@
+"""The logical graph: what the user's calls said, one node per operator.
+
+Nodes are added in the order of the calls and refer only to earlier ones, so the order of
+their ids is topological and there are no cycles.  The graph knows nothing of slots,
+chains or configuration defaults: a node holds None wherever the user said nothing, and
+`raystream.graph.chaining` decides.
+
+Calls such as `key_by`, `rebalance` and `union` make no operator; they only say how the
+next one is connected, which is what an `Upstream` records.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NewType
+
+from raystream.errors import GraphError
+from raystream.graph.physical import Partitioning
+
+NodeId = NewType("NodeId", int)
+"""Position of an operator in its logical graph, 0-based."""
+
+UID_CHARACTERS_MAX = 128
+"""Longest uid; it becomes part of file names in every snapshot."""
+
+
+class OperatorKind(Enum):
+    """What an operator does."""
+
+    SOURCE = "source"
+    MAP = "map"
+    FLAT_MAP = "flat-map"
+    FILTER = "filter"
+    PROCESS = "process"
+    KEYED_PROCESS = "keyed-process"
+    REDUCE = "reduce"
+    SINK = "sink"
+
+    @property
+    def needs_key(self) -> bool:
+        """True for operators that run on a keyed stream only."""
+        return self in (OperatorKind.KEYED_PROCESS, OperatorKind.REDUCE)
+
+    @property
+    def has_side_outputs(self) -> bool:
+        """True for operators whose function may call `ctx.output`."""
+        return self in (OperatorKind.PROCESS, OperatorKind.KEYED_PROCESS)
+
+
+class ChainHint(Enum):
+    """Whether an operator may share a chain with its neighbours."""
+
+    ALWAYS = "always"
+    """Fuse with the operator before it and those behind it wherever that is possible."""
+    HEAD = "head"
+    """Begin a new chain; operators behind it may join."""
+    NEVER = "never"
+    """Be a chain of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """One output that an operator reads, and how its records are to be distributed."""
+
+    node: NodeId
+    tag: str | None = None
+    """Side output, None for the main output."""
+    partitioning: Partitioning = Partitioning.FORWARD
+    """FORWARD means that the user asked for no exchange."""
+    key_selector: Callable[[Any], Any] | None = None
+    """Set exactly when `partitioning` is HASH."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogicalNode:
+    """One operator as the user declared it; None stands for a default."""
+
+    id: NodeId
+    kind: OperatorKind
+    name: str
+    factory: Callable[[], Any]
+    """Makes the operator that runs; never called by the graph."""
+    upstreams: tuple[Upstream, ...]
+    """Outputs that it reads; none for a source, several after a `union`."""
+    uid: str | None = None
+    parallelism: int | None = None
+    max_parallelism: int | None = None
+    chain: ChainHint = ChainHint.ALWAYS
+    stateful: bool = False
+    """True when the operator may register keyed or operator state."""
+    source: Any = None
+    """The `Source` of a source operator, else None."""
+
+    @property
+    def label(self) -> str:
+        """Name and, where it was given, uid, as error messages show an operator."""
+        return f"{self.name} (uid {self.uid})" if self.uid else self.name
+
+
+class LogicalGraph:
+    """The operators of one job, in the order in which they were declared."""
+
+    def __init__(self) -> None:
+        self._nodes: list[LogicalNode] = []
+        self._submitted_as: str | None = None
+
+    def __iter__(self) -> Iterator[LogicalNode]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __getitem__(self, node: NodeId) -> LogicalNode:
+        return self._nodes[node]
+
+    def next_id(self) -> NodeId:
+        """Return the id that the next node must have."""
+        return NodeId(len(self._nodes))
+
+    def add(self, node: LogicalNode) -> None:
+        """Append an operator.
+
+        Raises:
+            GraphError: the graph was submitted already, or the uid cannot be used.
+        """
+        if self._submitted_as is not None:
+            raise GraphError(
+                "operator added to a job that was submitted already",
+                hint="build the next job from a new `env.from_source(...)`",
+                operator=node.label,
+                job=self._submitted_as,
+            )
+        assert node.id == self.next_id(), (node.id, self.next_id())
+        assert all(upstream.node < node.id for upstream in node.upstreams), node
+        _check_uid(node)
+        self._nodes.append(node)
+
+    def seal(self, job_name: str) -> None:
+        """Refuse further operators: the graph now belongs to a submitted job."""
+        self._submitted_as = job_name
+
+
+def _check_uid(node: LogicalNode) -> None:
+    if node.uid is None:
+        return
+    if not isinstance(node.uid, str) or not node.uid.strip():
+        raise GraphError(
+            "uid of an operator is not a text",
+            hint='give a short name that stays the same between versions, uid="count-hits"',
+            operator=node.name,
+            uid=node.uid,
+        )
+    if len(node.uid) > UID_CHARACTERS_MAX:
+        raise GraphError(
+            "uid of an operator is too long",
+            operator=node.name,
+            characters=len(node.uid),
+            limit=UID_CHARACTERS_MAX,
+        )

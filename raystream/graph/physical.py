@@ -1,0 +1,140 @@
+"""The physical plan: chains of operators, their subtasks and the channels between them.
+
+Knows nothing of processes, sockets or state; `raystream.graph.chaining` makes a plan
+from the user's logical graph, `raystream.runtime` executes it.
+
+A *vertex* is a chain: a tree of operators that hand batches to each other by direct
+calls.  Subtask `i` of every vertex runs in slot `i` of its slot-sharing group.  An
+*edge* leaves one operator of a chain (its main output or one side output) and enters
+the head of another vertex through one channel per pair of subtasks that it connects.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from raystream.ids import ChannelId, OperatorUid, SlotId, VertexId
+
+
+class Partitioning(Enum):
+    """How an edge chooses the receiving subtask of a record."""
+
+    FORWARD = "forward"
+    """Subtask i to subtask i; both sides have one parallelism."""
+    HASH = "hash"
+    """By the key group of the record's key."""
+    REBALANCE = "rebalance"
+    """Whole batches in turn to every receiving subtask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorNode:
+    """One operator inside a chain.
+
+    `chained` lists, per output tag (None is the main output), the positions in
+    `Vertex.operators` of the operators that it hands its batches to directly.
+    """
+
+    uid: OperatorUid
+    uid_generated: bool
+    name: str
+    factory: Callable[[], Any]
+    """Makes the `raystream.operators.operator.Operator`; called once per subtask."""
+    stateful: bool
+    """True for operators that may register keyed or operator state."""
+    chained: tuple[tuple[str | None, int], ...] = ()
+    source: Any = None
+    """The `Source` when this is a source operator, else None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """A connection between an operator of one vertex and the head of another."""
+
+    position: int
+    """Index in `PhysicalPlan.edges`."""
+    source: VertexId
+    source_operator: int
+    """Position of the sending operator in its vertex."""
+    tag: str | None
+    """Side output tag, None for the main output."""
+    target: VertexId
+    partitioning: Partitioning
+    key_selector: Callable[[Any], Any] | None
+    """Set exactly when `partitioning` is HASH."""
+    first_channel: ChannelId
+    """Channels of the edge are numbered from here: sending subtask major, receiving subtask minor
+    (a FORWARD edge has one channel per subtask)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vertex:
+    """A chain of operators; `operators[0]` is its head."""
+
+    id: VertexId
+    name: str
+    parallelism: int
+    max_parallelism: int
+    max_parallelism_explicit: bool = True
+    """False when it was derived from the parallelism, so that a restored snapshot's number replaces it."""
+    slot_offset: int
+    """Subtask i runs in slot `slot_offset + i`."""
+    operators: tuple[OperatorNode, ...]
+    keyed: bool
+    """True when the head is entered by HASH edges, so that keyed state may be used."""
+
+    @property
+    def source(self) -> Any:
+        """The head's `Source`, or None when the vertex has inputs."""
+        return self.operators[0].source
+
+    def slot(self, subtask: int) -> SlotId:
+        """Return the slot that runs this subtask."""
+        return SlotId(self.slot_offset + subtask)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One (edge, sending subtask, receiving subtask)."""
+
+    id: ChannelId
+    edge: Edge
+    sender: int
+    receiver: int
+    sender_slot: SlotId
+    receiver_slot: SlotId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhysicalPlan:
+    """All vertices in topological order (sources first) and all edges of a job."""
+
+    vertices: tuple[Vertex, ...]
+    edges: tuple[Edge, ...]
+    slot_count: int
+
+    def channels(self, edge: Edge) -> Iterator[Channel]:
+        """Yield the channels of one edge, by id."""
+        source, target = self.vertices[edge.source], self.vertices[edge.target]
+        forward = edge.partitioning is Partitioning.FORWARD
+        pairs = (
+            [(i, i) for i in range(source.parallelism)]
+            if forward
+            else [(i, j) for i in range(source.parallelism) for j in range(target.parallelism)]
+        )
+        for offset, (sender, receiver) in enumerate(pairs):
+            yield Channel(
+                id=ChannelId(edge.first_channel + offset),
+                edge=edge,
+                sender=sender,
+                receiver=receiver,
+                sender_slot=source.slot(sender),
+                receiver_slot=target.slot(receiver),
+            )
+
+    def subtasks(self) -> Iterator[tuple[Vertex, int]]:
+        """Yield every (vertex, subtask), vertices in topological order."""
+        for vertex in self.vertices:
+            for subtask in range(vertex.parallelism):
+                yield vertex, subtask

@@ -1,0 +1,116 @@
+"""References to stored state: what an acknowledged snapshot consists of.
+
+Handles are plain values: they travel from a slot to the job master, are written to
+`_metadata` and come back at a restore.  They say where bytes are and to which key
+groups or elements they belong, never what the bytes mean.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from raystream.ids import OperatorUid, VertexId
+from raystream.keygroup import KeyGroupRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileHandle:
+    """Bytes in a file of the snapshot."""
+
+    path: str
+    """Relative to the directory that holds `_metadata`, so that a savepoint can be moved."""
+    size_bytes: int
+    checksum: str
+    """xxh3-64 of the whole file, 16 hex digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineHandle:
+    """Bytes that are small enough to live in `_metadata` itself."""
+
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the bytes."""
+        return len(self.data)
+
+
+Handle = FileHandle | InlineHandle
+
+
+class Redistribution(Enum):
+    """How operator state is dealt out when the parallelism changes (`SEMANTICS` of operator state)."""
+
+    SPLIT = "split"
+    UNION = "union"
+    BROADCAST = "broadcast"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateInfo:
+    """Description of one registered state, stored in every snapshot and checked at restore."""
+
+    name: str
+    kind: str
+    """`value`, `list` or `map` for keyed state; `operator-list` for operator state."""
+    serializer: str
+    """Id of the value serializer, `msgpack-1` or `pickle-1`."""
+    schema: str
+    """Human-readable value type, such as `int` or `dict[str, int]`; empty when pickled."""
+    map_key_schema: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedStateHandle:
+    """The keyed state of one operator subtask, all states in one self-describing blob."""
+
+    groups: KeyGroupRange
+    entries: int
+    """Number of (state, key) entries, for people."""
+    data: Handle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorStateHandle:
+    """One named list of opaque elements, the operator state of one subtask."""
+
+    name: str
+    mode: Redistribution
+    element_count: int
+    data: Handle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSnapshot:
+    """The snapshot of one operator subtask."""
+
+    uid: OperatorUid
+    subtask: int
+    states: tuple[StateInfo, ...] = ()
+    keyed: tuple[KeyedStateHandle, ...] = ()
+    operator: tuple[OperatorStateHandle, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Stored size of all handles."""
+        return sum(h.data.size_bytes for h in (*self.keyed, *self.operator))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubtaskSnapshot:
+    """What one subtask (a chain of operators) acknowledges."""
+
+    vertex: VertexId
+    subtask: int
+    operators: tuple[OperatorSnapshot, ...]
+    sync_ms: float = 0.0
+    """Time the slot's loop was held by the synchronous part."""
+    async_ms: float = 0.0
+    """From the end of the synchronous part to the acknowledgement."""
+    alignment_ms: float = 0.0
+    start_delay_ms: float = 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        """Stored size of all operators' handles."""
+        return sum(operator.size_bytes for operator in self.operators)

@@ -1,0 +1,140 @@
+"""What an operator is to the subtask that runs it.
+
+An operator is driven by one thread.  It gets batches through `process`, hands its own
+on through `self.emit` (main output) and `self.emit_side`, and never blocks: what has to
+wait goes through `context.background`.
+
+Life: `setup` -> `open` -> (`start`) -> `process`* with `prepare_barrier`, `snapshot`,
+`checkpoint_complete` in between -> `end_input` -> `commit_at_end` or a last checkpoint ->
+`close`.  `close` is also called, alone, when the attempt is cancelled or failed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from raystream.clock import Clock
+from raystream.handles import Redistribution
+from raystream.records.batch import RowBatch
+from raystream.state.backend import KeyedStateBackend
+from raystream.state.cursor import KeyCursor
+
+Emit = Callable[[RowBatch], None]
+
+
+def drop(batch: RowBatch) -> None:
+    """Take a batch that nobody consumes."""
+
+
+class Background(Protocol):
+    """Runs what may block outside the loop."""
+
+    def submit(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """Call `work` in a thread, then `done` with its result on the owner's loop.
+
+        When `work` raises an `Exception`, `done` gets the exception instead.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorState:
+    """One named list of opaque elements, part of a snapshot or restored from one."""
+
+    name: str
+    mode: Redistribution
+    elements: list[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorContext:
+    """What an operator knows of its subtask, and its ways to the slot.
+
+    Attributes:
+        name: name of the operator for people, `count hits`.
+        restored: operator state by name; empty when the job starts new.
+        keyed_backend: backend of the keyed state, None where the input is not keyed.
+        cursor: the backend's cursor on the current key; None exactly where the backend is.
+        request_splits: asks the job master for more splits (source operators only).
+        wake: makes the loop poll this subtask again soon; may be called from any thread.
+        wake_at: like `wake`, at a time of `clock.monotonic_ms`; the loop's thread only.
+        tell_client: passes printed lines to the client of the job; any thread.
+        deliver: passes collected bytes to the client of the job; any thread.
+        failed: reports an error that occurred outside of a call, and fails the attempt.
+    """
+
+    job_id: str
+    uid: str
+    name: str
+    subtask: int
+    parallelism: int
+    max_parallelism: int
+    attempt: int
+    clock: Clock
+    background: Background
+    restored: Mapping[str, list[bytes]] = field(default_factory=dict)
+    keyed_backend: KeyedStateBackend | None = None
+    cursor: KeyCursor | None = None
+    request_splits: Callable[[], None]
+    wake: Callable[[], None]
+    wake_at: Callable[[float], None]
+    tell_client: Callable[[list[str]], None]
+    deliver: Callable[[bytes], None]
+    failed: Callable[[Exception], None]
+
+
+class Operator:
+    """Base of all operators; every method does nothing by default."""
+
+    emit: Emit = staticmethod(drop)
+    emit_side: Mapping[str, Emit] = {}
+    context: OperatorContext
+
+    def setup(self, context: OperatorContext, emit: Emit, emit_side: Mapping[str, Emit]) -> None:
+        """Wire the operator into its chain; called once, before `open`."""
+        self.context = context
+        self.emit = emit  # type: ignore[method-assign]
+        self.emit_side = emit_side
+
+    def open(self) -> None:
+        """Prepare for records: open the user's function, register state, take restored state."""
+
+    @property
+    def opened(self) -> bool:
+        """True when nothing that `open` began in the background is still under way."""
+        return True
+
+    def start(self) -> None:
+        """Called when every subtask of the job is open, before the first record."""
+
+    def process(self, batch: RowBatch) -> None:
+        """Handle the records of a batch that is not empty."""
+
+    def end_input(self) -> None:
+        """Handle the end of all input; may emit."""
+
+    def prepare_barrier(self, checkpoint_id: int) -> None:
+        """Called before the barrier is forwarded; may emit."""
+
+    def snapshot(self, checkpoint_id: int) -> list[OperatorState]:
+        """Return the operator state at the barrier (keyed state is the backend's affair)."""
+        return []
+
+    def checkpoint_complete(self, checkpoint_id: int) -> None:
+        """The checkpoint is durable."""
+
+    def checkpoint_aborted(self, checkpoint_id: int) -> None:
+        """The checkpoint will never complete."""
+
+    def commit_at_end(self) -> None:
+        """Checkpointing is off and all input of the job has ended: publish everything."""
+
+    @property
+    def committed(self) -> bool:
+        """True when no commit is under way."""
+        return True
+
+    def abort(self) -> None:
+        """The attempt is given up: remove output that no snapshot refers to; `close` follows."""
+
+    def close(self) -> None:
+        """Free resources; publishes and removes nothing that a snapshot may refer to."""

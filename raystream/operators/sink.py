@@ -1,0 +1,82 @@
+"""The contract between raystream and a sink: a writer and, for exactly-once, a committer.
+
+A transactional sink writes in two phases.  At a barrier `prepare_commit` closes what
+was written since the last one and returns *committables*, opaque bytes that become
+state of the sink.  When the checkpoint is complete they are committed, in a thread;
+after a restore they are committed again, so a commit must be idempotent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from raystream.records.batch import RowBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterContext:
+    """What a writer knows of its subtask.
+
+    Attributes:
+        job_id: id of the job, for names that no other job uses.
+        uid: uid of the sink operator.
+        attempt: number of this execution of the job, from 1.
+        tell_client: passes text lines to the client that waits for the job; PrintSink uses it.
+        deliver: passes bytes to that client, from any thread; what is committed twice comes twice, so
+            the bytes carry an id of their own by which the receiver drops repetitions.  CollectSink uses it.
+    """
+
+    job_id: str
+    uid: str
+    subtask: int
+    parallelism: int
+    attempt: int
+    tell_client: Callable[[list[str]], None]
+    deliver: Callable[[bytes], None]
+
+
+class SinkWriter(Protocol):
+    """Writes the batches of one subtask; lives on the slot's thread."""
+
+    def start(self) -> None:
+        """Called once before the first batch, when *every* subtask has committed what it restored.
+
+        What dead attempts of this job left uncommitted may be removed now.
+        """
+
+    def write(self, batch: RowBatch) -> None:
+        """Take the records of a batch; nothing of it need be durable before `prepare_commit`."""
+
+    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:
+        """Make everything written since the last call durable but not visible; return the committables.
+
+        Also called once at the end of the input, with the id of the final checkpoint, or 0
+        when checkpointing is off.
+        """
+
+    def abort(self) -> None:
+        """Remove what this writer wrote after its last `prepare_commit`; nothing older."""
+
+    def close(self) -> None:
+        """Free resources; must not remove or publish anything."""
+
+
+class Committer(Protocol):
+    """Publishes committables; `commit` blocks and runs in a thread, one call at a time per subtask."""
+
+    def commit(self, committables: Sequence[bytes]) -> None:
+        """Make them visible, in order; what is already committed is left as it is.
+
+        Raises:
+            StorageError: some could not be committed; the call will be repeated with all of them.
+        """
+
+
+class Sink(Protocol):
+    """Something that records go to; a small picklable value that holds no open resource."""
+
+    def open_writer(self, context: WriterContext) -> SinkWriter:
+        """Return the writer of one subtask."""
+
+    def open_committer(self, context: WriterContext) -> Committer | None:
+        """Return the committer of one subtask, or None when the sink is not transactional."""

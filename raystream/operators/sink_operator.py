@@ -1,0 +1,108 @@
+"""The end of a chain: writes batches and commits them when their checkpoint is complete."""
+
+from raystream.errors import RaystreamError, UserCodeError
+from raystream.handles import Redistribution
+from raystream.operators.operator import Operator, OperatorState
+from raystream.operators.sink import Committer, Sink, SinkWriter, WriterContext
+from raystream.protocol.commit import PendingCommits
+from raystream.records.batch import RowBatch
+
+COMMITTABLES_STATE = "_committables"
+"""Name of the operator state that holds what was pre-committed and not yet committed."""
+
+
+class SinkOperator(Operator):
+    """Drives the writer and the committer of one subtask of a sink.
+
+    Attributes:
+        records_written: records given to the writer since the start of the attempt.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self.records_written = 0
+        self._sink = sink
+        self._writer: SinkWriter | None = None
+        self._committer: Committer | None = None
+        self._commits = PendingCommits()
+
+    def open(self) -> None:
+        context = self.context
+        writer_context = WriterContext(
+            job_id=context.job_id,
+            uid=context.uid,
+            subtask=context.subtask,
+            parallelism=context.parallelism,
+            attempt=context.attempt,
+            tell_client=context.tell_client,
+            deliver=context.deliver,
+        )
+        self._committer = self._sink.open_committer(writer_context)
+        self._commits = PendingCommits(context.restored.get(COMMITTABLES_STATE, ()))
+        self._commit_what_is_due()
+        self._writer = self._sink.open_writer(writer_context)
+
+    @property
+    def opened(self) -> bool:
+        return self._commits.idle
+
+    @property
+    def committed(self) -> bool:
+        return self._commits.idle
+
+    def start(self) -> None:
+        assert self._writer is not None, "start before open"
+        self._writer.start()
+
+    def process(self, batch: RowBatch) -> None:
+        self.records_written += len(batch.values)
+        try:
+            self._writer.write(batch)  # type: ignore[union-attr]
+        except RaystreamError:
+            raise
+        except Exception as error:
+            raise UserCodeError(
+                "sink failed to write", operator=self.context.name, subtask=self.context.subtask, cause=repr(error)
+            ) from error
+
+    def snapshot(self, checkpoint_id: int) -> list[OperatorState]:
+        self._prepare(checkpoint_id)
+        if self._committer is None:
+            return []
+        elements = self._commits.state()
+        return [OperatorState(name=COMMITTABLES_STATE, mode=Redistribution.SPLIT, elements=elements)]
+
+    def checkpoint_complete(self, checkpoint_id: int) -> None:
+        self._commits.checkpoint_completed(checkpoint_id)
+        self._commit_what_is_due()
+
+    def commit_at_end(self) -> None:
+        self._prepare(0)
+        self._commit_what_is_due()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def abort(self) -> None:
+        """Remove what was written after the last barrier, when the attempt is given up."""
+        if self._writer is not None:
+            self._writer.abort()
+
+    def _prepare(self, checkpoint_id: int) -> None:
+        assert self._writer is not None, "snapshot before open"
+        self._commits.prepared(checkpoint_id, self._writer.prepare_commit(checkpoint_id))
+
+    def _commit_what_is_due(self) -> None:
+        due = self._commits.begin()
+        if not due:
+            return
+        committer = self._committer
+        assert committer is not None, "committables of a sink without a committer"
+        self.context.background.submit(lambda: committer.commit(due), self._commit_ended)
+
+    def _commit_ended(self, result: object) -> None:
+        if isinstance(result, Exception):
+            self.context.failed(result)
+            return
+        self._commits.committed()
+        self._commit_what_is_due()

@@ -1,0 +1,132 @@
+"""Calls into user functions: what they are given and how their exceptions are reported."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from raystream.errors import RaystreamError, StateError, UserCodeError
+from raystream.operators.operator import OperatorContext
+from raystream.state.backend import ListState, MapState, ValueState
+from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+
+_REPR_CHARACTERS_MAX = 200
+
+
+class RuntimeContext:
+    """What a function's `open(ctx)` gets: its place in the job and its state.
+
+    Attributes:
+        subtask_index: 0-based index of this subtask.
+        parallelism: number of subtasks of the operator.
+        max_parallelism: number of key groups.
+        attempt: number of this execution of the job, from 1.
+        uid: uid of the operator.
+        job_id: id of the job, 32 hex digits.
+    """
+
+    __slots__ = ("_context", "attempt", "job_id", "max_parallelism", "parallelism", "subtask_index", "uid")
+
+    def __init__(self, context: OperatorContext) -> None:
+        self._context = context
+        self.subtask_index = context.subtask
+        self.parallelism = context.parallelism
+        self.max_parallelism = context.max_parallelism
+        self.attempt = context.attempt
+        self.uid = context.uid
+        self.job_id = context.job_id
+
+    def get_state(self, descriptor: ValueStateDescriptor) -> ValueState:
+        """Return the value state of this descriptor.
+
+        Raises:
+            StateError: the stream is not keyed, or the name is taken by another kind or type.
+        """
+        return self._backend().value_state(descriptor)
+
+    def get_list_state(self, descriptor: ListStateDescriptor) -> ListState:
+        """Return the list state of this descriptor; errors as for `get_state`."""
+        return self._backend().list_state(descriptor)
+
+    def get_map_state(self, descriptor: MapStateDescriptor) -> MapState:
+        """Return the map state of this descriptor; errors as for `get_state`."""
+        return self._backend().map_state(descriptor)
+
+    def _backend(self) -> Any:
+        backend = self._context.keyed_backend
+        if backend is None:
+            raise StateError(
+                "keyed state needs a keyed stream",
+                hint="call key_by(...) before the operator that uses the state",
+                operator=self._context.name,
+            )
+        return backend
+
+
+def callable_of(function: Any, method: str) -> Callable[..., Any]:
+    """Return the method of a function object, or the plain callable itself."""
+    bound = getattr(function, method, None)
+    return bound if bound is not None else function
+
+
+def open_function(function: Any, context: OperatorContext) -> None:
+    """Call the function's `open`, if it has one.
+
+    Raises:
+        UserCodeError: the user's `open` raised.
+    """
+    opener = getattr(function, "open", None)
+    if opener is None or not hasattr(function, "close"):
+        return
+    try:
+        opener(RuntimeContext(context))
+    except RaystreamError:
+        raise
+    except Exception as error:
+        raise _user_code_error("user function failed to open", error, context) from error
+
+
+def close_function(function: Any) -> None:
+    """Call the function's `close`, if it is a function object."""
+    if hasattr(function, "open") and hasattr(function, "close"):
+        function.close()
+
+
+def raise_for_record(error: Exception, context: OperatorContext, record: Any) -> NoReturn:
+    """Raise the error that names operator, subtask and record of a failed user function.
+
+    Raises:
+        UserCodeError: always, from `error`.
+    """
+    failure = _user_code_error("user function raised", error, context)
+    failure.context["record"] = cut_repr(record)
+    raise failure from error
+
+
+def record_at(iterator: Iterator[Any], values: list[Any]) -> Any:
+    """Return the record that a consumer of `iter(values)` took last.
+
+    A list iterator knows how much of its list is left, so the record on which a
+    C-level loop failed is known without counting in the loop.
+    """
+    position = len(values) - iterator.__length_hint__() - 1  # type: ignore[attr-defined]
+    return values[position] if 0 <= position < len(values) else None
+
+
+def cut_repr(record: Any) -> str:
+    """Return the record's repr, cut at 200 characters."""
+    try:
+        text = repr(record)
+    except Exception as error:
+        return f"<{type(record).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= _REPR_CHARACTERS_MAX else text[:_REPR_CHARACTERS_MAX] + "..."
+
+
+def _user_code_error(message: str, error: Exception, context: OperatorContext) -> UserCodeError:
+    return UserCodeError(
+        message,
+        operator=context.name,
+        uid=context.uid,
+        subtask=context.subtask,
+        cause=f"{type(error).__name__}: {error}",
+        traceback="".join(traceback.format_exception(error)),
+    )

@@ -1,0 +1,166 @@
+"""Which checkpoint starts next, and when: the queue of requests, without any I/O.
+
+Knows what was asked for, the period and how much is pending; knows nothing of acks,
+files or how a checkpoint ends.  `raystream.protocol.checkpoint` asks it after every event.
+
+    savepoints (in the order they were asked for)  >  the final checkpoint  >  periodic ones
+
+* A savepoint starts whatever is pending; one that stops the job waits for other savepoints
+  to end, and nothing starts after it.
+* The final checkpoint of a job whose input has ended waits for savepoints, and keeps
+  periodic ones from starting.
+* A periodic checkpoint starts when its time has come, fewer than `max_concurrent` are pending
+  and the last completion is `min_pause_ms` ago.  The time for the next one counts from its start.
+
+Source: Flink's `CheckpointRequestDecider`.
+"""
+
+import random
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+SAVEPOINTS_WAITING_MAX = 100
+"""Requests that wait for the job to run, or for a stop to end; more are refused."""
+
+FINAL_RETRY_MS = 1_000
+"""Time between two tries of the final checkpoint."""
+
+
+class Purpose(Enum):
+    """What a checkpoint is taken for."""
+
+    PERIODIC = "periodic"
+    FINAL = "final"
+    """All input has ended; when it is complete the job commits and ends."""
+    SAVEPOINT = "savepoint"
+    STOP = "stop"
+    """A savepoint after which the job commits and ends."""
+
+    @property
+    def savepoint(self) -> bool:
+        """True when the snapshot belongs to the user: never subsumed, never deleted once complete."""
+        return self in (Purpose.SAVEPOINT, Purpose.STOP)
+
+    @property
+    def recovers(self) -> bool:
+        """True when a failure after its completion restores it."""
+        return self is not Purpose.SAVEPOINT
+
+    @property
+    def ends_job(self) -> bool:
+        """True when the job ends with its completion."""
+        return self in (Purpose.FINAL, Purpose.STOP)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A checkpoint that is to start now."""
+
+    purpose: Purpose
+    request_id: str = ""
+    """Of the client's request; empty unless it is a savepoint."""
+    base: str = ""
+    """Directory that the client wants the savepoint in; empty for the configured one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is pending now."""
+
+    pending: int
+    """All checkpoints and savepoints."""
+    savepoints: int
+    ending: bool
+    """A final checkpoint or a stop is among them."""
+
+
+class CheckpointRequests:
+    """Decides which checkpoint starts next.
+
+    Args:
+        interval_ms: time between the starts of periodic checkpoints, at least `min_pause_ms`;
+            None for none.
+        min_pause_ms: least time from a completion to a periodic start.
+        max_concurrent: pending checkpoints above which no periodic one starts, at least 1.
+        rng: draws the time of the first one, so that many jobs do not start theirs together.
+    """
+
+    def __init__(
+        self, interval_ms: int | None, *, min_pause_ms: int, max_concurrent: int, rng: random.Random
+    ) -> None:
+        assert interval_ms is None or interval_ms >= min_pause_ms, (interval_ms, min_pause_ms)
+        assert max_concurrent >= 1, max_concurrent
+        self._interval_ms = interval_ms
+        self._min_pause_ms = min_pause_ms
+        self._max_concurrent = max_concurrent
+        self._rng = rng
+        self._savepoints: deque[Request] = deque()
+        self._periodic_ms: float | None = None  # When the next one is due; None: no attempt, or none wanted.
+        self._final_ms: float | None = None  # When the final one may start; None: input has not ended.
+        self._pause_until_ms = float("-inf")
+
+    def attempt_started(self, now_ms: float) -> None:
+        """Begin to count the period."""
+        if self._interval_ms is not None:
+            self._periodic_ms = now_ms + self._rng.uniform(self._min_pause_ms, self._interval_ms)
+
+    def attempt_ended(self) -> None:
+        """Forget what only this attempt wanted; savepoints that have not started wait for the next."""
+        self._periodic_ms = None
+        self._final_ms = None
+
+    def savepoint_requested(self, request: Request) -> bool:
+        """Queue a savepoint; False when too many wait already."""
+        if len(self._savepoints) >= SAVEPOINTS_WAITING_MAX:
+            return False
+        self._savepoints.append(request)
+        return True
+
+    def final_wanted(self, now_ms: float) -> None:
+        """All input has ended, or the final checkpoint is to be tried again from this time on."""
+        self._final_ms = now_ms
+
+    def checkpoint_completed(self, now_ms: float) -> None:
+        """Begin the pause."""
+        self._pause_until_ms = now_ms + self._min_pause_ms
+
+    def take(self, now_ms: float, load: Load) -> Request | None:
+        """Remove and return the request to start now, or None."""
+        if load.ending:
+            return None
+        if self._savepoints:
+            if self._savepoints[0].purpose is Purpose.STOP and load.savepoints:
+                return None
+            return self._savepoints.popleft()
+        due_ms = self.deadline_ms(load)
+        if due_ms is None or now_ms < due_ms:
+            return None
+        if self._final_ms is not None:
+            self._final_ms = None
+            return Request(Purpose.FINAL)
+        assert self._interval_ms is not None, "a periodic checkpoint is due without a period"
+        self._periodic_ms = now_ms + self._interval_ms
+        return Request(Purpose.PERIODIC)
+
+    def drain(self) -> list[Request]:
+        """Remove and return every savepoint that waits; the job has ended."""
+        waiting = list(self._savepoints)
+        self._savepoints.clear()
+        return waiting
+
+    def deadline_ms(self, load: Load) -> float | None:
+        """Return when `take` has something new to say, or None when only an event can change that."""
+        if load.ending:
+            return None
+        if self._final_ms is not None:
+            return None if load.savepoints else self._final_ms
+        if self._periodic_ms is None or load.pending >= self._max_concurrent:
+            return None
+        return max(self._periodic_ms, self._pause_until_ms)
+
+    def validate(self) -> None:
+        """Assert every invariant."""
+        assert len(self._savepoints) <= SAVEPOINTS_WAITING_MAX
+        assert all(request.purpose.savepoint and request.request_id for request in self._savepoints)
+        assert self._periodic_ms is None or self._interval_ms is not None

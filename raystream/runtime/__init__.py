@@ -1,0 +1,1 @@
+"""The execution of one slot and of one job, without Ray."""

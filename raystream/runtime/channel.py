@@ -1,0 +1,249 @@
+"""Channels: one sending subtask to one receiving subtask, with credit in bytes.
+
+An `InputChannel` is a queue in the receiver's gate.  A `LocalOutput` puts batches into it
+by reference; a `RemoteOutput` encodes them and sends frames.  Both follow the same rules:
+a batch needs credit, which comes back when the receiver *takes* the batch; a control
+element needs none but keeps its place in the order.  What has no credit waits in the
+output, and a subtask whose output waits is not run.
+"""
+
+import pickle
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from raystream.errors import UserCodeError
+from raystream.protocol.credit import ReceiveCredit, SendCredit
+from raystream.records.batch import RowBatch
+from raystream.records.codec import BatchDecoder, BatchEncoder
+from raystream.records.elements import Control
+from raystream.runtime.frame import FRAME_BYTES_MAX, FrameKind, decode_control, encode_control
+
+COALESCE_RECORDS = 512
+"""A remote output sends when it holds this many records, or when it is flushed."""
+_RECORD_OVERHEAD_BYTES = 64
+_UNPICKLABLE_RECORD_BYTES = 1024
+
+
+class InputChannel:
+    """Elements that have arrived and are not yet taken, in order.
+
+    Args:
+        index: position of the channel in its gate.
+        became_ready: called when an element arrives in the empty queue.
+        grant: gives credit back to the sender, in bytes.
+    """
+
+    __slots__ = ("_became_ready", "_credit", "_decoder", "_grant", "blocked", "ended", "index", "queue")
+
+    def __init__(
+        self,
+        index: int,
+        window_bytes: int,
+        *,
+        became_ready: Callable[["InputChannel"], None],
+        grant: Callable[[int], None],
+    ) -> None:
+        self.index = index
+        self.blocked = False
+        self.ended = False
+        self.queue: deque[tuple[Any, int]] = deque()
+        self._became_ready = became_ready
+        self._credit = ReceiveCredit(window_bytes)
+        self._grant = grant
+        self._decoder = BatchDecoder()
+
+    def put(self, element: Any, size_bytes: int) -> None:
+        """Append a batch, an encoded batch (memoryview) or a control element."""
+        self.queue.append((element, size_bytes))
+        if len(self.queue) == 1:
+            self._became_ready(self)
+
+    def frame_received(self, kind: FrameKind, payload: memoryview) -> None:
+        """Append what a frame carries; a batch stays encoded until it is taken."""
+        if kind is FrameKind.BATCH:
+            self.put(payload, len(payload))
+        else:
+            self.put(decode_control(payload), 0)
+
+    def take(self) -> RowBatch | Control:
+        """Remove and return the oldest element, and give its credit back."""
+        element, size_bytes = self.queue.popleft()
+        if size_bytes:
+            granted = self._credit.consumed(size_bytes)
+            if granted:
+                self._grant(granted)
+        if type(element) is memoryview:
+            return self._decoder.decode(element)
+        return element  # type: ignore[no-any-return]
+
+
+class OutputChannel(Protocol):
+    """The sending end of a channel."""
+
+    def send(self, batch: RowBatch) -> None:
+        """Hand over a batch; it waits here when there is no credit."""
+
+    def send_control(self, control: Control) -> None:
+        """Hand over a control element behind everything sent before."""
+
+    def flush(self) -> bool:
+        """Send what was held back to make larger frames; True when there was any."""
+
+    def granted(self, size_bytes: int) -> None:
+        """Take credit from the receiver and send what waited for it."""
+
+    @property
+    def has_room(self) -> bool:
+        """False while something waits for credit."""
+
+
+class LocalOutput:
+    """A channel inside one slot: batches go over as references."""
+
+    def __init__(self, window_bytes: int) -> None:
+        self._credit = SendCredit(window_bytes)
+        self._waiting: deque[tuple[RowBatch | Control, int]] = deque()
+        self._input: InputChannel | None = None
+
+    def attach(self, channel: InputChannel) -> None:
+        """Set the receiving end."""
+        self._input = channel
+
+    def send(self, batch: RowBatch) -> None:
+        self._waiting.append((batch, estimated_bytes(batch)))
+        self._move()
+
+    def send_control(self, control: Control) -> None:
+        self._waiting.append((control, 0))
+        self._move()
+
+    def flush(self) -> bool:
+        return False
+
+    def granted(self, size_bytes: int) -> None:
+        self._credit.granted(size_bytes)
+        self._move()
+
+    @property
+    def has_room(self) -> bool:
+        return not self._waiting
+
+    def _move(self) -> None:
+        assert self._input is not None, "local output is not attached"
+        while self._waiting and (not self._waiting[0][1] or self._credit.can_send(self._waiting[0][1])):
+            element, size_bytes = self._waiting.popleft()
+            if size_bytes:
+                self._credit.sent(size_bytes)
+            self._input.put(element, size_bytes)
+
+
+class RemoteOutput:
+    """A channel to another slot: batches are joined, encoded and sent as frames.
+
+    Args:
+        send_frame: queues a frame on the connection to the receiver's slot.
+        describe: says which operator sends, for errors.
+    """
+
+    def __init__(
+        self, window_bytes: int, send_frame: Callable[[FrameKind, bytes], None], describe: str
+    ) -> None:
+        self._credit = SendCredit(window_bytes)
+        self._part_bytes_max = max(window_bytes // 2, 1)
+        self._send_frame = send_frame
+        self._describe = describe
+        self._encoder = BatchEncoder()
+        self._held: RowBatch | None = None
+        self._waiting: deque[tuple[FrameKind, bytes]] = deque()
+        self._record_bytes = 0.0
+
+    def send(self, batch: RowBatch) -> None:
+        if self._held is not None:
+            batch = _joined(self._held, batch)
+            self._held = None
+        if len(batch.values) < COALESCE_RECORDS:
+            self._held = batch
+        else:
+            self._encode(batch)
+
+    def send_control(self, control: Control) -> None:
+        self.flush()
+        self._waiting.append((FrameKind.CONTROL, encode_control(control)))
+        self._move()
+
+    def flush(self) -> bool:
+        if self._held is None:
+            return False
+        batch, self._held = self._held, None
+        self._encode(batch)
+        return True
+
+    def granted(self, size_bytes: int) -> None:
+        self._credit.granted(size_bytes)
+        self._move()
+
+    @property
+    def has_room(self) -> bool:
+        return not self._waiting
+
+    def _encode(self, batch: RowBatch) -> None:
+        """Encode a batch as one frame, or as several when half a window would not hold it."""
+        if not self._record_bytes:
+            self._record_bytes = estimated_bytes(batch) / len(batch.values)
+        records_max = max(int(self._part_bytes_max / self._record_bytes), 1)
+        for start in range(0, len(batch.values), records_max):
+            part = batch if len(batch.values) <= records_max else _cut(batch, start, start + records_max)
+            payload = self._encoder.encode(part)
+            self._record_bytes = max(len(payload) / len(part.values), 1.0)
+            if len(payload) > FRAME_BYTES_MAX:
+                raise UserCodeError(
+                    "record is larger than a data frame may be",
+                    operator=self._describe,
+                    size_bytes=len(payload),
+                    size_bytes_max=FRAME_BYTES_MAX,
+                )
+            self._waiting.append((FrameKind.BATCH, payload))
+        self._move()
+
+    def _move(self) -> None:
+        while self._waiting:
+            kind, payload = self._waiting[0]
+            if kind is FrameKind.BATCH:
+                if not self._credit.can_send(len(payload)):
+                    return
+                self._credit.sent(len(payload))
+            self._waiting.popleft()
+            self._send_frame(kind, payload)
+
+
+def estimated_bytes(batch: RowBatch) -> int:
+    """Return about how many bytes a batch holds, judged by the record in its middle."""
+    record = batch.values[len(batch.values) // 2]
+    if isinstance(record, str | bytes):
+        size = len(record)
+    else:
+        try:
+            size = len(pickle.dumps(record, 5))
+        except Exception:  # Records that never leave the slot need not pickle.
+            size = _UNPICKLABLE_RECORD_BYTES
+    return (size + _RECORD_OVERHEAD_BYTES) * len(batch.values)
+
+
+def _joined(first: RowBatch, second: RowBatch) -> RowBatch:
+    """Return the records of both; on one channel either both have a column or neither."""
+    return RowBatch(
+        first.values + second.values,
+        None if first.timestamps is None else first.timestamps + (second.timestamps or []),
+        None if first.keys is None else first.keys + (second.keys or []),
+        None if first.groups is None else first.groups + (second.groups or []),
+    )
+
+
+def _cut(batch: RowBatch, start: int, stop: int) -> RowBatch:
+    return RowBatch(
+        batch.values[start:stop],
+        None if batch.timestamps is None else batch.timestamps[start:stop],
+        None if batch.keys is None else batch.keys[start:stop],
+        None if batch.groups is None else batch.groups[start:stop],
+    )

@@ -1,0 +1,193 @@
+"""From a plan to the running pieces of one slot: subtasks, gates, channels and edge writers.
+
+Knows the plan and builds objects; nothing here runs after the attempt has started.
+"""
+
+import copy
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raystream.config.options import JobConfig
+from raystream.errors import ConnectionLostError
+from raystream.graph.physical import Channel, Edge, Partitioning, PhysicalPlan, Vertex
+from raystream.ids import SlotId
+from raystream.keygroup import routing_table
+from raystream.operators.operator import Emit, Operator, OperatorContext, drop
+from raystream.records.batch import RowBatch
+from raystream.runtime.channel import InputChannel, LocalOutput, OutputChannel, RemoteOutput
+from raystream.runtime.frame import FrameKind
+from raystream.runtime.gate import Gate, window_bytes
+from raystream.runtime.links import Links
+from raystream.runtime.output import EdgeWriter, ForwardWriter, HashWriter, Outputs, RebalanceWriter
+
+_CREDIT = struct.Struct("<Q")
+
+
+@dataclass(slots=True)
+class Wiring:
+    """All channels of one slot, by id.
+
+    Attributes:
+        inputs: channels that end in this slot.
+        remote_outputs: channels that leave this slot.
+        peers: slots at the other end of some channel.
+    """
+
+    inputs: dict[int, InputChannel] = field(default_factory=dict)
+    remote_outputs: dict[int, RemoteOutput] = field(default_factory=dict)
+    peers: set[SlotId] = field(default_factory=set)
+
+    def frame_received(self, peer: SlotId, channel: int, kind: FrameKind, payload: memoryview) -> None:
+        """Give a frame to the channel it is for.
+
+        Raises:
+            ConnectionLostError: no such channel ends here.
+        """
+        if kind is FrameKind.CREDIT:
+            output = self.remote_outputs.get(channel)
+            if output is not None:
+                output.granted(_CREDIT.unpack(payload)[0])
+                return
+        elif channel in self.inputs:
+            self.inputs[channel].frame_received(kind, payload)
+            return
+        raise ConnectionLostError("frame for a channel that does not end here", peer=peer, channel=channel)
+
+
+class SlotBuilder:
+    """Builds the gates and outputs of every subtask in one slot."""
+
+    def __init__(self, plan: PhysicalPlan, slot: SlotId, links: Links, config: JobConfig) -> None:
+        self._plan = plan
+        self._slot = slot
+        self._links = links
+        self._copy_records = config.pipeline.copy_records
+        self._local_outputs: dict[int, LocalOutput] = {}
+        self.wiring = Wiring()
+
+    def subtasks(self) -> list[tuple[Vertex, int]]:
+        """Return what runs in this slot, sources first."""
+        return [(v, i) for v, i in self._plan.subtasks() if v.slot(i) == self._slot]
+
+    def gate(self, vertex: Vertex, subtask: int) -> Gate:
+        """Return the gate of a subtask, its channels numbered by edge, then by sender."""
+        gate = Gate()
+        incoming = [
+            channel
+            for edge in self._plan.edges
+            if edge.target == vertex.id
+            for channel in self._plan.channels(edge)
+            if channel.receiver == subtask
+        ]
+        window = window_bytes(len(incoming))
+        for channel in incoming:
+            self.wiring.inputs[channel.id] = gate.add_channel(window, self._grant(channel))
+        return gate
+
+    def _grant(self, channel: Channel) -> Callable[[int], None]:
+        if channel.sender_slot == self._slot:
+            return lambda size: self._local_outputs[channel.id].granted(size)
+        self.wiring.peers.add(channel.sender_slot)
+        return lambda size: self._links.send(
+            channel.sender_slot, channel.id, FrameKind.CREDIT, _CREDIT.pack(size)
+        )
+
+    def edge_writer(self, edge: Edge, subtask: int, context: OperatorContext) -> EdgeWriter:
+        """Return the sending side of an edge in one of its subtasks."""
+        target = self._plan.vertices[edge.target]
+        channels = [
+            self._output_channel(channel, context.name)
+            for channel in self._plan.channels(edge)
+            if channel.sender == subtask
+        ]
+        match edge.partitioning:
+            case Partitioning.FORWARD:
+                return ForwardWriter(channels)
+            case Partitioning.REBALANCE:
+                return RebalanceWriter(channels, first=subtask)
+            case Partitioning.HASH:
+                assert edge.key_selector is not None, "hash edge without a key selector"
+                return HashWriter(
+                    channels,
+                    key_selector=edge.key_selector,
+                    routing=routing_table(target.max_parallelism, target.parallelism),
+                    context=context,
+                )
+
+    def _output_channel(self, channel: Channel, operator: str) -> OutputChannel:
+        incoming = sum(
+            1
+            for edge in self._plan.edges
+            if edge.target == channel.edge.target
+            for other in self._plan.channels(edge)
+            if other.receiver == channel.receiver
+        )
+        window = window_bytes(incoming)
+        if channel.receiver_slot == self._slot:
+            local = self._local_outputs[channel.id] = LocalOutput(window)
+            return local
+        self.wiring.peers.add(channel.receiver_slot)
+        remote = RemoteOutput(
+            window,
+            lambda kind, payload: self._links.send(channel.receiver_slot, channel.id, kind, payload),
+            operator,
+        )
+        self.wiring.remote_outputs[channel.id] = remote
+        return remote
+
+    def attach_local_channels(self) -> None:
+        """Join both ends of the channels inside this slot; called when all gates and outputs exist."""
+        for channel_id, output in self._local_outputs.items():
+            output.attach(self.wiring.inputs[channel_id])
+
+    def wire_chain(
+        self,
+        vertex: Vertex,
+        subtask: int,
+        operators: Sequence[Operator],
+        contexts: Sequence[OperatorContext],
+    ) -> Outputs:
+        """Connect the operators of a chain with each other and with the edges that leave it."""
+        writers: list[EdgeWriter] = []
+        for position, (node, operator) in enumerate(zip(vertex.operators, operators, strict=True)):
+            targets: dict[str | None, list[Emit]] = {}
+            for tag, chained in node.chained:
+                targets.setdefault(tag, []).append(operators[chained].process)
+            for edge in self._plan.edges:
+                if edge.source == vertex.id and edge.source_operator == position:
+                    writer = self.edge_writer(edge, subtask, contexts[position])
+                    writers.append(writer)
+                    targets.setdefault(edge.tag, []).append(writer.write)
+            emits = {tag: self._emit_to(emits) for tag, emits in targets.items()}
+            side = {tag: emit for tag, emit in emits.items() if tag is not None}
+            operator.setup(contexts[position], emits.get(None, drop), side)
+        return Outputs(writers)
+
+    def _emit_to(self, targets: list[Emit]) -> Emit:
+        if self._copy_records:
+            targets = [_copying(target) for target in targets]
+        if len(targets) == 1:
+            return targets[0]
+
+        def emit_to_all(batch: RowBatch) -> None:
+            for target in targets:
+                target(batch)
+
+        return emit_to_all
+
+
+def _copying(target: Emit) -> Emit:
+    """Return an emit that hands over copies of the records."""
+    return lambda batch: target(
+        RowBatch(copy.deepcopy(batch.values), batch.timestamps, batch.keys, batch.groups)
+    )
+
+
+def make_operators(vertex: Vertex) -> list[Operator]:
+    """Return fresh operators of a chain, head first."""
+    made: list[Any] = [node.factory() for node in vertex.operators]
+    return made
+
+

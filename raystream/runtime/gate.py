@@ -1,0 +1,74 @@
+"""The input of one subtask: its channels, read in turn, and the barriers between batches."""
+
+from collections import deque
+from collections.abc import Callable
+
+from raystream.records.batch import RowBatch
+from raystream.records.elements import Control
+from raystream.runtime.channel import InputChannel
+
+GATE_BUDGET_BYTES = 4 << 20
+"""Bytes that may wait in all channels of a gate together."""
+WINDOW_BYTES_MIN = 64 << 10
+"""Smallest window of a channel, whatever the number of channels."""
+
+
+def window_bytes(channel_count: int) -> int:
+    """Return the credit window of each channel of a gate."""
+    return max(GATE_BUDGET_BYTES // max(channel_count, 1), WINDOW_BYTES_MIN)
+
+
+class Gate:
+    """Reads the channels of a subtask round-robin and leaves blocked ones alone.
+
+    Invariant: `_ready` holds exactly the channels that have an element and are not blocked.
+    """
+
+    def __init__(self) -> None:
+        self.channels: list[InputChannel] = []
+        self._ready: deque[InputChannel] = deque()
+
+    def add_channel(self, window: int, grant: Callable[[int], None]) -> InputChannel:
+        """Add a channel and return it."""
+        channel = InputChannel(
+            len(self.channels), window, became_ready=self._became_ready, grant=grant
+        )
+        self.channels.append(channel)
+        return channel
+
+    @property
+    def has_input(self) -> bool:
+        """True when `take` would return an element."""
+        return bool(self._ready)
+
+    def take(self) -> tuple[InputChannel, RowBatch | Control]:
+        """Remove and return the next element and the channel that it came through."""
+        channel = self._ready.popleft()
+        element = channel.take()
+        if channel.queue:
+            self._ready.append(channel)
+        return channel, element
+
+    def block(self, index: int) -> None:
+        """Read nothing more from a channel until it is resumed."""
+        channel = self.channels[index]
+        channel.blocked = True
+        if channel in self._ready:
+            self._ready.remove(channel)
+
+    def resume(self, indexes: frozenset[int]) -> None:
+        """Read these channels again."""
+        for index in sorted(indexes):
+            channel = self.channels[index]
+            channel.blocked = False
+            if channel.queue and channel not in self._ready:
+                self._ready.append(channel)
+
+    @property
+    def ended(self) -> bool:
+        """True when every channel has said that no records follow."""
+        return all(channel.ended for channel in self.channels)
+
+    def _became_ready(self, channel: InputChannel) -> None:
+        if not channel.blocked:
+            self._ready.append(channel)

@@ -1,0 +1,162 @@
+"""The outputs of a chain: how a batch finds its channels.
+
+An `EdgeWriter` is what the last operator before an edge emits into.  A forward edge has
+one channel, a rebalance edge deals whole batches out in turn, a hash edge selects the
+key of every record once and cuts the batch by the key group's subtask.
+"""
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, Protocol
+
+from raystream.errors import KeyTypeError, UserCodeError
+from raystream.keys import KeyGroupCache, key_groups
+from raystream.operators.operator import OperatorContext
+from raystream.operators.user_code import cut_repr, raise_for_record, record_at
+from raystream.records.batch import RowBatch
+from raystream.records.elements import Control
+from raystream.runtime.channel import OutputChannel
+
+KEY_CACHE_ENTRIES_MAX = 1 << 17
+"""Bound on the keys whose group a hash edge remembers."""
+
+
+class EdgeWriter(Protocol):
+    """The sending side of one edge in one subtask."""
+
+    channels: Sequence[OutputChannel]
+
+    def write(self, batch: RowBatch) -> None:
+        """Send a batch that is not empty."""
+
+
+class ForwardWriter:
+    """Sends every batch through the only channel."""
+
+    def __init__(self, channels: Sequence[OutputChannel]) -> None:
+        self.channels = channels
+        self.write = channels[0].send
+
+
+class RebalanceWriter:
+    """Sends whole batches through the channels in turn.
+
+    Args:
+        first: channel to begin with, so that subtasks do not all begin with the same one.
+    """
+
+    def __init__(self, channels: Sequence[OutputChannel], first: int) -> None:
+        self.channels = channels
+        self._next = first % len(channels)
+
+    def write(self, batch: RowBatch) -> None:
+        self.channels[self._next].send(batch)
+        self._next = (self._next + 1) % len(self.channels)
+
+
+class HashWriter:
+    """Sends each record to the subtask that owns its key's group.
+
+    Args:
+        routing: subtask of each key group, for all groups.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[OutputChannel],
+        *,
+        key_selector: Callable[[Any], Any],
+        routing: list[int],
+        context: OperatorContext,
+    ) -> None:
+        self.channels = channels
+        self._select = key_selector
+        self._routing = routing
+        self._cache = KeyGroupCache(len(routing), entries_max=KEY_CACHE_ENTRIES_MAX)
+        self._context = context
+        self._channel_count = len(channels)
+
+    def write(self, batch: RowBatch) -> None:
+        values = batch.values
+        records = iter(values)
+        try:
+            selected = list(map(self._select, records))
+        except Exception as error:
+            raise_for_record(error, self._context, record_at(records, values))
+        try:
+            keys, groups = key_groups(selected, self._cache)
+        except KeyTypeError as error:
+            raise self._key_type_error(error, values, selected) from error
+        if self._channel_count == 1:
+            self.channels[0].send(RowBatch(values, batch.timestamps, keys, groups))
+        else:
+            self._scatter(values, batch.timestamps, keys, groups)
+
+    def _scatter(
+        self, values: list[Any], timestamps: list[int] | None, keys: list[Any], groups: list[int]
+    ) -> None:
+        """Cut the batch by receiving subtask; one pass finds the positions, C picks the items."""
+        positions: list[list[int]] = [[] for _ in range(self._channel_count)]
+        appends = [p.append for p in positions]
+        for position, target in enumerate(map(self._routing.__getitem__, groups)):
+            appends[target](position)
+        for channel, chosen in zip(self.channels, positions, strict=True):
+            if len(chosen) > 1:
+                pick = itemgetter(*chosen)
+                channel.send(
+                    RowBatch(
+                        list(pick(values)),
+                        None if timestamps is None else list(pick(timestamps)),
+                        list(pick(keys)),
+                        list(pick(groups)),
+                    )
+                )
+            elif chosen:
+                at = chosen[0]
+                stamps = None if timestamps is None else [timestamps[at]]
+                channel.send(RowBatch([values[at]], stamps, [keys[at]], [groups[at]]))
+
+    def _key_type_error(self, error: KeyTypeError, values: list[Any], keys: list[Any]) -> UserCodeError:
+        """Return the error with the first record whose key cannot be encoded."""
+        record = None
+        for value, key in zip(values, keys, strict=True):
+            try:
+                key_groups([key], self._cache)
+            except KeyTypeError as own:
+                record, error = value, own
+                break
+        return UserCodeError(
+            error.message,
+            hint=error.hint,
+            **error.context,
+            operator=self._context.name,
+            subtask=self._context.subtask,
+            record=cut_repr(record),
+        )
+
+
+class Outputs:
+    """All edges that leave one subtask."""
+
+    def __init__(self, writers: Sequence[EdgeWriter]) -> None:
+        self._channels = [channel for writer in writers for channel in writer.channels]
+
+    @property
+    def has_room(self) -> bool:
+        """False while a channel has something that waits for credit."""
+        for channel in self._channels:
+            if not channel.has_room:
+                return False
+        return True
+
+    def broadcast(self, control: Control) -> None:
+        """Send a control element through every channel."""
+        for channel in self._channels:
+            channel.send_control(control)
+
+    def flush(self) -> bool:
+        """Send what channels hold back; True when there was any."""
+        flushed = False
+        for channel in self._channels:
+            flushed = channel.flush() or flushed
+        return flushed

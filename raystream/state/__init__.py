@@ -1,0 +1,1 @@
+"""Keyed and operator state, and how it is encoded."""

@@ -1,0 +1,229 @@
+"""The state objects of the heap backend.
+
+They are on the path of every record, so each access is a lookup in two dicts and nothing
+more: `tables[cursor.group][cursor.current_key]`.  What happens when there is no current
+key, nothing stored, or a frozen table below, is decided by the tables themselves
+(`raystream.state.heap_tables`); nothing of it is visible here.
+
+Lists and maps belong to the state object and are never handed out, only their items.
+The content of a key without items is removed, so that it takes no memory.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from raystream.errors import StateError
+from raystream.keys import canonical_key
+from raystream.state.cursor import KeyCursor
+from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.heap_tables import TableList
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+_CANONICAL = frozenset({str, int, bytes})
+"""Types of map keys that are canonical as they are."""
+
+_MISSING: Any = object()
+
+
+class HeapValueState(Generic[T]):
+    """A `ValueState` in dicts."""
+
+    __slots__ = ("_cursor", "_fresh_default", "_tables")
+
+    def __init__(
+        self, descriptor: ValueStateDescriptor[T], tables: TableList, cursor: KeyCursor
+    ) -> None:
+        self._tables = tables
+        self._cursor = cursor
+        self._fresh_default: Callable[[], T | None] = descriptor.fresh_default
+
+    def value(self) -> T | None:
+        cursor = self._cursor
+        value = self._tables[cursor.group][cursor.current_key]
+        return self._fresh_default() if value is None else value
+
+    def update(self, value: T | None) -> None:
+        cursor = self._cursor
+        if value is None:
+            self._tables[cursor.group].discard(cursor.current_key)
+        else:
+            self._tables[cursor.group][cursor.current_key] = value
+
+    def clear(self) -> None:
+        cursor = self._cursor
+        self._tables[cursor.group].discard(cursor.current_key)
+
+
+class HeapListState(Generic[T]):
+    """A `ListState` in dicts of lists."""
+
+    __slots__ = ("_cursor", "_name", "_tables")
+
+    def __init__(self, name: str, tables: TableList, cursor: KeyCursor) -> None:
+        self._name = name
+        self._tables = tables
+        self._cursor = cursor
+
+    def get(self) -> list[T]:
+        cursor = self._cursor
+        elements = self._tables[cursor.group][cursor.current_key]
+        return [] if elements is None else elements.copy()
+
+    def add(self, element: T) -> None:
+        if element is None:
+            raise self._none_refused()
+        cursor = self._cursor
+        table = self._tables[cursor.group]
+        elements = table[cursor.current_key]
+        if elements is None:
+            table[cursor.current_key] = [element]
+        else:
+            elements.append(element)
+
+    def add_all(self, elements: Iterable[T]) -> None:
+        added = self._checked(elements)
+        cursor = self._cursor
+        table = self._tables[cursor.group]
+        present = table[cursor.current_key]
+        if present is not None:
+            present.extend(added)
+        elif added:
+            table[cursor.current_key] = added
+
+    def update(self, elements: Iterable[T]) -> None:
+        replacement = self._checked(elements)
+        cursor = self._cursor
+        if replacement:
+            self._tables[cursor.group][cursor.current_key] = replacement
+        else:
+            self._tables[cursor.group].discard(cursor.current_key)
+
+    def clear(self) -> None:
+        cursor = self._cursor
+        self._tables[cursor.group].discard(cursor.current_key)
+
+    def _checked(self, elements: Iterable[T]) -> list[T]:
+        checked = [None] if elements is None else list(elements)
+        if any(element is None for element in checked):
+            raise self._none_refused()
+        return checked  # type: ignore[return-value]  # None was refused
+
+    def _none_refused(self) -> StateError:
+        return StateError(
+            "list state was given None as an element",
+            hint="leave it out, or store a value that stands for nothing",
+            state=self._name,
+        )
+
+
+class HeapMapState(Generic[K, V]):
+    """A `MapState` in dicts of dicts."""
+
+    __slots__ = ("_cursor", "_tables")
+
+    def __init__(self, tables: TableList, cursor: KeyCursor) -> None:
+        self._tables = tables
+        self._cursor = cursor
+
+    def get(self, key: K, default: V | None = None) -> V | None:
+        entries = self._entries()
+        stored: V | None = default if entries is None else entries.get(_canonical(key), default)
+        return stored
+
+    def put(self, key: K, value: V | None) -> None:
+        map_key = _canonical(key)
+        cursor = self._cursor
+        table = self._tables[cursor.group]
+        entries = table[cursor.current_key]
+        if entries is None:
+            table[cursor.current_key] = {map_key: value}
+        else:
+            entries[map_key] = value
+
+    def put_all(self, entries: Mapping[K, V | None] | Iterable[tuple[K, V | None]]) -> None:
+        pairs = entries.items() if isinstance(entries, Mapping) else entries
+        added = {_canonical(key): value for key, value in pairs}
+        cursor = self._cursor
+        table = self._tables[cursor.group]
+        present = table[cursor.current_key]
+        if present is not None:
+            present.update(added)
+        elif added:
+            table[cursor.current_key] = added
+
+    def remove(self, key: K) -> None:
+        self._pop(key)
+
+    def contains(self, key: object) -> bool:
+        entries = self._entries()
+        map_key = _canonical(key)
+        return entries is not None and map_key in entries
+
+    def items(self) -> Iterator[tuple[K, V | None]]:
+        return _live_items(self._entries())
+
+    def keys(self) -> Iterator[K]:
+        return (key for key, _ in _live_items(self._entries()))
+
+    def values(self) -> Iterator[V | None]:
+        return (value for _, value in _live_items(self._entries()))
+
+    def is_empty(self) -> bool:
+        return self._entries() is None
+
+    def clear(self) -> None:
+        cursor = self._cursor
+        live = self._tables[cursor.group].discard(cursor.current_key)
+        if live is not None:
+            live.clear()  # An iterator that is under way ends here.
+
+    def __getitem__(self, key: K) -> V | None:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    __setitem__ = put
+
+    def __delitem__(self, key: K) -> None:
+        if self._pop(key) is _MISSING:
+            raise KeyError(key)
+
+    __contains__ = contains
+    __iter__ = keys
+
+    def __len__(self) -> int:
+        entries = self._entries()
+        return 0 if entries is None else len(entries)
+
+    def _entries(self) -> dict[Any, Any] | None:
+        cursor = self._cursor
+        entries: dict[Any, Any] | None = self._tables[cursor.group][cursor.current_key]
+        return entries
+
+    def _pop(self, key: K) -> V | None:
+        entries = self._entries()
+        map_key = _canonical(key)
+        if entries is None:
+            return _MISSING  # type: ignore[no-any-return]  # a sentinel
+        value: V | None = entries.pop(map_key, _MISSING)
+        if not entries:
+            self._tables[self._cursor.group].discard(self._cursor.current_key)
+        return value
+
+
+def _canonical(key: object) -> Any:
+    return key if type(key) in _CANONICAL else canonical_key(key)
+
+
+def _live_items(entries: dict[Any, Any] | None) -> Iterator[tuple[Any, Any]]:
+    """Yield the entries that are there when their turn comes; the dict may change meanwhile."""
+    if entries is None:
+        return
+    for key in list(entries):
+        value = entries.get(key, _MISSING)
+        if value is not _MISSING:
+            yield key, value

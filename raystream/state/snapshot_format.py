@@ -1,0 +1,265 @@
+"""The blob that holds the keyed state of one operator subtask.
+
+    header    magic "RSKS", version, two zero bytes
+    chunks    one after the other, sorted by key group (see `raystream.state.chunk_codec`)
+    index     msgpack: max parallelism, key groups, states, and for each chunk
+              state, key group, form, offset, length, entries, xxh3-64
+    trailer   offset, length and xxh3-64 of the index, version, magic "SKSR"
+
+The blob describes itself: a reader fetches the end, then only the chunks of the key groups
+it wants, which lie together.  Every byte is covered by a checksum or compared with its
+only permitted value, so damage is always noticed, and always as `StateCorruptError`.  All integers
+outside msgpack are little-endian.  A reader takes its own version and the one before.
+
+This module knows bytes, offsets and key groups; what an entry looks like inside a chunk,
+and where blobs are stored, is not its business.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import msgspec
+import xxhash
+
+from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.handles import StateInfo
+from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
+from raystream.state.chunk_codec import Chunk
+
+FORMAT_VERSION = 1
+_VERSION_OLDEST = 1
+"""Oldest version that can be read: the one before `FORMAT_VERSION`, once there is one."""
+
+READ_BYTES_MAX = 8 * 1024 * 1024
+"""Neighbouring chunks are fetched together up to this size; a larger chunk alone."""
+
+_TAIL_BYTES = 64 * 1024
+"""Fetched from the end at first; usually holds the whole index."""
+
+_HEADER = struct.Struct("<4sHH")
+_TRAILER = struct.Struct("<QQQH4s")
+_MAGIC_FIRST, _MAGIC_LAST = b"RSKS", b"SKSR"
+
+ReadRange = Callable[[int, int], bytes]
+"""Returns `length` bytes from `offset` of one blob: `read_range(offset, length)`."""
+
+
+class _Section(msgspec.Struct, array_like=True, frozen=True):
+    state: int
+    group: int
+    form: int
+    offset: int
+    length: int
+    entries: int
+    checksum: int
+
+
+class _State(msgspec.Struct, frozen=True):
+    name: str
+    kind: str
+    serializer: str
+    schema: str
+    map_key_schema: str
+
+
+class _Index(msgspec.Struct, frozen=True):
+    max_parallelism: int
+    first_group: int
+    end_group: int
+    states: list[_State]
+    sections: list[_Section]
+
+
+_decode_index = msgspec.msgpack.Decoder(_Index).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChunk:
+    """A chunk as it was read, still encoded."""
+
+    group: int
+    """Key group of all its entries, under the max parallelism of its blob."""
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSnapshot:
+    """What a reader took from one blob; a plain value that crosses threads."""
+
+    max_parallelism: int
+    states: tuple[StateInfo, ...]
+    """All states of the blob, also those without entries."""
+    chunks: dict[str, tuple[StoredChunk, ...]]
+    """By state name; the chunks of the wanted key groups."""
+
+
+class SnapshotWriter:
+    """Puts chunks into one blob; they must come sorted by key group."""
+
+    def __init__(self, states: Sequence[StateInfo], groups: KeyGroupRange, max_parallelism: int) -> None:
+        self._states = [_State(s.name, s.kind, s.serializer, s.schema, s.map_key_schema) for s in states]
+        self._groups = groups
+        self._max_parallelism = max_parallelism
+        self._sections: list[_Section] = []
+        self._buffers = [_HEADER.pack(_MAGIC_FIRST, FORMAT_VERSION, 0)]
+        self._offset = _HEADER.size
+        self.entries = 0
+
+    def add(self, state: int, group: int, chunk: Chunk) -> None:
+        """Append a chunk of the state at this position in `states`."""
+        self._sections.append(
+            _Section(
+                state, group, chunk.form, self._offset, len(chunk.data), chunk.entries, _checksum(chunk.data)
+            )
+        )
+        self._buffers.append(chunk.data)
+        self._offset += len(chunk.data)
+        self.entries += chunk.entries
+
+    def finish(self) -> list[bytes]:
+        """Return the blob, in pieces; the writer is done."""
+        groups = self._groups
+        index = msgspec.msgpack.encode(
+            _Index(self._max_parallelism, groups.start, groups.stop, self._states, self._sections)
+        )
+        trailer = _TRAILER.pack(self._offset, len(index), _checksum(index), FORMAT_VERSION, _MAGIC_LAST)
+        return [*self._buffers, index, trailer]
+
+
+def load_snapshot(
+    read_range: ReadRange, size: int, groups: KeyGroupRange, max_parallelism: int
+) -> LoadedSnapshot:
+    """Return the part of a blob that belongs to some key groups; blocks as `read_range` does.
+
+    Args:
+        read_range: returns `length` bytes from `offset`.
+        size: length of the blob in bytes.
+        groups: the wanted key groups, under `max_parallelism`.
+        max_parallelism: of the new owner.  When the blob has another one, its key groups mean
+            something else, and all chunks are returned.
+
+    Raises:
+        StateCorruptError: a byte is not what it was when the blob was written.
+        StateRestoreError: a newer version wrote the blob.
+    """
+    index = _read_index(read_range, size)
+    wanted = [
+        section
+        for section in index.sections
+        if index.max_parallelism != max_parallelism or section.group in groups
+    ]
+    states = tuple(
+        StateInfo(
+            name=s.name,
+            kind=s.kind,
+            serializer=s.serializer,
+            schema=s.schema,
+            map_key_schema=s.map_key_schema,
+        )
+        for s in index.states
+    )
+    chunks: dict[str, list[StoredChunk]] = {state.name: [] for state in states}
+    for run in _runs(wanted):
+        data = _read(read_range, run[0].offset, run[-1].offset + run[-1].length - run[0].offset)
+        for section in run:
+            start = section.offset - run[0].offset
+            encoded = data[start : start + section.length]
+            if _checksum(encoded) != section.checksum:
+                raise StateCorruptError("chunk of state does not match its checksum", offset=section.offset)
+            chunk = Chunk(section.form, section.entries, encoded)
+            chunks[states[section.state].name].append(StoredChunk(group=section.group, chunk=chunk))
+    return LoadedSnapshot(
+        max_parallelism=index.max_parallelism,
+        states=states,
+        chunks={name: tuple(stored) for name, stored in chunks.items()},
+    )
+
+
+def _checksum(data: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def _runs(sections: Iterable[_Section]) -> Iterable[list[_Section]]:
+    """Cut sections, in order of offset, into runs to be read together."""
+    run: list[_Section] = []
+    for section in sections:
+        if run and (
+            run[-1].offset + run[-1].length != section.offset
+            or section.offset + section.length - run[0].offset > READ_BYTES_MAX
+        ):
+            yield run
+            run = []
+        run.append(section)
+    if run:
+        yield run
+
+
+def _read(read_range: ReadRange, offset: int, length: int) -> bytes:
+    data = read_range(offset, length)
+    if len(data) != length:
+        raise StateCorruptError("keyed state is cut off", offset=offset, wanted=length, got=len(data))
+    return data
+
+
+def _read_index(read_range: ReadRange, size: int) -> _Index:
+    if size < _HEADER.size + _TRAILER.size:
+        raise StateCorruptError("keyed state is cut off", size=size)
+    tail_offset = max(0, size - _TAIL_BYTES)
+    tail = _read(read_range, tail_offset, size - tail_offset)
+    offset, length, checksum, version, magic = _TRAILER.unpack(tail[-_TRAILER.size :])
+    header = tail[: _HEADER.size] if tail_offset == 0 else _read(read_range, 0, _HEADER.size)
+    _check_version(header, version, magic)
+    if offset + length + _TRAILER.size != size or offset < _HEADER.size:
+        raise StateCorruptError("index of keyed state is not where it should be", offset=offset)
+    encoded = (
+        tail[offset - tail_offset : -_TRAILER.size]
+        if offset >= tail_offset
+        else _read(read_range, offset, length)
+    )
+    if _checksum(encoded) != checksum:
+        raise StateCorruptError("index of keyed state does not match its checksum", offset=offset)
+    try:
+        index = _decode_index(encoded)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
+    _check_index(index, offset)
+    return index
+
+
+def _check_version(header: bytes, version: int, magic: bytes) -> None:
+    first, written, zero = _HEADER.unpack(header)
+    if (first, zero, magic, written) != (_MAGIC_FIRST, 0, _MAGIC_LAST, version):
+        raise StateCorruptError("bytes are not keyed state of raystream")
+    if version > FORMAT_VERSION:
+        raise StateRestoreError(
+            "keyed state was written by a newer raystream",
+            hint="restore with the version that wrote it, or a later one",
+            version=version,
+            newest_readable=FORMAT_VERSION,
+        )
+    if version < _VERSION_OLDEST:
+        raise StateCorruptError("bytes are not keyed state of raystream")
+
+
+def _check_index(index: _Index, end: int) -> None:
+    """Check that every place the index names exists, before anything is read there."""
+    sections = index.sections
+    offset = _HEADER.size
+    for section in sections:
+        if (
+            section.offset != offset
+            or section.length < 0
+            or not 0 <= section.state < len(index.states)
+            or not index.first_group <= section.group < index.end_group
+            or section.entries < 0
+        ):
+            raise StateCorruptError("index of keyed state contradicts itself", offset=section.offset)
+        offset += section.length
+    sorted_by_group = all(a.group <= b.group for a, b in pairwise(sections))
+    groups_valid = 0 <= index.first_group < index.end_group <= index.max_parallelism <= KEY_GROUPS_MAX
+    if offset != end or not sorted_by_group or not groups_valid:
+        raise StateCorruptError("index of keyed state contradicts itself", offset=offset)
+    if len({state.name for state in index.states}) != len(index.states):
+        raise StateCorruptError("index of keyed state names a state twice")

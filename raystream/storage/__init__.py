@@ -1,0 +1,1 @@
+"""Durable files: stores, snapshots, the job log."""

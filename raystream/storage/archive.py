@@ -1,0 +1,99 @@
+"""How a job ended, in a file beside its checkpoints; what is left to show when its master is gone.
+
+Knows the file's format; decides nothing: whether a job has ended is said by its log.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from raystream.errors import StateCorruptError
+from raystream.ids import CheckpointId, JobId, JobStatus
+from raystream.records.elements import SnapshotKind
+from raystream.storage.envelope import seal, unseal
+from raystream.storage.filesystem import FileSystem, MissingFileError, to_url
+from raystream.storage.layout import JobLayout, job_of
+
+FORMAT_VERSION = 1
+"""Version that is written; that one and the one before are read."""
+
+_FILE_KIND = "archive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchivedCheckpoint:
+    """One checkpoint or savepoint in a job's history."""
+
+    checkpoint_id: CheckpointId
+    kind: SnapshotKind
+    location: str
+    """Empty when it did not complete."""
+    created_ms: int
+    """Wall time, ms since epoch."""
+    duration_ms: float
+    size_bytes: int
+    failure: str = ""
+    """Why it did not complete; empty when it did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchivedJob:
+    """A job that has ended, as `list -a` and `checkpoints` show it."""
+
+    job_id: JobId
+    name: str
+    status: JobStatus
+    parallelism: int
+    records_in: int
+    records_out: int
+    restarts: int
+    duration_ms: int
+    last_checkpoint_id: CheckpointId | None
+    error: str = ""
+    checkpoints: tuple[ArchivedCheckpoint, ...] = ()
+
+
+_DECODER = msgspec.json.Decoder(ArchivedJob)
+
+
+def write_archive(fs: FileSystem, layout: JobLayout, job: ArchivedJob) -> None:
+    """Write the archive of a job, once; a second call changes nothing.
+
+    Raises:
+        StorageError: the store refused.
+    """
+    fs.create_exclusive(layout.archive_path, seal(_FILE_KIND, FORMAT_VERSION, msgspec.json.encode(job)))
+
+
+def read_archive(fs: FileSystem, layout: JobLayout) -> ArchivedJob | None:
+    """Return the archive of a job, or None while it has none.
+
+    Raises:
+        StateCorruptError: the file is damaged.
+        StateRestoreError: the file is of a format that is not read.
+        StorageError: the store did not answer.
+    """
+    path = layout.archive_path
+    try:
+        data = fs.read(path)
+    except MissingFileError:
+        return None
+    _, content = unseal(_FILE_KIND, FORMAT_VERSION, data, path=path)
+    try:
+        return _DECODER.decode(content)
+    except msgspec.MsgspecError as error:
+        raise StateCorruptError("archive breaks its format", path=path, cause=str(error)) from error
+
+
+def read_archives(fs: FileSystem, base_dir: str) -> list[ArchivedJob]:
+    """Return all jobs in a checkpoint directory that have ended, by job id.
+
+    Raises:
+        StateCorruptError: a file is damaged.
+        StateRestoreError: a file is of a format that is not read.
+        StorageError: the store did not answer.
+    """
+    base = to_url(base_dir)
+    jobs = [job_of(entry.name) for entry in fs.list_dir(base) if entry.directory]
+    archives = [read_archive(fs, JobLayout(base, job_id)) for job_id in jobs if job_id is not None]
+    return [archive for archive in archives if archive is not None]

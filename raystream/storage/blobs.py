@@ -1,0 +1,188 @@
+"""State on its way between a slot and a snapshot: blobs, written once, verified when read.
+
+Knows bytes and handles; what a blob means is known to `raystream.state`.  A blob is *inline*
+(it travels with the acknowledgement and ends up in `_metadata`) when it is small, and a file in
+the snapshot's directory when not.  With `jobmanager` storage there is no directory, so that
+everything is inline and bounded.
+
+A whole read verifies size and checksum.  A range read verifies only that the range is there:
+the keyed format has a checksum for each section, so that a subtask which reads a tenth of a file
+need not read it all to trust it.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import xxhash
+
+from raystream.errors import CheckpointError, StateCorruptError
+from raystream.handles import FileHandle, Handle, InlineHandle
+from raystream.storage.filesystem import (
+    Data,
+    FileSystem,
+    MissingFileError,
+    OpenFileSystem,
+    buffers,
+    join_url,
+    open_file_system,
+)
+from raystream.storage.layout import resolve
+
+INLINE_BYTES_MAX = 1024 * 1024
+"""No blob above this is inline in a snapshot that has a directory, whatever the configuration says."""
+
+JOBMANAGER_BYTES_MAX = 5 * 1024 * 1024
+"""Largest blob that `jobmanager` storage takes."""
+
+
+class RangeReader(Protocol):
+    """Reads parts of a stored blob."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the whole blob."""
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Return exactly the bytes `[offset, offset + length)`.
+
+        Raises:
+            StateCorruptError: the blob is not there or ends before.
+            StorageError: the store did not answer.
+        """
+
+    def read_all(self) -> bytes:
+        """Return the whole blob, its checksum verified.
+
+        Raises:
+            StateCorruptError: the blob is not there, or not what was written.
+            StorageError: the store did not answer.
+        """
+
+
+class SnapshotFiles:
+    """Writes and reads the blobs of snapshots; what a slot knows of storage."""
+
+    def __init__(self, open_fs: OpenFileSystem = open_file_system) -> None:
+        self._open_fs = open_fs
+
+    def write_blob(self, directory: str, name: str, data: Data, *, inline_bytes_max: int) -> Handle:
+        """Store a blob durably and return its handle.
+
+        Args:
+            directory: URL of the snapshot's directory, `Barrier.directory`; empty with
+                `jobmanager` storage.
+            name: of `layout.data_file`; never used before.
+            data: the blob, as one buffer or several in a row.
+            inline_bytes_max: the configured threshold; a blob up to this size gets no file.
+
+        Raises:
+            CheckpointError: the blob is too large for `jobmanager` storage.
+            StorageError: the store refused.
+        """
+        parts = buffers(data)
+        size_bytes = sum(memoryview(part).nbytes for part in parts)
+        if not directory and size_bytes > JOBMANAGER_BYTES_MAX:
+            raise CheckpointError(
+                "state of one subtask is too large for checkpoint storage jobmanager",
+                state=name,
+                size_bytes=size_bytes,
+                size_bytes_max=JOBMANAGER_BYTES_MAX,
+                hint="set execution.checkpointing.dir, so that state goes to files (storage filesystem)",
+            )
+        if not directory or size_bytes <= min(inline_bytes_max, INLINE_BYTES_MAX):
+            return InlineHandle(data=b"".join(parts))
+        hasher = xxhash.xxh3_64()
+        for part in parts:
+            hasher.update(part)
+        self._open_fs(directory).write(join_url(directory, name), parts)
+        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
+
+    def read_handle(self, directory: str, handle: Handle) -> bytes:
+        """Return a whole blob, its size and checksum verified.
+
+        Raises:
+            StateCorruptError: the blob is not there, or not what was written.
+            StorageError: the store did not answer.
+        """
+        return self.open_handle(directory, handle).read_all()
+
+    def open_handle(self, directory: str, handle: Handle) -> RangeReader:
+        """Return a reader of parts of a blob; nothing is read yet.
+
+        Raises:
+            StateCorruptError: the handle leads out of the directory.
+        """
+        if isinstance(handle, InlineHandle):
+            return _InlineReader(handle.data)
+        return _FileReader(self._open_fs(directory), resolve(directory, handle.path), handle)
+
+
+@dataclass(frozen=True, slots=True)
+class _InlineReader:
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.data)
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        found = self.data[offset : offset + length]
+        if len(found) != length:
+            raise StateCorruptError(
+                "inline state is shorter than it should be", offset=offset, length=length, found=len(found)
+            )
+        return found
+
+    def read_all(self) -> bytes:
+        return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class _FileReader:
+    fs: FileSystem
+    url: str
+    handle: FileHandle
+
+    @property
+    def size_bytes(self) -> int:
+        return self.handle.size_bytes
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        try:
+            found = self.fs.read_range(self.url, offset, length)
+        except MissingFileError as error:
+            raise _missing(self.url) from error
+        if len(found) != length:
+            raise StateCorruptError(
+                "file of the snapshot is shorter than it should be",
+                path=self.url,
+                offset=offset,
+                length=length,
+                found=len(found),
+                hint=_LOST,
+            )
+        return found
+
+    def read_all(self) -> bytes:
+        try:
+            data = self.fs.read(self.url)
+        except MissingFileError as error:
+            raise _missing(self.url) from error
+        if len(data) != self.handle.size_bytes:
+            raise StateCorruptError(
+                "file of the snapshot has another size",
+                path=self.url,
+                size_bytes=len(data),
+                expected=self.handle.size_bytes,
+                hint=_LOST,
+            )
+        if xxhash.xxh3_64_hexdigest(data) != self.handle.checksum:
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=_LOST)
+        return data
+
+
+_LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
+
+
+def _missing(url: str) -> StateCorruptError:
+    return StateCorruptError("file of the snapshot is missing", path=url, hint=_LOST)

@@ -1,0 +1,353 @@
+"""The file that makes a directory a snapshot: `_metadata`.
+
+Knows the format and nothing of directories.  It is JSON in the envelope of
+`raystream.storage.envelope`, never a pickle, so that reading a snapshot of unclear origin runs
+nothing.  The format is spelled out in the `_Stored...` structs and not derived from the classes
+that the engine works with: renaming a field in the engine must not change what lies on disks.
+
+Bytes (inline state, enumerator state) stand in it as base64.
+"""
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import msgspec
+
+from raystream.errors import StateCorruptError
+from raystream.handles import (
+    FileHandle,
+    Handle,
+    InlineHandle,
+    KeyedStateHandle,
+    OperatorSnapshot,
+    OperatorStateHandle,
+    Redistribution,
+    StateInfo,
+)
+from raystream.ids import CheckpointId, JobId, OperatorUid
+from raystream.keygroup import KeyGroupRange
+from raystream.records.elements import SnapshotKind
+from raystream.storage.envelope import seal, unseal
+
+FORMAT_VERSION = 1
+"""Version that is written; that one and the one before are read."""
+
+_FILE_KIND = "snapshot"
+
+
+def installed_version() -> str:
+    """Return the version of raystream that runs."""
+    try:
+        return importlib.metadata.version("raystream")
+    except importlib.metadata.PackageNotFoundError:
+        return "not-installed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorMetadata:
+    """One operator in a snapshot: what it was, and what each of its subtasks stored."""
+
+    uid: OperatorUid
+    uid_generated: bool
+    """True when the uid was derived from the structure of the program, so that it may change."""
+    name: str
+    max_parallelism: int
+    parallelism: int
+    states: tuple[StateInfo, ...]
+    """Every state that any subtask had registered."""
+    subtasks: tuple[OperatorSnapshot, ...]
+    """By subtask; as many as `parallelism`."""
+
+    @property
+    def stateful(self) -> bool:
+        """True when there is something to restore."""
+        return bool(self.states) or any(subtask.keyed or subtask.operator for subtask in self.subtasks)
+
+    @property
+    def size_bytes(self) -> int:
+        """Stored size of the operator's state."""
+        return sum(subtask.size_bytes for subtask in self.subtasks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotMetadata:
+    """A whole checkpoint or savepoint: everything that a restore needs to know."""
+
+    job_id: JobId
+    job_name: str
+    checkpoint_id: CheckpointId
+    kind: SnapshotKind
+    created_ms: int
+    """Wall time at which it was triggered, ms since epoch."""
+    completed_ms: int
+    """Wall time at which the last subtask had acknowledged, ms since epoch."""
+    operators: tuple[OperatorMetadata, ...]
+    enumerators: Mapping[OperatorUid, bytes] = field(default_factory=dict)
+    """State of the split enumerator of each source."""
+    raystream_version: str = field(default_factory=installed_version)
+
+    @property
+    def size_bytes(self) -> int:
+        """Stored size of all state."""
+        return sum(map(len, self.enumerators.values())) + sum(op.size_bytes for op in self.operators)
+
+    def operator(self, uid: OperatorUid) -> OperatorMetadata | None:
+        """Return the operator of this uid, or None when the snapshot has none."""
+        return next((operator for operator in self.operators if operator.uid == uid), None)
+
+
+def handles_of(metadata: SnapshotMetadata) -> list[Handle]:
+    """Return every handle of a snapshot, in stored order."""
+    handles: list[Handle] = []
+    for operator in metadata.operators:
+        for subtask in operator.subtasks:
+            handles += [handle.data for handle in subtask.keyed]
+            handles += [handle.data for handle in subtask.operator]
+    return handles
+
+
+def map_handles(metadata: SnapshotMetadata, change: Callable[[Handle], Handle]) -> SnapshotMetadata:
+    """Return the snapshot with every handle replaced by `change` of it, called in stored order."""
+
+    def changed(snapshot: OperatorSnapshot) -> OperatorSnapshot:
+        return replace(
+            snapshot,
+            keyed=tuple(replace(handle, data=change(handle.data)) for handle in snapshot.keyed),
+            operator=tuple(replace(handle, data=change(handle.data)) for handle in snapshot.operator),
+        )
+
+    operators = tuple(
+        replace(operator, subtasks=tuple(changed(subtask) for subtask in operator.subtasks))
+        for operator in metadata.operators
+    )
+    return replace(metadata, operators=operators)
+
+
+def encode_metadata(metadata: SnapshotMetadata) -> bytes:
+    """Return the bytes of a `_metadata` file."""
+    stored = _StoredSnapshot(
+        raystream_version=metadata.raystream_version,
+        job_id=metadata.job_id,
+        job_name=metadata.job_name,
+        checkpoint_id=metadata.checkpoint_id,
+        kind=metadata.kind.value,
+        created_ms=metadata.created_ms,
+        completed_ms=metadata.completed_ms,
+        operators=[_store_operator(operator) for operator in metadata.operators],
+        enumerators={str(uid): state for uid, state in metadata.enumerators.items()},
+    )
+    return seal(_FILE_KIND, FORMAT_VERSION, msgspec.json.encode(stored))
+
+
+def decode_metadata(data: bytes, *, path: str) -> SnapshotMetadata:
+    """Return what a `_metadata` file says.
+
+    Args:
+        data: the whole file.
+        path: where the bytes come from; named in errors.
+
+    Raises:
+        StateCorruptError: the file is damaged.
+        StateRestoreError: the file is not a snapshot's, or of a format that is not read.
+    """
+    _, content = unseal(_FILE_KIND, FORMAT_VERSION, data, path=path)
+    try:
+        stored = _DECODER.decode(content)
+        return SnapshotMetadata(
+            raystream_version=stored.raystream_version,
+            job_id=JobId(stored.job_id),
+            job_name=stored.job_name,
+            checkpoint_id=CheckpointId(stored.checkpoint_id),
+            kind=SnapshotKind(stored.kind),
+            created_ms=stored.created_ms,
+            completed_ms=stored.completed_ms,
+            operators=tuple(_load_operator(operator) for operator in stored.operators),
+            enumerators={OperatorUid(uid): state for uid, state in stored.enumerators.items()},
+        )
+    except (msgspec.MsgspecError, ValueError, LookupError) as error:
+        # The checksum matched: whatever wrote this does not follow the format.
+        raise StateCorruptError("snapshot file breaks its format", path=path, cause=str(error)) from error
+
+
+# ---- format 1 -----------------------------------------------------------------
+
+
+class _StoredFile(msgspec.Struct, frozen=True, kw_only=True, tag_field="in", tag="file"):
+    path: str
+    size_bytes: int
+    checksum: str
+
+
+class _StoredInline(msgspec.Struct, frozen=True, kw_only=True, tag_field="in", tag="metadata"):
+    data: bytes
+
+
+class _StoredKeyed(msgspec.Struct, frozen=True, kw_only=True):
+    key_groups: tuple[int, int]
+    entries: int
+    data: _StoredFile | _StoredInline
+
+
+class _StoredOperatorState(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    redistribution: str
+    elements: int
+    data: _StoredFile | _StoredInline
+
+
+class _StoredState(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    kind: str
+    serializer: str
+    schema: str
+    map_key_schema: str
+
+
+class _StoredSubtask(msgspec.Struct, frozen=True, kw_only=True):
+    subtask: int
+    states: list[Annotated[int, msgspec.Meta(ge=0)]]
+    """Positions in the operator's `states`; a keyed and an operator state may share a name."""
+    keyed: list[_StoredKeyed]
+    operator: list[_StoredOperatorState]
+
+
+class _StoredOperator(msgspec.Struct, frozen=True, kw_only=True):
+    uid: str
+    uid_generated: bool
+    name: str
+    max_parallelism: int
+    parallelism: int
+    states: list[_StoredState]
+    subtasks: list[_StoredSubtask]
+
+
+class _StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    raystream_version: str
+    job_id: str
+    job_name: str
+    checkpoint_id: int
+    kind: str
+    created_ms: int
+    completed_ms: int
+    operators: list[_StoredOperator]
+    enumerators: dict[str, bytes]
+
+
+_DECODER = msgspec.json.Decoder(_StoredSnapshot)
+
+
+def _store_handle(handle: Handle) -> _StoredFile | _StoredInline:
+    if isinstance(handle, InlineHandle):
+        return _StoredInline(data=handle.data)
+    return _StoredFile(path=handle.path, size_bytes=handle.size_bytes, checksum=handle.checksum)
+
+
+def _load_handle(stored: _StoredFile | _StoredInline) -> Handle:
+    if isinstance(stored, _StoredInline):
+        return InlineHandle(data=stored.data)
+    return FileHandle(path=stored.path, size_bytes=stored.size_bytes, checksum=stored.checksum)
+
+
+def _load_groups(start: int, stop: int) -> KeyGroupRange:
+    if not 0 <= start < stop:
+        raise ValueError(f"key groups {start} to {stop}")
+    return KeyGroupRange(start, stop)
+
+
+def _store_operator(operator: OperatorMetadata) -> _StoredOperator:
+    registered = (state for subtask in operator.subtasks for state in subtask.states)
+    positions = {state: n for n, state in enumerate(dict.fromkeys((*operator.states, *registered)))}
+    return _StoredOperator(
+        uid=operator.uid,
+        uid_generated=operator.uid_generated,
+        name=operator.name,
+        max_parallelism=operator.max_parallelism,
+        parallelism=operator.parallelism,
+        states=[
+            _StoredState(
+                name=state.name,
+                kind=state.kind,
+                serializer=state.serializer,
+                schema=state.schema,
+                map_key_schema=state.map_key_schema,
+            )
+            for state in positions
+        ],
+        subtasks=[_store_subtask(subtask, positions) for subtask in operator.subtasks],
+    )
+
+
+def _store_subtask(snapshot: OperatorSnapshot, positions: Mapping[StateInfo, int]) -> _StoredSubtask:
+    return _StoredSubtask(
+        subtask=snapshot.subtask,
+        states=[positions[state] for state in snapshot.states],
+        keyed=[
+            _StoredKeyed(
+                key_groups=(handle.groups.start, handle.groups.stop),
+                entries=handle.entries,
+                data=_store_handle(handle.data),
+            )
+            for handle in snapshot.keyed
+        ],
+        operator=[
+            _StoredOperatorState(
+                name=handle.name,
+                redistribution=handle.mode.value,
+                elements=handle.element_count,
+                data=_store_handle(handle.data),
+            )
+            for handle in snapshot.operator
+        ],
+    )
+
+
+def _load_operator(stored: _StoredOperator) -> OperatorMetadata:
+    states = tuple(
+        StateInfo(
+            name=state.name,
+            kind=state.kind,
+            serializer=state.serializer,
+            schema=state.schema,
+            map_key_schema=state.map_key_schema,
+        )
+        for state in stored.states
+    )
+    uid = OperatorUid(stored.uid)
+    return OperatorMetadata(
+        uid=uid,
+        uid_generated=stored.uid_generated,
+        name=stored.name,
+        max_parallelism=stored.max_parallelism,
+        parallelism=stored.parallelism,
+        states=states,
+        subtasks=tuple(_load_subtask(uid, states, subtask) for subtask in stored.subtasks),
+    )
+
+
+def _load_subtask(
+    uid: OperatorUid, states: tuple[StateInfo, ...], stored: _StoredSubtask
+) -> OperatorSnapshot:
+    return OperatorSnapshot(
+        uid=uid,
+        subtask=stored.subtask,
+        states=tuple(states[position] for position in stored.states),
+        keyed=tuple(
+            KeyedStateHandle(
+                groups=_load_groups(*handle.key_groups),
+                entries=handle.entries,
+                data=_load_handle(handle.data),
+            )
+            for handle in stored.keyed
+        ),
+        operator=tuple(
+            OperatorStateHandle(
+                name=handle.name,
+                mode=Redistribution(handle.redistribution),
+                element_count=handle.elements,
+                data=_load_handle(handle.data),
+            )
+            for handle in stored.operator
+        ),
+    )

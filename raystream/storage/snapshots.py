@@ -1,0 +1,270 @@
+"""The snapshots of one job, as its coordinator sees them: where they go, complete, read, delete.
+
+All calls block; the coordinator runs them in a thread.  Knows files and handles; which snapshot
+counts is decided by the job log (`raystream.storage.job_log`), never by what lies in a directory.
+
+A snapshot has a *location*: the URL of its directory, or `jobmanager:<id>` for a checkpoint that
+lives in the memory of this process.  `write_metadata` returns it, and `load` and `delete` take
+it.  Within a snapshot every data file is durable before `_metadata` is written, and `_metadata`
+is removed before any data file: a directory with `_metadata` is whole.
+"""
+
+import itertools
+from collections.abc import Collection, Iterable
+
+import xxhash
+
+from raystream.errors import ConfigError, StateRestoreError, StorageError
+from raystream.handles import FileHandle, Handle, InlineHandle
+from raystream.ids import CheckpointId, JobId
+from raystream.storage.filesystem import (
+    TEMPORARY_PREFIX,
+    FileSystem,
+    MissingFileError,
+    OpenFileSystem,
+    join_url,
+    open_file_system,
+    split_url,
+    to_url,
+)
+from raystream.storage.layout import (
+    METADATA_NAME,
+    JobLayout,
+    checkpoint_of,
+    metadata_path,
+    owned_by_snapshot,
+    resolve,
+    savepoint_dir,
+)
+from raystream.storage.metadata import (
+    SnapshotMetadata,
+    decode_metadata,
+    encode_metadata,
+    handles_of,
+    map_handles,
+)
+
+INLINE_TOTAL_BYTES_MAX = 16 * 1024 * 1024
+"""Inline blobs of one snapshot in all; the largest of those above it get files."""
+
+_MEMORY = "jobmanager:"
+
+
+class SnapshotStore:
+    """Checkpoints and savepoints of one job.
+
+    Args:
+        job_id: the job.
+        layout: where its checkpoints go; None for checkpoint storage `jobmanager`.  Savepoints
+            have directories of their own in either case.
+        open_fs: gives the store of a URL.
+    """
+
+    def __init__(
+        self,
+        job_id: JobId,
+        layout: JobLayout | None = None,
+        *,
+        open_fs: OpenFileSystem = open_file_system,
+    ) -> None:
+        self._job_id = job_id
+        self._layout = layout
+        self._open_fs = open_fs
+        self._in_memory: dict[str, SnapshotMetadata] = {}
+
+    def checkpoint_directory(self, checkpoint_id: CheckpointId) -> str:
+        """Return the URL for `Barrier.directory`; empty when the checkpoint has no directory."""
+        return self._layout.checkpoint_dir(checkpoint_id) if self._layout else ""
+
+    def savepoint_directory(self, base: str, token: str) -> str:
+        """Return the URL of a new savepoint below `base`; `token` is 12 random hex digits.
+
+        Raises:
+            ConfigError: `base` is empty or of a store that is not supported.
+        """
+        return savepoint_dir(base, self._job_id, token)
+
+    def write_metadata(self, directory: str, metadata: SnapshotMetadata) -> str:
+        """Write `_metadata` durably, behind the files it needs, and return the snapshot's location.
+
+        Repeating the call with the same content is harmless, so that a timeout can be retried.
+
+        Raises:
+            StorageError: the store refused, or the directory holds another snapshot already.
+        """
+        if not directory:
+            location = f"{_MEMORY}{metadata.checkpoint_id}"
+            self._in_memory[location] = metadata
+            return location
+        fs = self._open_fs(directory)
+        content = encode_metadata(_spilled(fs, directory, metadata))
+        path = metadata_path(directory)
+        if not fs.create_exclusive(path, content) and fs.read(path) != content:
+            raise StorageError("directory holds another snapshot already", path=directory)
+        return directory
+
+    def load(self, path: str) -> tuple[str, SnapshotMetadata]:
+        """Return directory and content of a snapshot.
+
+        Args:
+            path: a location, or what a user gives to `-s`: the directory or the `_metadata` in it.
+
+        Returns:
+            The directory's URL, for `OperatorRestore.directory` (empty for one in memory), and
+            the content.
+
+        Raises:
+            StateRestoreError: nothing is there, or it is not a snapshot that can be read.
+            StateCorruptError: the snapshot is damaged.
+            StorageError: the store did not answer.
+        """
+        if not path.startswith(_MEMORY):
+            return load_snapshot(path, open_fs=self._open_fs)
+        if path not in self._in_memory:
+            raise StateRestoreError("checkpoint is not in memory any more", checkpoint=path)
+        return "", self._in_memory[path]
+
+    def delete(self, location: str) -> None:
+        """Remove a checkpoint, whole or half-written, `_metadata` first; nothing when it is gone.
+
+        Raises:
+            StorageError: the store refused; to be repeated, or left to `sweep`.
+        """
+        if not location or location.startswith(_MEMORY):
+            self._in_memory.pop(location, None)
+            return
+        if not owned_by_snapshot(location):
+            raise StorageError("directory is not one that raystream made", path=location)
+        fs = self._open_fs(location)
+        fs.delete_file(metadata_path(location))
+        fs.delete_dir(location)
+
+    def delete_files(self, directory: str, handles: Iterable[Handle]) -> None:
+        """Remove the files of some handles, such as those of an acknowledgement that came too late.
+
+        Raises:
+            StorageError: the store refused.
+        """
+        for handle in handles:
+            if isinstance(handle, FileHandle):
+                self._open_fs(directory).delete_file(resolve(directory, handle.path))
+
+    def sweep(self, live: Collection[CheckpointId]) -> list[str]:
+        """Remove what earlier attempts left in the job's directory, and return its names.
+
+        That is every checkpoint that is not in `live`, and unfinished files.  To be called
+        only behind the log entry that starts an attempt: from then on nobody else can complete a
+        checkpoint.  A file without a reference inside a live checkpoint goes with it.
+
+        Args:
+            live: complete checkpoints of this job that are still retained.
+
+        Raises:
+            StorageError: the store refused.
+        """
+        if self._layout is None:
+            return []
+        fs = self._open_fs(self._layout.job_dir)
+        swept = []
+        for entry in fs.list_dir(self._layout.job_dir):
+            checkpoint_id = checkpoint_of(entry.name) if entry.directory else None
+            if checkpoint_id is not None and checkpoint_id not in live:
+                self.delete(self._layout.checkpoint_dir(checkpoint_id))
+                swept.append(entry.name)
+        unfinished_in = [
+            self._layout.job_dir,
+            self._layout.log_dir,
+            *(self._layout.checkpoint_dir(checkpoint_id) for checkpoint_id in sorted(live)),
+        ]
+        for directory in unfinished_in:
+            for entry in fs.list_dir(directory):
+                if entry.name.startswith(TEMPORARY_PREFIX):
+                    fs.delete_file(join_url(directory, entry.name))
+                    swept.append(entry.name)
+        return swept
+
+
+def load_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> tuple[str, SnapshotMetadata]:
+    """Return the directory's URL and the content of the snapshot that a user names.
+
+    Args:
+        path: a directory or the `_metadata` in it, as path or URL.
+        open_fs: gives the store of a URL.
+
+    Raises:
+        StateRestoreError: nothing is there, or it is not a snapshot that can be read.
+        StateCorruptError: the snapshot is damaged.
+        StorageError: the store did not answer.
+    """
+    try:
+        url = to_url(path)
+    except ConfigError as error:
+        raise StateRestoreError(error.message, hint=error.hint, **error.context) from error
+    parent, name = split_url(url)
+    directory = parent if name == METADATA_NAME else url
+    fs = open_fs(directory)
+    try:
+        data = fs.read(metadata_path(directory))
+    except MissingFileError as error:
+        there = fs.exists(directory)
+        raise StateRestoreError(
+            "path is not a snapshot: it has no _metadata" if there else "snapshot does not exist",
+            path=path,
+            hint="give the directory of a checkpoint (.../chk-<n>) or savepoint (.../savepoint-...)",
+        ) from error
+    return directory, decode_metadata(data, path=metadata_path(directory))
+
+
+def dispose_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> str:
+    """Remove a savepoint that a user names, and return its directory's URL.
+
+    Only what belongs to it goes: in a directory that was renamed, files that it does not refer
+    to stay.
+
+    Raises:
+        StateRestoreError: nothing is there, or it is not a snapshot that can be read.
+        StateCorruptError: the snapshot is damaged.
+        StorageError: the store refused.
+    """
+    directory, metadata = load_snapshot(path, open_fs=open_fs)
+    fs = open_fs(directory)
+    files = [
+        resolve(directory, handle.path) for handle in handles_of(metadata) if isinstance(handle, FileHandle)
+    ]
+    fs.delete_file(metadata_path(directory))
+    for url in files:
+        fs.delete_file(url)
+    if owned_by_snapshot(directory) or not fs.list_dir(directory):
+        fs.delete_dir(directory)
+    return directory
+
+
+def _spilled(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> SnapshotMetadata:
+    """Return the snapshot with its largest inline blobs in files, where there is too much inline."""
+    sizes = {
+        position: handle.size_bytes
+        for position, handle in enumerate(handles_of(metadata))
+        if isinstance(handle, InlineHandle)
+    }
+    excess = sum(sizes.values()) - INLINE_TOTAL_BYTES_MAX
+    if excess <= 0:
+        return metadata
+    spilled: set[int] = set()
+    for position in sorted(sizes, key=lambda position: sizes[position], reverse=True):
+        if excess <= 0:
+            break
+        spilled.add(position)
+        excess -= sizes[position]
+    positions = itertools.count()
+
+    def spill(handle: Handle) -> Handle:
+        position = next(positions)
+        if position not in spilled or not isinstance(handle, InlineHandle):
+            return handle
+        checksum = xxhash.xxh3_64_hexdigest(handle.data)
+        # The name says what is in it, so that repeating the call meets only its own files.
+        name = f"inline-{position}-{checksum}"
+        fs.write(join_url(directory, name), handle.data)
+        return FileHandle(path=name, size_bytes=handle.size_bytes, checksum=checksum)
+
+    return map_handles(metadata, spill)

@@ -1,0 +1,40 @@
+"""What every test may use.  Fixtures that need a Ray cluster are in `tests/ray/conftest.py`."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seeds", type=int, default=300, metavar="N", help="simulate every job with the seeds 0 to N-1"
+    )
+
+
+@pytest.fixture(scope="session")
+def seeds(request: pytest.FixtureRequest) -> range:
+    """Seeds of the fault simulation."""
+    return range(request.config.getoption("--seeds"))
+
+
+@pytest.fixture(scope="session")
+def in_ci() -> bool:
+    """True where a missing component is a failure; elsewhere its tests are skipped by name."""
+    return bool(os.environ.get("CI"))
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A temporary directory with a path short enough for Unix sockets, which end at 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="rs-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,206 @@
+"""What every file system promises, and file systems that break in a planned way."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from raystream.errors import StorageError
+from raystream.storage.filesystem import Data, Entry, FileSystem, MissingFileError, join_url
+
+
+class FileSystemContract:
+    """Subclasses provide the fixtures `fs` and `base`, the URL of an empty directory."""
+
+    def test_what_was_written_is_read(self, fs, base):
+        fs.write(join_url(base, "a/b/file"), b"content")
+
+        assert fs.read(join_url(base, "a/b/file")) == b"content"
+
+    def test_several_buffers_become_one_file(self, fs, base):
+        fs.write(join_url(base, "file"), [b"one ", bytearray(b"two "), memoryview(b"three")])
+
+        assert fs.read(join_url(base, "file")) == b"one two three"
+
+    def test_an_empty_file_is_a_file(self, fs, base):
+        fs.write(join_url(base, "file"), b"")
+
+        assert fs.read(join_url(base, "file")) == b""
+        assert fs.exists(join_url(base, "file"))
+
+    @pytest.mark.parametrize(
+        ("offset", "length", "expected"),
+        [(0, 3, b"012"), (3, 4, b"3456"), (8, 5, b"89"), (10, 1, b""), (4, 0, b""), (0, 0, b"")],
+    )
+    def test_a_range_ends_where_the_file_ends(self, fs, base, offset, length, expected):
+        fs.write(join_url(base, "file"), b"0123456789")
+
+        assert fs.read_range(join_url(base, "file"), offset, length) == expected
+
+    def test_a_file_that_is_not_there_is_told_apart(self, fs, base):
+        fs.write(join_url(base, "file"), b"")
+        for missing in ("nothing", "nothing/below", "file/below"):
+            with pytest.raises(MissingFileError, match="file does not exist"):
+                fs.read(join_url(base, missing))
+            with pytest.raises(MissingFileError, match="file does not exist"):
+                fs.read_range(join_url(base, missing), 0, 1)
+            assert not fs.exists(join_url(base, missing))
+
+    def test_an_exclusive_name_is_given_once(self, fs, base):
+        url = join_url(base, "log/00000001")
+
+        assert fs.create_exclusive(url, b"first")
+        assert not fs.create_exclusive(url, b"second")
+        assert fs.read(url) == b"first"
+
+    def test_an_exclusive_name_is_free_again_after_deletion(self, fs, base):
+        url = join_url(base, "entry")
+        fs.create_exclusive(url, b"first")
+        fs.delete_file(url)
+
+        assert fs.create_exclusive(url, b"second")
+        assert fs.read(url) == b"second"
+
+    def test_of_many_writers_one_gets_the_name(self, fs, base):
+        url, winners = join_url(base, "entry"), []
+        barrier = threading.Barrier(8)
+
+        def claim(n: int) -> None:
+            barrier.wait()
+            if fs.create_exclusive(url, b"%d" % n):
+                winners.append(n)
+
+        threads = [threading.Thread(target=claim, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(winners) == 1
+        assert fs.read(url) == b"%d" % winners[0]
+
+    def test_a_listing_names_files_and_directories(self, fs, base):
+        fs.write(join_url(base, "dir/b"), b"12")
+        fs.write(join_url(base, "dir/a"), b"")
+        fs.write(join_url(base, "dir/c/d/e"), b"1")
+
+        assert fs.list_dir(join_url(base, "dir")) == [
+            Entry(name="a", directory=False, size_bytes=0),
+            Entry(name="b", directory=False, size_bytes=2),
+            Entry(name="c", directory=True, size_bytes=0),
+        ]
+
+    def test_a_directory_that_is_not_there_is_empty(self, fs, base):
+        assert fs.list_dir(join_url(base, "nothing")) == []
+
+    def test_deleting_what_is_not_there_is_no_error(self, fs, base):
+        fs.write(join_url(base, "file"), b"")
+        for missing in ("nothing", "nothing/below", "file/below"):
+            fs.delete_file(join_url(base, missing))
+            fs.delete_dir(join_url(base, missing))
+
+    def test_a_deleted_directory_takes_everything_below_it(self, fs, base):
+        fs.write(join_url(base, "dir/a"), b"1")
+        fs.write(join_url(base, "dir/b/c"), b"2")
+        fs.write(join_url(base, "dir-2/a"), b"3")
+        fs.delete_dir(join_url(base, "dir"))
+
+        assert not fs.exists(join_url(base, "dir"))
+        assert not fs.exists(join_url(base, "dir/b/c"))
+        assert fs.read(join_url(base, "dir-2/a")) == b"3"
+
+    def test_nothing_but_the_file_is_left_behind(self, fs, base):
+        fs.write(join_url(base, "dir/a"), b"1")
+        fs.create_exclusive(join_url(base, "dir/b"), b"1")
+        fs.create_exclusive(join_url(base, "dir/b"), b"2")
+
+        assert [entry.name for entry in fs.list_dir(join_url(base, "dir"))] == ["a", "b"]
+
+    def test_names_with_unusual_characters(self, fs, base):
+        url = join_url(base, "job #1 %20/ä b?")
+        fs.write(url, b"1")
+
+        assert fs.read(url) == b"1"
+        assert [entry.name for entry in fs.list_dir(join_url(base, "job #1 %20"))] == ["ä b?"]
+
+
+class CrashError(BaseException):
+    """The process ends here: nothing that catches errors sees it."""
+
+
+class BreakingFileSystem:
+    """Passes calls on until the n-th one that changes something, which breaks.
+
+    Args:
+        inner: does the work.
+        break_at: 0-based number of the changing call that breaks; None never.
+        error: what it raises: `CrashError` also for all calls after it (the process is gone),
+            `StorageError` for this one call only.
+        done: whether the breaking call takes effect before it raises.
+    """
+
+    def __init__(
+        self,
+        inner: FileSystem,
+        *,
+        break_at: int | None = None,
+        error: type[BaseException] = CrashError,
+        done: bool = False,
+    ) -> None:
+        self.inner = inner
+        self.calls = 0
+        self._break_at = break_at
+        self._error = error
+        self._done = done
+
+    @contextmanager
+    def _changing(self) -> Iterator[bool]:
+        number, self.calls = self.calls, self.calls + 1
+        broken = self._break_at is not None and (
+            number == self._break_at or (number > self._break_at and self._error is CrashError)
+        )
+        yield not broken or (self._done and number == self._break_at)
+        if broken:
+            raise self._error("planned")
+
+    def read(self, url: str) -> bytes:
+        return self.inner.read(url)
+
+    def read_range(self, url: str, offset: int, length: int) -> bytes:
+        return self.inner.read_range(url, offset, length)
+
+    def exists(self, url: str) -> bool:
+        return self.inner.exists(url)
+
+    def list_dir(self, url: str) -> list[Entry]:
+        return self.inner.list_dir(url)
+
+    def write(self, url: str, data: Data) -> None:
+        with self._changing() as effective:
+            if effective:
+                self.inner.write(url, data)
+
+    def create_exclusive(self, url: str, data: Data) -> bool:
+        with self._changing() as effective:
+            return self.inner.create_exclusive(url, data) if effective else False
+
+    def delete_file(self, url: str) -> None:
+        with self._changing() as effective:
+            if effective:
+                self.inner.delete_file(url)
+
+    def delete_dir(self, url: str) -> None:
+        with self._changing() as effective:
+            if effective:
+                self.inner.delete_dir(url)
+
+
+class UnreachableFileSystem:
+    """A store that answers nothing."""
+
+    def __getattr__(self, name: str):
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise StorageError("could not reach the store", path=str(args[0]), cause="planned")
+
+        return refuse

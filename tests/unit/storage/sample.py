@@ -1,0 +1,127 @@
+"""Snapshots to store, as values and as hypothesis strategies."""
+
+from hypothesis import strategies as st
+
+from raystream.handles import (
+    FileHandle,
+    Handle,
+    InlineHandle,
+    KeyedStateHandle,
+    OperatorSnapshot,
+    OperatorStateHandle,
+    Redistribution,
+    StateInfo,
+)
+from raystream.keygroup import KeyGroupRange
+from raystream.records.elements import SnapshotKind
+from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
+
+JOB = "0123456789abcdef0123456789abcdef"
+OTHER_JOB = "fedcba9876543210fedcba9876543210"
+
+
+def snapshot(
+    checkpoint_id: int = 1,
+    handles: tuple[Handle, ...] = (InlineHandle(data=b"state"),),
+    *,
+    job_id: str = JOB,
+    name: str = "count",
+    completed_ms: int = 2_000,
+    kind: SnapshotKind = SnapshotKind.CHECKPOINT,
+) -> SnapshotMetadata:
+    """A snapshot of one keyed operator with one subtask for each handle."""
+    states = (StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int"),)
+    return SnapshotMetadata(
+        job_id=job_id,
+        job_name=name,
+        checkpoint_id=checkpoint_id,
+        kind=kind,
+        created_ms=1_000,
+        completed_ms=completed_ms,
+        operators=(
+            OperatorMetadata(
+                uid="count-hits",
+                uid_generated=False,
+                name="count hits",
+                max_parallelism=128,
+                parallelism=len(handles),
+                states=states,
+                subtasks=tuple(
+                    OperatorSnapshot(
+                        uid="count-hits",
+                        subtask=n,
+                        states=states,
+                        keyed=(KeyedStateHandle(groups=KeyGroupRange(n, n + 1), entries=1, data=handle),),
+                    )
+                    for n, handle in enumerate(handles)
+                ),
+            ),
+        ),
+        enumerators={"source": b"\x00splits\xff"},
+        raystream_version="0.1.0",
+    )
+
+
+names = st.text(max_size=12)
+sizes = st.integers(0, 2**62)
+handles = st.one_of(
+    st.builds(InlineHandle, data=st.binary(max_size=40)),
+    st.builds(FileHandle, path=names, size_bytes=sizes, checksum=st.just("00112233aabbccdd")),
+)
+state_infos = st.builds(
+    StateInfo, name=names, kind=names, serializer=names, schema=names, map_key_schema=names
+)
+
+
+@st.composite
+def operators(draw: st.DrawFn) -> OperatorMetadata:
+    uid, states = draw(names), draw(st.lists(state_infos, max_size=3, unique=True))
+    parallelism = draw(st.integers(1, 3))
+    subtasks = []
+    for subtask in range(parallelism):
+        registered = draw(st.lists(st.sampled_from(states), unique=True)) if states else []
+        start = draw(st.integers(0, 32_767))
+        groups = KeyGroupRange(start, draw(st.integers(start + 1, 32_768)))
+        subtasks.append(
+            OperatorSnapshot(
+                uid=uid,
+                subtask=subtask,
+                states=tuple(registered),
+                keyed=tuple(
+                    KeyedStateHandle(groups=groups, entries=draw(sizes), data=handle)
+                    for handle in draw(st.lists(handles, max_size=2))
+                ),
+                operator=tuple(
+                    OperatorStateHandle(
+                        name=draw(names),
+                        mode=draw(st.sampled_from(Redistribution)),
+                        element_count=draw(sizes),
+                        data=handle,
+                    )
+                    for handle in draw(st.lists(handles, max_size=2))
+                ),
+            )
+        )
+    return OperatorMetadata(
+        uid=uid,
+        uid_generated=draw(st.booleans()),
+        name=draw(names),
+        max_parallelism=draw(st.integers(1, 32_768)),
+        parallelism=parallelism,
+        states=tuple(states),
+        subtasks=tuple(subtasks),
+    )
+
+
+snapshots = st.builds(
+    SnapshotMetadata,
+    job_id=st.just(JOB),
+    job_name=names,
+    checkpoint_id=st.integers(1, 2**62),
+    kind=st.sampled_from(SnapshotKind),
+    created_ms=sizes,
+    completed_ms=sizes,
+    operators=st.lists(operators(), max_size=3).map(tuple),
+    enumerators=st.dictionaries(names, st.binary(max_size=20), max_size=2),
+    raystream_version=names,
+)

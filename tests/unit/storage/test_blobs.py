@@ -1,0 +1,110 @@
+"""Blobs of state come back as they were written, or not at all."""
+
+import pytest
+import xxhash
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raystream.errors import CheckpointError, StateCorruptError, StorageError
+from raystream.handles import FileHandle, InlineHandle
+from raystream.storage.blobs import INLINE_BYTES_MAX, JOBMANAGER_BYTES_MAX, SnapshotFiles
+from raystream.storage.filesystem import join_url
+from tests.unit.storage.contract import UnreachableFileSystem
+
+FILES = SnapshotFiles()
+
+
+def write(directory, data, inline_bytes_max=0):
+    return FILES.write_blob(directory, "blob", data, inline_bytes_max=inline_bytes_max)
+
+
+def test_a_large_blob_is_a_file_with_its_checksum(base, fs):
+    handle = write(base, b"x" * 101, inline_bytes_max=100)
+
+    assert handle == FileHandle(path="blob", size_bytes=101, checksum=xxhash.xxh3_64_hexdigest(b"x" * 101))
+    assert fs.read(join_url(base, "blob")) == b"x" * 101
+
+
+def test_a_blob_up_to_the_threshold_is_inline(base, fs):
+    assert write(base, b"x" * 100, inline_bytes_max=100) == InlineHandle(data=b"x" * 100)
+    assert fs.list_dir(base) == []
+
+
+def test_no_threshold_makes_a_large_blob_inline(base):
+    blob = b"x" * (INLINE_BYTES_MAX + 1)
+
+    assert isinstance(write(base, blob, inline_bytes_max=10**9), FileHandle)
+    assert isinstance(write(base, blob[:-1], inline_bytes_max=10**9), InlineHandle)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    buffers=st.lists(st.binary(max_size=30), max_size=4),
+    inline_bytes_max=st.sampled_from([0, 20, 1000]),
+    offset=st.integers(0, 130),
+    length=st.integers(0, 130),
+)
+def test_whole_and_in_ranges_a_blob_reads_as_it_was(memory_base, buffers, inline_bytes_max, offset, length):
+    whole = b"".join(buffers)
+    handle = write(memory_base, [memoryview(part) for part in buffers], inline_bytes_max)
+
+    reader = FILES.open_handle(memory_base, handle)
+    assert FILES.read_handle(memory_base, handle) == whole
+    assert reader.size_bytes == handle.size_bytes == len(whole)
+    if offset + length <= len(whole):
+        assert reader.read_range(offset, length) == whole[offset : offset + length]
+    elif length:
+        with pytest.raises(StateCorruptError, match="shorter than it should be"):
+            reader.read_range(offset, length)
+
+
+def test_without_a_directory_every_blob_is_inline():
+    handle = write("", b"x" * JOBMANAGER_BYTES_MAX)
+
+    assert isinstance(handle, InlineHandle)
+    assert FILES.read_handle("", handle) == b"x" * JOBMANAGER_BYTES_MAX
+
+
+def test_a_blob_too_large_for_the_job_manager_says_which_storage_to_use():
+    with pytest.raises(CheckpointError) as caught:
+        FILES.write_blob("", "c1-count", b"x" * (JOBMANAGER_BYTES_MAX + 1), inline_bytes_max=0)
+    assert caught.value.context["state"] == "c1-count"
+    assert "execution.checkpointing.dir" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (b"contenT", "file of the snapshot is damaged"),
+        (b"conten", "file of the snapshot has another size"),
+        (b"content ", "file of the snapshot has another size"),
+    ],
+)
+def test_a_damaged_file_is_named(base, fs, damaged, message):
+    handle = write(base, b"content")
+    fs.write(join_url(base, "blob"), damaged)
+
+    with pytest.raises(StateCorruptError, match=message) as caught:
+        FILES.read_handle(base, handle)
+    assert caught.value.context["path"] == join_url(base, "blob")
+
+
+def test_a_missing_file_is_named(base, fs):
+    handle = write(base, b"content")
+    fs.delete_file(join_url(base, "blob"))
+
+    for read in (
+        lambda: FILES.read_handle(base, handle),
+        lambda: FILES.open_handle(base, handle).read_range(0, 1),
+    ):
+        with pytest.raises(StateCorruptError, match="file of the snapshot is missing") as caught:
+            read()
+        assert caught.value.context["path"] == join_url(base, "blob")
+
+
+def test_a_store_that_does_not_answer_is_not_a_damaged_file(base):
+    handle = write(base, b"content")
+    unreachable = SnapshotFiles(lambda _: UnreachableFileSystem())
+
+    with pytest.raises(StorageError, match="could not reach the store"):
+        unreachable.read_handle(base, handle)

@@ -1,0 +1,138 @@
+"""Stores keep their promises, also when the operating system breaks its own."""
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from raystream.errors import ConfigError, StorageError
+from raystream.storage.filesystem import MissingFileError, join_url, open_file_system, split_url, to_url
+from tests.unit.storage.contract import FileSystemContract
+
+
+class TestStores(FileSystemContract):
+    """Runs the contract against every store that a URL can name."""
+
+
+@pytest.fixture
+def local(tmp_path):
+    return open_file_system(to_url(str(tmp_path)))
+
+
+def test_a_bare_path_is_a_file_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+
+    assert to_url("/data/x/") == "file:///data/x"
+    assert to_url("file:///data//x/../y") == "file:///data/y"
+    assert to_url("x") == f"file://{tmp_path}/x"
+    assert to_url("~/x") == "file:///home/someone/x"
+    assert to_url("memory:///x/") == "memory://x"
+
+
+def test_making_a_url_of_a_url_changes_nothing():
+    for url in ("file:///data/a b", "memory://x/y"):
+        assert to_url(url) == url
+
+
+@pytest.mark.parametrize("path", ["", "ftp://host/x", "s3://bucket/x"])
+def test_a_store_that_is_not_supported_is_a_configuration_error(path):
+    with pytest.raises(ConfigError) as caught:
+        to_url(path)
+    assert caught.value.hint
+
+
+def test_splitting_undoes_joining():
+    assert split_url(join_url("file:///a", "b", "c")) == ("file:///a/b", "c")
+
+
+def test_an_error_names_path_cause_and_advice(local, tmp_path, monkeypatch):
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "no")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(StorageError) as caught:
+        local.write(f"file://{tmp_path}/x", b"1")
+    assert caught.value.context == {"path": f"file://{tmp_path}/x", "cause": "No space left on device"}
+    assert "free some space" in caught.value.hint
+    assert caught.value.__cause__.errno == errno.ENOSPC
+
+
+def test_a_missing_file_survives_pickling():
+    error = pickle.loads(pickle.dumps(MissingFileError("file does not exist", path="x")))
+
+    assert type(error) is MissingFileError
+    assert error.context == {"path": "x"}
+
+
+def test_a_file_in_the_way_of_a_directory_is_a_storage_error(local, tmp_path):
+    (tmp_path / "x").write_bytes(b"")
+    for attempt in (local.write, local.create_exclusive):
+        with pytest.raises(StorageError):
+            attempt(f"file://{tmp_path}/x/y", b"1")
+
+
+def test_a_store_without_hard_links_says_what_it_lacks(local, tmp_path, monkeypatch):
+    def refuse(*_args):
+        raise OSError(errno.EOPNOTSUPP, "no")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+
+    with pytest.raises(StorageError, match="hard links"):
+        local.create_exclusive(f"file://{tmp_path}/x", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("operation", ["write", "create_exclusive"])
+@pytest.mark.parametrize("place", range(8))
+def test_a_file_is_whole_or_absent_whatever_call_fails(local, tmp_path, monkeypatch, operation, place):
+    """Break the n-th call to the operating system that makes a file durable."""
+    calls = iter(range(100))
+
+    def breaking(function):
+        def call(*args, **kwargs):
+            if next(calls) == place:
+                raise OSError(errno.EIO, "planned")
+            return function(*args, **kwargs)
+
+        return call
+
+    for owner, name in [
+        (os, "fsync"), (Path, "mkdir"), (Path, "open"), (Path, "rename"), (Path, "hardlink_to"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(owner, name, breaking(getattr(owner, name)))
+    url = f"file://{tmp_path}/a/b/file"
+    try:
+        getattr(local, operation)(url, b"content")
+        raised = False
+    except StorageError:
+        raised = True
+    monkeypatch.undo()
+
+    assert raised == (next(calls) == place + 1)
+    if not raised or local.exists(url):
+        assert local.read(url) == b"content"
+    assert [path for path in tmp_path.rglob(".tmp-*")] == []
+
+
+def test_files_and_their_directories_are_synced_in_order(local, tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+
+    def recording(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    local.create_exclusive(f"file://{tmp_path}/a/b/file", b"1")
+
+    assert [path.parent if path.name.startswith(".tmp-") else path for path in synced] == [
+        tmp_path,
+        tmp_path / "a",
+        tmp_path / "a" / "b",
+        tmp_path / "a" / "b",
+    ]
+    assert synced[2].name.startswith(".tmp-")

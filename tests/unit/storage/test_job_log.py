@@ -1,0 +1,315 @@
+"""The log is one sequence of whole entries, and only the newest attempt can add to it."""
+
+import itertools
+import random
+
+import pytest
+
+from raystream.errors import FencedError, ProtocolError, StateCorruptError, StateRestoreError, StorageError
+from raystream.ids import JobStatus
+from raystream.storage.envelope import seal
+from raystream.storage.filesystem import join_url, open_file_system
+from raystream.storage.job_log import (
+    AttemptStarted,
+    CancelAccepted,
+    CheckpointCompletedEntry,
+    DurableJobLog,
+    SavepointCompleted,
+    StaleLogError,
+    StopAccepted,
+    Terminal,
+    VolatileJobLog,
+)
+from raystream.storage.layout import JobLayout
+from tests.unit.storage.contract import BreakingFileSystem, UnreachableFileSystem
+from tests.unit.storage.sample import JOB
+
+
+def completed(checkpoint_id, attempt=1):
+    return CheckpointCompletedEntry(
+        checkpoint_id=checkpoint_id, directory=f"file:///x/chk-{checkpoint_id}", attempt=attempt
+    )
+
+
+FIRST, SECOND = AttemptStarted(attempt=1), AttemptStarted(attempt=2)
+
+
+@pytest.fixture
+def layout(base):
+    return JobLayout(base, JOB)
+
+
+@pytest.fixture
+def open_log(fs, layout):
+    """Returns a new writer that has read the log."""
+
+    def opened(over=None):
+        log = DurableJobLog(over or fs, layout)
+        log.read()
+        return log
+
+    return opened
+
+
+@pytest.fixture(params=["durable", "volatile"])
+def any_log(request, open_log):
+    return open_log() if request.param == "durable" else VolatileJobLog()
+
+
+def test_entries_come_back_in_order(any_log):
+    entries = [
+        AttemptStarted(attempt=1, restored_checkpoint=7, restored_path="file:///x/chk-7"),
+        completed(8),
+        SavepointCompleted(checkpoint_id=9, directory="file:///s", attempt=1, stop=True),
+        StopAccepted(request_id="r1"),
+        CancelAccepted(request_id="r2"),
+        Terminal(status=JobStatus.FAILED, error="user code raised"),
+    ]
+    for entry in entries:
+        any_log.append(entry)
+
+    assert any_log.read() == entries
+
+
+def test_only_entries_of_checkpoints_are_pruned(any_log):
+    savepoint = SavepointCompleted(checkpoint_id=3, directory="file:///s", attempt=1)
+    for entry in (FIRST, completed(1), completed(2), savepoint, SECOND, completed(4, 2), completed(5, 2)):
+        any_log.append(entry)
+    any_log.prune_checkpoints(keep={5})
+
+    assert any_log.read() == [FIRST, savepoint, SECOND, completed(5, 2)]
+
+
+def test_another_writer_goes_on_behind_the_last_entry(open_log):
+    for number in range(1, 4):
+        log = open_log()
+        log.append(AttemptStarted(attempt=number))
+        log.append(completed(number, number))
+        log.prune_checkpoints(keep={number})
+
+    assert open_log().read() == [FIRST, SECOND, AttemptStarted(attempt=3), completed(3, 3)]
+
+
+def test_the_newest_entry_is_never_pruned(open_log, fs, layout):
+    log = open_log()
+    log.append(FIRST)
+    log.append(completed(1))
+    log.prune_checkpoints(keep=set())
+
+    assert log.read() == [FIRST, completed(1)]
+
+
+def test_a_log_must_be_read_before_it_is_written(fs, layout):
+    with pytest.raises(ProtocolError, match="before it was read"):
+        DurableJobLog(fs, layout).append(FIRST)
+
+
+def test_a_replaced_attempt_can_never_complete_a_checkpoint(open_log):
+    old, new = open_log(), None
+    old.append(FIRST)
+    old.append(completed(1))
+    new = open_log()
+    new.append(SECOND)
+
+    with pytest.raises(FencedError) as caught:
+        old.append(completed(2))
+    assert caught.value.context["newer_attempt"] == 2
+    with pytest.raises(FencedError):
+        old.read()
+    assert new.read() == [FIRST, completed(1), SECOND]
+
+
+def test_a_replaced_attempt_stays_out_after_its_successor_has_pruned(open_log):
+    old = open_log()
+    old.append(FIRST)
+    new = open_log()
+    new.append(SECOND)
+    for checkpoint_id in range(1, 9):
+        new.append(completed(checkpoint_id, 2))
+        new.prune_checkpoints(keep={checkpoint_id})
+
+    with pytest.raises(FencedError):
+        old.append(completed(1))
+
+
+def test_of_two_successors_one_starts_the_attempt(open_log):
+    open_log().append(FIRST)
+    one, other = open_log(), open_log()
+    one.append(SECOND)
+
+    with pytest.raises(FencedError):
+        other.append(SECOND)
+
+
+def test_a_successor_that_missed_an_entry_must_decide_again(open_log):
+    old = open_log()
+    old.append(FIRST)
+    new = open_log()
+    old.append(completed(1))
+
+    with pytest.raises(StaleLogError, match="was not read"):
+        new.append(SECOND)
+    with pytest.raises(ProtocolError, match="before it was read"):
+        new.append(SECOND)
+    assert new.read() == [FIRST, completed(1)]
+    new.append(AttemptStarted(attempt=2, restored_checkpoint=1))
+    with pytest.raises(FencedError):
+        old.append(completed(2))
+
+
+def test_a_successor_that_took_a_pruned_number_must_decide_again(open_log):
+    """Its entry would stand before newer ones, where the older attempt never meets it."""
+    old = open_log()
+    old.append(FIRST)
+    new = open_log()
+    old.append(completed(1))
+    old.append(completed(2))
+    old.prune_checkpoints(keep={2})
+
+    with pytest.raises(StaleLogError, match="was not read"):
+        new.append(SECOND)
+    assert new.read()[-1] == completed(2)
+    new.append(AttemptStarted(attempt=3, restored_checkpoint=2))
+    with pytest.raises(FencedError):
+        old.append(completed(3))
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(open_log, fs):
+    log = open_log(BreakingFileSystem(fs, break_at=0, error=StorageError, done=True))
+    log.append(FIRST)
+    log.append(completed(1))
+
+    assert open_log().read() == [FIRST, completed(1)]
+
+
+def test_a_failure_that_passes_is_not_noticed(open_log, fs):
+    log = open_log(BreakingFileSystem(fs, break_at=0, error=StorageError))
+    log.append(FIRST)
+
+    assert open_log().read() == [FIRST]
+
+
+def test_an_append_that_failed_for_sure_can_be_repeated(open_log, fs, monkeypatch):
+    log = open_log()
+
+    def full(url, data):
+        raise StorageError("could not create file", path=url)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "create_exclusive", full)
+        with pytest.raises(StorageError, match="could not create file") as caught:
+            log.append(FIRST)
+    assert type(caught.value) is StorageError
+    log.append(FIRST)
+    assert log.read() == [FIRST]
+
+
+def test_an_append_whose_outcome_is_not_known_makes_the_log_stale(layout, fs):
+    log = DurableJobLog(fs, layout)
+    log.read()
+    log._fs = UnreachableFileSystem()
+
+    with pytest.raises(StaleLogError, match="outcome of an append"):
+        log.append(FIRST)
+    log._fs = fs
+    with pytest.raises(ProtocolError, match="before it was read"):
+        log.append(FIRST)
+
+
+def test_a_damaged_entry_is_named(open_log, fs, layout):
+    open_log().append(FIRST)
+    fs.write(layout.log_entry(1), fs.read(layout.log_entry(1))[:-1])
+
+    with pytest.raises(StateCorruptError) as caught:
+        open_log()
+    assert caught.value.context["path"] == layout.log_entry(1)
+
+
+def test_an_entry_of_a_newer_format_is_refused(open_log, fs, layout):
+    fs.write(layout.log_entry(1), seal("log-entry", 2, b"{}"))
+
+    with pytest.raises(StateRestoreError, match="newer format"):
+        open_log()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"writer":"w","attempt":1,"type":"strange","entry":{}}',
+        b'{"writer":"w","attempt":1,"type":"attempt-started","entry":{}}',
+        b'{"writer":"w"}',
+    ],
+)
+def test_an_entry_that_breaks_the_format_is_corrupt(open_log, fs, layout, record):
+    fs.write(layout.log_entry(1), seal("log-entry", 1, record))
+
+    with pytest.raises(StateCorruptError, match="log entry"):
+        open_log()
+
+
+def test_files_of_others_in_the_log_directory_are_passed_over(open_log, fs, layout):
+    fs.write(join_url(layout.log_dir, ".tmp-5eed"), b"half")
+    log = open_log()
+    log.append(FIRST)
+
+    assert log.read() == [FIRST]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_interleaving_of_attempts_lets_two_own_the_log(memory_base, seed):
+    """Masters read, start attempts, complete checkpoints and prune in a random order.
+
+    Whenever a master completes a checkpoint it must know of every entry before it: its own
+    attempt is then the newest in the log, and everything that was complete at its start is
+    what it started from.
+    """
+    rng = random.Random(seed)
+    fs, layout = open_file_system(memory_base), JobLayout(memory_base, JOB)
+    checkpoint_ids = itertools.count(1)
+    masters: list[dict] = []
+    history: list[tuple[str, int, int | None]] = []
+    for _ in range(120):
+        if len(masters) < 2 or (rng.random() < 0.1 and len(masters) < 5):
+            masters.append({"log": DurableJobLog(fs, layout), "view": None, "attempt": 0})
+        master = rng.choice(masters)
+        try:
+            act(rng, master, checkpoint_ids, history)
+        except StaleLogError:
+            master["view"] = None
+        except FencedError:
+            masters.remove(master)
+
+    newest_attempt, newest_checkpoint = 0, None
+    for event, attempt, checkpoint in history:
+        if event == "started":
+            assert attempt > newest_attempt
+            assert checkpoint == newest_checkpoint
+            newest_attempt = attempt
+        else:
+            assert attempt == newest_attempt
+            newest_checkpoint = checkpoint
+    assert newest_attempt > 1
+
+
+def act(rng, master, checkpoint_ids, history):
+    """Let one master take its next step; `history` gets what it believes to have done."""
+    log = master["log"]
+    if master["view"] is None:
+        master["view"] = log.read()
+        return
+    if not master["attempt"]:
+        view = master["view"]
+        attempt = max((entry.attempt for entry in view), default=0) + 1
+        restored = max(
+            (e.checkpoint_id for e in view if isinstance(e, CheckpointCompletedEntry)), default=None
+        )
+        log.append(AttemptStarted(attempt=attempt, restored_checkpoint=restored))
+        history.append(("started", attempt, restored))
+        master["attempt"] = attempt
+    elif rng.random() < 0.7:
+        checkpoint_id = next(checkpoint_ids)
+        log.append(completed(checkpoint_id, master["attempt"]))
+        history.append(("completed", master["attempt"], checkpoint_id))
+        master["newest"] = checkpoint_id
+    elif "newest" in master:
+        log.prune_checkpoints(keep={master["newest"]})

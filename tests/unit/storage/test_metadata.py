@@ -1,0 +1,151 @@
+"""`_metadata` gives back what was written, or an error of ours that names the file."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.handles import FileHandle, InlineHandle
+from raystream.storage.envelope import seal, unseal
+from raystream.storage.metadata import (
+    FORMAT_VERSION,
+    decode_metadata,
+    encode_metadata,
+    handles_of,
+    map_handles,
+)
+from tests.unit.storage import sample
+
+PATH = "file:///x/_metadata"
+
+
+@given(sample.snapshots)
+def test_a_snapshot_comes_back_as_it_was(metadata):
+    assert decode_metadata(encode_metadata(metadata), path=PATH) == metadata
+
+
+def test_the_file_is_json_that_a_person_can_read():
+    content = json.loads(encode_metadata(sample.snapshot()))
+
+    assert content["raystream"] == "snapshot"
+    assert content["format"] == 1
+    assert content["content"]["job_name"] == "count"
+    assert content["content"]["operators"][0]["states"][0]["schema"] == "int"
+    assert content["content"]["operators"][0]["subtasks"][0]["keyed"][0]["key_groups"] == [0, 1]
+
+
+@given(sample.snapshots, st.data())
+def test_a_cut_file_is_found(metadata, data):
+    content = encode_metadata(metadata)
+    length = data.draw(st.integers(0, len(content) - 1))
+
+    with pytest.raises((StateCorruptError, StateRestoreError)) as caught:
+        decode_metadata(content[:length], path=PATH)
+    assert caught.value.context["path"] == PATH
+
+
+@given(sample.snapshots, st.data())
+def test_a_flipped_bit_is_found(metadata, data):
+    content = bytearray(encode_metadata(metadata))
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+
+    with pytest.raises((StateCorruptError, StateRestoreError)) as caught:
+        decode_metadata(bytes(content), path=PATH)
+    assert caught.value.context["path"] == PATH
+
+
+def test_every_single_flipped_bit_is_found():
+    content = encode_metadata(sample.snapshot())
+    for position in range(len(content) * 8):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        with pytest.raises((StateCorruptError, StateRestoreError)):
+            decode_metadata(bytes(flipped), path=PATH)
+
+
+@given(st.binary(max_size=200))
+def test_any_other_file_is_refused(data):
+    with pytest.raises((StateRestoreError, StateCorruptError)):
+        decode_metadata(data, path=PATH)
+
+
+def test_a_file_that_begins_like_a_snapshot_is_a_damaged_one():
+    with pytest.raises(StateCorruptError, match="snapshot file is damaged"):
+        decode_metadata(encode_metadata(sample.snapshot())[:-1], path=PATH)
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, b'"\xff\xfe"', b"{}", b"null"])
+def test_a_hostile_file_is_not_a_snapshot(data):
+    with pytest.raises(StateRestoreError, match="not a raystream snapshot"):
+        decode_metadata(data, path=PATH)
+
+
+def test_a_newer_format_is_refused_in_one_line():
+    with pytest.raises(StateRestoreError) as caught:
+        decode_metadata(seal("snapshot", FORMAT_VERSION + 1, b'{"anything":1}'), path=PATH)
+    assert str(caught.value).splitlines() == [
+        "snapshot file has a newer format than this version of raystream reads"
+        f" (path='{PATH}' format=2 newest_readable=1)",
+        "hint: upgrade raystream to the version that wrote it, or newer",
+    ]
+
+
+def test_the_version_before_is_read_and_an_older_one_refused():
+    assert unseal("snapshot", 3, seal("snapshot", 2, b"{}"), path=PATH) == (2, b"{}")
+    with pytest.raises(StateRestoreError, match="older format"):
+        unseal("snapshot", 3, seal("snapshot", 1, b"{}"), path=PATH)
+
+
+def test_a_file_of_another_kind_is_not_a_snapshot():
+    with pytest.raises(StateRestoreError, match="not a raystream snapshot"):
+        decode_metadata(seal("log-entry", 1, b"{}"), path=PATH)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"key_groups":[0,1]', b'"key_groups":[1,1]'),
+        (b'"key_groups":[0,1]', b'"key_groups":[-1,1]'),
+        (b'"kind":"checkpoint"', b'"kind":"something"'),
+        (b'"states":[0]', b'"states":[7]'),
+        (b'"states":[0]', b'"states":[-1]'),
+        (b'"in":"metadata"', b'"in":"elsewhere"'),
+        (b'"job_name":"count"', b'"job_name":null'),
+    ],
+)
+def test_content_that_breaks_the_format_is_corrupt(old, new):
+    _, content = unseal("snapshot", 1, encode_metadata(sample.snapshot()), path=PATH)
+    assert old in content
+
+    with pytest.raises(StateCorruptError, match="breaks its format"):
+        decode_metadata(seal("snapshot", 1, content.replace(old, new)), path=PATH)
+
+
+def test_a_field_that_a_later_version_adds_is_passed_over():
+    _, content = unseal("snapshot", 1, encode_metadata(sample.snapshot()), path=PATH)
+    extended = msgspec.json.encode({**msgspec.json.decode(content), "new": 1})
+
+    assert decode_metadata(seal("snapshot", 1, extended), path=PATH) == sample.snapshot()
+
+
+@given(sample.snapshots)
+def test_mapping_handles_visits_each_once_in_stored_order(metadata):
+    visited = []
+
+    def visit(handle):
+        visited.append(handle)
+        return InlineHandle(data=b"%d" % len(visited))
+
+    mapped = map_handles(metadata, visit)
+
+    assert visited == handles_of(metadata)
+    assert handles_of(mapped) == [InlineHandle(data=b"%d" % n) for n in range(1, len(visited) + 1)]
+
+
+def test_the_size_counts_inline_state_files_and_enumerators():
+    handles = (InlineHandle(data=b"123"), FileHandle(path="f", size_bytes=1000, checksum="0" * 16))
+
+    assert sample.snapshot(handles=handles).size_bytes == 3 + 1000 + len(b"\x00splits\xff")
