@@ -93,7 +93,8 @@ class OperatorSnapshot:
     @property
     def size_bytes(self) -> int:
         """Stored size of all handles."""
-        return sum(h.data.size_bytes for h in (*self.keyed, *self.operator))
+        keyed = sum(handle.data.size_bytes for handle in self.keyed)
+        return keyed + sum(handle.data.size_bytes for handle in self.operator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from raystream.operators.process import ProcessContext
     from raystream.operators.user_code import RuntimeContext
 
-In = TypeVar("In", contravariant=True)
-Out = TypeVar("Out", covariant=True)
 T = TypeVar("T")
+U = TypeVar("U")
 
 
-class Function(ABC):
+class Function(ABC):  # noqa: B024 - its subclasses have the abstract methods
     """Base of all function classes; not for direct use."""
 
     def open(self, ctx: "RuntimeContext") -> None:  # noqa: B027 - overriding is optional
@@ -35,7 +34,7 @@ class Function(ABC):
         """Free what `open` took; called once after the last record, also after a failure."""
 
 
-class MapFunction(Function, Generic[In, Out]):
+class MapFunction(Function, Generic[T, U]):
     """Makes one record out of each.
 
     Example:
@@ -49,11 +48,11 @@ class MapFunction(Function, Generic[In, Out]):
     """
 
     @abstractmethod
-    def map(self, value: In) -> Out:
+    def map(self, value: T) -> U:
         """Return the record that takes the place of `value`."""
 
 
-class FlatMapFunction(Function, Generic[In, Out]):
+class FlatMapFunction(Function, Generic[T, U]):
     """Makes any number of records out of each.
 
     Example:
@@ -65,11 +64,11 @@ class FlatMapFunction(Function, Generic[In, Out]):
     """
 
     @abstractmethod
-    def flat_map(self, value: In) -> Iterable[Out] | None:
+    def flat_map(self, value: T) -> Iterable[U] | None:
         """Yield the records that take the place of `value`, or return them; None stands for none."""
 
 
-class FilterFunction(Function, Generic[In]):
+class FilterFunction(Function, Generic[T]):
     """Keeps some records and drops the others.
 
     Example:
@@ -83,7 +82,7 @@ class FilterFunction(Function, Generic[In]):
     """
 
     @abstractmethod
-    def filter(self, value: In) -> bool:
+    def filter(self, value: T) -> bool:
         """Return True to keep the record."""
 
 
@@ -103,7 +102,7 @@ class ReduceFunction(Function, Generic[T]):
         """Return the combination of what was reduced so far with the next record."""
 
 
-class ProcessFunction(Function, Generic[In, Out]):
+class ProcessFunction(Function, Generic[T, U]):
     """Handles each record with a context, through which side outputs are reached.
 
     Example:
@@ -118,11 +117,11 @@ class ProcessFunction(Function, Generic[In, Out]):
     """
 
     @abstractmethod
-    def process_element(self, value: In, ctx: "ProcessContext") -> Iterable[Out] | None:
+    def process_element(self, value: T, ctx: "ProcessContext") -> Iterable[U] | None:
         """Yield the records that follow from `value`, or return them as an iterable, or return None."""
 
 
-class KeyedProcessFunction(ProcessFunction[In, Out]):
+class KeyedProcessFunction(ProcessFunction[T, U]):
     """Handles each record of a keyed stream with the state of its key.
 
     State is registered in `open` and belongs, in `process_element`, to `ctx.current_key`.

@@ -104,7 +104,9 @@ class JobHandle(Protocol):
             RaystreamError: the job ended before the request was carried out.
         """
 
-    def wait(self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener) -> JobView:
+    def wait(
+        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener
+    ) -> JobView:
         """Wait until the job has one of these statuses, or has ended, and return the view.
 
         The listener is called in this thread with everything that sinks send meanwhile, in

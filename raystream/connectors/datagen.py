@@ -212,15 +212,25 @@ class DatagenReader:
 
     def _generate(self, records_max: int, bytes_max: int) -> list[Any]:
         """Return at least one record; some split has an index left."""
-        first = self._next_indices(1)
-        values = self._call(first)
-        wanted = records_within(records_max, bytes_max, values[0]) - 1
-        if wanted and self._rounds:
-            values += self._call(self._next_indices(wanted))
+        before = dict(self._rounds)
+        indices = self._take_indices(records_max)
+        values = self._call(indices[:1])
+        fitting = records_within(len(indices), bytes_max, values[0])
+        if fitting < len(indices):
+            self._rounds = before
+            indices = self._take_indices(fitting)
+        values += self._call(indices[1:])
         return values
 
+    def _take_indices(self, count_max: int) -> Sequence[int]:
+        """Take the lowest indices and move their splits on, at least half of `count_max` if there are."""
+        indices = self._next_indices(count_max)
+        while 2 * len(indices) < count_max and self._rounds:
+            indices = [*indices, *self._next_indices(count_max - len(indices))]
+        return indices
+
     def _next_indices(self, count_max: int) -> Sequence[int]:
-        """Take up to `count_max` of the lowest indices, at least one, and move their splits on."""
+        """Take one or more of the lowest indices: whole rounds if they fit, else part of one."""
         number = min(self._rounds)
         remainders = self._rounds.pop(number)
         base = number * self._stride
@@ -242,12 +252,9 @@ class DatagenReader:
 
     def _part_of_a_round(self, number: int, remainders: list[int], count_max: int) -> Sequence[int]:
         taken, left = remainders[:count_max], remainders[count_max:]
-        base = number * self._stride
-        if self._count is not None:
-            taken = taken[: bisect_left(taken, self._count - base)]
         self._put_back(number, left)
         self._put_back(number + 1, taken)
-        return [base + remainder for remainder in taken]
+        return [number * self._stride + remainder for remainder in taken]
 
     def _put_back(self, number: int, remainders: list[int]) -> None:
         """File splits under their new round; those that have reached the count are done."""
@@ -275,30 +282,27 @@ class Pace:
     """Says how many records are due at a rate, without a clock of its own.
 
     Attributes:
-        next_ms: when more will be due; in the past while some are.
+        next_ms: from when on more are due.
     """
 
     def __init__(self, records_per_s: float, now_ms: float) -> None:
         self._records_per_ms = records_per_s / 1000.0
         self._since_ms = now_ms
         self._emitted = 0
-        self._earliest_ms = now_ms
         self.next_ms = now_ms + 1.0 / self._records_per_ms
 
     def due(self, now_ms: float) -> int:
-        """Return how many records should come now."""
-        if now_ms < self._earliest_ms:
+        """Return how many records should come now, 0 exactly before `next_ms`."""
+        if now_ms < self.next_ms:
             return 0
         behind_ms = now_ms - self._since_ms - self._emitted / self._records_per_ms
         if behind_ms > CATCH_UP_MS:
             self._since_ms += behind_ms - CATCH_UP_MS
             behind_ms = CATCH_UP_MS
-        # The small addition keeps rounding from making a record wait that is due by `next_ms`.
-        return max(0, int(behind_ms * self._records_per_ms + 1e-6))
+        return max(1, int(behind_ms * self._records_per_ms))
 
     def emitted(self, count: int, now_ms: float) -> None:
         """Take note of records that came; the next ones wait a little, so that batches are not tiny."""
         self._emitted += count
         due_ms = self._since_ms + (self._emitted + 1) / self._records_per_ms
-        self._earliest_ms = now_ms if due_ms <= now_ms else now_ms + PACE_MS
-        self.next_ms = max(self._earliest_ms, due_ms)
+        self.next_ms = now_ms if due_ms <= now_ms else max(due_ms, now_ms + PACE_MS)

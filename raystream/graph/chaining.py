@@ -149,7 +149,7 @@ def _vertex(
 def _check_counts(node: LogicalNode, parallelism: int, max_parallelism: int | None) -> None:
     for keyword, value in (("parallelism", parallelism), ("max_parallelism", max_parallelism)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ConfigError(f"{keyword} is not a whole number", operator=node.label, **{keyword: value})
+            raise ConfigError(f"{keyword} is not a whole number", operator=node.label, value=value)
     try:
         check_parallelism(
             parallelism, default_max_parallelism(parallelism) if max_parallelism is None else max_parallelism

@@ -55,7 +55,8 @@ class FlatMapOperator(_FunctionOperator):
     method = "flat_map"
 
     def process(self, batch: RowBatch) -> None:
-        call, out = self._call, []
+        call = self._call
+        out: list[Any] = []
         timestamps: list[int] | None = None if batch.timestamps is None else []
         value = None
         try:

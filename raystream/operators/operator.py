@@ -17,7 +17,6 @@ from raystream.clock import Clock
 from raystream.handles import Redistribution
 from raystream.records.batch import RowBatch
 from raystream.state.backend import KeyedStateBackend
-from raystream.state.cursor import KeyCursor
 
 Emit = Callable[[RowBatch], None]
 
@@ -53,7 +52,6 @@ class OperatorContext:
         name: name of the operator for people, `count hits`.
         restored: operator state by name; empty when the job starts new.
         keyed_backend: backend of the keyed state, None where the input is not keyed.
-        cursor: the backend's cursor on the current key; None exactly where the backend is.
         request_splits: asks the job master for more splits (source operators only).
         wake: makes the loop poll this subtask again soon; may be called from any thread.
         wake_at: like `wake`, at a time of `clock.monotonic_ms`; the loop's thread only.
@@ -73,7 +71,6 @@ class OperatorContext:
     background: Background
     restored: Mapping[str, list[bytes]] = field(default_factory=dict)
     keyed_backend: KeyedStateBackend | None = None
-    cursor: KeyCursor | None = None
     request_splits: Callable[[], None]
     wake: Callable[[], None]
     wake_at: Callable[[float], None]
@@ -92,7 +89,7 @@ class Operator:
     def setup(self, context: OperatorContext, emit: Emit, emit_side: Mapping[str, Emit]) -> None:
         """Wire the operator into its chain; called once, before `open`."""
         self.context = context
-        self.emit = emit  # type: ignore[method-assign]
+        self.emit = emit
         self.emit_side = emit_side
 
     def open(self) -> None:

@@ -29,6 +29,7 @@ class ProcessContext(KeyCursor):
 
         Args:
             tag: an `OutputTag` or its name; records of a tag that nobody reads are dropped.
+            value: the record.
         """
         name = getattr(tag, "name", tag)
         self._side.setdefault(name, []).append(value)
@@ -60,7 +61,8 @@ class ProcessOperator(Operator):
         open_function(self._function, self.context)
 
     def process(self, batch: RowBatch) -> None:
-        ctx, call, out = self._cursor, self._function.process_element, []
+        ctx, call = self._cursor, self._function.process_element
+        out: list[Any] = []
         emit = out.extend
         value = None
         try:
@@ -101,7 +103,8 @@ class KeyedProcessOperator(ProcessOperator):
         if batch.timestamps is not None:
             self._process_timestamped(batch)
             return
-        ctx, call, out = self._cursor, self._function.process_element, []
+        ctx, call = self._cursor, self._function.process_element
+        out: list[Any] = []
         emit = out.extend
         keys, groups = _keys_of(batch)
         value = None
@@ -117,7 +120,8 @@ class KeyedProcessOperator(ProcessOperator):
         self._emit_all(out, timestamped=False)
 
     def _process_timestamped(self, batch: RowBatch) -> None:
-        ctx, call, out = self._cursor, self._function.process_element, []
+        ctx, call = self._cursor, self._function.process_element
+        out: list[Any] = []
         keys, groups = _keys_of(batch)
         value = None
         try:
@@ -165,6 +169,7 @@ class ReduceOperator(KeyedProcessOperator):
 
 
 def _keys_of(batch: RowBatch) -> tuple[list[Any], list[int]]:
-    assert batch.keys is not None and batch.groups is not None, "batch on a keyed edge has no keys"
+    assert batch.keys is not None, "batch on a keyed edge has no keys"
+    assert batch.groups is not None, "batch on a keyed edge has no key groups"
     return batch.keys, batch.groups
 

@@ -61,7 +61,10 @@ class SinkOperator(Operator):
             raise
         except Exception as error:
             raise UserCodeError(
-                "sink failed to write", operator=self.context.name, subtask=self.context.subtask, cause=repr(error)
+                "sink failed to write",
+                operator=self.context.name,
+                subtask=self.context.subtask,
+                cause=repr(error),
             ) from error
 
     def snapshot(self, checkpoint_id: int) -> list[OperatorState]:

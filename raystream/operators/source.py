@@ -102,7 +102,7 @@ class SplitReader(Protocol):
 
     @property
     def wants_splits(self) -> bool:
-        """True when the reader is about to run dry (polled after each batch; ask early, answers take 1 ms)."""
+        """True when the reader is about to run dry (asked after each batch; answers take 1 ms)."""
 
     def snapshot(self) -> list[bytes]:
         """Return the splits that are not read to their end, with the position behind the last batch."""

@@ -2,12 +2,16 @@
 
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from raystream.errors import RaystreamError, StateError, UserCodeError
 from raystream.operators.operator import OperatorContext
-from raystream.state.backend import ListState, MapState, ValueState
+from raystream.state.backend import KeyedStateBackend, ListState, MapState, ValueState
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 _REPR_CHARACTERS_MAX = 200
 
@@ -35,7 +39,7 @@ class RuntimeContext:
         self.uid = context.uid
         self.job_id = context.job_id
 
-    def get_state(self, descriptor: ValueStateDescriptor) -> ValueState:
+    def get_state(self, descriptor: ValueStateDescriptor[T]) -> ValueState[T]:
         """Return the value state of this descriptor.
 
         Raises:
@@ -43,15 +47,15 @@ class RuntimeContext:
         """
         return self._backend().value_state(descriptor)
 
-    def get_list_state(self, descriptor: ListStateDescriptor) -> ListState:
+    def get_list_state(self, descriptor: ListStateDescriptor[T]) -> ListState[T]:
         """Return the list state of this descriptor; errors as for `get_state`."""
         return self._backend().list_state(descriptor)
 
-    def get_map_state(self, descriptor: MapStateDescriptor) -> MapState:
+    def get_map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
         """Return the map state of this descriptor; errors as for `get_state`."""
         return self._backend().map_state(descriptor)
 
-    def _backend(self) -> Any:
+    def _backend(self) -> KeyedStateBackend:
         backend = self._context.keyed_backend
         if backend is None:
             raise StateError(
@@ -64,8 +68,8 @@ class RuntimeContext:
 
 def callable_of(function: Any, method: str) -> Callable[..., Any]:
     """Return the method of a function object, or the plain callable itself."""
-    bound = getattr(function, method, None)
-    return bound if bound is not None else function
+    bound: Callable[..., Any] = getattr(function, method, function)
+    return bound
 
 
 def open_function(function: Any, context: OperatorContext) -> None:

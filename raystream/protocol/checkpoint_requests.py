@@ -151,8 +151,8 @@ class CheckpointRequests:
 
     def deadline_ms(self, load: Load) -> float | None:
         """Return when `take` has something new to say, or None when only an event can change that."""
-        if load.ending:
-            return None
+        if load.ending or self._savepoints:
+            return None  # Savepoints start at once, or as soon as something else has ended.
         if self._final_ms is not None:
             return None if load.savepoints else self._final_ms
         if self._periodic_ms is None or load.pending >= self._max_concurrent:

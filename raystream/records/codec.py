@@ -70,7 +70,10 @@ class BatchEncoder:
             return _encode(message)
         except (OverflowError, UnicodeEncodeError):
             # An int beyond 64 bits or a lone surrogate: only pickle keeps them.
-            message[2] = [c if isinstance(c, bytes) else pickle.dumps(c, _PICKLE_PROTOCOL) for c in plain_columns]
+            message[2] = [
+                column if isinstance(column, bytes) else pickle.dumps(column, _PICKLE_PROTOCOL)
+                for column in plain_columns
+            ]
             message[3] = [True] * len(flags)
             if batch.keys is not None and not isinstance(keys, int):
                 message[4] = pickle.dumps(batch.keys, _PICKLE_PROTOCOL)

@@ -6,37 +6,27 @@ A round of a running attempt does a bounded piece of every kind of work, most do
 subtasks first, so that data leaves the slot before more comes in.
 """
 
-import pickle
+import logging
 import random
-import socket
-from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
 from typing import Any
 
-import msgspec
-
-from raystream.clock import Clock
-from raystream.config.options import JobConfig
-from raystream.errors import StateCorruptError
-from raystream.graph.physical import OperatorNode, Vertex
+from raystream.errors import StateRestoreError
+from raystream.graph.physical import Vertex
 from raystream.handles import SubtaskSnapshot
-from raystream.ids import CheckpointId, OperatorUid
-from raystream.keygroup import groups_of_subtask
-from raystream.operators.operator import Background, Operator, OperatorContext
-from raystream.operators.process import ProcessOperator
-from raystream.operators.source_operator import SourceOperator
+from raystream.ids import CheckpointId, SlotId
+from raystream.records.elements import Barrier
 from raystream.runtime import messages as msg
-from raystream.runtime.deployment import SlotBuilder, make_operators
-from raystream.runtime.links import LinkIdentity, Links
+from raystream.runtime.assembly import Assembly, SlotServices
+from raystream.runtime.links import LinkIdentity
 from raystream.runtime.program import Program
-from raystream.runtime.restore import RestoredOperator, read_operator
 from raystream.runtime.snapshotter import Snapshotter
 from raystream.runtime.subtask import Subtask
-from raystream.records.elements import Barrier
-from raystream.state.heap import HeapBackend
-from raystream.storage.blobs import SnapshotFiles
+from raystream.state.backend import KeyedStateBackend
 from raystream.storage.probe import read_probe
+
+logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_MS = 1000.0
 
@@ -50,36 +40,16 @@ class _Phase(Enum):
 
 
 class SlotAttempt:
-    """The subtasks of one slot in one attempt; all methods on the slot's thread.
+    """The subtasks of one slot in one attempt; all methods on the slot's thread."""
 
-    Args:
-        report: sends a report to the coordinator.
-        failed: called with an error that occurred outside of a call into this object.
-    """
-
-    def __init__(
-        self,
-        deploy: msg.Deploy,
-        program: Program,
-        *,
-        clock: Clock,
-        background: Background,
-        links: Links,
-        files: SnapshotFiles,
-        post: Callable[[Callable[[], None]], None],
-        report: Callable[[msg.Report], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, deploy: msg.Deploy, program: Program, services: SlotServices) -> None:
         self._deploy = deploy
-        self._plan = program.plan
-        self._config: JobConfig = program.config
-        self._clock = clock
-        self._background = background
-        self._links = links
-        self._files = files
-        self._post = post
-        self._report = report
-        self._failed = failed
+        self._config = program.config
+        self._services = services
+        self._clock = services.clock
+        self._links = services.links
+        self._report = services.report
+        self._failed = services.failed
         self._phase = _Phase.CREATED
         self._timers: dict[tuple[int, int], float] = {}
         self._linger_ms = float(self._config.pipeline.buffer_timeout_ms)
@@ -90,15 +60,15 @@ class SlotAttempt:
         self._commits_reported: set[tuple[int, int]] = set()
         self._snapshotter = Snapshotter(
             attempt=deploy.attempt,
-            clock=clock,
-            background=background,
-            files=files,
+            clock=services.clock,
+            background=services.background,
+            files=services.files,
             inline_bytes_max=self._config.checkpointing.inline_threshold_bytes,
             rng=random.Random(f"{deploy.job_id}/{deploy.attempt}/{deploy.slot}"),
             acknowledge=self._snapshot_taken,
             failed=self._snapshot_failed,
         )
-        self._builder = SlotBuilder(self._plan, deploy.slot, links, self._config)
+        self._assembly = Assembly(deploy, program, services, wake=self._wake, set_timer=self._set_timer)
         self.subtasks: list[Subtask] = []
         self._sources: list[Subtask] = []
         self._consumers: list[Subtask] = []
@@ -106,17 +76,14 @@ class SlotAttempt:
     # ---- deployment -------------------------------------------------------
 
     def deploy(self) -> None:
-        """Make the operators, listen for peers and read what the restore needs, then say so."""
+        """Listen for peers, see that the checkpoint directory is shared, then say so."""
         identity = LinkIdentity(
             job_id=self._deploy.job_id,
             attempt=self._deploy.attempt,
             slot=self._deploy.slot,
             secret=self._deploy.secret,
         )
-        self._operators = [
-            (vertex, index, make_operators(vertex)) for vertex, index in self._builder.subtasks()
-        ]
-        address = self._links.listen(identity, self._builder.wiring.frame_received)
+        address = self._links.listen(identity, self._assembly.wiring.frame_received)
         probe = self._deploy.probe
 
         def probed(result: Any) -> None:
@@ -128,115 +95,28 @@ class SlotAttempt:
             )
 
         if probe:
-            self._background.submit(partial(read_probe, probe, node=socket.gethostname()), probed)
+            self._services.background.submit(partial(read_probe, probe), probed)
         else:
             probed(None)
 
-    def connect(self, addresses: dict[Any, str]) -> None:
-        """Build gates and outputs, connect with the peers and read the restored state."""
-        builder = self._builder
-        gates = {(v.id, i): builder.gate(v, i) for v, i, _ in self._operators}
-        restored_of = self._deploy.restore
-        backends = {
-            (vertex.id, index): self._backend(vertex, index, operators[0])
-            for vertex, index, operators in self._operators
-        }
-
-        def read() -> dict[tuple[int, int, OperatorUid], RestoredOperator]:
-            return {
-                (vertex.id, index, node.uid): read_operator(
-                    self._files, restore, backends[vertex.id, index] if position == 0 else None
-                )
-                for vertex, index, _ in self._operators
-                for position, node in enumerate(vertex.operators)
-                if (restore := restored_of.get((vertex.id, index), {}).get(node.uid)) is not None
-            }
+    def connect(self, addresses: dict[SlotId, str]) -> None:
+        """Read the restored state, then build the subtasks and connect with the peers."""
 
         def have_read(result: Any) -> None:
             if isinstance(result, Exception):
                 self._failed(result)
                 return
-            for vertex, index, operators in self._operators:
-                self._add_subtask(vertex, index, operators, gates[vertex.id, index], backends, result)
-            builder.attach_local_channels()
-            self._links.connect(addresses, sorted(builder.wiring.peers))
+            for subtask in self._assembly.build(result, snapshotter=self._snapshotter, listener=self):
+                self.subtasks.append(subtask)
+                if subtask.source is not None:
+                    self._sources.append(subtask)
+                else:
+                    self._consumers.insert(0, subtask)
+            self._links.connect(addresses, sorted(self._assembly.wiring.peers))
             self._open()
 
         self._phase = _Phase.RESTORING
-        self._background.submit(read, have_read)
-
-    def _backend(self, vertex: Vertex, index: int, head: Operator) -> HeapBackend | None:
-        if not vertex.keyed or not isinstance(head, ProcessOperator):
-            return None
-        groups = groups_of_subtask(index, vertex.max_parallelism, vertex.parallelism)
-        return HeapBackend(
-            groups=groups, max_parallelism=vertex.max_parallelism, cursor=head.cursor,
-            operator=vertex.operators[0].name,
-        )  # fmt: skip
-
-    def _add_subtask(
-        self, vertex: Vertex, index: int, operators: list[Operator], gate: Any, backends: Any, restored: Any
-    ) -> None:
-        contexts = [
-            self._context(
-                vertex, index, node, operators[position],
-                backends[vertex.id, index] if position == 0 else None,
-                restored.get((vertex.id, index, node.uid), RestoredOperator()),
-            )
-            for position, node in enumerate(vertex.operators)
-        ]  # fmt: skip
-        outputs = self._builder.wire_chain(vertex, index, operators, contexts)
-        subtask = Subtask(
-            vertex,
-            index,
-            operators=operators,
-            gate=gate,
-            outputs=outputs,
-            snapshotter=self._snapshotter,
-            listener=self,
-            clock=self._clock,
-        )
-        self.subtasks.append(subtask)
-        if subtask.source is not None:
-            self._sources.append(subtask)
-        else:
-            self._consumers.insert(0, subtask)
-
-    def _context(
-        self, vertex: Vertex, index: int, node: OperatorNode, operator: Operator, backend: Any,
-        restored: RestoredOperator,
-    ) -> OperatorContext:  # fmt: skip
-        attempt, slot, uid = self._deploy.attempt, self._deploy.slot, node.uid
-
-        def client_output(payload: Any) -> None:
-            self._post(
-                lambda: self._report(
-                    msg.ClientOutput(attempt=attempt, slot=slot, uid=uid, payload=payload)
-                )
-            )
-
-        return OperatorContext(
-            job_id=self._deploy.job_id,
-            uid=uid,
-            name=node.name,
-            subtask=index,
-            parallelism=vertex.parallelism,
-            max_parallelism=vertex.max_parallelism,
-            attempt=attempt,
-            clock=self._clock,
-            background=self._background,
-            restored=restored.operator_state,
-            keyed_backend=backend,
-            cursor=operator.cursor if isinstance(operator, ProcessOperator) and backend else None,
-            request_splits=lambda: self._report(
-                msg.SplitsRequested(attempt=attempt, uid=uid, subtask=index)
-            ),
-            wake=lambda: self._post(partial(self._wake, vertex.id, index)),
-            wake_at=partial(self._set_timer, vertex.id, index),
-            tell_client=client_output,
-            deliver=client_output,
-            failed=self._failed,
-        )
+        self._services.background.submit(self._assembly.read_restored, have_read)
 
     def _open(self) -> None:
         self._phase = _Phase.OPENING
@@ -245,7 +125,25 @@ class SlotAttempt:
                 operator.open()
             backend = subtask.operators[0].context.keyed_backend
             if backend is not None:
-                backend.check_restored(allow_missing=self._config.recovery.allow_non_restored)
+                self._check_restored(subtask, backend)
+
+    def _check_restored(self, subtask: Subtask, backend: KeyedStateBackend) -> None:
+        """Refuse state that the program no longer has, unless that was allowed."""
+        missing = backend.unregistered_states()
+        if not missing:
+            return
+        names = sorted(state.name for state in missing)
+        operator = subtask.operators[0].context
+        if not self._config.recovery.allow_non_restored:
+            raise StateRestoreError(
+                "snapshot has state that the program does not register",
+                hint="restore with --allow-non-restored-state to drop it, or register it again",
+                operator=operator.name,
+                uid=operator.uid,
+                states=names,
+            )
+        backend.drop_unregistered()
+        logger.warning("restored state was dropped", extra={"uid": operator.uid, "states": names})
 
     # ---- running ----------------------------------------------------------
 

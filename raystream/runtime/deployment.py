@@ -88,7 +88,8 @@ class SlotBuilder:
 
     def _grant(self, channel: Channel) -> Callable[[int], None]:
         if channel.sender_slot == self._slot:
-            return lambda size: self._local_outputs[channel.id].granted(size)
+            outputs = self._local_outputs
+            return lambda size: outputs[channel.id].granted(size)  # noqa: PLW0108 - made later
         self.wiring.peers.add(channel.sender_slot)
         return lambda size: self._links.send(
             channel.sender_slot, channel.id, FrameKind.CREDIT, _CREDIT.pack(size)

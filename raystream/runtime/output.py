@@ -144,10 +144,7 @@ class Outputs:
     @property
     def has_room(self) -> bool:
         """False while a channel has something that waits for credit."""
-        for channel in self._channels:
-            if not channel.has_room:
-                return False
-        return True
+        return all(channel.has_room for channel in self._channels)
 
     def broadcast(self, control: Control) -> None:
         """Send a control element through every channel."""

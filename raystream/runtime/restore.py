@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass, field
 
-import msgspec
-
-from raystream.errors import StateCorruptError
+from raystream.keygroup import KeyGroupRange
 from raystream.runtime.messages import OperatorRestore
 from raystream.state.backend import KeyedStateBackend
+from raystream.state.operator_state import decode_elements
+from raystream.state.snapshot_format import load_snapshot
 from raystream.storage.blobs import SnapshotFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedOwner:
+    """A keyed backend and the key groups that are its own."""
+
+    backend: KeyedStateBackend
+    groups: KeyGroupRange
+    max_parallelism: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +27,7 @@ class RestoredOperator:
 
 
 def read_operator(
-    files: SnapshotFiles, restore: OperatorRestore, backend: KeyedStateBackend | None
+    files: SnapshotFiles, restore: OperatorRestore, keyed: KeyedOwner | None
 ) -> RestoredOperator:
     """Return the operator state of one subtask and load its keyed state into the backend.
 
@@ -28,16 +37,11 @@ def read_operator(
     """
     operator_state: dict[str, list[bytes]] = {}
     for part in restore.operator:
-        data = files.read_handle(restore.directory, part.handle.data)
-        try:
-            elements = msgspec.msgpack.decode(data, type=list[bytes])
-        except msgspec.MsgspecError as error:
-            raise StateCorruptError(
-                "operator state does not decode", state=part.handle.name, directory=restore.directory
-            ) from error
+        elements = decode_elements(files.read_handle(restore.directory, part.handle.data))
         operator_state.setdefault(part.handle.name, []).extend(elements[part.start : part.stop])
-    if backend is not None:
-        backend.restore(
-            [files.open_handle(restore.directory, handle.data) for handle in restore.keyed]
+    if keyed is not None:
+        keyed.backend.restore(
+            load_snapshot(reader.read_range, reader.size_bytes, keyed.groups, keyed.max_parallelism)
+            for reader in (files.open_handle(restore.directory, handle.data) for handle in restore.keyed)
         )
     return RestoredOperator(operator_state)

@@ -20,9 +20,10 @@ from raystream.errors import (
     RaystreamError,
     StateRestoreError,
 )
-from raystream.ids import SlotId
+from raystream.ids import Attempt, SlotId
 from raystream.operators.operator import Background
 from raystream.runtime import messages as msg
+from raystream.runtime.assembly import SlotServices
 from raystream.runtime.attempt import SlotAttempt
 from raystream.runtime.links import Links
 from raystream.runtime.mailbox import Mailbox
@@ -128,9 +129,7 @@ class Slot:
         number = self._number = command.attempt
         self._failed = False
         try:
-            self._attempt = SlotAttempt(
-                command,
-                unpack(command.program),
+            services = SlotServices(
                 clock=self._clock,
                 background=_AttemptBackground(self, number),
                 links=self._links,
@@ -141,6 +140,7 @@ class Slot:
                     lambda: self._guarded(number, lambda: self._fail(error))
                 ),
             )
+            self._attempt = SlotAttempt(command, unpack(command.program), services)
             self._attempt.deploy()
         except Exception as error:
             self._fail(error)
@@ -170,7 +170,7 @@ class Slot:
         logger.warning("attempt failed in this slot", extra={"slot": self.id}, exc_info=error)
         self._report(
             msg.SlotFailed(
-                attempt=msg.Attempt(self._number),
+                attempt=Attempt(self._number),
                 slot=self.id,
                 error=_portable(error),
                 consequence=isinstance(error, ConnectionLostError),

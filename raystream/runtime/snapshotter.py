@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from raystream.clock import Clock
 from raystream.graph.physical import Vertex
 from raystream.handles import (
@@ -25,9 +23,11 @@ from raystream.handles import (
     SubtaskSnapshot,
 )
 from raystream.ids import Attempt, CheckpointId, OperatorUid
+from raystream.keygroup import groups_of_subtask
 from raystream.operators.operator import Background, Operator, OperatorState
 from raystream.records.elements import Barrier
 from raystream.state.backend import KeyedSnapshot
+from raystream.state.operator_state import encode_elements
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.layout import data_file
 
@@ -59,6 +59,8 @@ class _Snapshot:
     sync_ms: float
     sync_ended_ms: float
     unencoded: deque[KeyedSnapshot] = field(default_factory=deque)
+    dropped: bool = False
+    """True when nothing is to be written; what was frozen is still put back in slices."""
 
 
 class Snapshotter:
@@ -141,7 +143,7 @@ class Snapshotter:
             ):
                 snapshot.unencoded.popleft()
         except Exception as error:
-            self._encoding.popleft()
+            snapshot.unencoded.popleft().discard()
             self._give_up(snapshot, error)
             return True
         slice_ms = self._clock.monotonic_ms() - started_ms
@@ -149,7 +151,8 @@ class Snapshotter:
         self.slice_ms_longest = max(self.slice_ms_longest, slice_ms)
         if not snapshot.unencoded:
             self._encoding.popleft()
-            self._write(snapshot)
+            if not snapshot.dropped:
+                self._write(snapshot)
         return True
 
     @property
@@ -159,9 +162,9 @@ class Snapshotter:
 
     def abort(self, checkpoint_id: CheckpointId) -> None:
         """Drop the snapshots of a checkpoint that are not yet being written."""
-        for snapshot in [s for s in self._encoding if s.barrier.checkpoint_id == checkpoint_id]:
-            self._encoding.remove(snapshot)
-            self._discard(snapshot)
+        for snapshot in self._encoding:
+            if snapshot.barrier.checkpoint_id == checkpoint_id:
+                self._drop(snapshot)
 
     def _write(self, snapshot: _Snapshot) -> None:
         """Store the encoded parts in a thread, then acknowledge."""
@@ -183,7 +186,8 @@ class Snapshotter:
                 ),
             )
 
-        tokens = [self._rng.randbytes(4).hex() for part in snapshot.parts for _ in range(len(part.states) + 1)]
+        count = sum(len(part.states) + 1 for part in snapshot.parts)
+        tokens = [self._rng.randbytes(4).hex() for _ in range(count)]
         self._background.submit(lambda: self._store(snapshot, iter(tokens).__next__), written)
 
     def _store(self, snapshot: _Snapshot, token: Callable[[], str]) -> tuple[OperatorSnapshot, ...]:
@@ -202,20 +206,22 @@ class Snapshotter:
                 snapshot.barrier.directory, name, data, inline_bytes_max=self._inline_bytes_max
             )
 
+        vertex = snapshot.vertex
+        groups = groups_of_subtask(snapshot.subtask, vertex.max_parallelism, vertex.parallelism)
         stored = []
         for part in snapshot.parts:
             keyed: tuple[KeyedStateHandle, ...] = ()
             if part.keyed is not None:
                 data = store(part.uid, "keyed", part.keyed.blob())
                 keyed = (
-                    KeyedStateHandle(groups=part.keyed.groups, entries=part.keyed.entries, data=data),
+                    KeyedStateHandle(groups=groups, entries=part.keyed.entries, data=data),
                 )
             operator = tuple(
                 OperatorStateHandle(
                     name=state.name,
                     mode=state.mode,
                     element_count=len(state.elements),
-                    data=store(part.uid, state.name.strip("_"), msgspec.msgpack.encode(state.elements)),
+                    data=store(part.uid, state.name.strip("_"), encode_elements(state.elements)),
                 )
                 for state in part.states
             )
@@ -231,9 +237,12 @@ class Snapshotter:
         return tuple(stored)
 
     def _give_up(self, snapshot: _Snapshot, error: Exception) -> None:
-        self._discard(snapshot)
+        if snapshot.dropped:
+            return
+        self._drop(snapshot)
         self._failed(snapshot.barrier.checkpoint_id, snapshot.vertex, snapshot.subtask, error)
 
-    def _discard(self, snapshot: _Snapshot) -> None:
+    def _drop(self, snapshot: _Snapshot) -> None:
+        snapshot.dropped = True
         for keyed in snapshot.unencoded:
             keyed.discard()

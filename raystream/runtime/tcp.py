@@ -177,7 +177,7 @@ class TcpLinks:
             frames = connection.received(data)
             if connection.established and not was_established and connection in self._strangers:
                 self._adopt(connection)
-            assert self._handler is not None and (connection.peer is not None or not frames)
+            assert self._handler is not None
             for channel, kind, payload in frames:
                 self._handler(connection.peer, channel, kind, payload)  # type: ignore[arg-type]
             if len(data) < _RECEIVE_BYTES:
@@ -186,7 +186,8 @@ class TcpLinks:
 
     def _adopt(self, connection: "_Connection") -> None:
         """Take in an inbound connection that has proved who it is."""
-        assert connection.peer is not None and self._identity is not None
+        assert connection.peer is not None
+        assert self._identity is not None
         self._strangers.remove(connection)
         known = connection.peer in self._connections
         if known or connection.peer >= self._identity.slot:

@@ -97,9 +97,7 @@ class HeapBackend:
         if state is None:
             codec = ChunkCodec(descriptor)
             tables = self._restored_tables(codec)
-            state = HeapState(
-                position=len(self._states), descriptor=descriptor, codec=codec, tables=tables
-            )
+            state = HeapState(position=len(self._states), descriptor=descriptor, codec=codec, tables=tables)
             self._states[name] = state
             self._restored.pop(name, None)
             self._restored_chunks.pop(name, None)
@@ -134,13 +132,16 @@ class HeapBackend:
                     tables[group][key] = content
                     moved += group != stored.group
         if moved:
-            logger.info(
-                "restored entries moved to other key groups", extra={"state": name, "entries": moved}
-            )
+            logger.info("restored entries moved to other key groups", extra={"state": name, "entries": moved})
         return tables
 
     # ---- snapshot ----
 
     def freeze(self, checkpoint_id: int) -> HeapSnapshot:
-        registered = tuple(self._states.values())
-        return HeapSnapshot(checkpoint_id, registered, self._groups, self._unfinished)
+        return HeapSnapshot(
+            checkpoint_id,
+            tuple(self._states.values()),
+            self._unfinished,
+            groups=self._groups,
+            max_parallelism=self._max_parallelism,
+        )

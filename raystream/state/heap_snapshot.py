@@ -53,13 +53,15 @@ class HeapSnapshot:
         self,
         checkpoint_id: int,
         registered: tuple[HeapState, ...],
-        groups: KeyGroupRange,
         unfinished: "deque[HeapSnapshot]",
+        *,
+        groups: KeyGroupRange,
+        max_parallelism: int,
     ) -> None:
         """Freeze the tables and join `unfinished`, the snapshots of the backend, oldest first."""
         self.checkpoint_id = checkpoint_id
         self.states: tuple[StateInfo, ...] = tuple(state.codec.info for state in registered)
-        self._writer = SnapshotWriter(self.states, groups, len(registered[0].tables) - 1)
+        self._writer = SnapshotWriter(self.states, groups, max_parallelism)
         self._frozen = [
             (state, group)
             for group in groups
@@ -79,10 +81,9 @@ class HeapSnapshot:
 
     def advance(self, out_of_time: Callable[[], bool]) -> bool:
         while not self._finished:
-            oldest = self._unfinished[0]
-            done = oldest._work(out_of_time)  # noqa: SLF001 - a snapshot like this one
+            done = self._unfinished[0]._work(out_of_time)
             self._raise_error()
-            if not done or (out_of_time() and not self._finished):
+            if not done or (not self._finished and out_of_time()):
                 return False
         self._raise_error()
         return True
@@ -93,7 +94,8 @@ class HeapSnapshot:
         return self._writer.finish()
 
     def discard(self) -> None:
-        self._discarded = not self._finished or self._error is not None
+        if not self._finished or self._error is not None:
+            self._discarded = True
 
     def _raise_error(self) -> None:
         if self._error is not None and not self._discarded:

@@ -10,6 +10,7 @@ The content of a key without items is removed, so that it takes no memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import NoneType
 from typing import Any, Generic, TypeVar
 
 from raystream.errors import StateError
@@ -33,9 +34,7 @@ class HeapValueState(Generic[T]):
 
     __slots__ = ("_cursor", "_fresh_default", "_tables")
 
-    def __init__(
-        self, descriptor: ValueStateDescriptor[T], tables: TableList, cursor: KeyCursor
-    ) -> None:
+    def __init__(self, descriptor: ValueStateDescriptor[T], tables: TableList, cursor: KeyCursor) -> None:
         self._tables = tables
         self._cursor = cursor
         self._fresh_default: Callable[[], T | None] = descriptor.fresh_default
@@ -107,9 +106,9 @@ class HeapListState(Generic[T]):
 
     def _checked(self, elements: Iterable[T]) -> list[T]:
         checked = [None] if elements is None else list(elements)
-        if any(element is None for element in checked):
+        if NoneType in set(map(type, checked)):
             raise self._none_refused()
-        return checked  # type: ignore[return-value]  # None was refused
+        return checked
 
     def _none_refused(self) -> StateError:
         return StateError(
@@ -204,12 +203,13 @@ class HeapMapState(Generic[K, V]):
         entries: dict[Any, Any] | None = self._tables[cursor.group][cursor.current_key]
         return entries
 
-    def _pop(self, key: K) -> V | None:
+    def _pop(self, key: K) -> Any:
+        """Remove and return the value of a map key, else `_MISSING`."""
         entries = self._entries()
         map_key = _canonical(key)
         if entries is None:
-            return _MISSING  # type: ignore[no-any-return]  # a sentinel
-        value: V | None = entries.pop(map_key, _MISSING)
+            return _MISSING
+        value = entries.pop(map_key, _MISSING)
         if not entries:
             self._tables[self._cursor.group].discard(self._cursor.current_key)
         return value

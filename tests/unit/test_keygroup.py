@@ -1,5 +1,6 @@
 """Key groups are owned in contiguous runs that cover everything and differ by at most one."""
 
+import itertools
 import pickle
 
 import pytest
@@ -31,7 +32,7 @@ from raystream.keygroup import (
 def test_ranges_are_those_of_the_worked_examples(max_parallelism, parallelism, bounds):
     ranges = [groups_of_subtask(i, max_parallelism, parallelism) for i in range(parallelism)]
 
-    assert ranges == [KeyGroupRange(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
+    assert ranges == [KeyGroupRange(*pair) for pair in itertools.pairwise(bounds)]
 
 
 def test_rescaling_from_three_to_five_reads_the_overlaps_of_the_worked_example():

@@ -86,7 +86,7 @@ def test_a_job_ends_once_and_with_a_terminal_status():
     end=st.sampled_from([JobStatus.FINISHED, JobStatus.CANCELED, JobStatus.FAILED, None]),
 )
 def test_no_history_deletes_what_is_needed_or_keeps_too_much(
-    num_retained, delete_on_cancellation, owned, steps, restarts, end
+    *, num_retained, delete_on_cancellation, owned, steps, restarts, end
 ):
     """Complete checkpoints with gaps (aborted ones, savepoints), across new job masters."""
 

@@ -86,11 +86,10 @@ def test_a_hostile_file_is_not_a_snapshot(data):
 def test_a_newer_format_is_refused_in_one_line():
     with pytest.raises(StateRestoreError) as caught:
         decode_metadata(seal("snapshot", FORMAT_VERSION + 1, b'{"anything":1}'), path=PATH)
-    assert str(caught.value).splitlines() == [
-        "snapshot file has a newer format than this version of raystream reads"
-        f" (path='{PATH}' format=2 newest_readable=1)",
-        "hint: upgrade raystream to the version that wrote it, or newer",
-    ]
+    cause, advice = str(caught.value).splitlines()
+    assert cause.startswith("snapshot file has a newer format than this version of raystream reads")
+    assert f"path='{PATH}' format=2 newest_readable=1" in cause
+    assert advice == "hint: upgrade raystream to the version that wrote it, or newer"
 
 
 def test_the_version_before_is_read_and_an_older_one_refused():

@@ -1,0 +1,51 @@
+"""The plan of a job as text for people."""
+
+from collections.abc import Iterator
+
+from raystream.graph.physical import Edge, OperatorNode, Partitioning, PhysicalPlan, Vertex
+
+_EXCHANGES = {
+    Partitioning.FORWARD: "subtask to subtask",
+    Partitioning.HASH: "by key",
+    Partitioning.REBALANCE: "in turn",
+}
+
+
+def explain_plan(plan: PhysicalPlan) -> str:
+    """Return one paragraph for each chain of operators: its counts, operators and outputs."""
+    slots = "1 slot" if plan.slot_count == 1 else f"{plan.slot_count} slots"
+    vertices = "1 chain" if len(plan.vertices) == 1 else f"{len(plan.vertices)} chains"
+    paragraphs = ["\n".join(_vertex_lines(plan, vertex)) for vertex in plan.vertices]
+    return "\n\n".join([f"{vertices} of operators in {slots}", *paragraphs])
+
+
+def _vertex_lines(plan: PhysicalPlan, vertex: Vertex) -> Iterator[str]:
+    origin = "" if vertex.max_parallelism_explicit else " (derived)"
+    keyed = ", keyed" if vertex.keyed else ""
+    yield f"[{vertex.id}] {vertex.name}"
+    yield (
+        f"    parallelism {vertex.parallelism}, max parallelism {vertex.max_parallelism}{origin}, "
+        f"slots {_slots(vertex)}{keyed}"
+    )
+    width = max(len(operator.name) for operator in vertex.operators)
+    for operator in vertex.operators:
+        yield f"    {operator.name:<{width}}  {_uid(operator)}"
+    for edge in plan.edges:
+        if edge.source == vertex.id:
+            yield f"    -> {_edge(vertex, edge)}"
+
+
+def _slots(vertex: Vertex) -> str:
+    first, last = vertex.slot(0), vertex.slot(vertex.parallelism - 1)
+    return f"{first}" if first == last else f"{first} to {last}"
+
+
+def _uid(operator: OperatorNode) -> str:
+    marks = ["generated"] * operator.uid_generated + ["state"] * operator.stateful
+    return f"uid {operator.uid}" + (f" ({', '.join(marks)})" if marks else "")
+
+
+def _edge(vertex: Vertex, edge: Edge) -> str:
+    operator = vertex.operators[edge.source_operator].name
+    output = operator if edge.tag is None else f"{operator}, side output {edge.tag}"
+    return f"[{edge.target}] {_EXCHANGES[edge.partitioning]}, from {output}"

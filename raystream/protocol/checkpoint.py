@@ -1,0 +1,398 @@
+"""The life of checkpoints and savepoints, seen from the job's coordinator: the state machine.
+
+                          all acks               written         nothing else is being logged
+    start --> COLLECTING ---------> WRITING -----------> WRITTEN -----------------> LOGGING
+                  |                    |                    |                          |
+                  +--------------------+--------------------+                   logged |  not logged
+                  |  declined, expired, not written,                                   |      |
+                  v  subsumed, end of the attempt                                      v      |
+               aborted <--------------------------------------------------------- complete    |
+                  ^                                                                           |
+                  +---------------------------------------------------------------------------+
+
+A checkpoint is complete when its log entry exists, and not before.  Once the entry is being
+written nobody can know whether it exists until the answer comes, so a checkpoint in LOGGING can
+not be aborted: the end of an attempt waits for it (`ConfirmSettled`), and only then is it known
+what the next attempt restores.  At most one entry is being written, so entries are in the order
+of completion, and a newer checkpoint that completes first subsumes the older one for certain.
+
+Knows ids, subtasks and handles; knows nothing of files, slots, enumerators and wall time.  When
+something starts is decided by `raystream.protocol.checkpoint_requests`, what is kept by
+`raystream.protocol.retention`.
+
+Source: Flink's `CheckpointCoordinator` and `CheckpointFailureManager`; expiry is tolerated without limit.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from raystream.errors import CheckpointError, ProtocolError, RaystreamError
+from raystream.handles import SubtaskSnapshot
+from raystream.ids import Attempt, CheckpointId, JobStatus
+from raystream.protocol.checkpoint_commands import (
+    AckOutcome,
+    CheckpointFailureReason,
+    Command,
+    ConfirmSettled,
+    DeleteCheckpoint,
+    DiscardSnapshot,
+    FailAttempt,
+    LogCompletion,
+    NotifyAborted,
+    NotifyCompleted,
+    PruneLog,
+    RecordCompletion,
+    RecordFailure,
+    ResolveSavepoint,
+    StartCheckpoint,
+    WriteMetadata,
+)
+from raystream.protocol.checkpoint_failures import TolerableFailures
+from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage, Subtask
+from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
+from raystream.protocol.retention import Retention
+
+_HISTORY_LENGTH_MAX = 64
+_MISSING_SHOWN_MAX = 3
+
+
+class CheckpointCoordinator:
+    """Decides what happens to every checkpoint of a job.
+
+    Args:
+        subtasks: everyone whose snapshot a checkpoint needs; the same in all attempts.
+        requests: decides what starts when.
+        retention: decides what is kept.
+        timeout_ms: age at which a checkpoint that is not complete expires.
+        tolerable_failures: failures in a row that the attempt survives.
+    """
+
+    def __init__(
+        self,
+        *,
+        subtasks: Iterable[Subtask],
+        requests: CheckpointRequests,
+        retention: Retention,
+        timeout_ms: float,
+        tolerable_failures: int,
+    ) -> None:
+        self._pending = PendingCheckpoints(subtasks)
+        self._requests = requests
+        self._retention = retention
+        self._timeout_ms = timeout_ms
+        self._failures = TolerableFailures(tolerable_failures)
+        self._attempt = Attempt(0)
+        self._running = False  # Between the start and the end of an attempt.
+        self._settling = False  # The end of an attempt waits for a log entry.
+        self._ended = False  # The job has ended.
+        self._last_id = CheckpointId(0)
+        self._recovery_point: CheckpointId | None = None
+        self._history: deque[tuple[str, Any, list[Command]]] = deque(maxlen=_HISTORY_LENGTH_MAX)
+
+    @property
+    def recovery_point(self) -> CheckpointId | None:
+        """What the next attempt restores; None for nothing."""
+        return self._recovery_point
+
+    @property
+    def retained(self) -> tuple[CheckpointId, ...]:
+        """Complete checkpoints that the job owns and keeps, oldest first."""
+        return self._retention.retained
+
+    @property
+    def next_deadline_ms(self) -> float | None:
+        """When `time_passed` has something to do, monotonic; None when only an event can change that."""
+        deadlines = [pending.started_ms + self._timeout_ms for pending in self._pending.abortable]
+        if self._may_start and (due_ms := self._requests.deadline_ms(self._pending.load)) is not None:
+            deadlines.append(due_ms)
+        return min(deadlines, default=None)
+
+    # ---- the attempt and the clients -----------------------------------------
+
+    def snapshot_restored(self, checkpoint_id: CheckpointId, *, claimed: bool) -> list[Command]:
+        """The job begins with a snapshot that is not its own; ids go on from there.
+
+        Args:
+            checkpoint_id: its id.
+            claimed: the snapshot belongs to this job from now on and is deleted when it is subsumed.
+        """
+        if self._last_id:
+            raise self._broken("snapshot restored after the first checkpoint", checkpoint_id=checkpoint_id)
+        self._last_id = self._recovery_point = checkpoint_id
+        if claimed:
+            self._retention.checkpoint_completed(checkpoint_id)
+        return self._done("snapshot_restored", (checkpoint_id, claimed), [])
+
+    def attempt_started(self, now_ms: float, attempt: Attempt) -> list[Command]:
+        """All slots process records; checkpoints may be taken."""
+        if self._running or self._settling or self._pending or attempt <= self._attempt:
+            raise self._broken("attempt started before the last one was settled", attempt=attempt)
+        self._attempt, self._running = attempt, True
+        self._failures.attempt_started()
+        self._requests.attempt_started(now_ms)
+        return self._done("attempt_started", attempt, self._start_due(now_ms))
+
+    def attempt_ended(self, now_ms: float) -> list[Command]:
+        """No slot processes records any more, or none has yet; answered by `ConfirmSettled`."""
+        self._running = False
+        self._requests.attempt_ended()
+        error = CheckpointError("attempt ended before the checkpoint was complete", attempt=self._attempt)
+        commands: list[Command] = []
+        for pending in self._pending.abortable:
+            commands += self._abort(now_ms, pending, CheckpointFailureReason.ATTEMPT_ENDED, error)
+        self._settling = True
+        return self._done("attempt_ended", None, commands + self._settle())
+
+    def savepoint_requested(self, now_ms: float, request_id: str, *, base: str, stop: bool) -> list[Command]:
+        """A client wants a savepoint; it waits until the job runs."""
+        purpose = Purpose.STOP if stop else Purpose.SAVEPOINT
+        arguments = (request_id, purpose.value)
+        if self._ended:
+            error = CheckpointError("savepoint was requested after the end of the job")
+            return self._done("savepoint_requested", arguments, [ResolveSavepoint(request_id, None, error)])
+        if not self._requests.savepoint_requested(Request(purpose, request_id, base)):
+            error = CheckpointError("too many savepoints wait", hint="try again when some have completed")
+            return self._done("savepoint_requested", arguments, [ResolveSavepoint(request_id, None, error)])
+        return self._done("savepoint_requested", arguments, self._start_due(now_ms))
+
+    def input_ended(self, now_ms: float) -> list[Command]:
+        """All subtasks have processed all their input: take the final checkpoint."""
+        self._requests.final_wanted(now_ms)
+        return self._done("input_ended", None, self._start_due(now_ms))
+
+    def job_ended(self, status: JobStatus) -> list[Command]:
+        """The log says how the job has ended: answer who still waits, delete what is not kept."""
+        if self._running or self._pending:
+            raise self._broken("job ended during an attempt", status=status.value)
+        self._ended = True
+        error = CheckpointError(f"job is {status.value}; the savepoint was not taken")
+        commands: list[Command] = [
+            ResolveSavepoint(request.request_id, None, error) for request in self._requests.drain()
+        ]
+        commands += [DeleteCheckpoint(checkpoint_id) for checkpoint_id in self._retention.job_ended(status)]
+        return self._done("job_ended", status.value, commands)
+
+    def time_passed(self, now_ms: float) -> list[Command]:
+        """Expire what is too old and start what is due."""
+        commands: list[Command] = []
+        for pending in self._pending.abortable:
+            if now_ms - pending.started_ms >= self._timeout_ms:
+                missing = self._pending.missing(pending)
+                error = CheckpointError(
+                    "checkpoint expired before all subtasks had acknowledged it"
+                    if missing
+                    else "checkpoint expired before it was written",
+                    checkpoint_id=pending.id,
+                    timeout_ms=self._timeout_ms,
+                    missing=missing[:_MISSING_SHOWN_MAX],
+                )
+                commands += self._abort(now_ms, pending, CheckpointFailureReason.EXPIRED, error)
+        return self._done("time_passed", now_ms, commands + self._start_due(now_ms))
+
+    # ---- one checkpoint ------------------------------------------------------
+
+    def trigger_failed(
+        self, now_ms: float, checkpoint_id: CheckpointId, error: RaystreamError
+    ) -> list[Command]:
+        """`StartCheckpoint` could not be executed; no source was triggered."""
+        return self._failed(now_ms, checkpoint_id, CheckpointFailureReason.TRIGGER_FAILED, error)
+
+    def ack_outcome(self, attempt: Attempt, checkpoint_id: CheckpointId, subtask: Subtask) -> AckOutcome:
+        """Return what an acknowledgement would be now."""
+        if attempt != self._attempt:
+            return AckOutcome.FOREIGN
+        return self._pending.ack_outcome(checkpoint_id, subtask)
+
+    def snapshot_acked(
+        self, now_ms: float, attempt: Attempt, checkpoint_id: CheckpointId, snapshot: SubtaskSnapshot
+    ) -> list[Command]:
+        """A subtask has stored its part."""
+        subtask = (snapshot.vertex, snapshot.subtask)
+        outcome = self.ack_outcome(attempt, checkpoint_id, subtask)
+        commands: list[Command] = []
+        if outcome.discards:
+            commands = [DiscardSnapshot(checkpoint_id, snapshot)]
+        elif outcome is AckOutcome.TAKEN:
+            commands = self._collect(checkpoint_id, subtask, snapshot)
+        commands += self._start_due(now_ms)
+        return self._done("snapshot_acked", (attempt, checkpoint_id, subtask, outcome.value), commands)
+
+    def snapshot_declined(
+        self, now_ms: float, attempt: Attempt, checkpoint_id: CheckpointId, error: RaystreamError
+    ) -> list[Command]:
+        """A subtask could not take part or not store its part: this checkpoint will not complete."""
+        if attempt != self._attempt:
+            return self._done("snapshot_declined", (attempt, checkpoint_id), [])
+        return self._failed(now_ms, checkpoint_id, CheckpointFailureReason.DECLINED, error)
+
+    def metadata_written(self, now_ms: float, checkpoint_id: CheckpointId) -> list[Command]:
+        """`_metadata` is durable."""
+        pending = self._pending.get(checkpoint_id)
+        if pending is None:  # It was dropped meanwhile, and its directory deleted before this arrived.
+            return self._done("metadata_written", checkpoint_id, [DeleteCheckpoint(checkpoint_id)])
+        if pending.stage is not Stage.WRITING:
+            raise self._broken("metadata written twice", checkpoint_id=checkpoint_id)
+        pending.stage = Stage.WRITTEN
+        return self._done("metadata_written", checkpoint_id, self._log_next() + self._start_due(now_ms))
+
+    def metadata_failed(
+        self, now_ms: float, checkpoint_id: CheckpointId, error: RaystreamError
+    ) -> list[Command]:
+        """`_metadata` could not be written."""
+        return self._failed(now_ms, checkpoint_id, CheckpointFailureReason.FINALIZE_FAILED, error)
+
+    def completion_logged(self, now_ms: float, checkpoint_id: CheckpointId) -> list[Command]:
+        """The log entry exists: the checkpoint is complete."""
+        pending = self._take_logging(checkpoint_id)
+        commands = self._complete(now_ms, pending)
+        commands += self._log_next() + self._settle() + self._start_due(now_ms)
+        return self._done("completion_logged", checkpoint_id, commands)
+
+    def completion_not_logged(
+        self, now_ms: float, checkpoint_id: CheckpointId, error: RaystreamError
+    ) -> list[Command]:
+        """The log entry does not exist and never will."""
+        pending = self._take_logging(checkpoint_id)
+        commands = self._abort(now_ms, pending, CheckpointFailureReason.FINALIZE_FAILED, error)
+        commands += self._log_next() + self._settle() + self._start_due(now_ms)
+        return self._done("completion_not_logged", checkpoint_id, commands)
+
+    # ---- inside --------------------------------------------------------------
+
+    @property
+    def _may_start(self) -> bool:
+        return self._running and not self._failures.exhausted
+
+    def _start_due(self, now_ms: float) -> list[Command]:
+        commands: list[Command] = []
+        while self._may_start and (request := self._requests.take(now_ms, self._pending.load)):
+            self._last_id = CheckpointId(self._last_id + 1)
+            self._pending.add(PendingCheckpoint(self._last_id, request, now_ms))
+            commands.append(StartCheckpoint(self._last_id, request.purpose, request.base))
+        return commands
+
+    def _collect(
+        self, checkpoint_id: CheckpointId, subtask: Subtask, snapshot: SubtaskSnapshot
+    ) -> list[Command]:
+        pending = self._pending.get(checkpoint_id)
+        assert pending is not None, "an ack that is taken belongs to a pending checkpoint"
+        pending.snapshots[subtask] = snapshot
+        if self._pending.missing(pending):
+            return []
+        pending.stage = Stage.WRITING
+        return [WriteMetadata(checkpoint_id, tuple(pending.snapshots[s] for s in sorted(pending.snapshots)))]
+
+    def _log_next(self) -> list[Command]:
+        """Log the oldest checkpoint that is written, unless another one is being logged."""
+        if self._pending.logging is not None:
+            return []
+        for pending in self._pending:
+            if pending.stage is Stage.WRITTEN:
+                pending.stage = Stage.LOGGING
+                return [LogCompletion(pending.id, pending.purpose)]
+        return []
+
+    def _take_logging(self, checkpoint_id: CheckpointId) -> PendingCheckpoint:
+        pending = self._pending.logging
+        if pending is None or pending.id != checkpoint_id:
+            raise self._broken("answer about a log entry that was not asked for", checkpoint_id=checkpoint_id)
+        return pending
+
+    def _complete(self, now_ms: float, pending: PendingCheckpoint) -> list[Command]:
+        self._pending.end(pending, AckOutcome.SETTLED)
+        self._requests.checkpoint_completed(now_ms)
+        commands: list[Command] = [RecordCompletion(pending.id, pending.purpose)]
+        if pending.purpose.recovers:
+            self._recovery_point = pending.id
+            self._failures.succeeded(pending.id)
+            if self._running:
+                commands.append(NotifyCompleted(pending.id, pending.purpose.ends_job))
+            commands += self._subsume_older(now_ms, pending.id)
+        if not pending.purpose.savepoint:
+            superfluous = self._retention.checkpoint_completed(pending.id)
+            commands += [DeleteCheckpoint(checkpoint_id) for checkpoint_id in superfluous]
+            commands += [PruneLog(self._retention.retained)] if superfluous else []
+        if pending.request.request_id:
+            commands.append(ResolveSavepoint(pending.request.request_id, pending.id, None))
+        return commands
+
+    def _subsume_older(self, now_ms: float, checkpoint_id: CheckpointId) -> list[Command]:
+        older = [p for p in self._pending if p.id < checkpoint_id and not p.purpose.savepoint]
+        error = CheckpointError("a newer checkpoint completed first", newer=checkpoint_id)
+        commands: list[Command] = []
+        for pending in older:
+            commands += self._abort(now_ms, pending, CheckpointFailureReason.SUBSUMED, error)
+        return commands
+
+    def _failed(
+        self,
+        now_ms: float,
+        checkpoint_id: CheckpointId,
+        reason: CheckpointFailureReason,
+        error: RaystreamError,
+    ) -> list[Command]:
+        """Abort a checkpoint if it still can be, and go on."""
+        pending = self._pending.get(checkpoint_id)
+        commands: list[Command] = []
+        if pending is not None and pending.stage is not Stage.LOGGING:
+            commands = self._abort(now_ms, pending, reason, error) + self._start_due(now_ms)
+        return self._done(reason.value, checkpoint_id, commands)
+
+    def _abort(
+        self,
+        now_ms: float,
+        pending: PendingCheckpoint,
+        reason: CheckpointFailureReason,
+        error: RaystreamError,
+    ) -> list[Command]:
+        subsumed = reason is CheckpointFailureReason.SUBSUMED
+        self._pending.end(pending, AckOutcome.SETTLED if subsumed else AckOutcome.TOO_LATE)
+        commands: list[Command] = [NotifyAborted(pending.id)] if self._running else []
+        commands += [DeleteCheckpoint(pending.id), RecordFailure(pending.id, reason, error)]
+        if pending.request.request_id:
+            outcome = _savepoint_error(reason, error)
+            commands.append(ResolveSavepoint(pending.request.request_id, None, outcome))
+        if pending.purpose is Purpose.FINAL and self._running:
+            self._requests.final_wanted(now_ms + FINAL_RETRY_MS)
+        if not pending.purpose.savepoint and self._running:
+            failure = self._failures.failed(pending.id, reason, error)
+            commands += [FailAttempt(failure)] if failure else []
+        return commands
+
+    def _settle(self) -> list[Command]:
+        if not self._settling or self._pending:
+            return []
+        self._settling = False
+        return [ConfirmSettled()]
+
+    def _done(self, event: str, argument: Any, commands: list[Command]) -> list[Command]:
+        self._history.append((event, argument, commands))
+        return commands
+
+    def _broken(self, message: str, **context: Any) -> ProtocolError:
+        return ProtocolError(
+            message, **context, pending=[p.id for p in self._pending], history=list(self._history)
+        )
+
+    def validate(self) -> None:
+        """Assert every invariant."""
+        self._requests.validate()
+        self._retention.validate()
+        self._pending.validate()
+        known = [*(pending.id for pending in self._pending), *self._retention.retained]
+        assert all(checkpoint_id <= self._last_id for checkpoint_id in known), known
+        assert self._running or not self._pending.abortable, "only a log entry outlives its attempt"
+
+
+def _savepoint_error(reason: CheckpointFailureReason, error: RaystreamError) -> RaystreamError:
+    """Return what the client is told; a request that could not even start is answered as it is."""
+    if reason is CheckpointFailureReason.TRIGGER_FAILED:
+        return error
+    outcome = CheckpointError(
+        f"savepoint was aborted: {error.message}",
+        hint=error.hint,
+        **{"reason": reason.value, **error.context},
+    )
+    outcome.__cause__ = error
+    return outcome

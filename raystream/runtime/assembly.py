@@ -1,0 +1,178 @@
+"""Assembles the subtasks of one slot: operators with their contexts, state and channels.
+
+Restored state is read in a thread (`read_restored`) before anything is wired, so that
+operators find it when they open.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from raystream.clock import Clock
+from raystream.graph.physical import OperatorNode, Vertex
+from raystream.ids import OperatorUid, VertexId
+from raystream.keygroup import groups_of_subtask
+from raystream.operators.operator import Background, Operator, OperatorContext
+from raystream.operators.process import ProcessOperator
+from raystream.runtime import messages as msg
+from raystream.runtime.deployment import SlotBuilder, Wiring, make_operators
+from raystream.runtime.links import Links
+from raystream.runtime.program import Program
+from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operator
+from raystream.runtime.snapshotter import Snapshotter
+from raystream.runtime.subtask import Subtask, SubtaskListener
+from raystream.state.heap import HeapBackend
+from raystream.storage.blobs import SnapshotFiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotServices:
+    """What a slot gives to an attempt that runs in it.
+
+    Attributes:
+        post: makes a call on the slot's thread soon, unless the attempt is over; any thread.
+        report: sends a report to the coordinator; the slot's thread only.
+        failed: reports an error that occurred outside of a call into the attempt; any thread.
+    """
+
+    clock: Clock
+    background: Background
+    links: Links
+    files: SnapshotFiles
+    post: Callable[[Callable[[], None]], None]
+    report: Callable[[msg.Report], None]
+    failed: Callable[[Exception], None]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A subtask before it is wired."""
+
+    vertex: Vertex
+    index: int
+    operators: list[Operator]
+    keyed: KeyedOwner | None
+
+
+Restored = dict[tuple[VertexId, int, OperatorUid], RestoredOperator]
+
+
+class Assembly:
+    """Makes the subtasks of one slot in one attempt.
+
+    Args:
+        wake: polls a source subtask (vertex, index) again; the slot's thread only.
+        set_timer: like `wake`, at a time in ms of the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        deploy: msg.Deploy,
+        program: Program,
+        services: SlotServices,
+        *,
+        wake: Callable[[int, int], None],
+        set_timer: Callable[[int, int, float], None],
+    ) -> None:
+        self._deploy = deploy
+        self._services = services
+        self._wake = wake
+        self._set_timer = set_timer
+        self._builder = SlotBuilder(program.plan, deploy.slot, services.links, program.config)
+        self._drafts = [self._draft(vertex, index) for vertex, index in self._builder.subtasks()]
+
+    @property
+    def wiring(self) -> Wiring:
+        """The channels of the slot; complete after `build`."""
+        return self._builder.wiring
+
+    def _draft(self, vertex: Vertex, index: int) -> _Draft:
+        operators = make_operators(vertex)
+        head = operators[0]
+        keyed = None
+        if vertex.keyed and isinstance(head, ProcessOperator):
+            groups = groups_of_subtask(index, vertex.max_parallelism, vertex.parallelism)
+            keyed = KeyedOwner(
+                backend=HeapBackend(groups, vertex.max_parallelism, head.cursor),
+                groups=groups,
+                max_parallelism=vertex.max_parallelism,
+            )
+        return _Draft(vertex, index, operators, keyed)
+
+    def read_restored(self) -> Restored:
+        """Read what the deployment restores; blocks, and touches nothing that the loop touches.
+
+        Raises:
+            StateCorruptError: a blob is missing or is not what was written.
+            StorageError: the store did not answer.
+        """
+        restored: Restored = {}
+        for draft in self._drafts:
+            of_subtask = self._deploy.restore.get((draft.vertex.id, draft.index), {})
+            for position, node in enumerate(draft.vertex.operators):
+                restore = of_subtask.get(node.uid)
+                if restore is not None:
+                    keyed = draft.keyed if position == 0 else None
+                    restored[draft.vertex.id, draft.index, node.uid] = read_operator(
+                        self._services.files, restore, keyed
+                    )
+        return restored
+
+    def build(
+        self, restored: Restored, *, snapshotter: Snapshotter, listener: SubtaskListener
+    ) -> list[Subtask]:
+        """Return the subtasks, wired and not yet open, sources first."""
+        gates = [self._builder.gate(draft.vertex, draft.index) for draft in self._drafts]
+        subtasks = []
+        for draft, gate in zip(self._drafts, gates, strict=True):
+            contexts = [
+                self._context(draft, position, restored) for position in range(len(draft.operators))
+            ]
+            outputs = self._builder.wire_chain(draft.vertex, draft.index, draft.operators, contexts)
+            subtasks.append(
+                Subtask(
+                    draft.vertex,
+                    draft.index,
+                    operators=draft.operators,
+                    gate=gate,
+                    outputs=outputs,
+                    snapshotter=snapshotter,
+                    listener=listener,
+                    clock=self._services.clock,
+                )
+            )
+        self._builder.attach_local_channels()
+        return subtasks
+
+    def _context(self, draft: _Draft, position: int, restored: Restored) -> OperatorContext:
+        node: OperatorNode = draft.vertex.operators[position]
+        vertex, index, services = draft.vertex, draft.index, self._services
+        attempt, slot = self._deploy.attempt, self._deploy.slot
+        keyed = draft.keyed if position == 0 else None
+
+        def to_client(payload: Any) -> None:
+            report = msg.ClientOutput(attempt=attempt, slot=slot, uid=node.uid, payload=payload)
+            services.post(lambda: services.report(report))
+
+        return OperatorContext(
+            job_id=self._deploy.job_id,
+            uid=node.uid,
+            name=node.name,
+            subtask=index,
+            parallelism=vertex.parallelism,
+            max_parallelism=vertex.max_parallelism,
+            attempt=attempt,
+            clock=services.clock,
+            background=services.background,
+            restored=restored.get((vertex.id, index, node.uid), RestoredOperator()).operator_state,
+            keyed_backend=None if keyed is None else keyed.backend,
+            request_splits=lambda: services.report(
+                msg.SplitsRequested(attempt=attempt, uid=node.uid, subtask=index)
+            ),
+            wake=lambda: services.post(partial(self._wake, vertex.id, index)),
+            wake_at=partial(self._set_timer, vertex.id, index),
+            tell_client=to_client,
+            deliver=to_client,
+            failed=services.failed,
+        )
