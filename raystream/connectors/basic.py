@@ -25,7 +25,7 @@ class PrintSink:
 class DiscardSink:
     """Drops every record; for measuring what comes before it."""
 
-    def open_writer(self, context: WriterContext) -> SinkWriter:  # noqa: ARG002 - nothing to know
+    def open_writer(self, context: WriterContext) -> SinkWriter:
         """Return the writer of one subtask."""
         return _DiscardWriter()
 
@@ -42,7 +42,7 @@ class _DiscardWriter:
     def write(self, batch: RowBatch) -> None:
         """Drop the records."""
 
-    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:  # noqa: ARG002 - the same at each
+    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:
         """Return nothing to commit."""
         return []
 

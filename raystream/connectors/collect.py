@@ -75,7 +75,7 @@ class CollectWriter:
         """Keep the records."""
         self._values += batch.values
 
-    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:  # noqa: ARG002 - payloads carry a counter
+    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:
         """Return what was kept as one payload.
 
         Raises:

@@ -159,15 +159,23 @@ class LineDecoder:
         ended = raw[size - 1] == 10
         lines: list[Any]
         if self._codec in _WHOLE_BLOCK_CODECS:
-            lines, exact = self._text_lines(path, start, raw, size)
+            try:
+                text = str(memoryview(raw)[:size], self._codec, self._format.errors)
+            except UnicodeDecodeError as error:
+                raise self._undecodable(path, start + error.start, error) from error
+            lines = text.split("\n")
+            exact = self._lengths_kept and len(text) == size
+            carriage_return: Any = "\r" if "\r" in text else ""
         else:
-            data = raw
-            # `\r` is white space in JSON, so that there is nothing to strip.
-            if not self._format.json and b"\r" in raw:
-                data = raw.replace(b"\r\n", b"\n")
-            lines, exact = data.split(b"\n"), len(data) == len(raw)
-        if ended:
-            lines.pop()
+            lines, exact = raw.split(b"\n"), True
+            # In JSON it is white space, so that there is nothing to strip.
+            carriage_return = b"\r" if b"\r" in raw and not self._format.json else b""
+        rest: Any = lines.pop()
+        if carriage_return:
+            lines = [line.removesuffix(carriage_return) for line in lines]
+            exact = False
+        if not ended:
+            lines.append(rest)
         if self._drop_bom and start == 0 and raw.startswith(codecs.BOM_UTF8):
             first: Any = lines[0]
             lines[0] = first[1:] if self._codec else first[len(codecs.BOM_UTF8) :]
@@ -191,19 +199,6 @@ class LineDecoder:
         if self._format.with_position:
             return list(zip(repeat(path), block.offsets()[start:stop], values))
         return values
-
-    def _text_lines(self, path: str, start: int, raw: bytes, size: int) -> tuple[list[str], bool]:
-        """Return the lines of many bytes decoded at once, one more if the last has its end."""
-        try:
-            text = str(memoryview(raw)[:size], self._codec, self._format.errors)
-        except UnicodeDecodeError as error:
-            raise self._undecodable(path, start + error.start, error) from error
-        exact = self._lengths_kept and len(text) == size
-        if "\r" in text:
-            stripped = text.replace("\r\n", "\n")
-            exact = exact and len(stripped) == len(text)
-            text = stripped
-        return text.split("\n"), exact
 
     def _decode_lines(self, path: str, block: LineBlock) -> None:
         """Decode line by line, for encodings in which an error might swallow a line end."""

@@ -96,7 +96,7 @@ class PartFileWriter:
         except OSError as error:
             raise _storage_error("output file cannot be written", self._path, error) from error
 
-    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:  # noqa: ARG002 - names carry a counter
+    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:
         """Close the file and make it durable under its unfinished name.
 
         Raises:

@@ -76,7 +76,7 @@ class BoundedFileEnumerator:
         if found is not None and not self._complete:
             self._take_in([FileSplit(file.path, 0, file.size) for file in found if file.size])
 
-    def next_splits(self, subtask: int) -> list[bytes]:  # noqa: ARG002 - whoever asks first
+    def next_splits(self, subtask: int) -> list[bytes]:
         """Cut the next split off the files that are left."""
         if not self._left:
             return []

@@ -172,7 +172,7 @@ class FileSink:
         """
         return PartFileWriter(self.directory, self.encode_records, context)
 
-    def open_committer(self, context: WriterContext) -> Committer:  # noqa: ARG002 - names are in the committables
+    def open_committer(self, context: WriterContext) -> Committer:
         """Return what renames the files of one subtask."""
         return PartFileCommitter()
 

@@ -23,17 +23,16 @@ something starts is decided by `raystream.protocol.checkpoint_requests`, what is
 Source: Flink's `CheckpointCoordinator` and `CheckpointFailureManager`; expiry is tolerated without limit.
 """
 
-from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
-from raystream.errors import CheckpointError, ProtocolError, RaystreamError
+from raystream.errors import CheckpointError, RaystreamError
 from raystream.handles import SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.protocol.checkpoint_commands import (
     AckOutcome,
     CheckpointFailureReason,
     Command,
+    CommitAtEnd,
     ConfirmSettled,
     DeleteCheckpoint,
     DiscardSnapshot,
@@ -49,11 +48,12 @@ from raystream.protocol.checkpoint_commands import (
     WriteMetadata,
 )
 from raystream.protocol.checkpoint_failures import TolerableFailures
-from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage, Subtask
+from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
+from raystream.protocol.history import History
 from raystream.protocol.retention import Retention
+from raystream.protocol.subtasks import Subtask
 
-_HISTORY_LENGTH_MAX = 64
 _MISSING_SHOWN_MAX = 3
 
 
@@ -84,11 +84,13 @@ class CheckpointCoordinator:
         self._failures = TolerableFailures(tolerable_failures)
         self._attempt = Attempt(0)
         self._running = False  # Between the start and the end of an attempt.
+        self._finishing = False  # What ends the job is complete; the attempt only commits.
         self._settling = False  # The end of an attempt waits for a log entry.
         self._ended = False  # The job has ended.
         self._last_id = CheckpointId(0)
         self._recovery_point: CheckpointId | None = None
-        self._history: deque[tuple[str, Any, list[Command]]] = deque(maxlen=_HISTORY_LENGTH_MAX)
+        self._history: History[Command] = History()
+        self._done = self._history.done
 
     @property
     def recovery_point(self) -> CheckpointId | None:
@@ -118,7 +120,7 @@ class CheckpointCoordinator:
             claimed: the snapshot belongs to this job from now on and is deleted when it is subsumed.
         """
         if self._last_id:
-            raise self._broken("snapshot restored after the first checkpoint", checkpoint_id=checkpoint_id)
+            raise self._history.broken("snapshot restored after a checkpoint", checkpoint_id=checkpoint_id)
         self._last_id = self._recovery_point = checkpoint_id
         if claimed:
             self._retention.checkpoint_completed(checkpoint_id)
@@ -127,8 +129,8 @@ class CheckpointCoordinator:
     def attempt_started(self, now_ms: float, attempt: Attempt) -> list[Command]:
         """All slots process records; checkpoints may be taken."""
         if self._running or self._settling or self._pending or attempt <= self._attempt:
-            raise self._broken("attempt started before the last one was settled", attempt=attempt)
-        self._attempt, self._running = attempt, True
+            raise self._history.broken("attempt started before the last one was settled", attempt=attempt)
+        self._attempt, self._running, self._finishing = attempt, True, False
         self._failures.attempt_started()
         self._requests.attempt_started(now_ms)
         return self._done("attempt_started", attempt, self._start_due(now_ms))
@@ -146,25 +148,26 @@ class CheckpointCoordinator:
 
     def savepoint_requested(self, now_ms: float, request_id: str, *, base: str, stop: bool) -> list[Command]:
         """A client wants a savepoint; it waits until the job runs."""
-        purpose = Purpose.STOP if stop else Purpose.SAVEPOINT
-        arguments = (request_id, purpose.value)
+        request = Request(Purpose.STOP if stop else Purpose.SAVEPOINT, request_id, base)
         if self._ended:
             error = CheckpointError("savepoint was requested after the end of the job")
-            return self._done("savepoint_requested", arguments, [ResolveSavepoint(request_id, None, error)])
-        if not self._requests.savepoint_requested(Request(purpose, request_id, base)):
+            commands: list[Command] = [ResolveSavepoint(request_id, None, error)]
+        elif not self._requests.savepoint_requested(request):
             error = CheckpointError("too many savepoints wait", hint="try again when some have completed")
-            return self._done("savepoint_requested", arguments, [ResolveSavepoint(request_id, None, error)])
-        return self._done("savepoint_requested", arguments, self._start_due(now_ms))
+            commands = [ResolveSavepoint(request_id, None, error)]
+        else:
+            commands = self._start_due(now_ms)
+        return self._done("savepoint_requested", request, commands)
 
     def input_ended(self, now_ms: float) -> list[Command]:
-        """All subtasks have processed all their input: take the final checkpoint."""
+        """All subtasks have processed all their input: take the final checkpoint, or commit without one."""
         self._requests.final_wanted(now_ms)
         return self._done("input_ended", None, self._start_due(now_ms))
 
     def job_ended(self, status: JobStatus) -> list[Command]:
         """The log says how the job has ended: answer who still waits, delete what is not kept."""
         if self._running or self._pending:
-            raise self._broken("job ended during an attempt", status=status.value)
+            raise self._history.broken("job ended during an attempt", status=status.value)
         self._ended = True
         error = CheckpointError(f"job is {status.value}; the savepoint was not taken")
         commands: list[Command] = [
@@ -229,10 +232,10 @@ class CheckpointCoordinator:
     def metadata_written(self, now_ms: float, checkpoint_id: CheckpointId) -> list[Command]:
         """`_metadata` is durable."""
         pending = self._pending.get(checkpoint_id)
-        if pending is None:  # It was dropped meanwhile, and its directory deleted before this arrived.
+        if pending is None:  # Dropped meanwhile; its directory was deleted before this was written.
             return self._done("metadata_written", checkpoint_id, [DeleteCheckpoint(checkpoint_id)])
         if pending.stage is not Stage.WRITING:
-            raise self._broken("metadata written twice", checkpoint_id=checkpoint_id)
+            raise self._history.broken("metadata written twice", checkpoint_id=checkpoint_id)
         pending.stage = Stage.WRITTEN
         return self._done("metadata_written", checkpoint_id, self._log_next() + self._start_due(now_ms))
 
@@ -245,8 +248,8 @@ class CheckpointCoordinator:
     def completion_logged(self, now_ms: float, checkpoint_id: CheckpointId) -> list[Command]:
         """The log entry exists: the checkpoint is complete."""
         pending = self._take_logging(checkpoint_id)
-        commands = self._complete(now_ms, pending)
-        commands += self._log_next() + self._settle() + self._start_due(now_ms)
+        commands = self._complete(now_ms, pending) + self._log_next()
+        commands += self._settle() + self._start_due(now_ms)
         return self._done("completion_logged", checkpoint_id, commands)
 
     def completion_not_logged(
@@ -262,11 +265,14 @@ class CheckpointCoordinator:
 
     @property
     def _may_start(self) -> bool:
-        return self._running and not self._failures.exhausted
+        return self._running and not self._finishing and not self._failures.exhausted
 
     def _start_due(self, now_ms: float) -> list[Command]:
         commands: list[Command] = []
         while self._may_start and (request := self._requests.take(now_ms, self._pending.load)):
+            if request.purpose is Purpose.FINAL and not self._requests.periodic:
+                self._finishing = True
+                return [*commands, CommitAtEnd()]
             self._last_id = CheckpointId(self._last_id + 1)
             self._pending.add(PendingCheckpoint(self._last_id, request, now_ms))
             commands.append(StartCheckpoint(self._last_id, request.purpose, request.base))
@@ -296,7 +302,9 @@ class CheckpointCoordinator:
     def _take_logging(self, checkpoint_id: CheckpointId) -> PendingCheckpoint:
         pending = self._pending.logging
         if pending is None or pending.id != checkpoint_id:
-            raise self._broken("answer about a log entry that was not asked for", checkpoint_id=checkpoint_id)
+            raise self._history.broken(
+                "answer about a log entry that was not asked for", checkpoint_id=checkpoint_id
+            )
         return pending
 
     def _complete(self, now_ms: float, pending: PendingCheckpoint) -> list[Command]:
@@ -307,6 +315,7 @@ class CheckpointCoordinator:
             self._recovery_point = pending.id
             self._failures.succeeded(pending.id)
             if self._running:
+                self._finishing = pending.purpose.ends_job
                 commands.append(NotifyCompleted(pending.id, pending.purpose.ends_job))
             commands += self._subsume_older(now_ms, pending.id)
         if not pending.purpose.savepoint:
@@ -365,15 +374,6 @@ class CheckpointCoordinator:
             return []
         self._settling = False
         return [ConfirmSettled()]
-
-    def _done(self, event: str, argument: Any, commands: list[Command]) -> list[Command]:
-        self._history.append((event, argument, commands))
-        return commands
-
-    def _broken(self, message: str, **context: Any) -> ProtocolError:
-        return ProtocolError(
-            message, **context, pending=[p.id for p in self._pending], history=list(self._history)
-        )
 
     def validate(self) -> None:
         """Assert every invariant."""

@@ -116,6 +116,11 @@ class NotifyAborted:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitAtEnd:
+    """Checkpointing is off and all input has ended: tell all slots to commit without a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
 class DiscardSnapshot:
     """Delete what one subtask stored for a checkpoint that will never refer to it."""
 
@@ -160,6 +165,6 @@ class ConfirmSettled:
 
 Command = (
     StartCheckpoint | WriteMetadata | LogCompletion | RecordCompletion | RecordFailure | NotifyCompleted
-    | NotifyAborted | DiscardSnapshot | DeleteCheckpoint | PruneLog | FailAttempt | ResolveSavepoint
-    | ConfirmSettled
+    | NotifyAborted | CommitAtEnd | DiscardSnapshot | DeleteCheckpoint | PruneLog | FailAttempt
+    | ResolveSavepoint | ConfirmSettled
 )  # fmt: skip

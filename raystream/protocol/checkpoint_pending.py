@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from raystream.handles import SubtaskSnapshot
-from raystream.ids import CheckpointId, VertexId
+from raystream.ids import CheckpointId
 from raystream.protocol.checkpoint_commands import AckOutcome
 from raystream.protocol.checkpoint_requests import Load, Purpose, Request
-
-Subtask = tuple[VertexId, int]
+from raystream.protocol.subtasks import Subtask
 
 FATES_REMEMBERED_MAX = 1_024
 """Ended checkpoints whose late acknowledgements are still told apart."""

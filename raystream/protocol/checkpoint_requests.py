@@ -100,6 +100,11 @@ class CheckpointRequests:
         self._final_ms: float | None = None  # When the final one may start; None: input has not ended.
         self._pause_until_ms = float("-inf")
 
+    @property
+    def periodic(self) -> bool:
+        """False when checkpointing is off, so that only savepoints are taken."""
+        return self._interval_ms is not None
+
     def attempt_started(self, now_ms: float) -> None:
         """Begin to count the period."""
         if self._interval_ms is not None:

@@ -34,7 +34,9 @@ class PendingCommits:
             ProtocolError: the id is not newer than the last one.
         """
         if self._waiting and self._waiting[-1][0] > checkpoint_id:
-            raise ProtocolError("barriers out of order", checkpoint_id=checkpoint_id, last=self._waiting[-1][0])
+            raise ProtocolError(
+                "barriers out of order", checkpoint_id=checkpoint_id, last=self._waiting[-1][0]
+            )
         if committables:
             self._waiting.append((checkpoint_id, tuple(committables)))
 

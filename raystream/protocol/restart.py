@@ -55,7 +55,7 @@ class RestartStrategy(Protocol):
 class NoRestart:
     """Strategy `none`: the first failure ends the job."""
 
-    def failure_occurred(self, now_ms: float, *, checkpoint_completed_since: bool) -> Decision:  # noqa: ARG002 - the protocol's arguments
+    def failure_occurred(self, now_ms: float, *, checkpoint_completed_since: bool) -> Decision:
         return GiveUp("restarts are switched off (restart-strategy.type is none)")
 
     def validate(self) -> None:
@@ -78,7 +78,7 @@ class FixedDelay:
         self._restarts = 0
         self._due_ms = float("-inf")  # When the last restart is or was due.
 
-    def failure_occurred(self, now_ms: float, *, checkpoint_completed_since: bool) -> Decision:  # noqa: ARG002 - the protocol's arguments
+    def failure_occurred(self, now_ms: float, *, checkpoint_completed_since: bool) -> Decision:
         if now_ms < self._due_ms:
             return Restart(round(self._due_ms - now_ms))
         if self._restarts >= self._attempts:

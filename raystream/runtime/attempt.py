@@ -171,13 +171,17 @@ class SlotAttempt:
         return all(operator.opened for subtask in self.subtasks for operator in subtask.operators)
 
     def _run_records(self) -> bool:
+        """Give every channel that has input one turn, then every source.
+
+        Sources have their turn even while input waits: a slot that always put the records of others
+        first would never read its own splits, and its peers would do all the reading.
+        """
         ran = False
         for subtask in self._consumers:
-            if subtask.can_run:
-                subtask.run()
-                ran = True
-        if ran:
-            return True
+            for _ in range(subtask.gate.ready_count):
+                if subtask.can_run:
+                    subtask.run()
+                    ran = True
         for subtask in self._sources:
             if subtask.can_poll and subtask.poll_source():
                 ran = True

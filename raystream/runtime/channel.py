@@ -21,6 +21,8 @@ from raystream.runtime.frame import FRAME_BYTES_MAX, FrameKind, decode_control, 
 
 COALESCE_RECORDS = 512
 """A remote output sends when it holds this many records, or when it is flushed."""
+LOCAL_BYTES_MAX = 1 << 62
+"""No batch is too large to be handed over inside a slot."""
 _RECORD_OVERHEAD_BYTES = 64
 _UNPICKLABLE_RECORD_BYTES = 1024
 
@@ -41,6 +43,7 @@ class InputChannel:
         index: int,
         window_bytes: int,
         *,
+        frame_bytes_max: int,
         became_ready: Callable[["InputChannel"], None],
         grant: Callable[[int], None],
     ) -> None:
@@ -49,12 +52,14 @@ class InputChannel:
         self.ended = False
         self.queue: deque[tuple[Any, int]] = deque()
         self._became_ready = became_ready
-        self._credit = ReceiveCredit(window_bytes)
+        self._credit = ReceiveCredit(window_bytes, frame_bytes_max)
         self._grant = grant
         self._decoder = BatchDecoder()
 
     def put(self, element: Any, size_bytes: int) -> None:
         """Append a batch, an encoded batch (memoryview) or a control element."""
+        if size_bytes:
+            self._credit.received(size_bytes)
         self.queue.append((element, size_bytes))
         if len(self.queue) == 1:
             self._became_ready(self)
@@ -102,7 +107,7 @@ class LocalOutput:
     """A channel inside one slot: batches go over as references."""
 
     def __init__(self, window_bytes: int) -> None:
-        self._credit = SendCredit(window_bytes)
+        self._credit = SendCredit(window_bytes, LOCAL_BYTES_MAX)
         self._waiting: deque[tuple[RowBatch | Control, int]] = deque()
         self._input: InputChannel | None = None
 
@@ -149,8 +154,7 @@ class RemoteOutput:
     def __init__(
         self, window_bytes: int, send_frame: Callable[[FrameKind, bytes], None], describe: str
     ) -> None:
-        self._credit = SendCredit(window_bytes)
-        self._part_bytes_max = max(window_bytes // 2, 1)
+        self._credit = SendCredit(window_bytes, FRAME_BYTES_MAX)
         self._send_frame = send_frame
         self._describe = describe
         self._encoder = BatchEncoder()
@@ -191,12 +195,12 @@ class RemoteOutput:
         """Encode a batch as one frame, or as several when half a window would not hold it."""
         if not self._record_bytes:
             self._record_bytes = estimated_bytes(batch) / len(batch.values)
-        records_max = max(int(self._part_bytes_max / self._record_bytes), 1)
+        records_max = max(int(self._credit.part_bytes_max / self._record_bytes), 1)
         for start in range(0, len(batch.values), records_max):
             part = batch if len(batch.values) <= records_max else _cut(batch, start, start + records_max)
             payload = self._encoder.encode(part)
             self._record_bytes = max(len(payload) / len(part.values), 1.0)
-            if len(payload) > FRAME_BYTES_MAX:
+            if self._credit.too_large(len(payload)) is not None:
                 raise UserCodeError(
                     "record is larger than a data frame may be",
                     operator=self._describe,

@@ -15,10 +15,17 @@ from raystream.graph.physical import Channel, Edge, Partitioning, PhysicalPlan, 
 from raystream.ids import SlotId
 from raystream.keygroup import routing_table
 from raystream.operators.operator import Emit, Operator, OperatorContext, drop
+from raystream.protocol.credit import window_bytes_of
 from raystream.records.batch import RowBatch
-from raystream.runtime.channel import InputChannel, LocalOutput, OutputChannel, RemoteOutput
-from raystream.runtime.frame import FrameKind
-from raystream.runtime.gate import Gate, window_bytes
+from raystream.runtime.channel import (
+    LOCAL_BYTES_MAX,
+    InputChannel,
+    LocalOutput,
+    OutputChannel,
+    RemoteOutput,
+)
+from raystream.runtime.frame import FRAME_BYTES_MAX, FrameKind
+from raystream.runtime.gate import GATE_BUDGET_BYTES, Gate
 from raystream.runtime.links import Links
 from raystream.runtime.output import EdgeWriter, ForwardWriter, HashWriter, Outputs, RebalanceWriter
 
@@ -81,9 +88,10 @@ class SlotBuilder:
             for channel in self._plan.channels(edge)
             if channel.receiver == subtask
         ]
-        window = window_bytes(len(incoming))
+        window = window_bytes_of(GATE_BUDGET_BYTES, max(len(incoming), 1))
         for channel in incoming:
-            self.wiring.inputs[channel.id] = gate.add_channel(window, self._grant(channel))
+            largest = LOCAL_BYTES_MAX if channel.sender_slot == self._slot else FRAME_BYTES_MAX
+            self.wiring.inputs[channel.id] = gate.add_channel(window, largest, self._grant(channel))
         return gate
 
     def _grant(self, channel: Channel) -> Callable[[int], None]:
@@ -125,7 +133,7 @@ class SlotBuilder:
             for other in self._plan.channels(edge)
             if other.receiver == channel.receiver
         )
-        window = window_bytes(incoming)
+        window = window_bytes_of(GATE_BUDGET_BYTES, incoming)
         if channel.receiver_slot == self._slot:
             local = self._local_outputs[channel.id] = LocalOutput(window)
             return local

@@ -9,13 +9,6 @@ from raystream.runtime.channel import InputChannel
 
 GATE_BUDGET_BYTES = 4 << 20
 """Bytes that may wait in all channels of a gate together."""
-WINDOW_BYTES_MIN = 64 << 10
-"""Smallest window of a channel, whatever the number of channels."""
-
-
-def window_bytes(channel_count: int) -> int:
-    """Return the credit window of each channel of a gate."""
-    return max(GATE_BUDGET_BYTES // max(channel_count, 1), WINDOW_BYTES_MIN)
 
 
 class Gate:
@@ -28,13 +21,22 @@ class Gate:
         self.channels: list[InputChannel] = []
         self._ready: deque[InputChannel] = deque()
 
-    def add_channel(self, window: int, grant: Callable[[int], None]) -> InputChannel:
+    def add_channel(self, window: int, frame_bytes_max: int, grant: Callable[[int], None]) -> InputChannel:
         """Add a channel and return it."""
         channel = InputChannel(
-            len(self.channels), window, became_ready=self._became_ready, grant=grant
+            len(self.channels),
+            window,
+            frame_bytes_max=frame_bytes_max,
+            became_ready=self._became_ready,
+            grant=grant,
         )
         self.channels.append(channel)
         return channel
+
+    @property
+    def ready_count(self) -> int:
+        """Number of channels that have an element to take."""
+        return len(self._ready)
 
     @property
     def has_input(self) -> bool:

@@ -64,7 +64,7 @@ class Subtask:
         self._listener = listener
         self._clock = clock
         self._process = operators[0].process
-        self._aligner = align.BarrierAligner(len(gate.channels))
+        self._aligner = align.BarrierAligner(len(gate.channels)) if gate.channels else None
         self._barriers: dict[CheckpointId, Barrier] = {}
         self._ended = False
         self._asleep = False
@@ -100,6 +100,7 @@ class Subtask:
             self.records_in += len(element.values)
             self._process(element)
             return
+        assert self._aligner is not None, "a subtask without inputs has no gate to take from"
         match element:
             case Barrier():
                 self._barriers[element.checkpoint_id] = element
@@ -166,7 +167,7 @@ class Subtask:
         """Unblock what waits for this checkpoint, and take a stop at it back."""
         if self._stopped_by == checkpoint_id:
             self._stopped_by = None
-        if self.gate.channels:
+        if self._aligner is not None:
             self._execute(self._aligner.barrier_aborted(checkpoint_id))
         for operator in self.operators:
             operator.checkpoint_aborted(checkpoint_id)

@@ -81,7 +81,7 @@ def describe(declared: Any) -> ValueType | None:
         return None
     try:
         msgspec.msgpack.Decoder(declared)
-    except Exception:  # noqa: BLE001 - msgspec, or a hook of the user's class, refuses the type
+    except Exception:
         return None
     return described
 

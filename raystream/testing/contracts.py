@@ -60,7 +60,7 @@ class SourceContract(ABC):
             assert _canonical(run.records) == _canonical(self.expected()), f"seed {seed}"
 
     def test_every_record_comes_exactly_once_across_crashes_and_rescaling(self) -> None:
-        """Random checkpoints; after a crash the source goes on from the last one, perhaps with other parallelism."""
+        """After a crash the source goes on from the last checkpoint, perhaps with another parallelism."""
         for seed in self.seeds:
             records = self._read_with_crashes(random.Random(seed))
             assert _canonical(records) == _canonical(self.expected()), f"seed {seed}"
@@ -331,7 +331,7 @@ class SinkContract(ABC):
             subtask=index,
             parallelism=parallelism,
             attempt=attempt,
-            tell_client=lambda lines: None,
+            tell_client=lambda _lines: None,
             deliver=self.delivered.append,
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raystream.operators.source import END, NOTHING, EnumeratorContext, ReaderContext, Source
+from raystream.operators.source import END, EnumeratorContext, ReaderContext, Source
 from raystream.records.batch import RowBatch
 
 MAX_PARALLELISM = 128

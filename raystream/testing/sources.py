@@ -140,7 +140,7 @@ class _ScriptReader:
         self._silent_until_ms: float | None = None
         self._complete = False
 
-    def poll(self, records_max: int, bytes_max: int) -> RowBatch | ReaderSignal:  # noqa: ARG002 - few, small
+    def poll(self, records_max: int, bytes_max: int) -> RowBatch | ReaderSignal:
         """Return the records up to the next control item, or do what that item says.
 
         Raises:

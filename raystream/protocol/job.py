@@ -1,0 +1,402 @@
+"""The life of a job: attempts, their failures, and the job's end; the state machine.
+
+    CREATED --> PREPARING --> LOGGING --> ACQUIRING --> DEPLOYING --> CONNECTING --> RUNNING --> COMMITTING
+                    ^             |            |              |              |            |            |
+                    |             +------------+--------------+--------------+------------+------------+
+                    |                                         | failure, cancellation, all committed
+                    |  restart                                v
+                    +------------------------------------- STOPPING --> CLOSING --> ENDED
+
+STOPPING is left when no slot runs anything of the attempt, no checkpoint of it can complete any
+more, and it is clear what follows: its `Aim`.  Peers of a dead slot report broken connections
+before the death itself is known, so a failure that is probably a consequence waits briefly for
+its cause before anything is decided.
+
+When the final checkpoint or a stop savepoint is complete, only commits are left to do.  An attempt
+that fails after it is followed by one that restores it: restoring commits, so when all slots
+are ready the job has ended, and no record is processed.
+
+Knows numbers of slots and names of subtasks; knows nothing of processes and files.  From any phase
+a conflict in the job log leads to ABANDONED: the job lives on elsewhere.
+
+Source: Flink's `AdaptiveScheduler` states; Ray Train's controller.
+"""
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from raystream.errors import RaystreamError
+from raystream.ids import Attempt, JobStatus, SlotId
+from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.history import History
+from raystream.protocol.job_commands import (
+    AbandonJob,
+    AcquireSlots,
+    BeginCheckpoints,
+    Command,
+    ConnectSlots,
+    DeploySlots,
+    EndCheckpoints,
+    KillSlot,
+    LogAttempt,
+    LogCancel,
+    LogStop,
+    PrepareAttempt,
+    ResolveCancel,
+    StartSlots,
+    StopSlots,
+    TakeFinalCheckpoint,
+    TakeStopSavepoint,
+)
+from raystream.protocol.job_end import JobEnd
+from raystream.protocol.job_failures import Failure, FailureJudge
+from raystream.protocol.job_phases import STATUS, STOPPING_STATUS, TERMINAL_STATUS, TRANSITIONS, Aim, Phase
+from raystream.protocol.restart import GiveUp, Restart, RestartStrategy
+from raystream.protocol.slot_roster import SlotRoster, SlotState
+from raystream.protocol.subtasks import Roll, Subtask
+
+_WITHOUT_SLOTS = (Phase.PREPARING, Phase.LOGGING)
+_WITH_SLOTS = (Phase.ACQUIRING, Phase.DEPLOYING, Phase.CONNECTING, Phase.RUNNING, Phase.COMMITTING)
+
+
+class Job:
+    """Decides what a job does next.
+
+    Args:
+        slot_count: processes that the job needs.
+        subtasks: every subtask of the plan.
+        strategy: whether and when a failed attempt is followed by another one.
+        cancellation_timeout_ms: time that slots have to stop before they are killed.
+    """
+
+    def __init__(
+        self,
+        *,
+        slot_count: int,
+        subtasks: Iterable[Subtask],
+        strategy: RestartStrategy,
+        cancellation_timeout_ms: float,
+    ) -> None:
+        self._subtasks = frozenset(subtasks)
+        self._cancellation_timeout_ms = cancellation_timeout_ms
+        self._roster = SlotRoster(slot_count)
+        self._phase = Phase.CREATED
+        self._aim = Aim.NONE
+        self._attempt = Attempt(0)
+        self._unread = Roll(self._subtasks)  # Who still has input.
+        self._uncommitted = Roll(self._subtasks)  # Who still has something to commit.
+        self._judge = FailureJudge(strategy)
+        self._settled = True  # Nothing of an earlier attempt can complete any more.
+        self._only_commits_left = False  # What ends the job is complete.
+        self._restart_ms = 0.0
+        self._kill_ms: float | None = None
+        self._logged = False  # An attempt is in the log, or may be.
+        self._conflict: RaystreamError | None = None
+        self._gave_up = ""
+        self._end = JobEnd()
+        self._history: History[Command] = History()
+        self._done = self._history.done
+
+    # ---- what everybody may know ---------------------------------------------
+
+    @property
+    def attempt(self) -> Attempt:
+        """Number of the current or last attempt; 0 before the first."""
+        return self._attempt
+
+    @property
+    def phase(self) -> Phase:
+        """Where the machine stands."""
+        return self._phase
+
+    @property
+    def status(self) -> JobStatus:
+        """Where the job stands, as users see it."""
+        if self._phase is Phase.ENDED:
+            assert self._end.status is not None, "an ended job has a terminal status"
+            return self._end.status
+        if self._phase in (Phase.STOPPING, Phase.CLOSING):
+            return STOPPING_STATUS[self._aim]
+        return STATUS.get(self._phase, JobStatus.RESTARTING if self._attempt > 1 else JobStatus.CREATED)
+
+    @property
+    def error(self) -> RaystreamError | None:
+        """Primary cause of the last failure, or what the job failed with."""
+        return self._conflict or self._end.error or self._judge.error
+
+    @property
+    def gave_up(self) -> str:
+        """Why a failed job was not started again; empty otherwise."""
+        return self._gave_up
+
+    @property
+    def waiting_for(self) -> str:
+        """What holds the job up, for people; empty when nothing does."""
+        return self._roster.waiting_for if self._phase is Phase.ACQUIRING else ""
+
+    @property
+    def next_deadline_ms(self) -> float | None:
+        """When `time_passed` has something to do, monotonic; None when only an event can change that."""
+        deadlines = [self._kill_ms, self._end.next_deadline_ms]
+        if self._phase is Phase.STOPPING and self._aim is Aim.UNDECIDED:
+            deadlines.append(self._judge.decision_ms)
+        elif self._phase is Phase.STOPPING and self._aim is Aim.RESTART and self._stopped:
+            deadlines.append(self._restart_ms)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    # ---- an attempt ----------------------------------------------------------
+
+    def job_submitted(self) -> list[Command]:
+        """The job exists: start the first attempt."""
+        return self._done(
+            "job_submitted", None, self._begin_attempt() if self._phase is Phase.CREATED else []
+        )
+
+    def attempt_prepared(self, attempt: Attempt) -> list[Command]:
+        """State to restore and splits are known."""
+        commands: list[Command] = []
+        if (attempt, Phase.PREPARING) == (self._attempt, self._phase):
+            self._enter(Phase.LOGGING)
+            self._logged = True
+            commands = [LogAttempt(attempt)]
+        return self._done("attempt_prepared", attempt, commands)
+
+    def attempt_logged(self, attempt: Attempt) -> list[Command]:
+        """The log says that the attempt has begun: nobody else may act for this job."""
+        commands: list[Command] = []
+        if (attempt, Phase.LOGGING) == (self._attempt, self._phase):
+            self._enter(Phase.ACQUIRING)
+            missing = self._roster.move_all(SlotState.ABSENT, SlotState.WANTED)
+            commands = [AcquireSlots(missing)] if missing else []
+            commands += self._deploy_if_complete()
+        return self._done("attempt_logged", attempt, commands)
+
+    def slot_acquired(self, slot: SlotId) -> list[Command]:
+        """The process of a slot is there."""
+        self._roster.move(slot, SlotState.IDLE)
+        return self._done("slot_acquired", slot, self._deploy_if_complete())
+
+    def slot_deployed(self, slot: SlotId, address: str) -> list[Command]:
+        """The subtasks of a slot exist, and it listens for its peers."""
+        commands: list[Command] = []
+        if self._roster.state(slot) is SlotState.DEPLOYING:
+            self._roster.deployed(slot, address)
+            if self._phase is Phase.DEPLOYING and self._roster.all_in(SlotState.DEPLOYED):
+                self._enter(Phase.CONNECTING)
+                self._roster.move_all(SlotState.DEPLOYED, SlotState.CONNECTING)
+                commands = [ConnectSlots(self._attempt, self._roster.addresses)]
+        return self._done("slot_deployed", slot, commands)
+
+    def slot_ready(self, now_ms: float, slot: SlotId) -> list[Command]:
+        """A slot has restored its state, committed what was pre-committed, and reached its peers."""
+        commands: list[Command] = []
+        if self._roster.state(slot) is SlotState.CONNECTING:
+            self._roster.move(slot, SlotState.READY)
+            if self._phase is Phase.CONNECTING and self._roster.all_in(SlotState.READY):
+                commands = self._finish(now_ms) if self._only_commits_left else self._run()
+        return self._done("slot_ready", slot, commands)
+
+    def input_ended(self, subtask: Subtask) -> list[Command]:
+        """A subtask has processed all its input."""
+        complete = self._unread.answered(subtask) and self._phase is Phase.RUNNING
+        return self._done("input_ended", subtask, [TakeFinalCheckpoint()] if complete else [])
+
+    def checkpoint_completed(self, purpose: Purpose) -> list[Command]:
+        """A log entry exists; after the end of an attempt too, until checkpoints are settled."""
+        if purpose.recovers:
+            self._judge.checkpoint_completed()
+        if purpose.ends_job:
+            self._only_commits_left = True
+            if self._phase is Phase.RUNNING:
+                self._enter(Phase.COMMITTING)
+        return self._done("checkpoint_completed", purpose.value, [])
+
+    def commit_without_checkpoint_begun(self) -> list[Command]:
+        """All input has ended and checkpointing is off: the slots were told to commit."""
+        if self._phase is Phase.RUNNING:
+            self._enter(Phase.COMMITTING)
+        return self._done("commit_without_checkpoint_begun", None, [])
+
+    def commits_done(self, now_ms: float, subtask: Subtask) -> list[Command]:
+        """A subtask has committed everything."""
+        complete = self._uncommitted.answered(subtask) and self._phase is Phase.COMMITTING
+        return self._done("commits_done", subtask, self._finish(now_ms) if complete else [])
+
+    # ---- failures ------------------------------------------------------------
+
+    def slot_failed(self, now_ms: float, slot: SlotId, failure: Failure) -> list[Command]:
+        """Something in a slot failed; the slot itself is still there."""
+        return self._done("slot_failed", (slot, failure), self._fail(now_ms, failure))
+
+    def slot_lost(self, now_ms: float, slot: SlotId, failure: Failure) -> list[Command]:
+        """The process of a slot is gone, or is not to be had."""
+        commands: list[Command] = []
+        if self._roster.lost(slot):
+            needed = self._phase not in _WITHOUT_SLOTS  # Else it is replaced when slots are acquired.
+            commands = self._fail(now_ms, failure) if needed else []
+        return self._done("slot_lost", (slot, failure), commands)
+
+    def attempt_failed(self, now_ms: float, attempt: Attempt, failure: Failure) -> list[Command]:
+        """Something outside the slots failed: preparation, the log, checkpoints, an enumerator."""
+        commands = self._fail(now_ms, failure) if attempt == self._attempt else []
+        return self._done("attempt_failed", (attempt, failure), commands)
+
+    def slot_stopped(self, now_ms: float, slot: SlotId) -> list[Command]:
+        """Nothing of the attempt runs in the slot any more."""
+        commands: list[Command] = []
+        if self._roster.state(slot) is SlotState.STOPPING:
+            self._roster.move(slot, SlotState.IDLE)
+            commands = self._advance(now_ms)
+        return self._done("slot_stopped", slot, commands)
+
+    def checkpoints_settled(self, now_ms: float) -> list[Command]:
+        """No checkpoint of the attempt that ended can complete any more."""
+        self._settled = True
+        return self._done("checkpoints_settled", None, self._advance(now_ms))
+
+    def log_conflicted(self, error: RaystreamError) -> list[Command]:
+        """Somebody else owns the job log, or nobody can tell what it says: stop at once."""
+        commands: list[Command] = []
+        if self._phase not in (Phase.ABANDONED, Phase.ENDED):
+            self._phase, self._conflict = Phase.ABANDONED, error
+            self._kill_ms = None
+            commands = [AbandonJob(self._roster.slots(*(set(SlotState) - {SlotState.ABSENT})))]
+        return self._done("log_conflicted", error, commands)
+
+    # ---- clients -------------------------------------------------------------
+
+    def stop_requested(self, request_id: str, base: str) -> list[Command]:
+        """A client wants the job to end with a savepoint in the directory `base`."""
+        commands: list[Command] = [TakeStopSavepoint(request_id, base)]
+        if self._logged and self._aim in (Aim.NONE, Aim.UNDECIDED, Aim.RESTART):
+            commands.insert(0, LogStop(request_id))
+        return self._done("stop_requested", request_id, commands)
+
+    def cancel_requested(self, now_ms: float, request_id: str) -> list[Command]:
+        """A client wants the job to end now."""
+        commands: list[Command] = []
+        match self._aim:
+            case Aim.NONE | Aim.UNDECIDED | Aim.RESTART:
+                self._end.cancel_requested(request_id)
+                commands = [LogCancel(request_id)] if self._logged else []
+                commands += self._stop(now_ms, Aim.CANCEL) + self._advance(now_ms)
+            case Aim.CANCEL if self._phase is not Phase.ENDED:
+                self._end.cancel_requested(request_id)
+            case Aim.CANCEL | Aim.FAIL | Aim.FINISH:
+                commands = [ResolveCancel(request_id, self._end.refusal)]
+            case _:
+                assert_never(self._aim)
+        return self._done("cancel_requested", request_id, commands)
+
+    def time_passed(self, now_ms: float) -> list[Command]:
+        """Do what is due."""
+        commands = self._end.time_passed(now_ms) + self._advance(now_ms)
+        if self._kill_ms is not None and now_ms >= self._kill_ms:
+            self._kill_ms = None
+            commands += [KillSlot(slot) for slot in self._roster.slots(SlotState.STOPPING)]
+        return self._done("time_passed", now_ms, commands)
+
+    # ---- the end -------------------------------------------------------------
+
+    def end_logged(self) -> list[Command]:
+        """The terminal entry exists."""
+        return self._done("end_logged", None, self._end.end_logged())
+
+    def end_not_logged(self, now_ms: float, error: RaystreamError) -> list[Command]:
+        """The terminal entry could not be written."""
+        return self._done("end_not_logged", error, self._end.end_not_logged(now_ms, error))
+
+    def cleaned_up(self) -> list[Command]:
+        """Nothing of the job is left but what it shall leave."""
+        self._enter(Phase.ENDED)
+        return self._done("cleaned_up", None, self._end.answers())
+
+    # ---- inside --------------------------------------------------------------
+
+    @property
+    def _stopped(self) -> bool:
+        return self._settled and not self._roster.slots(SlotState.STOPPING)
+
+    def _begin_attempt(self) -> list[Command]:
+        self._enter(Phase.PREPARING)
+        self._attempt = Attempt(self._attempt + 1)
+        self._aim = Aim.NONE
+        self._unread, self._uncommitted = Roll(self._subtasks), Roll(self._subtasks)
+        self._judge.attempt_started()
+        return [PrepareAttempt(self._attempt)]
+
+    def _deploy_if_complete(self) -> list[Command]:
+        if self._phase is not Phase.ACQUIRING or not self._roster.all_in(SlotState.IDLE):
+            return []
+        self._enter(Phase.DEPLOYING)
+        return [DeploySlots(self._attempt, self._roster.move_all(SlotState.IDLE, SlotState.DEPLOYING))]
+
+    def _run(self) -> list[Command]:
+        self._enter(Phase.RUNNING)
+        return [StartSlots(self._attempt), BeginCheckpoints(self._attempt)]
+
+    def _finish(self, now_ms: float) -> list[Command]:
+        return self._stop(now_ms, Aim.FINISH) + self._advance(now_ms)
+
+    def _fail(self, now_ms: float, failure: Failure) -> list[Command]:
+        """Take in a failure of the current attempt."""
+        if self._phase in (*_WITHOUT_SLOTS, *_WITH_SLOTS):
+            self._judge.failure_reported(now_ms, failure)
+            return self._stop(now_ms, Aim.UNDECIDED) + self._advance(now_ms)
+        if self._phase is Phase.STOPPING and self._aim is Aim.UNDECIDED:
+            self._judge.failure_reported(now_ms, failure)
+        elif self._phase is Phase.STOPPING and self._aim is Aim.RESTART and not failure.retryable:
+            self._judge.failure_reported(now_ms, failure)
+            self._aim = Aim.FAIL
+        return self._advance(now_ms)
+
+    def _stop(self, now_ms: float, aim: Aim) -> list[Command]:
+        """Stop the attempt, unless that is under way, and say what follows."""
+        self._aim = aim
+        if self._phase is Phase.STOPPING:
+            return []
+        self._enter(Phase.STOPPING)
+        self._settled = False
+        commands: list[Command] = [EndCheckpoints()]
+        if stopping := self._roster.stop_busy():
+            self._kill_ms = now_ms + self._cancellation_timeout_ms
+            commands.append(StopSlots(self._attempt, stopping))
+        return commands
+
+    def _advance(self, now_ms: float) -> list[Command]:
+        """Leave STOPPING when nothing holds it up."""
+        if self._phase is not Phase.STOPPING:
+            return []
+        if self._aim is Aim.UNDECIDED:
+            self._decide(now_ms)
+        if not self._stopped or self._aim is Aim.UNDECIDED:
+            return []
+        self._kill_ms = None
+        if self._aim is not Aim.RESTART:
+            self._enter(Phase.CLOSING)
+            error = self._judge.error if self._aim is Aim.FAIL else None
+            return self._end.begin(TERMINAL_STATUS[self._aim], error, logged=self._logged)
+        return self._begin_attempt() if now_ms >= self._restart_ms else []
+
+    def _decide(self, now_ms: float) -> None:
+        """Choose between restart and failure, if the primary cause is known."""
+        match self._judge.decide(now_ms):
+            case Restart(delay_ms):
+                self._aim, self._restart_ms = Aim.RESTART, now_ms + delay_ms
+            case GiveUp(reason):
+                self._aim, self._gave_up = Aim.FAIL, reason
+
+    def _enter(self, phase: Phase) -> None:
+        if phase not in TRANSITIONS[self._phase]:
+            raise self._history.broken("job can not do this step", old=self._phase.value, new=phase.value)
+        self._phase = phase
+
+    def validate(self) -> None:
+        """Assert every invariant."""
+        self._judge.validate()
+        stopping = self._phase in (Phase.STOPPING, Phase.CLOSING, Phase.ENDED)
+        assert self._phase is Phase.ABANDONED or stopping == (self._aim is not Aim.NONE), self._aim
+        if self._phase in (*_WITHOUT_SLOTS, Phase.ACQUIRING, Phase.CLOSING):
+            idle = self._roster.slots(SlotState.ABSENT, SlotState.WANTED, SlotState.IDLE)
+            assert idle == self._roster.slots(*SlotState), "a slot still runs"
+        assert self._phase is not Phase.RUNNING or self._roster.all_in(SlotState.READY)

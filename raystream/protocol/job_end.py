@@ -1,0 +1,91 @@
+"""The end of a job: it is written to the log, what it leaves is cleaned up, who waits is told.
+
+    begin --> LogEnd --> (logged) --> CleanUp --> (cleaned up) --> terminal status
+                ^  |
+                +--+ not logged: tried again, a number of times
+
+A job whose end can not be written to the log has FAILED and keeps its checkpoints, whatever it
+was about to become: they are what another start can go on from.  One that never logged an
+attempt has nothing to write.
+"""
+
+from raystream.errors import ConfigError, RaystreamError
+from raystream.ids import JobStatus
+from raystream.protocol.job_commands import CleanUp, Command, LogEnd, ResolveCancel
+
+LOG_TRIES_MAX = 5
+"""Tries to write the terminal log entry."""
+
+LOG_RETRY_MS = 1_000
+"""Time between two of them."""
+
+
+class JobEnd:
+    """Decides how the end of a job becomes known."""
+
+    def __init__(self) -> None:
+        self._status: JobStatus | None = None
+        self._error: RaystreamError | None = None
+        self._tries = 0
+        self._retry_ms: float | None = None
+        self._cancellations: list[str] = []
+
+    @property
+    def status(self) -> JobStatus | None:
+        """The terminal status, from the moment at which the end begins; it may still become FAILED."""
+        return self._status
+
+    @property
+    def error(self) -> RaystreamError | None:
+        """What a FAILED job failed with."""
+        return self._error
+
+    @property
+    def next_deadline_ms(self) -> float | None:
+        """When `time_passed` has something to do."""
+        return self._retry_ms
+
+    def begin(self, status: JobStatus, error: RaystreamError | None, *, logged: bool) -> list[Command]:
+        """No attempt runs, none will; `logged` says whether one was ever logged."""
+        self._status, self._error = status, error
+        return self._log() if logged else [CleanUp(status)]
+
+    def end_logged(self) -> list[Command]:
+        """The terminal entry exists."""
+        assert self._status is not None, "the end was logged before it began"
+        return [CleanUp(self._status)]
+
+    def end_not_logged(self, now_ms: float, error: RaystreamError) -> list[Command]:
+        """The terminal entry could not be written."""
+        if self._tries < LOG_TRIES_MAX:
+            self._retry_ms = now_ms + LOG_RETRY_MS
+            return []
+        self._status, self._error = JobStatus.FAILED, self._error or error
+        return [CleanUp(JobStatus.FAILED)]
+
+    def time_passed(self, now_ms: float) -> list[Command]:
+        """Try again when it is time."""
+        return self._log() if self._retry_ms is not None and now_ms >= self._retry_ms else []
+
+    def cancel_requested(self, request_id: str) -> None:
+        """A client waits for the end."""
+        self._cancellations.append(request_id)
+
+    def answers(self) -> list[Command]:
+        """Return the answers to all clients that wait for the end."""
+        waiting, self._cancellations = self._cancellations, []
+        return [ResolveCancel(request_id, self.refusal) for request_id in waiting]
+
+    @property
+    def refusal(self) -> RaystreamError | None:
+        """What a client is told that wants the job cancelled; None when it is."""
+        if self._status is JobStatus.CANCELED:
+            return None
+        status = "FINISHED" if self._status is None else self._status.value
+        return ConfigError(f"job is already {status}; there is nothing to cancel")
+
+    def _log(self) -> list[Command]:
+        assert self._status is not None, "the end is logged before it began"
+        self._tries += 1
+        self._retry_ms = None
+        return [LogEnd(self._status, self._error)]

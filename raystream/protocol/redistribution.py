@@ -1,0 +1,124 @@
+"""Which stored state goes to which subtask at a restore, perhaps at another parallelism.
+
+Pure arithmetic over handles: it reads how many elements or which key groups a handle holds
+and never what is in it.  Keyed state follows its key groups; operator state follows its mode:
+
+    SPLIT       p unchanged: handles stay where they are.  p changed: the elements of one name, in the
+                order of the old subtasks, are cut into p runs that differ by at most one
+    UNION       every new subtask gets every element
+    BROADCAST   new subtask i gets the copy of old subtask i % old p
+
+Source: Flink `RoundRobinOperatorStateRepartitioner`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from raystream.errors import StateCorruptError
+from raystream.handles import KeyedStateHandle, OperatorStateHandle, Redistribution
+from raystream.keygroup import KeyGroupRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElementSlice:
+    """The elements `start <= i < stop` of one stored operator-state handle; never empty."""
+
+    handle: OperatorStateHandle
+    start: int
+    stop: int
+
+
+Assignment = dict[int, list[ElementSlice]]
+"""What each new subtask reads; every subtask has an entry."""
+
+
+def overlapping(handles: Iterable[KeyedStateHandle], groups: KeyGroupRange) -> list[KeyedStateHandle]:
+    """Return the handles that hold key groups of the range, in their order.
+
+    The ranges of stored handles may be any; the reader takes only its own groups from each.
+    """
+    return [handle for handle in handles if handle.groups.intersect(groups)]
+
+
+def redistribute(old: Sequence[Iterable[OperatorStateHandle]], parallelism: int) -> Assignment:
+    """Return the operator state that each of `parallelism` new subtasks reads.
+
+    Args:
+        old: the handles of each old subtask, at most one of a name; its length is the old parallelism.
+        parallelism: number of new subtasks, at least 1.
+
+    Raises:
+        StateCorruptError: one name is stored with several modes of redistribution.
+    """
+    copies_by_name: dict[str, dict[int, OperatorStateHandle]] = {}
+    for subtask, handles in enumerate(old):
+        for handle in handles:
+            copies_by_name.setdefault(handle.name, {})[subtask] = handle
+    assignment: Assignment = {subtask: [] for subtask in range(parallelism)}
+    first = 0  # The subtask that the next extra element goes to, over all split states.
+    for name in sorted(copies_by_name):
+        copies = copies_by_name[name]
+        match _mode(name, copies):
+            case Redistribution.SPLIT if len(old) == parallelism:
+                _keep(copies, assignment)
+            case Redistribution.SPLIT:
+                first = _split(list(copies.values()), assignment, first)
+            case Redistribution.UNION:
+                _unite(list(copies.values()), assignment)
+            case Redistribution.BROADCAST:
+                _broadcast(copies, len(old), assignment)
+    return assignment
+
+
+def _mode(name: str, copies: dict[int, OperatorStateHandle]) -> Redistribution:
+    modes = list(dict.fromkeys(handle.mode for handle in copies.values()))
+    if len(modes) > 1:
+        raise StateCorruptError(
+            "operator state was stored with several modes of redistribution",
+            state=name,
+            modes=[mode.value for mode in modes],
+        )
+    return modes[0]
+
+
+def _whole(handle: OperatorStateHandle) -> list[ElementSlice]:
+    count = handle.element_count
+    return [ElementSlice(handle=handle, start=0, stop=count)] if count else []
+
+
+def _keep(copies: dict[int, OperatorStateHandle], assignment: Assignment) -> None:
+    for subtask, handle in copies.items():
+        assignment[subtask] += _whole(handle)
+
+
+def _split(handles: list[OperatorStateHandle], assignment: Assignment, first: int) -> int:
+    # Deals runs to subtasks from `first` on; returns the first subtask that got no extra element.
+    parallelism = len(assignment)
+    size, extras = divmod(sum(handle.element_count for handle in handles), parallelism)
+    run, room = 0, size + (extras > 0)
+    for handle in handles:
+        start = 0
+        while start < handle.element_count:
+            while not room:
+                run += 1
+                room = size + (run < extras)
+            stop = min(start + room, handle.element_count)
+            assignment[(first + run) % parallelism].append(
+                ElementSlice(handle=handle, start=start, stop=stop)
+            )
+            room -= stop - start
+            start = stop
+    return (first + extras) % parallelism
+
+
+def _unite(handles: list[OperatorStateHandle], assignment: Assignment) -> None:
+    elements = [part for handle in handles for part in _whole(handle)]
+    for slices in assignment.values():
+        slices.extend(elements)
+
+
+def _broadcast(copies: dict[int, OperatorStateHandle], old_parallelism: int, assignment: Assignment) -> None:
+    # A subtask that stored none (it had finished) is stood in for by the first that did.
+    stand_in = next(iter(copies.values()))
+    for subtask, slices in assignment.items():
+        slices.extend(_whole(copies.get(subtask % old_parallelism, stand_in)))

@@ -1,0 +1,115 @@
+"""Where each slot of a job stands, from the coordinator's side.
+
+                 acquire           deploy             deployed          connect            ready
+    ABSENT --------------> WANTED --> IDLE --> DEPLOYING --> DEPLOYED --> CONNECTING --> READY
+      ^                      |          ^          |             |             |           |
+      |                      |          |          +-------------+-- stop -----+-----------+
+      |                      |          |                               v
+      +------ lost ----------+          +---------- stopped -------- STOPPING
+      (from everywhere)
+
+A slot that is IDLE or further belongs to the job; an attempt leaves it IDLE for the next one.
+Knows states; what to do about them is decided by `raystream.protocol.job`.
+"""
+
+from enum import Enum
+
+from raystream.errors import ProtocolError
+from raystream.ids import SlotId
+
+
+class SlotState(Enum):
+    """What a slot does."""
+
+    ABSENT = "absent"
+    WANTED = "wanted"
+    IDLE = "idle"
+    DEPLOYING = "deploying"
+    DEPLOYED = "deployed"
+    CONNECTING = "connecting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+_BUSY = (SlotState.DEPLOYING, SlotState.DEPLOYED, SlotState.CONNECTING, SlotState.READY)
+
+_TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
+    SlotState.ABSENT: frozenset({SlotState.WANTED}),
+    SlotState.WANTED: frozenset({SlotState.IDLE, SlotState.ABSENT}),
+    SlotState.IDLE: frozenset({SlotState.DEPLOYING, SlotState.ABSENT}),
+    SlotState.DEPLOYING: frozenset({SlotState.DEPLOYED, SlotState.STOPPING, SlotState.ABSENT}),
+    SlotState.DEPLOYED: frozenset({SlotState.CONNECTING, SlotState.STOPPING, SlotState.ABSENT}),
+    SlotState.CONNECTING: frozenset({SlotState.READY, SlotState.STOPPING, SlotState.ABSENT}),
+    SlotState.READY: frozenset({SlotState.STOPPING, SlotState.ABSENT}),
+    SlotState.STOPPING: frozenset({SlotState.IDLE, SlotState.ABSENT}),
+}
+
+
+class SlotRoster:
+    """The states of the slots `0 <= slot < count`."""
+
+    def __init__(self, count: int) -> None:
+        assert count >= 1, count
+        self._states = {SlotId(slot): SlotState.ABSENT for slot in range(count)}
+        self._addresses: dict[SlotId, str] = {}
+
+    @property
+    def waiting_for(self) -> str:
+        """Which slots are asked for and not there, for people; empty when none is."""
+        wanted = len(self.slots(SlotState.WANTED))
+        return f"{wanted} of {len(self._states)} slots" if wanted else ""
+
+    @property
+    def addresses(self) -> dict[SlotId, str]:
+        """Where each slot listens for its peers, as it has said last."""
+        return dict(self._addresses)
+
+    def state(self, slot: SlotId) -> SlotState:
+        """Return what a slot does."""
+        return self._states[slot]
+
+    def slots(self, *states: SlotState) -> tuple[SlotId, ...]:
+        """Return the slots in any of these states, in order."""
+        return tuple(slot for slot, state in self._states.items() if state in states)
+
+    def all_in(self, state: SlotState) -> bool:
+        """True when every slot is in this state."""
+        return all(actual is state for actual in self._states.values())
+
+    def move(self, slot: SlotId, state: SlotState) -> None:
+        """Change the state of a slot.
+
+        Raises:
+            ProtocolError: no such transition.
+        """
+        if state not in _TRANSITIONS[self._states[slot]]:
+            raise ProtocolError(
+                "slot can not change to this state", slot=slot, old=self._states[slot].value, new=state.value
+            )
+        self._states[slot] = state
+
+    def move_all(self, old: SlotState, new: SlotState) -> tuple[SlotId, ...]:
+        """Change the state of all slots in `old`, and return them in order."""
+        moved = self.slots(old)
+        for slot in moved:
+            self.move(slot, new)
+        return moved
+
+    def deployed(self, slot: SlotId, address: str) -> None:
+        """The subtasks of a slot exist, and it listens at this address."""
+        self.move(slot, SlotState.DEPLOYED)
+        self._addresses[slot] = address
+
+    def stop_busy(self) -> tuple[SlotId, ...]:
+        """Change all slots that were told to deploy to STOPPING, and return them in order."""
+        moved = self.slots(*_BUSY)
+        for slot in moved:
+            self.move(slot, SlotState.STOPPING)
+        return moved
+
+    def lost(self, slot: SlotId) -> bool:
+        """The slot's process is gone or was not to be had; False when that is known already."""
+        if self._states[slot] is SlotState.ABSENT:
+            return False
+        self.move(slot, SlotState.ABSENT)
+        return True
