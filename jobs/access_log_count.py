@@ -8,8 +8,7 @@ included.  For each request a line `[path, n]` appears in the output directory, 
 requests for this path so far.  A line without a path goes, with its file and byte offset, to the
 directory `rejected` inside the output directory, and the job goes on.
 
-Without a log the job first makes one itself.  Checkpoints, savepoints and the runner are a matter
-of configuration: see `raystream run --help`.
+Without a log the job makes one itself.  Checkpoints and the runner are a matter of configuration.
 """
 
 import argparse
@@ -21,23 +20,17 @@ from pathlib import Path
 
 import msgspec
 
-from raystream import (
-    KeyedProcessFunction,
-    OutputTag,
-    ProcessFunction,
-    StreamEnvironment,
-    ValueStateDescriptor,
-)
+from raystream import KeyedProcessFunction, ProcessFunction, StreamEnvironment, ValueStateDescriptor
 from raystream.connectors.files import FileSink, FileSource
 
 # ---- parsing ----------------------------------------------------------------
 
 COMBINED = re.compile(
     rb"\S+ \S+ .*?\[[^]]+\] "  # client, identity, user and time
-    rb'"[A-Za-z-]+ ([^\s"\\](?:[^"\\ ]++|\\.| (?!HTTP/))*)(?: HTTP/[\d.]+)?" '  # quotes inside are escaped
+    rb'"[A-Za-z-]+ ((?! )(?:[^"\\ ]++|\\.| (?!HTTP/))+)(?: HTTP/[\d.]+)?" '  # quotes inside are escaped
     rb"\d{3} (?:\d+|-)(?: |$)"  # status and size; what follows has no influence on the path
 )
-REJECTED = OutputTag("rejected")
+REJECTED = "rejected"
 SEED = 1
 
 
@@ -107,9 +100,8 @@ def main() -> None:
     log = options.input or made_up_log(options.out, options.lines)
 
     env = StreamEnvironment()
-    lines = env.from_source(
-        FileSource.lines(log, encoding=None, with_position=True), name="access log", uid="source"
-    )
+    source = FileSource.lines(log, encoding=None, with_position=True)
+    lines = env.from_source(source, name="access log", uid="source")
     requests = lines.process(ParseRequest(), name="parse", uid="parse")
     (
         requests.key_by(lambda path: path)

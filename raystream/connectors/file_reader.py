@@ -30,6 +30,10 @@ class BoundedFileReader:
     """Turns byte ranges of files into batches of lines."""
 
     def __init__(self, decoder: LineDecoder, context: ReaderContext) -> None:
+        # glibc hands freed memory back to the system above a limit that it learns from the largest
+        # piece freed so far.  Freeing one larger than any block and its text keeps their pages from
+        # being mapped anew for every block (measured: 0.04 us of 0.11 us per line of 115 bytes).
+        bytes(2 * READ_BYTES_MAX)
         self._decoder = decoder
         self._context = context
         self._queue: deque[FileSplit] = deque()

@@ -75,13 +75,12 @@ class TailedFile:
     Attributes:
         ready: there may be whole lines to take.
         finished: the file is gone and everything of it was handed out.
-        silent_looks: looks in a row that found nothing new.
     """
 
     def __init__(self, split: WatchedSplit, decoder: LineDecoder) -> None:
         self.ready = True
         self.finished = False
-        self.silent_looks = 0
+        self._silent_looks = 0
         self._path = split.path
         self._inode = split.inode
         self._offset = split.offset
@@ -93,12 +92,6 @@ class TailedFile:
         self._seen: tuple[int, int] | None = None  # Size and time of change at the last look.
         self._lost_looks = 0
         self._given_up = False
-
-    @property
-    def closable(self) -> bool:
-        """True when the file is open and could be opened again by its name."""
-        at_rest = self._block is None and not self.ready
-        return self._descriptor is not None and at_rest and self._lost_looks == 0
 
     def look(self, listing: Listing) -> None:
         """Find out whether the file grew, moved or went away, and set `ready` or `finished`.
@@ -120,11 +113,11 @@ class TailedFile:
         seen = (status.st_size, status.st_mtime_ns)
         if seen != self._seen:
             self._seen = seen
-            self.silent_looks = 0
+            self._silent_looks = 0
             self.ready = True
             return
-        self.silent_looks += 1
-        if min(self._lost_looks, self.silent_looks) >= KEEP_LOOKS:
+        self._silent_looks += 1
+        if min(self._lost_looks, self._silent_looks) >= KEEP_LOOKS:
             self._given_up = True
             self.ready = True
 
@@ -161,6 +154,11 @@ class TailedFile:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def rest(self) -> None:
+        """Close the descriptor unless that would lose a file that has left its name."""
+        if self._lost_looks == 0:
+            self.close()
 
     def _status_by_name(self) -> os.stat_result | None:
         """Return the status of the file under its name; None when the name means another file now."""

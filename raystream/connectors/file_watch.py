@@ -36,7 +36,8 @@ FORMAT_VERSION = 1
 ABSENCES_MAX = 2
 """Listings in a row without a file after which it is forgotten; one may miss a file that is being renamed."""
 DESCRIPTORS_MAX = 256
-"""Open files of one reader; above it, files at rest are closed and looked at by name."""
+"""Open files of one reader that have nothing to read, and again so many that have.  More files at
+rest are closed and looked at by name."""
 
 
 class _KnownFile(msgspec.Struct, array_like=True):
@@ -132,6 +133,7 @@ class WatchReader:
         self._context = context
         self._files: list[TailedFile] = []
         self._ready: deque[TailedFile] = deque()
+        self._at_rest: dict[TailedFile, None] = {}  # Those that may be open; longest at rest first.
         self._next_look_ms = float("-inf")
         self._complete = False
 
@@ -149,16 +151,11 @@ class WatchReader:
         while self._ready:
             file = self._ready.popleft()
             values = file.take(records_max, bytes_max)
-            if file.ready:
-                self._ready.append(file)
-            elif file.finished:
-                file.close()
-                self._files.remove(file)
+            self._file_away(file)
             if values:
                 return RowBatch(values)
         if self._complete and not self._files:
             return END
-        self._close_files_at_rest()
         self._context.wake_at(self._next_look_ms)
         return NOTHING
 
@@ -194,23 +191,28 @@ class WatchReader:
     def _look(self) -> None:
         """Find out which files grew, moved or went away."""
         listing = _LazyListing(self._pattern)
-        queued = set(map(id, self._ready))
-        for file in list(self._files):
-            if id(file) in queued:
-                continue
+        ready = set(self._ready)
+        for file in [file for file in self._files if file not in ready]:
             file.look(listing)
-            if file.ready:
-                self._ready.append(file)
-            elif file.finished:
-                file.close()
-                self._files.remove(file)
+            if file.ready or file.finished:
+                self._file_away(file)
 
-    def _close_files_at_rest(self) -> None:
-        """Close those that have not grown for longest; nothing is ready now."""
-        if len(self._files) > DESCRIPTORS_MAX:
-            closable = [file for file in self._files if file.closable]
-            for file in sorted(closable, key=lambda file: file.silent_looks)[DESCRIPTORS_MAX:]:
-                file.close()
+    def _file_away(self, file: TailedFile) -> None:
+        """Put a file where it belongs after a look or a read, and keep the number of open ones in bounds."""
+        self._at_rest.pop(file, None)
+        if file.finished:
+            file.close()
+            self._files.remove(file)
+        elif file.ready:
+            # In turn, unless so many have something that all of them open would be too many.
+            crowded = len(self._ready) >= DESCRIPTORS_MAX
+            (self._ready.appendleft if crowded else self._ready.append)(file)
+        else:
+            self._at_rest[file] = None
+            if len(self._at_rest) > DESCRIPTORS_MAX:
+                longest_at_rest = next(iter(self._at_rest))
+                del self._at_rest[longest_at_rest]
+                longest_at_rest.rest()
 
 
 class _LazyListing:

@@ -148,7 +148,7 @@ class ReduceFunctionAdapter:
     def open(self, ctx: Any) -> None:
         if hasattr(self._function, "open") and hasattr(self._function, "close"):
             self._function.open(ctx)
-        self._state = ctx.get_state(ValueStateDescriptor("_reduced"))
+        self._state = ctx.get_state(ValueStateDescriptor("reduced"))
 
     def process_element(self, value: Any, ctx: ProcessContext) -> tuple[Any]:
         """Return the reduction of everything that this key has seen."""

@@ -8,12 +8,11 @@
                     +------------------------------------- STOPPING --> CLOSING --> ENDED
 
 STOPPING is left when no slot runs anything of the attempt, no checkpoint of it can complete any
-more, and it is clear what follows: its `Aim`.  Peers of a dead slot report broken connections
-before the death itself is known, so a failure that is probably a consequence waits briefly for
-its cause before anything is decided.
+more, and its `Aim` is clear.  Peers of a dead slot report broken connections before the death is
+known, so a failure that is probably a consequence waits briefly for its cause.
 
 When the final checkpoint or a stop savepoint is complete, only commits are left to do.  An attempt
-that fails after it is followed by one that restores it: restoring commits, so when all slots
+that fails after it is followed by one that restores it: restoring commits, so when all its slots
 are ready the job has ended, and no record is processed.
 
 Knows numbers of slots and names of subtasks; knows nothing of processes and files.  From any phase
@@ -258,8 +257,7 @@ class Job:
         """Somebody else owns the job log, or nobody can tell what it says: stop at once."""
         commands: list[Command] = []
         if self._phase not in (Phase.ABANDONED, Phase.ENDED):
-            self._phase, self._conflict = Phase.ABANDONED, error
-            self._kill_ms = None
+            self._phase, self._conflict, self._kill_ms = Phase.ABANDONED, error, None
             commands = [AbandonJob(self._roster.slots(*(set(SlotState) - {SlotState.ABSENT})))]
         return self._done("log_conflicted", error, commands)
 

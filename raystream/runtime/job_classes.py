@@ -11,14 +11,15 @@ A class is pickled in two steps, so that it may refer to itself through its meth
 Metaclasses differ in what they must see.  `msgspec.Struct` wants annotations and
 defaults; enums want their members, as plain values, so that no code of the user runs
 while code is still being loaded; typed dicts are written out anew.  For the same reason
-`__init_subclass__` of a class is set last of all, by `run_deferred`.
+`__init_subclass__` of a class is set last of all, at the end of `deferral`.
 """
 
+import contextlib
 import enum
 import threading
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,30 +54,32 @@ def reduce_class(cls: type, module: str) -> Reduced:
 
 # ---- what is put off --------------------------------------------------------
 
-_deferred = threading.local()
+_loading = threading.local()
 
 
-def defer(step: Callable[[], None]) -> None:
-    """Have a step of loading done when `run_deferred` is called in this thread."""
-    _steps().append(step)
-
-
-def run_deferred() -> None:
-    """Do what was put off.
+@contextlib.contextmanager
+def deferral() -> Iterator[None]:
+    """Do at the end of the `with` block what loading in it puts off.
 
     Raises:
         NameError: a type refers to a name that the script does not define.
     """
-    steps = _steps()
-    while steps:
-        steps.pop(0)()
+    before, _loading.steps = getattr(_loading, "steps", None), []
+    try:
+        yield
+        for step in _loading.steps:
+            step()
+    finally:
+        _loading.steps = before
 
 
-def _steps() -> list[Callable[[], None]]:
-    if not hasattr(_deferred, "steps"):
-        _deferred.steps = []
-    steps: list[Callable[[], None]] = _deferred.steps
-    return steps
+def defer(step: Callable[[], None]) -> None:
+    """Do a step of loading when everything is loaded; at once outside of `deferral`."""
+    steps = getattr(_loading, "steps", None)
+    if steps is None:
+        step()
+    else:
+        steps.append(step)
 
 
 # ---- plain classes ----------------------------------------------------------
@@ -112,7 +115,11 @@ def _state(cls: type, leave_out: frozenset[str]) -> dict[str, Any]:
 
 
 def _make_class(
-    metaclass: type, name: ClassName, bases: tuple[type, ...], creation: dict[str, Any], keywords: dict[str, Any]
+    metaclass: type,
+    name: ClassName,
+    bases: tuple[type, ...],
+    creation: dict[str, Any],
+    keywords: dict[str, Any],
 ) -> type:
     def body(namespace: dict[str, Any]) -> None:
         namespace.update({"__module__": name.module, "__qualname__": name.qualname, **creation})
@@ -153,7 +160,9 @@ def _reduce_struct(cls: Any, name: ClassName) -> Reduced:
     creation = {
         **_attributes_at_creation(cls),
         **{hook: cls.__dict__[hook] for hook in ("__post_init__",) if hook in cls.__dict__},
-        "__annotations__": {field: own_annotations[field] for field in own_annotations if field in own_fields},
+        "__annotations__": {
+            field: own_annotations[field] for field in own_annotations if field in own_fields
+        },
         **_own_defaults(cls, own_fields),
     }
     options = {option: getattr(config, option) for option in _STRUCT_OPTIONS if hasattr(config, option)}
@@ -188,7 +197,11 @@ class _Factory(NamedTuple):
 
 
 def _make_struct(
-    metaclass: type, name: ClassName, bases: tuple[type, ...], creation: dict[str, Any], options: dict[str, Any]
+    metaclass: type,
+    name: ClassName,
+    bases: tuple[type, ...],
+    creation: dict[str, Any],
+    options: dict[str, Any],
 ) -> type:
     fields = creation["__annotations__"]
     namespace = {
@@ -264,8 +277,8 @@ def _reduce_typed_dict(cls: Any, name: ClassName) -> Reduced:
 
 def _make_typed_dict(name: ClassName, fields: dict[str, Any]) -> Any:
     def body(namespace: dict[str, Any]) -> None:
-        namespace.update({"__module__": name.module, "__qualname__": name.qualname, "__annotations__": fields})
+        namespace.update(
+            {"__module__": name.module, "__qualname__": name.qualname, "__annotations__": fields}
+        )
 
     return types.new_class(name.qualname.rpartition(".")[2], (typing.TypedDict,), {}, body)
-
-

@@ -81,8 +81,10 @@ def collect_modules(script_path: str | None, referenced: Iterable[str]) -> dict[
 
 def is_installed(path: Path) -> bool:
     """Tell whether a file belongs to Python, to an installed package or to an installed command."""
-    return "site-packages" in path.parts or "dist-packages" in path.parts or any(
-        path.is_relative_to(root) for root in _installed_roots()
+    return (
+        "site-packages" in path.parts
+        or "dist-packages" in path.parts
+        or any(path.is_relative_to(root) for root in _installed_roots())
     )
 
 

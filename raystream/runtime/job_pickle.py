@@ -28,16 +28,19 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
 import msgspec
 
-from raystream.runtime.job_classes import Reduced, defer, reduce_class, run_deferred
+from raystream.runtime.job_classes import Reduced, defer, deferral, reduce_class
+
+LOCAL_CLASSES = "__raystream_local_classes__"
+"""Global of a job module: classes that are defined inside functions, by number."""
 
 _MODULE_ATTRIBUTES = frozenset(vars(types.ModuleType("_"))) | {
-    "__file__", "__builtins__", "__cached__", "__annotations__",
+    "__file__", "__builtins__", "__cached__", "__annotations__", LOCAL_CLASSES,
 }  # fmt: skip
 """Globals that every module has of its own."""
 
@@ -55,28 +58,26 @@ class Script:
     name: str
     """Its stable name: what it is called in other processes, in state and in savepoints."""
     module: types.ModuleType
-    local_classes: dict[type, int] = field(default_factory=dict)
-    """Classes defined inside functions that were met, with their number."""
 
     @property
     def names(self) -> dict[str, Any]:
         """The globals of the script."""
         return vars(self.module)
 
-
-def dumps(obj: Any, pickler_of: Callable[[io.BytesIO], "JobPickler"]) -> tuple[bytes, "JobPickler"]:
-    """Return the pickled object, and the pickler with what it collected."""
-    file = io.BytesIO()
-    pickler = pickler_of(file)
-    pickler.dump(obj)
-    return file.getvalue(), pickler
+    def number_of(self, cls: type) -> int:
+        """Return the number of a class that is defined inside a function; it gets one if it has none."""
+        classes: dict[int, type] = self.names.setdefault(LOCAL_CLASSES, {})
+        for number, known in classes.items():
+            if known is cls:
+                return number
+        classes[len(classes)] = cls
+        return len(classes) - 1
 
 
 def loads(data: bytes) -> Any:
-    """Return the object that was pickled by a `JobPickler`; its job module is in place already."""
-    obj = pickle.loads(data)
-    run_deferred()
-    return obj
+    """Return the object that a `JobPickler` wrote; its job module is in place already."""
+    with deferral():
+        return pickle.loads(data)
 
 
 class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -86,6 +87,7 @@ class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
         needed: globals of the script that are used by what was pickled, in the order of
             their discovery.
         modules: names of modules that something was referred to in.
+        local_classes: classes without a place in the script that were referred to, by number.
     """
 
     def __init__(self, file: io.BytesIO, script: Script, *, by_value: bool) -> None:
@@ -94,6 +96,7 @@ class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._by_value = by_value
         self.needed: dict[str, None] = {}
         self.modules: dict[str, None] = {}
+        self.local_classes: dict[int, type] = {}
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how to pickle functions, classes, modules and a few types; see `pickle`."""
@@ -181,7 +184,8 @@ class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if not of_script and (cls.__module__ in ("builtins", "types") or self._importable(cls)):
             return super().reducer_override(cls)
         if not self._by_value:
-            number = script.local_classes.setdefault(cls, len(script.local_classes))
+            number = script.number_of(cls)
+            self.local_classes[number] = cls
             return find_local_class, (script.name, number)
         self._need_annotated(getattr(cls, "__annotations__", {}))
         return reduce_class(cls, script.name if of_script else cls.__module__)
@@ -203,9 +207,6 @@ class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 # ---- looking up -------------------------------------------------------------
-
-LOCAL_CLASSES = "__raystream_local_classes__"
-"""Global of a job module: its classes without a place, by number."""
 
 
 def find_attribute(module: Any, qualname: str) -> Any:

@@ -137,6 +137,8 @@ class SourceRun:
 
     Attributes:
         records: what came since the start, or since somebody emptied the list.
+        enumerator: the enumerator.
+        readers: one run per subtask.
     """
 
     def __init__(
@@ -150,70 +152,87 @@ class SourceRun:
         context = EnumeratorContext(
             parallelism=parallelism, max_parallelism=MAX_PARALLELISM, restored=snapshot is not None
         )
-        self._enumerator = source.enumerator(context, snapshot.enumerator if snapshot else None)
+        self.enumerator = source.enumerator(context, snapshot.enumerator if snapshot else None)
         self._discover()
-        self._readers = [ReaderRun(source, i, parallelism, self._clock) for i in range(parallelism)]
+        self.readers = [ReaderRun(source, i, parallelism, self._clock) for i in range(parallelism)]
         self._told = [False] * parallelism
         if snapshot is not None:
-            for run, splits in zip(self._readers, deal_evenly(snapshot.splits, parallelism), strict=True):
+            for run, splits in zip(self.readers, deal_evenly(snapshot.splits, parallelism), strict=True):
                 run.reader.add_splits(splits)
 
     def step(self) -> None:
         """Poll a reader that is awake; when all sleep, let time pass and checkpoints happen."""
-        subtask = self._rng.randrange(len(self._readers))
+        subtask = self._rng.randrange(len(self.readers))
         self._answer_request(subtask)
-        run = self._readers[subtask]
+        run = self.readers[subtask]
         if run.awake:
             records_max = self._rng.choice((1, 2, 7, 40, 1024))
             bytes_max = self._rng.choice((1, 100, 1 << 20))
             if run.poll(self.records, records_max, bytes_max):
                 self._silent_rounds = 0
-        elif not any(other.awake for other in self._readers):
+        elif not any(other.awake for other in self.readers):
             self._pass_time()
+
+    def read_what_is_there(self) -> None:
+        """Poll until every reader sleeps or has ended; no time passes."""
+        for subtask, run in enumerate(self.readers):
+            self._answer_request(subtask)
+            while run.awake:
+                run.poll(self.records, 1024, 1 << 20)
+                self._answer_request(subtask)
+
+    def tick(self) -> None:
+        """Let the time of one discovery pass, discover, and wake whoever wanted to be woken by then."""
+        self._clock.now_ms += self.enumerator.discovery_interval_ms or 0
+        self._discover()
+        self._wake_who_is_due()
 
     def finished(self, wanted: int) -> bool:
         """True when all readers have ended, or an unbounded source has given enough and is silent."""
         if self._source.bounded:
-            return all(run.at_end for run in self._readers)
+            return all(run.at_end for run in self.readers)
         assert len(self.records) <= wanted, f"{len(self.records)} records, {wanted} expected"
         return len(self.records) == wanted and self._silent_rounds >= SILENT_ROUNDS
 
     def snapshot(self) -> SourceSnapshot:
         """Return a cut: no split is assigned meanwhile."""
-        return SourceSnapshot(self._enumerator.snapshot(), [run.reader.snapshot() for run in self._readers])
+        return SourceSnapshot(self.enumerator.snapshot(), [run.reader.snapshot() for run in self.readers])
 
     def close(self) -> None:
         """Close all readers, as at the end of an attempt."""
-        for run in self._readers:
+        for run in self.readers:
             run.close()
 
     def _answer_request(self, subtask: int) -> None:
-        run = self._readers[subtask]
+        run = self.readers[subtask]
         if not self._told[subtask] and run.reader.wants_splits:
-            splits = self._enumerator.next_splits(subtask)
+            splits = self.enumerator.next_splits(subtask)
             if splits:
                 run.reader.add_splits(splits)
-            elif self._enumerator.exhausted:
+            elif self.enumerator.exhausted:
                 self._told[subtask] = True
                 run.reader.no_more_splits()
 
     def _pass_time(self) -> None:
         self._silent_rounds += 1
-        times_ms = [run.wake_at_ms for run in self._readers if run.wake_at_ms is not None]
-        if self._enumerator.discovery_interval_ms is not None:
-            times_ms.append(self._clock.now_ms + self._enumerator.discovery_interval_ms)
+        times_ms = [run.wake_at_ms for run in self.readers if run.wake_at_ms is not None]
+        if self.enumerator.discovery_interval_ms is not None:
+            times_ms.append(self._clock.now_ms + self.enumerator.discovery_interval_ms)
             self._discover()
         if times_ms:
             self._clock.now_ms = max(self._clock.now_ms, min(times_ms))
-        for run in self._readers:
-            if run.wake_at_ms is not None and run.wake_at_ms <= self._clock.now_ms:
-                run.awake = True
-        if not any(run.awake for run in self._readers):
+        self._wake_who_is_due()
+        if not any(run.awake for run in self.readers):
             # Nobody waits for time: what is left may wait for a checkpoint.
             self.snapshot()
 
+    def _wake_who_is_due(self) -> None:
+        for run in self.readers:
+            if run.wake_at_ms is not None and run.wake_at_ms <= self._clock.now_ms:
+                run.awake = True
+
     def _discover(self) -> None:
-        self._enumerator.discovered(self._enumerator.discover())
+        self.enumerator.discovered(self.enumerator.discover())
 
 
 def deal_evenly(parts: Sequence[Sequence[bytes]], parallelism: int) -> list[list[bytes]]:

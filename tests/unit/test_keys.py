@@ -417,6 +417,18 @@ def test_any_bytes_are_a_key_or_found_damaged(data):
         canonical_key(decode_key(data))
 
 
+def test_a_tag_that_was_never_given_out_is_damage():
+    given_out = {0, 1, 2, 3, *range(0x10, 0x23), 0x30, 0x31, 0x40, 0x41, 0x42, 0x50, 0x60}
+    for tag in set(range(256)) - given_out:
+        with pytest.raises(StateCorruptError):
+            decode_key(bytes([tag, 0, 0, 0, 0]))
+
+
+def test_a_damaged_length_allocates_nothing():
+    with pytest.raises(StateCorruptError):
+        decode_key(b"\x10\x00\x00\x00\x00")  # An int of four gigabytes.
+
+
 def test_deeply_nested_bytes_do_not_exhaust_the_stack():
     with pytest.raises(StateCorruptError):
         decode_key(b"\x60" * 100_000)

@@ -99,7 +99,11 @@ def test_splits_neither_cut_nor_lose_nor_double_a_line(
     assert parts == expected
 
 
-@given(content=CONTENT, block_bytes=st.integers(1, 40), polls=st.lists(st.integers(1, 9), min_size=1, max_size=20))
+@given(
+    content=CONTENT,
+    block_bytes=st.integers(1, 40),
+    polls=st.lists(st.integers(1, 9), min_size=1, max_size=20),
+)
 def test_a_snapshot_anywhere_stands_behind_the_last_line_handed_out(scratch, content, block_bytes, polls):
     scratch.write_bytes(content)
     source = FileSource.lines(scratch, with_position=True)
@@ -226,7 +230,9 @@ def test_a_byte_order_mark_is_dropped_only_at_the_start_and_only_when_asked(tmp_
     path.write_bytes(content)
 
     def lines(encoding):
-        return read_range(FileSource.lines(path, encoding=encoding, with_position=True), path, 0, len(content))
+        return read_range(
+            FileSource.lines(path, encoding=encoding, with_position=True), path, 0, len(content)
+        )
 
     assert [record[1:] for record in lines("utf-8-sig")] == [(0, "a"), (5, "bb"), (8, "\ufeffc")]
     assert [record[1:] for record in lines("utf-8")] == [(0, "\ufeffa"), (5, "bb"), (8, "\ufeffc")]

@@ -16,9 +16,7 @@ from raystream.testing.source_run import ReaderRun
 
 
 def enumerator_of(source, parallelism=1, state=None):
-    context = EnumeratorContext(
-        parallelism=parallelism, max_parallelism=128, restored=state is not None
-    )
+    context = EnumeratorContext(parallelism=parallelism, max_parallelism=128, restored=state is not None)
     enumerator = source.enumerator(context, state)
     enumerator.discovered(enumerator.discover())
     return enumerator
@@ -50,7 +48,12 @@ class TestBoundedLinesContract(SourceContract):
         monkeypatch.setattr("raystream.connectors.file_reader.READ_BYTES_FIRST", 30)
         self.directory = tmp_path
         self.lines = []
-        for name, end, count in (("a.log", "\n", 120), ("b.log", "\r\n", 60), ("empty.log", "", 0), ("c.log", "\n", 1)):
+        for name, end, count in (
+            ("a.log", "\n", 120),
+            ("b.log", "\r\n", 60),
+            ("empty.log", "", 0),
+            ("c.log", "\n", 1),
+        ):
             lines = [f"{name} {'é' * (i % 7)} {i}" for i in range(count)]
             (tmp_path / name).write_bytes(end.join(lines).encode())
             self.lines += lines

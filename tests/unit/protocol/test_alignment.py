@@ -339,6 +339,3 @@ def test_every_checkpoint_is_taken_or_given_up_and_nothing_stays_blocked(seed):
     barriers = {x for channel in originals for x in channel if x is not None and x > 0}
     cancelled = {-x for channel in originals for x in channel if x is not None and x < 0}
     assert barriers <= {*replay.snapshots, *replay.declined, *replay.aborted, *cancelled}
-    # Without aborts, a checkpoint that every channel delivers fails only by what another channel left out.
-    if not replay.aborted and all(channel.count(n) == 1 for channel in originals for n in ids):
-        assert set(replay.snapshots) == set(ids)

@@ -19,7 +19,7 @@ from raystream.state import heap_snapshot, heap_tables
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from raystream.state.heap import HeapBackend
-from tests.unit.state.contract import at_once, finish
+from tests.unit.state.contract_kit import at_once, finish
 
 MAX_PARALLELISM = 4
 DESCRIPTORS = (

@@ -1,0 +1,158 @@
+"""A slot of a job as a Ray actor: one process, one loop.
+
+The methods run on Ray's main thread; each puts mail or reads a counter and returns at once.
+The slot's loop has a thread of its own, and so has the way back (`outbox`).  An actor with
+concurrency groups would run nothing on its main thread and keep no order between calls; one
+with a method that blocks would not answer heartbeats.
+
+The process ends with its job master, by Ray, which kills what a dead process has created, and
+by its own doing when nobody takes its reports.
+"""
+
+import gc
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError
+
+from raystream.clock import SystemClock
+from raystream.cluster.outbox import Outbox, UnreachableError
+from raystream.cluster.process import configure_logging
+from raystream.cluster.vitals import Heartbeat, LoopWatch, stack_of
+from raystream.errors import RaystreamError
+from raystream.ids import JobId, SlotId
+from raystream.runtime.mailbox import Mailbox, ThreadBackground
+from raystream.runtime.messages import Command, Report
+from raystream.runtime.slot import Slot
+from raystream.runtime.tcp import TcpLinks
+
+logger = logging.getLogger(__name__)
+
+MASTER_GONE_EXIT_CODE = 70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """Where a slot runs; asked once, and shown in errors."""
+
+    slot: SlotId
+    node_ip: str
+    node_id: str
+    pid: int
+
+
+class SlotActor:
+    """One slot.
+
+    Args:
+        job_id: the job, for people.
+        slot: number of the slot.
+        incarnation: tells this process from others that were the same slot before.
+        master: handle of the job master, which takes the reports.
+    """
+
+    def __init__(self, job_id: JobId, slot: SlotId, incarnation: int, master: Any) -> None:
+        configure_logging()
+        self._host = ray.util.get_node_ip_address()
+        self._id = slot
+        self._incarnation = incarnation
+        self._master = master
+        self._error: Exception | None = None
+        self._outbox = Outbox(self._call_master, _exit)
+        self._links = _WatchedLinks(self._host)
+        mailbox = Mailbox(self._links.wake)
+        clock = SystemClock()
+        self._slot = Slot(
+            slot,
+            clock=clock,
+            mailbox=mailbox,
+            background=ThreadBackground(mailbox, name=f"slot-{slot}-background"),
+            links=self._links,
+            report=self._outbox.put,
+        )
+        loop = threading.Thread(target=self._run_loop, name=f"slot-{slot}", daemon=True)
+        self._watch = LoopWatch(
+            clock,
+            rounds=lambda: self._slot.rounds,
+            waiting=lambda: self._links.waiting,
+            stack=lambda: stack_of(loop.ident),
+        )
+        _tune_garbage_collection()
+        threading.Thread(target=self._outbox.run, name=f"slot-{slot}-outbox", daemon=True).start()
+        loop.start()
+        logger.info("slot created", extra={"job_id": job_id, "slot": slot, "host": self._host})
+
+    def describe(self) -> WorkerInfo:
+        """Return where the slot runs; the answer means that it takes commands."""
+        node_id = ray.get_runtime_context().get_node_id()
+        return WorkerInfo(slot=self._id, node_ip=self._host, node_id=node_id, pid=os.getpid())
+
+    def deliver(self, commands: list[Command]) -> None:
+        """Put commands into the slot's mailbox."""
+        for command in commands:
+            self._slot.deliver(command)
+
+    def heartbeat(self) -> Heartbeat:
+        """Return how the loop has got on.
+
+        Raises:
+            RaystreamError: the loop has ended by an error of ours.
+        """
+        if self._error is not None:
+            raise RaystreamError("loop of a slot ended", cause=repr(self._error)) from self._error
+        return self._watch.heartbeat()
+
+    def __repr__(self) -> str:
+        """Return what Ray puts before each line that the process logs."""
+        return f"slot {self._id}"
+
+    def _run_loop(self) -> None:
+        try:
+            self._slot.run()
+        except Exception as error:
+            logger.exception("loop of a slot ended", extra={"slot": self._id})
+            self._error = error  # Reaches the job master with the next heartbeat.
+
+    def _call_master(self, batch: int, reports: list[Report]) -> None:
+        try:
+            ray.get(self._master.report.remote(self._id, self._incarnation, batch, reports))
+        except ActorUnavailableError as error:
+            raise UnreachableError from error
+
+
+class _WatchedLinks(TcpLinks):
+    """Links that tell other threads whether the loop waits in them."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self.waiting = False
+
+    def wait(self, timeout_ms: float | None) -> None:
+        self.waiting = True
+        try:
+            super().wait(timeout_ms)
+        finally:
+            self.waiting = False
+
+
+def _tune_garbage_collection() -> None:
+    """Make cycle collection rare: batches and state are many objects and hold no cycles.
+
+    With the default thresholds, collections that each walk the whole state took a measurable
+    share of the loop's time and lengthened its longest pauses.  Modules and Ray's own objects
+    live as long as the process, so they are never walked at all.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+
+
+def _exit(error: Exception) -> None:
+    """End the process without more ado: with no job master nothing that it does can count."""
+    logger.warning("job master is gone, slot exits", exc_info=error)
+    logging.shutdown()
+    os._exit(MASTER_GONE_EXIT_CODE)
