@@ -31,7 +31,7 @@ from raystream.connectors.files import FileSource
 
 FILE_RECORDS = 2_000_000
 PATHS = 10_000
-NICE = int(os.environ.get("RAY_worker_niceness", "15"))
+NICE = int(os.environ.get("RAY_worker_niceness", "15"))  # noqa: SIM112 - the name is Ray's
 
 
 class Hit(msgspec.Struct):
@@ -181,7 +181,8 @@ def sample_stacks(seconds: int = 6) -> list[tuple[str, float]]:
         return []
     pid = max(slots, key=lambda slot: float(slot[1]))[0]
     with tempfile.NamedTemporaryFile(suffix=".txt") as out:
-        command = ["py-spy", "record", "-d", str(seconds), "-r", "200", "-f", "raw", "-o", out.name, "-p", pid]
+        options = ["-d", str(seconds), "-r", "200", "-f", "raw", "-o", out.name, "-p", pid]
+        command = ["py-spy", "record", *options]
         subprocess.run(command, capture_output=True, check=True)
         seen: Counter[str] = Counter()
         for line in Path(out.name).read_text().splitlines():

@@ -37,6 +37,7 @@ from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, 
 _bind("ray", "raystream.cluster.client:RayRunner")
 _bind("local", "raystream.runtime.local_cluster:LocalRunner")
 _bind("collection-source", "raystream.connectors.basic:CollectionSource")
+_bind("collect-receiver", "raystream.connectors.basic:CollectReceiver")
 _bind("collect-sink", "raystream.connectors.basic:CollectSink")
 _bind("print-sink", "raystream.connectors.basic:PrintSink")
 

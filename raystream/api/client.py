@@ -4,7 +4,6 @@ Everything here goes through the `JobHandle` of a runner; no state of the job is
 any number of clients, in any processes, may hold one job.
 """
 
-import pickle
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -143,11 +142,12 @@ class JobClient:
 
 
 class Collector:
-    """Takes what a job's sinks send: values of one sink into a list, printed lines to the output."""
+    """Takes what a job's sinks send: collected records into a list, printed lines to the output."""
 
     def __init__(self, limit: int | None) -> None:
         self.values: list[Any] = []
         self._limit = limit
+        self._receiver = bound("collect-receiver")()
 
     def __call__(self, uid: OperatorUid, payload: list[str] | bytes) -> None:
         """Take one message.
@@ -156,14 +156,14 @@ class Collector:
             EnoughCollectedError: the limit is reached.
         """
         if isinstance(payload, bytes):
-            self.values.extend(pickle.loads(payload))
+            self.values.extend(self._receiver.receive(payload))
             if self._limit is not None and len(self.values) >= self._limit:
                 raise EnoughCollectedError
         else:
             print_lines(uid, payload)
 
     def drop_values(self, uid: OperatorUid, payload: list[str] | bytes) -> None:
-        """Like a call, but forget the values: for the time between the limit and the job's end."""
+        """Like a call, but forget the records: for the time between the limit and the job's end."""
         if not isinstance(payload, bytes):
             print_lines(uid, payload)
 

@@ -27,6 +27,7 @@ from raystream.api.factories import OperatorFactory
 from raystream.api.operator_options import OperatorOptions, chain_hint, checked_name
 from raystream.api.runner import Runner, Submission
 from raystream.api.stream import DataStream
+from raystream.config.load import load_config
 from raystream.config.options import JobConfig
 from raystream.errors import ConfigError, GraphError
 from raystream.graph.chaining import plan_job
@@ -106,7 +107,7 @@ class StreamEnvironment:
         if not isinstance(collection, Iterable):
             raise GraphError("argument of from_collection cannot be iterated", argument=repr(collection)[:80])
         options = {"parallelism": 1, **options}
-        source = bound("collection-source")(list(collection))
+        source = bound("collection-source")(collection)
         return self._add_source(source, "from_collection", "collection", options)
 
     def execute(self, name: str | None = None) -> JobResult:
@@ -129,18 +130,25 @@ class StreamEnvironment:
 
     def submit(self, name: str | None = None) -> JobClient:
         """Start the job and return at once; errors as for `execute`, except those of the running job."""
+        return self._submit(name, self._config)
+
+    def explain(self) -> str:
+        """Return the plan of the job as text, without running it; errors as for `execute`."""
+        return explain_plan(self._plan())
+
+    def _submit(self, name: str | None, config: JobConfig) -> JobClient:
         around = ambient.current()
         job_name = name or _script_name()
         plan = self._plan()
-        _check_sources(plan, self._config)
-        _warn_about_generated_uids(plan, self._config)
-        runner = around.runner or self._runner or runner_named(self._config.runner)
+        _check_sources(plan, config)
+        _warn_about_generated_uids(plan, config)
+        runner = around.runner or self._runner or runner_named(config.runner)
         handle = runner.submit(
             Submission(
                 job_id=draw_job_id(),
                 name=job_name,
                 plan=plan,
-                config=self._config,
+                config=config,
                 detached=around.detached,
                 address=around.address,
             )
@@ -149,10 +157,6 @@ class StreamEnvironment:
         self._graph = LogicalGraph()
         around.submitted.append(handle.job_id)
         return JobClient(handle)
-
-    def explain(self) -> str:
-        """Return the plan of the job as text, without running it; errors as for `execute`."""
-        return explain_plan(self._plan())
 
     def _plan(self) -> PhysicalPlan:
         return plan_job(
@@ -184,20 +188,36 @@ class StreamEnvironment:
         """Run the job with the stream going to the client; see `DataStream.execute_and_collect`."""
         if limit is not None and limit < 1:
             raise GraphError("limit of execute_and_collect is below 1", limit=limit)
-        if limit is None and not all(getattr(n.source, "bounded", True) for n in self._graph):
+        endless = not all(node.source.bounded for node in self._graph if node.source is not None)
+        if endless and limit is None:
             raise GraphError(
                 "execute_and_collect of a stream that never ends",
                 hint="say how many records you want: execute_and_collect(limit=100)",
             )
         stream._end(bound("collect-sink")(), "execute_and_collect", "collect", {})
         collector = Collector(limit)
-        client = self.submit()
+        client = self._submit(None, _delivering(self._config) if endless else self._config)
         try:
             _wait_or_cancel(client, lambda: client.wait_until(TERMINAL, None, collector))
         except EnoughCollectedError:
             client.cancel()
             client.wait_until(TERMINAL, None, collector.drop_values)
         return collector.values if limit is None else collector.values[:limit]
+
+
+COLLECT_INTERVAL_MS = 200
+"""Time between two deliveries of an endless stream's records to the client."""
+
+
+def _delivering(config: JobConfig) -> JobConfig:
+    """Return the configuration with checkpoints, at which collected records are delivered."""
+    if config.checkpointing.interval_ms is not None:
+        return config
+    delivery = {
+        "execution_checkpointing_interval": f"{COLLECT_INTERVAL_MS}ms",
+        "restart_strategy_type": config.restart.type,  # Not the one that comes with checkpoints.
+    }
+    return load_config(config, keywords=delivery)
 
 
 def _wait_or_cancel(client: JobClient, wait: Callable[[], JobResult]) -> JobResult:

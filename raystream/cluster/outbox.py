@@ -38,9 +38,7 @@ class Outbox:
         gone: called once, with what `call` raised, when there is nobody to report to.
     """
 
-    def __init__(
-        self, call: Callable[[int, list[Report]], None], gone: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, call: Callable[[int, list[Report]], None], gone: Callable[[Exception], None]) -> None:
         self._call = call
         self._gone = gone
         self._changed = threading.Condition()
@@ -62,7 +60,7 @@ class Outbox:
             self._batches += 1
             try:
                 self._deliver(batch)
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing more can be reported
+            except Exception as error:
                 self.close()
                 self._gone(error)
 

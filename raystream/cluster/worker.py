@@ -57,7 +57,7 @@ class SlotActor:
 
     def __init__(self, job_id: JobId, slot: SlotId, incarnation: int, master: Any) -> None:
         configure_logging()
-        self._host = ray.util.get_node_ip_address()
+        self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._id = slot
         self._incarnation = incarnation
         self._master = master

@@ -33,6 +33,7 @@ from raystream.protocol.checkpoint_commands import (
     CheckpointFailureReason,
     Command,
     CommitAtEnd,
+    ConfirmDeleted,
     ConfirmSettled,
     DeleteCheckpoint,
     DiscardSnapshot,
@@ -174,6 +175,7 @@ class CheckpointCoordinator:
             ResolveSavepoint(request.request_id, None, error) for request in self._requests.drain()
         ]
         commands += [DeleteCheckpoint(checkpoint_id) for checkpoint_id in self._retention.job_ended(status)]
+        commands.append(ConfirmDeleted())
         return self._done("job_ended", status.value, commands)
 
     def time_passed(self, now_ms: float) -> list[Command]:

@@ -163,8 +163,13 @@ class ConfirmSettled:
     """Nothing of the ended attempt can complete any more; the next one may choose what it restores."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConfirmDeleted:
+    """The job has ended and nothing more will be deleted: say so when all deletions are over."""
+
+
 Command = (
     StartCheckpoint | WriteMetadata | LogCompletion | RecordCompletion | RecordFailure | NotifyCompleted
     | NotifyAborted | CommitAtEnd | DiscardSnapshot | DeleteCheckpoint | PruneLog | FailAttempt
-    | ResolveSavepoint | ConfirmSettled
+    | ResolveSavepoint | ConfirmSettled | ConfirmDeleted
 )  # fmt: skip

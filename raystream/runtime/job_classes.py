@@ -16,6 +16,7 @@ while code is still being loaded; typed dicts are written out anew.  For the sam
 
 import contextlib
 import enum
+import inspect
 import threading
 import types
 import typing
@@ -88,6 +89,8 @@ _SET_BY_CREATION = frozenset(
     {"__module__", "__qualname__", "__orig_bases__", "__slots__", "__dict__", "__weakref__", "_abc_impl"}
 )
 _SET_LAST = "__init_subclass__"
+_MSGSPEC_CACHE = "__msgspec_cache__"
+"""What msgspec remembers about an enum or dataclass; made anew where it is needed."""
 
 
 def _reduce_plain(cls: type, name: ClassName) -> Reduced:
@@ -110,6 +113,7 @@ def _state(cls: type, leave_out: frozenset[str]) -> dict[str, Any]:
         attribute: value
         for attribute, value in cls.__dict__.items()
         if attribute not in leave_out
+        and attribute != _MSGSPEC_CACHE
         and not isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
     }
 
@@ -149,13 +153,13 @@ class _Probe(msgspec.Struct):
     field: list[int] = []
 
 
-_DEFAULT_FACTORY: type = type(_Probe.__struct_defaults__[0])
+_DEFAULT_FACTORY: Any = type(_Probe.__struct_defaults__[0])
 """Type of the entries of `__struct_defaults__` that stand for a default factory."""
 
 
 def _reduce_struct(cls: Any, name: ClassName) -> Reduced:
     config = cls.__struct_config__
-    own_annotations = dict(cls.__dict__.get("__annotations__", {}))
+    own_annotations = inspect.get_annotations(cls)
     own_fields = [field for field in cls.__struct_fields__ if field in own_annotations]
     creation = {
         **_attributes_at_creation(cls),

@@ -201,7 +201,7 @@ class JobCodeWriter:
         """Tell whether `pickle` would take an object."""
         try:
             JobPickler(io.BytesIO(), self._script, by_value=False).dump(obj)
-        except Exception:  # noqa: BLE001 - see `pickle`
+        except Exception:
             return False
         return True
 

@@ -212,8 +212,8 @@ class _ShippedFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002 - what is shipped has no place
-        target: types.ModuleType | None = None,  # noqa: ARG002
+        path: Sequence[str] | None,
+        target: types.ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
         module = self.loader.modules.get(fullname)
         if module is None:

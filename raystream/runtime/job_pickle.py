@@ -297,6 +297,7 @@ def _set_function_state(function: types.FunctionType, state: dict[str, Any]) -> 
 
 
 def _reduce_cell(cell: types.CellType) -> Reduced:
+    content: tuple[Any, ...]
     try:
         content = (cell.cell_contents,)
     except ValueError:  # It is empty: the name in the enclosing function was never bound.

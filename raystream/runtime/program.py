@@ -124,8 +124,8 @@ def _pickle(obj: Any, function: Any, owner: str, writer: JobCodeWriter) -> bytes
         raise
     except Exception as error:
         path, part = locate(function, writer.ships)
-        prefix = "self." if hasattr(function, "__dict__") and not hasattr(function, "__code__") else ""
-        raise _unshippable(owner, prefix + path, part, error) from error
+        of_object = path and not hasattr(function, "__code__") and not hasattr(function, "__self__")
+        raise _unshippable(owner, f"self.{path}" if of_object else path, part, error) from error
 
 
 def _finish(writer: JobCodeWriter) -> JobCode:

@@ -150,6 +150,12 @@ class SinkContract(ABC):
     def setup_method(self) -> None:
         """Begin with an empty client; called by pytest before each test."""
         self.delivered: list[bytes] = []
+        self._opened: list[SinkSubtask] = []
+
+    def teardown_method(self) -> None:
+        """Close the writers that died in a test without a word; called by pytest after each test."""
+        for subtask in self._opened:
+            subtask.writer.close()
 
     @abstractmethod
     def sink(self) -> Sink:
@@ -269,9 +275,7 @@ class SinkContract(ABC):
         self, *, index: int = 0, parallelism: int = 1, attempt: int = 1, restored: Sequence[bytes] = ()
     ) -> "SinkSubtask":
         """Open one subtask, commit what it restored and let it start."""
-        subtask = SinkSubtask(
-            self._shipped(), self._context(index, parallelism, attempt), self.record, restored
-        )
+        subtask = self._open(self._context(index, parallelism, attempt), restored)
         subtask.writer.start()
         return subtask
 
@@ -292,10 +296,7 @@ class SinkContract(ABC):
             parallelism = rng.randint(1, 3)
             parts = deal_evenly(complete_states, parallelism)
             contexts = [self._context(i, parallelism, attempt, job_id) for i in range(parallelism)]
-            subtasks = [
-                SinkSubtask(self._shipped(), context, self.record, part)
-                for context, part in zip(contexts, parts, strict=True)
-            ]
+            subtasks = [self._open(context, part) for context, part in zip(contexts, parts, strict=True)]
             for subtask in subtasks:
                 subtask.writer.start()
             for _ in range(rng.randint(0, 5)):
@@ -314,15 +315,17 @@ class SinkContract(ABC):
                     subtask.writer.abort()
                 subtask.writer.close()
         for index, part in enumerate(deal_evenly(complete_states, 2)):
-            SinkSubtask(self._shipped(), self._context(index, 2, attempt + 1, job_id), self.record, part)
+            self._open(self._context(index, 2, attempt + 1, job_id), part)
         expected = [*before, *map(self.record, range(first, complete_stop))]
         assert _canonical(self.visible()) == _canonical(expected)
         return number
 
-    def _shipped(self) -> Sink:
-        """Return the sink as a worker gets it."""
+    def _open(self, context: WriterContext, restored: Sequence[bytes]) -> "SinkSubtask":
+        """Open a subtask of the sink as a worker gets it."""
         sink: Sink = cloudpickle.loads(cloudpickle.dumps(self.sink()))
-        return sink
+        subtask = SinkSubtask(sink, context, self.record, restored)
+        self._opened.append(subtask)
+        return subtask
 
     def _context(self, index: int, parallelism: int, attempt: int, job_id: str = "0" * 32) -> WriterContext:
         return WriterContext(

@@ -1,12 +1,15 @@
 """Lines are cut the same way whatever the blocks, splits and polls are."""
 
 import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raystream.connectors import file_reader, file_tail
+from raystream.connectors import file_reader
 from raystream.connectors.file_lines import LineDecoder, LineFormat, read_fully
 from raystream.connectors.file_splits import FileSplit
 from raystream.connectors.files import FileSource
@@ -42,18 +45,14 @@ def read_range(source, path, start, stop, *, records_max=1024, bytes_max=1 << 20
     return records
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
+@contextmanager
+def blocks_of(block_bytes, overread_bytes=4):
     """Blocks of a few bytes, so that every line crosses some."""
-
-    def use(block_bytes, overread_bytes):
-        monkeypatch.setattr(file_reader, "READ_BYTES_FIRST", block_bytes)
-        monkeypatch.setattr(file_reader, "READ_BYTES_MIN", block_bytes)
-        monkeypatch.setattr(file_reader, "READ_BYTES_MAX", block_bytes)
-        monkeypatch.setattr(file_reader, "OVERREAD_BYTES", overread_bytes)
-        monkeypatch.setattr(file_tail, "READ_BYTES", block_bytes)
-
-    return use
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("READ_BYTES_FIRST", "READ_BYTES_MIN", "READ_BYTES_MAX"):
+            patch.setattr(file_reader, name, block_bytes)
+        patch.setattr(file_reader, "OVERREAD_BYTES", overread_bytes)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +60,20 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("lines") / "file"
 
 
-@given(
-    content=CONTENT,
-    cuts=st.lists(st.integers(0, 200), max_size=6),
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read."""
+
+    block_bytes: int = 1
+    overread_bytes: int = 1
+    records_max: int = 1
+    bytes_max: int = 1
+    encoding: str | None = None
+    with_position: bool = False
+
+
+READINGS = st.builds(
+    Reading,
     block_bytes=st.integers(1, 40),
     overread_bytes=st.integers(1, 20),
     records_max=st.integers(1, 5),
@@ -71,31 +81,29 @@ def scratch(tmp_path_factory):
     encoding=st.sampled_from((None, "utf-8", "latin-1", "cp1252")),
     with_position=st.booleans(),
 )
-@example(b"a\r\nb\r\n", [2], 1, 1, 1, 1, "utf-8", True)
-@example(b"\n\n\r\n\r", [1, 2, 3, 4], 1, 1, 1, 1, None, False)
-def test_splits_neither_cut_nor_lose_nor_double_a_line(
-    scratch, content, cuts, block_bytes, overread_bytes, records_max, bytes_max, encoding, with_position
-):
+
+
+@settings(max_examples=400)
+@given(content=CONTENT, cuts=st.lists(st.integers(0, 200), max_size=6), reading=READINGS)
+@example(b"a\r\nb\r\n", [2], Reading(encoding="utf-8", with_position=True))
+@example(b"\n\n\r\n\r", [1, 2, 3, 4], Reading())
+def test_splits_neither_cut_nor_lose_nor_double_a_line(scratch, content, cuts, reading):
+    encoding = reading.encoding
     if encoding == "cp1252":
         content = content.decode("latin-1").encode("cp1252", "ignore")
     scratch.write_bytes(content)
     bounds = sorted({0, len(content), *(cut for cut in cuts if cut < len(content))})
-    source = FileSource.lines(scratch, encoding=encoding, with_position=with_position)
+    source = FileSource.lines(scratch, encoding=encoding, with_position=reading.with_position)
+    limits = {"records_max": reading.records_max, "bytes_max": reading.bytes_max}
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("READ_BYTES_FIRST", "READ_BYTES_MIN", "READ_BYTES_MAX"):
-            patch.setattr(file_reader, name, block_bytes)
-        patch.setattr(file_reader, "OVERREAD_BYTES", overread_bytes)
-        parts = [
-            read_range(source, scratch, start, stop, records_max=records_max, bytes_max=bytes_max)
-            for start, stop in zip(bounds, bounds[1:], strict=False)
-        ]
+    with blocks_of(reading.block_bytes, reading.overread_bytes):
+        parts = [read_range(source, scratch, start, stop, **limits) for start, stop in pairwise(bounds)]
 
     expected = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         own = [(offset, line) for offset, line in reference_lines(content) if start <= offset < stop]
         own = [(offset, line.decode(encoding) if encoding else line) for offset, line in own]
-        expected.append([(str(scratch), *pair) if with_position else pair[1] for pair in own])
+        expected.append([(str(scratch), *pair) if reading.with_position else pair[1] for pair in own])
     assert parts == expected
 
 
@@ -110,9 +118,7 @@ def test_a_snapshot_anywhere_stands_behind_the_last_line_handed_out(scratch, con
     records = []
     splits = [FileSplit(str(scratch), 0, len(content)).encode()]
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("READ_BYTES_FIRST", "READ_BYTES_MIN", "READ_BYTES_MAX"):
-            patch.setattr(file_reader, name, block_bytes)
+    with blocks_of(block_bytes):
         for records_max in polls:
             run = ReaderRun(source)
             run.reader.add_splits(splits)
@@ -131,8 +137,7 @@ def test_a_snapshot_anywhere_stands_behind_the_last_line_handed_out(scratch, con
     assert [(offset, line.encode()) for _, offset, line in records] == reference_lines(content)
 
 
-def test_a_line_longer_than_many_blocks_is_read_in_linear_time(tmp_path, small_blocks, monkeypatch):
-    small_blocks(16, 4)
+def test_a_line_longer_than_many_blocks_is_read_in_linear_time(tmp_path, monkeypatch):
     content = b"first\n" + b"y" * 100_000 + b"\nlast"
     path = tmp_path / "long"
     path.write_bytes(content)
@@ -145,7 +150,8 @@ def test_a_line_longer_than_many_blocks_is_read_in_linear_time(tmp_path, small_b
 
     monkeypatch.setattr(file_reader, "read_fully", counting_read)
 
-    lines = read_range(FileSource.lines(path), path, 0, len(content))
+    with blocks_of(16):
+        lines = read_range(FileSource.lines(path), path, 0, len(content))
 
     assert lines == ["first", "y" * 100_000, "last"]
     assert sum(read) < 5 * len(content)

@@ -3,20 +3,22 @@
 import dataclasses
 import enum
 import os
-from collections import namedtuple
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
 
 from raystream.connectors import file_sink
 from raystream.connectors.file_sink import FileCommittable
+from raystream.connectors.file_splits import FileSplit
 from raystream.connectors.files import FileSink, FileSource
 from raystream.connectors.versioned import encode
 from raystream.errors import ConfigError, GraphError, StateRestoreError, StorageError
 from raystream.operators.sink import WriterContext
 from raystream.records.batch import RowBatch
 from raystream.testing.contracts import SinkContract
+from raystream.testing.source_run import ReaderRun
 
 JOB_ID = "0123456789abcdef" * 2
 
@@ -29,10 +31,19 @@ def context_of(**changes):
     return WriterContext(**{**fields, **changes})
 
 
-def writer_of(sink, **changes):
-    writer = sink.open_writer(context_of(**changes))
-    writer.start()
-    return writer
+@pytest.fixture
+def open_writer():
+    """Opens and starts a writer; closes it when the test is over."""
+    writers = []
+
+    def open_one(sink, **changes):
+        writers.append(sink.open_writer(context_of(**changes)))
+        writers[-1].start()
+        return writers[-1]
+
+    yield open_one
+    for writer in writers:
+        writer.close()
 
 
 def visible_files(directory):
@@ -60,9 +71,9 @@ class TestFileSinkContract(SinkContract):
         return f"record {number}"
 
 
-def test_a_part_file_is_named_after_operator_job_subtask_attempt_and_counter(tmp_path):
+def test_a_part_file_is_named_after_operator_job_subtask_attempt_and_counter(tmp_path, open_writer):
     sink = FileSink.lines(tmp_path)
-    writer = writer_of(sink, uid="count/hits é", subtask=3, parallelism=4, attempt=7)
+    writer = open_writer(sink, uid="count/hits é", subtask=3, parallelism=4, attempt=7)
     names = []
     for text in ("a", "b"):
         writer.write(RowBatch([text]))
@@ -74,17 +85,17 @@ def test_a_part_file_is_named_after_operator_job_subtask_attempt_and_counter(tmp
     assert [path.name for path in visible_files(tmp_path)] == [f"{final}0", f"{final}1"]
 
 
-def test_a_job_that_starts_from_a_savepoint_of_another_collides_with_none_of_its_files(tmp_path):
+def test_a_job_that_starts_from_a_savepoint_of_another_collides_with_none_of_its_files(tmp_path, open_writer):
     sink = FileSink.lines(tmp_path)
     for job_id in ("a" * 32, "b" * 32):
-        writer = writer_of(sink, job_id=job_id)
+        writer = open_writer(sink, job_id=job_id)
         writer.write(RowBatch([job_id[:1]]))
         sink.open_committer(context_of()).commit(writer.prepare_commit(1))
 
     assert [path.read_text() for path in visible_files(tmp_path)] == ["a\n", "b\n"]
 
 
-def test_start_removes_what_dead_attempts_of_this_job_left_and_nothing_else(tmp_path):
+def test_start_removes_what_dead_attempts_of_this_job_left_and_nothing_else(tmp_path, open_writer):
     mine = [
         ".part-sink-01234567-0-1-0.inprogress",
         ".part-sink-01234567-2-1-5.inprogress",  # Of a time with more subtasks.
@@ -103,25 +114,25 @@ def test_start_removes_what_dead_attempts_of_this_job_left_and_nothing_else(tmp_
     for name in mine + others:
         (tmp_path / name).touch()
 
-    writer_of(FileSink.lines(tmp_path), subtask=0, parallelism=2, attempt=3)
+    open_writer(FileSink.lines(tmp_path), subtask=0, parallelism=2, attempt=3)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
 
 
-def test_all_subtasks_together_remove_everything_a_larger_attempt_left(tmp_path):
+def test_all_subtasks_together_remove_everything_a_larger_attempt_left(tmp_path, open_writer):
     sink = FileSink.lines(tmp_path)
     for subtask in range(5):
-        sink.open_writer(context_of(subtask=subtask, parallelism=5)).write(RowBatch(["x"]))
+        open_writer(sink, subtask=subtask, parallelism=5).write(RowBatch(["x"]))
     assert len(in_progress_files(tmp_path)) == 5
 
     for subtask in range(2):
-        writer_of(sink, subtask=subtask, parallelism=2, attempt=2)
+        open_writer(sink, subtask=subtask, parallelism=2, attempt=2)
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_abort_removes_the_file_that_is_being_written(tmp_path):
-    writer = writer_of(FileSink.lines(tmp_path))
+def test_abort_removes_the_file_that_is_being_written(tmp_path, open_writer):
+    writer = open_writer(FileSink.lines(tmp_path))
     writer.write(RowBatch(["a"]))
     writer.prepare_commit(1)
     writer.write(RowBatch(["b"]))
@@ -131,17 +142,19 @@ def test_abort_removes_the_file_that_is_being_written(tmp_path):
     assert in_progress_files(tmp_path) == [".part-sink-01234567-0-1-0.inprogress"]
 
 
-def test_an_empty_batch_makes_no_file(tmp_path):
-    writer = writer_of(FileSink.lines(tmp_path))
+def test_an_empty_batch_makes_no_file(tmp_path, open_writer):
+    writer = open_writer(FileSink.lines(tmp_path))
     writer.write(RowBatch([]))
 
     assert list(tmp_path.iterdir()) == []
     assert writer.prepare_commit(1) == []
 
 
-def test_a_committed_file_that_is_gone_under_both_names_is_an_error_and_the_others_are_committed(tmp_path):
+def test_a_committed_file_that_is_gone_under_both_names_is_an_error_and_the_others_are_committed(
+    tmp_path, open_writer
+):
     sink = FileSink.lines(tmp_path)
-    writer = writer_of(sink)
+    writer = open_writer(sink)
     committables = []
     for text in ("a", "b", "c"):
         writer.write(RowBatch([text]))
@@ -162,7 +175,7 @@ def test_a_committable_of_another_format_is_refused(tmp_path):
         FileSink.lines(tmp_path).open_committer(context_of()).commit([committable])
 
 
-def test_files_and_names_are_durable_before_they_count(tmp_path, monkeypatch):
+def test_files_and_names_are_durable_before_they_count(tmp_path, open_writer, monkeypatch):
     calls = []
     fsync, rename = os.fsync, Path.rename
 
@@ -177,7 +190,7 @@ def test_files_and_names_are_durable_before_they_count(tmp_path, monkeypatch):
     monkeypatch.setattr(file_sink.os, "fsync", recording_fsync)
     monkeypatch.setattr(Path, "rename", recording_rename)
     sink = FileSink.lines(tmp_path)
-    writer = writer_of(sink)
+    writer = open_writer(sink)
     writer.write(RowBatch(["a"]))
     committables = writer.prepare_commit(1)
     sink.open_committer(context_of()).commit(committables)
@@ -187,8 +200,8 @@ def test_files_and_names_are_durable_before_they_count(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
-def test_a_write_that_fails_names_the_file(tmp_path, monkeypatch):
-    writer = writer_of(FileSink.lines(tmp_path))
+def test_a_write_that_fails_names_the_file(tmp_path, open_writer, monkeypatch):
+    writer = open_writer(FileSink.lines(tmp_path))
     monkeypatch.setattr(Path, "open", lambda path, *args, **options: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
     writer.write(RowBatch(["a"]))
 
@@ -220,8 +233,8 @@ def test_a_directory_that_cannot_be_written_is_a_configuration_error(tmp_path, m
 # ---- formats ----------------------------------------------------------------
 
 
-def written(tmp_path, sink, *batches):
-    writer = writer_of(sink)
+def written(tmp_path, open_writer, sink, *batches):
+    writer = open_writer(sink)
     for values in batches:
         writer.write(RowBatch(list(values)))
     sink.open_committer(context_of()).commit(writer.prepare_commit(1))
@@ -229,7 +242,7 @@ def written(tmp_path, sink, *batches):
     return path.read_bytes()
 
 
-def test_lines_are_text_or_bytes_also_mixed(tmp_path):
+def test_lines_are_text_or_bytes_also_mixed(tmp_path, open_writer):
     content = written(
         tmp_path, FileSink.lines(tmp_path), ["é", ""], [b"\xff", b"b"], ["a", b"b", bytearray(b"c")]
     )
@@ -238,8 +251,8 @@ def test_lines_are_text_or_bytes_also_mixed(tmp_path):
 
 
 @pytest.mark.parametrize("values", [[1], ["a", None], [b"a", "b", 2.5], ["\ud800"]])
-def test_a_record_that_is_not_a_line_is_shown_in_the_error(tmp_path, values):
-    writer = writer_of(FileSink.lines(tmp_path))
+def test_a_record_that_is_not_a_line_is_shown_in_the_error(tmp_path, open_writer, values):
+    writer = open_writer(FileSink.lines(tmp_path))
 
     with pytest.raises(GraphError, match="line of text") as raised:
         writer.write(RowBatch(values))
@@ -260,38 +273,36 @@ class Color(enum.Enum):
     RED = "red"
 
 
-Pair = namedtuple("Pair", "x y")
+class Pair(NamedTuple):
+    x: int
+    y: int
 
 
-def test_json_lines_hold_arrays_for_tuples_and_objects_for_classes(tmp_path):
+def test_json_lines_hold_arrays_for_tuples_and_objects_for_classes(tmp_path, open_writer):
     values = [("/a", 1), Pair(1, 2), Struct(3), Data("é"), {"k": [None, True]}, Color.RED, "text", 1.5]
 
-    content = written(tmp_path, FileSink.json_lines(tmp_path), values)
+    content = written(tmp_path, open_writer, FileSink.json_lines(tmp_path), values)
 
     assert content.decode().splitlines() == [
         '["/a",1]', "[1,2]", '{"a":3}', '{"b":"é"}', '{"k":[null,true]}', '"red"', '"text"', "1.5",
     ]  # fmt: skip
 
 
-def test_a_record_that_json_does_not_have_is_shown_in_the_error(tmp_path):
+def test_a_record_that_json_does_not_have_is_shown_in_the_error(tmp_path, open_writer):
     recursive: list = []
     recursive.append(recursive)
+    writer = open_writer(FileSink.json_lines(tmp_path))
     for record in (object, {("a", "b"): 1}, 1 << 70, recursive):
-        writer = writer_of(FileSink.json_lines(tmp_path))
         with pytest.raises(GraphError, match="as JSON") as raised:
             writer.write(RowBatch([{"fine": 1}, record]))
         assert raised.value.context["record"] == repr(record)
 
 
-def test_what_one_job_writes_another_reads(tmp_path):
-    from raystream.testing.source_run import ReaderRun
-
-    written(tmp_path, FileSink.json_lines(tmp_path), [["a", i] for i in range(5)])
+def test_what_one_job_writes_another_reads(tmp_path, open_writer):
+    written(tmp_path, open_writer, FileSink.json_lines(tmp_path), [["a", i] for i in range(5)])
     source = FileSource.json_lines(tmp_path)
     run = ReaderRun(source)
     [file] = visible_files(tmp_path)
-    from raystream.connectors.file_splits import FileSplit
-
     run.reader.add_splits([FileSplit(str(file), 0, file.stat().st_size).encode()])
 
     assert run.read_all() == [["a", i] for i in range(5)]

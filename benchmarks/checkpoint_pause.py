@@ -1,0 +1,122 @@
+"""What a checkpoint of a million heap entries does to the stream.
+
+One slot counts a million keys.  The sink writes down when each batch came; a gap between two
+batches that overlaps a checkpoint (trigger to completion) is compared with the gaps of
+stretches of the same length without one.
+
+    python benchmarks/checkpoint_pause.py [--millions 8] [--keys 1000000]
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from raystream import KeyedProcessFunction, StreamEnvironment, ValueStateDescriptor
+from raystream.connectors.datagen import DatagenSource
+
+
+class Count(KeyedProcessFunction):
+    """Counts the records of each key."""
+
+    def open(self, ctx):
+        self.seen = ctx.get_state(ValueStateDescriptor("seen", int, default=0))
+
+    def process_element(self, value, ctx):
+        seen = self.seen.value() + 1
+        self.seen.update(seen)
+        yield ctx.current_key, seen
+
+
+class TimingSink:
+    """Writes down when each batch came, in wall time, and how many records it had."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def open_writer(self, context):
+        return TimingWriter(Path(self.path))
+
+    def open_committer(self, context):
+        return None
+
+
+class TimingWriter:
+    """The writer of one subtask."""
+
+    def __init__(self, path):
+        self.path = path
+        self.batches = []
+
+    def start(self):
+        pass
+
+    def write(self, batch):
+        self.batches.append((time.time() * 1000, len(batch.values)))
+
+    def prepare_commit(self, checkpoint_id):
+        return []
+
+    def abort(self):
+        pass
+
+    def close(self):
+        self.path.write_text(json.dumps(self.batches))
+
+
+def run(records: int, keys: int) -> tuple[list, list]:
+    """Run the job; return the batches' times and the completed checkpoints."""
+    with tempfile.TemporaryDirectory(prefix="rs") as scratch:
+        env = StreamEnvironment(
+            runner="ray",
+            parallelism=1,
+            execution_checkpointing_interval="2s",
+            execution_checkpointing_dir=f"file://{scratch}/checkpoints",
+        )
+        (
+            env.from_source(DatagenSource(lambda index: index, count=records), name="numbers", uid="numbers")
+            .key_by(lambda number: f"key-{number % keys:07}")
+            .process(Count(), name="count", uid="count")
+            .sink_to(TimingSink(f"{scratch}/times.json"), name="times", uid="times")
+        )
+        client = env.submit("checkpoint pause benchmark")
+        client.wait()
+        return json.loads(Path(f"{scratch}/times.json").read_text()), list(client.checkpoints())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--millions", type=int, default=8)
+    parser.add_argument("--keys", type=int, default=1_000_000)
+    options = parser.parse_args()
+    batches, checkpoints = run(options.millions * 1_000_000, options.keys)
+    seen, loaded_at_ms = 0, batches[0][0]
+    for at_ms, count in batches:
+        seen += count
+        if seen >= options.keys:
+            loaded_at_ms = at_ms
+            break
+    spans = [
+        (c.triggered_ms, c.triggered_ms + c.duration_ms)
+        for c in checkpoints
+        if c.completed and c.triggered_ms > loaded_at_ms
+    ]
+    gaps = [(a[0], b[0], b[1]) for a, b in zip(batches, batches[1:], strict=False) if a[0] > loaded_at_ms]
+    during = [g for g in gaps if any(g[1] > start and g[0] < end for start, end in spans)]
+    without = [g for g in gaps if g not in set(during)]
+    print(f"{len(spans)} checkpoints of {options.keys:,} entries")
+    for name, some in (("during a checkpoint", during), ("without", without)):
+        lengths = sorted(b - a for a, b, _ in some)
+        time_ms = sum(lengths)
+        rate = sum(count for _, _, count in some) / time_ms * 1000
+        tail = lengths[int(len(lengths) * 0.999)]
+        print(f"{name:22} longest gap {lengths[-1]:7.1f} ms   p99.9 {tail:6.1f} ms   {rate:12,.0f} records/s")
+    for checkpoint in checkpoints:
+        if checkpoint.completed and checkpoint.triggered_ms > loaded_at_ms:
+            print(f"checkpoint {checkpoint.checkpoint_id}: {checkpoint.duration_ms:.0f} ms, {checkpoint.size_bytes:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

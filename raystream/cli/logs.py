@@ -1,0 +1,43 @@
+"""Where log records go when raystream is run from the command line; the library configures nothing."""
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+LEVEL_VARIABLE = "RAYSTREAM_LOG_LEVEL"
+"""Environment variable that says what is shown: `debug`, `info`, `warning` (default) or `error`."""
+
+_EVERY_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def configure_logging() -> None:
+    """Send log records to standard error, one line each."""
+    handler = _StandardError()
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, "").upper(), logging.WARNING)
+    logging.getLogger("raystream").setLevel(level)
+
+
+class LineFormatter(logging.Formatter):
+    """One line: time, level, message, and the record's `extra` as `name=value`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """Return the line without a traceback."""
+        extra = [f"{name}={value!r}" for name, value in vars(record).items() if name not in _EVERY_RECORD]
+        return " ".join([super().formatMessage(record), *extra])
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error at the time, which changes while a status line is shown."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr

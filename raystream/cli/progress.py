@@ -1,0 +1,239 @@
+"""How far a job is, as text: for the status line of a terminal, and as lines for everything else.
+
+Pure: is given views of the job and the time, returns texts.  Who shows them where is the
+business of `raystream.cli.attend`.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from raystream.ids import JobId, JobStatus
+
+WAITING_SHOWN_AFTER_MS = 5_000
+"""Waiting for resources is normal while processes start; after this time it is worth a line."""
+LINE_INTERVAL_MS = 5_000
+"""Time between two plain lines if nothing happens."""
+RATE_WINDOW_MS = 3_000
+"""Rates are averages over this time."""
+
+
+class CheckpointView(Protocol):
+    """What is shown of a checkpoint or savepoint."""
+
+    @property
+    def checkpoint_id(self) -> int: ...
+    @property
+    def location(self) -> str:
+        """Its directory; empty while it is not complete."""
+
+    @property
+    def duration_ms(self) -> float: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def failure(self) -> str:
+        """Why it did not complete; empty otherwise."""
+
+
+class ProgressView(Protocol):
+    """What is shown of a running job."""
+
+    @property
+    def job_id(self) -> JobId: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> JobStatus: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def records_in(self) -> int: ...
+    @property
+    def records_out(self) -> int: ...
+    @property
+    def checkpoints(self) -> Sequence[CheckpointView]: ...
+    @property
+    def error(self) -> Exception | None: ...
+    @property
+    def waiting_for(self) -> str:
+        """What the cluster lacks; empty when the job has all its slots."""
+
+
+class _Sample(NamedTuple):
+    at_ms: float
+    records_in: int
+    records_out: int
+
+
+class Progress:
+    """Follows one job.
+
+    Args:
+        now_ms: monotonic time at which watching begins.
+    """
+
+    def __init__(self, now_ms: float) -> None:
+        self._began_ms = now_ms
+        self._line_ms = now_ms
+        self._samples: deque[_Sample] = deque()
+        self._status: JobStatus | None = None
+        self._restarts = 0
+        self._checkpoint_id = 0
+        self._waiting_since_ms: float | None = None
+        self._waiting_told = ""
+
+    def events(self, view: ProgressView, now_ms: float) -> list[str]:
+        """Return a line for each thing that is worth one on a terminal too: failures and long waits."""
+        return [*self._restarted(view), *self._waiting(view, now_ms)]
+
+    def lines(self, view: ProgressView, now_ms: float) -> list[str]:
+        """Return a line for each change of status and each checkpoint, and one every few seconds."""
+        lines = [*self._changed(view), *self._checkpointed(view)]
+        if lines or now_ms - self._line_ms >= LINE_INTERVAL_MS:
+            self._line_ms = now_ms
+            lines = lines or [self.status(view, now_ms)]
+        return lines
+
+    def status(self, view: ProgressView, now_ms: float) -> str:
+        """Return the status line."""
+        rate_in, rate_out = self._rates(view, now_ms)
+        parts = [
+            view.status.value,
+            f"in {view.records_in:,} ({short_count(rate_in)}/s)",
+            f"out {view.records_out:,} ({short_count(rate_out)}/s)",
+            self._last_checkpoint(view),
+            counted(view.restarts, "restart"),
+            elapsed(now_ms - self._began_ms),
+        ]
+        return "  ".join(part for part in parts if part)
+
+    def _rates(self, view: ProgressView, now_ms: float) -> tuple[float, float]:
+        samples = self._samples
+        samples.append(_Sample(now_ms, view.records_in, view.records_out))
+        while now_ms - samples[0].at_ms > RATE_WINDOW_MS and len(samples) > 2:
+            samples.popleft()
+        first, last = samples[0], samples[-1]
+        seconds = (last.at_ms - first.at_ms) / 1000
+        if seconds <= 0:
+            return 0.0, 0.0
+        # A restart sets the counters back.
+        return (
+            max(0.0, (last.records_in - first.records_in) / seconds),
+            max(0.0, (last.records_out - first.records_out) / seconds),
+        )
+
+    @staticmethod
+    def _last_checkpoint(view: ProgressView) -> str:
+        done = completed(view.checkpoints)
+        return describe_checkpoint(done[-1]) if done else ""
+
+    def _changed(self, view: ProgressView) -> Iterator[str]:
+        if view.status is not self._status:
+            self._status = view.status
+            yield f"job {view.job_id} is {view.status.value}: {view.name}"
+
+    def _checkpointed(self, view: ProgressView) -> Iterator[str]:
+        for checkpoint in completed(view.checkpoints):
+            if checkpoint.checkpoint_id > self._checkpoint_id:
+                self._checkpoint_id = checkpoint.checkpoint_id
+                yield (
+                    f"{describe_checkpoint(checkpoint)}; "
+                    f"in {view.records_in:,}  out {view.records_out:,}  {counted(view.restarts, 'restart')}"
+                )
+
+    def _restarted(self, view: ProgressView) -> Iterator[str]:
+        if view.restarts > self._restarts:
+            self._restarts = view.restarts
+            cause = str(view.error).strip().partition("\n")[0] if view.error else "cause not known"
+            yield f"restart {view.restarts}: {cause}"
+
+    def _waiting(self, view: ProgressView, now_ms: float) -> Iterator[str]:
+        if not view.waiting_for:
+            self._waiting_since_ms, self._waiting_told = None, ""
+            return
+        if self._waiting_since_ms is None:
+            self._waiting_since_ms = now_ms
+        long_enough = now_ms - self._waiting_since_ms >= WAITING_SHOWN_AFTER_MS
+        if long_enough and view.waiting_for != self._waiting_told:
+            self._waiting_told = view.waiting_for
+            yield f"waiting for resources: {view.waiting_for}"
+
+
+def summary(view: ProgressView, duration_ms: float) -> str:
+    """Return the last line about a job that has ended."""
+    checkpoints = counted(len(completed(view.checkpoints)), "checkpoint")
+    return (
+        f"job {view.job_id} is {view.status.value}: {view.records_in:,} records in, "
+        f"{view.records_out:,} out, {checkpoints}, {counted(view.restarts, 'restart')}, {elapsed(duration_ms)}"
+    )
+
+
+def completed(checkpoints: Sequence[CheckpointView]) -> list[CheckpointView]:
+    """Return the complete ones, oldest first."""
+    return [checkpoint for checkpoint in checkpoints if checkpoint.location]
+
+
+def describe_checkpoint(checkpoint: CheckpointView) -> str:
+    """Return id, duration and size of a complete checkpoint."""
+    duration, size = checkpoint.duration_ms, short_size(checkpoint.size_bytes)
+    return f"checkpoint {checkpoint.checkpoint_id}: {short_duration(duration)}, {size}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> counted(1, "restart"), counted(2_000, "restart")
+        ('1 restart', '2,000 restarts')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def short_count(number: float) -> str:
+    """Return a number in few characters.
+
+    Example:
+        >>> short_count(7), short_count(9_999), short_count(123_456), short_count(2_410_000)
+        ('7', '9,999', '123k', '2.41M')
+    """
+    if number < 10_000:
+        return f"{number:,.0f}"
+    return f"{number / 1_000:.0f}k" if number < 1_000_000 else f"{number / 1_000_000:.2f}M"
+
+
+def short_size(size_bytes: int) -> str:
+    """Return a size in few characters.
+
+    Example:
+        >>> short_size(512), short_size(20 * 1024), short_size(5 * 1024**3)
+        ('512 B', '20.0 KiB', '5.0 GiB')
+    """
+    size, units = float(size_bytes), ["KiB", "MiB", "GiB", "TiB"]
+    if size < 1024:
+        return f"{size_bytes} B"
+    unit = ""
+    while size >= 1024 and units:
+        size, unit = size / 1024, units.pop(0)
+    return f"{size:.1f} {unit}"
+
+
+def short_duration(duration_ms: float) -> str:
+    """Return a duration in few characters.
+
+    Example:
+        >>> short_duration(84.3), short_duration(12_340)
+        ('84 ms', '12.3 s')
+    """
+    return f"{duration_ms:.0f} ms" if duration_ms < 1_000 else f"{duration_ms / 1000:.1f} s"
+
+
+def elapsed(duration_ms: float) -> str:
+    """Return hours, minutes and seconds.
+
+    Example:
+        >>> elapsed(3_725_900)
+        '1:02:05'
+    """
+    seconds = int(duration_ms // 1000)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

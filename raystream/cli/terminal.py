@@ -1,0 +1,117 @@
+"""The status line at the bottom of a terminal, and everything else that is printed above it.
+
+Knows terminals; does not know jobs.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TextIO
+
+COLUMNS_DEFAULT = 80
+
+_ERASE_LINE = "\r\x1b[2K"
+
+
+def terminal(stream: TextIO) -> bool:
+    """Return whether a line on this stream can be rewritten in place."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class StatusLine:
+    """One line that is rewritten in place, below everything else.
+
+    Args:
+        stream: a terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._text = ""
+        self._line_begun = False  # Somebody else wrote part of a line, which must not be erased.
+        self._lock = threading.RLock()
+
+    def show(self, text: str) -> None:
+        """Show a text instead of the one before, cut to the width of the terminal."""
+        with self._lock:
+            self._text = text[: self._columns() - 1]
+            if not self._line_begun:
+                self._stream.write(f"{_ERASE_LINE}{self._text}")
+                self._stream.flush()
+
+    def clear(self) -> None:
+        """Remove the line."""
+        self.show("")
+
+    def write_above(self, stream: TextIO, text: str) -> int:
+        """Write to a stream that is the same terminal, above the status line."""
+        with self._lock:
+            if self._text and not self._line_begun:
+                self._stream.write(_ERASE_LINE)
+                self._stream.flush()
+            written = stream.write(text)
+            stream.flush()
+            self._line_begun = not text.endswith("\n") if text else self._line_begun
+            if self._text and not self._line_begun:
+                self._stream.write(self._text)
+                self._stream.flush()
+        return written
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or COLUMNS_DEFAULT
+        except (OSError, ValueError):
+            return COLUMNS_DEFAULT
+
+
+class _Above(io.TextIOBase):
+    """Stands in for a standard stream: writes above the status line."""
+
+    def __init__(self, stream: TextIO, line: StatusLine) -> None:
+        self._stream = stream
+        self._line = line
+
+    def write(self, text: str) -> int:
+        return self._line.write_above(self._stream, text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+
+@contextlib.contextmanager
+def status_line() -> Iterator[StatusLine | None]:
+    """Give a status line at the bottom of standard error, or None when that is no terminal.
+
+    In the `with` block everything that goes to a standard stream on a terminal goes above it.
+    """
+    stdout, stderr = sys.stdout, sys.stderr
+    if not terminal(stderr):
+        yield None
+        return
+    line = StatusLine(stderr)
+    above: list[contextlib.AbstractContextManager[object]] = [contextlib.redirect_stderr(_Above(stderr, line))]
+    if stdout.isatty():
+        above.append(contextlib.redirect_stdout(_Above(stdout, line)))
+    with contextlib.ExitStack() as stack:
+        for redirection in above:
+            stack.enter_context(redirection)
+        try:
+            yield line
+        finally:
+            line.clear()

@@ -1,0 +1,146 @@
+"""Appends to the job log, one entry after the other, until each is certain.
+
+An append that may or may not have happened is tried again until it is known: whoever asked gets
+an answer that is true, later.  When the log stays silent for too long, or belongs to somebody
+else, nothing more is appended and the job must stop.
+
+Knows the log and a background; decides nothing about the job.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from raystream.errors import FencedError, RaystreamError, StorageError
+from raystream.ids import CheckpointId
+from raystream.operators.operator import Background
+from raystream.storage.job_log import AttemptStarted, JobLog, LogEntry, StaleLogError
+
+logger = logging.getLogger(__name__)
+
+DOUBT_TRIES_MAX = 30
+"""Times that an append of unknown outcome is asked about."""
+
+DOUBT_RETRY_MS = 1_000
+
+Later = Callable[[float, Callable[[], None]], None]
+"""Makes a call on the loop's thread after a number of milliseconds."""
+
+Appended = Callable[[StorageError | None], None]
+"""Takes None when the entry is in the log, and the error when it is certainly not."""
+
+
+@dataclass(slots=True)
+class _Task:
+    work: Callable[[], None]
+    """Reads or writes the log; runs in a thread."""
+    in_doubt: Callable[[], None]
+    """The same, when it is not known whether `work` has succeeded before."""
+    done: Appended
+    tries: int = 0
+
+
+class LogWriter:
+    """The only user of a job's log.
+
+    Args:
+        log: the log; not read before the first append.
+        background: runs what blocks.
+        later: for another try.
+        conflicted: told once when nothing may be appended any more.
+    """
+
+    def __init__(
+        self,
+        log: JobLog,
+        background: Background,
+        *,
+        later: Later,
+        conflicted: Callable[[RaystreamError], None],
+    ) -> None:
+        self._log = log
+        self._background = background
+        self._later = later
+        self._conflicted = conflicted
+        self._tasks: deque[_Task] = deque()
+        self._read = False
+        self._stopped = False
+
+    def append(self, entry: LogEntry, done: Appended) -> None:
+        """Append an entry behind everything that was appended before."""
+        self._add(_Task(partial(self._append, entry), partial(self._append_again, entry), done))
+
+    def prune(self, keep: Collection[CheckpointId]) -> None:
+        """Remove entries of checkpoints that are no longer kept; failing to is harmless."""
+        prune = partial(self._log.prune_checkpoints, keep)
+        self._add(_Task(prune, prune, _pruned))
+
+    def _add(self, task: _Task) -> None:
+        if self._stopped:
+            return
+        self._tasks.append(task)
+        if len(self._tasks) == 1:
+            self._submit(task.work)
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        self._background.submit(work, self._finished)
+
+    def _finished(self, result: Any) -> None:
+        """Answer for the oldest task and begin the next one."""
+        task = self._tasks[0]
+        if isinstance(result, FencedError):
+            self._stop(result)
+            return
+        if isinstance(result, StaleLogError):
+            self._ask_again(task, result)
+            return
+        self._tasks.popleft()
+        if self._tasks:
+            self._submit(self._tasks[0].work)
+        if isinstance(result, StorageError):
+            task.done(result)
+        elif isinstance(result, Exception):
+            task.done(StorageError("job log could not be written", cause=repr(result)))
+        else:
+            task.done(None)
+
+    def _ask_again(self, task: _Task, error: StaleLogError) -> None:
+        task.tries += 1
+        if task.tries > DOUBT_TRIES_MAX:
+            self._stop(error)
+            return
+        logger.warning("job log append of unknown outcome", extra={"tries": task.tries}, exc_info=error)
+        delay_ms = 0 if task.tries == 1 else DOUBT_RETRY_MS
+        self._later(delay_ms, lambda: self._submit(task.in_doubt))
+
+    def _stop(self, error: RaystreamError) -> None:
+        self._stopped = True
+        self._tasks.clear()
+        self._conflicted(error)
+
+    # ---- in a thread ---------------------------------------------------------
+
+    def _append(self, entry: LogEntry) -> None:
+        if not self._read:
+            self._log.read()
+            self._read = True
+        self._log.append(entry)
+
+    def _append_again(self, entry: LogEntry) -> None:
+        try:
+            entries = self._log.read()
+        except (FencedError, StaleLogError):
+            raise
+        except StorageError as error:
+            raise StaleLogError("job log does not answer", cause=error.message) from error
+        # Two masters may begin the same attempt; only appending tells whose entry it is.
+        if isinstance(entry, AttemptStarted) or entry not in entries:
+            self._log.append(entry)
+
+
+def _pruned(error: StorageError | None) -> None:
+    if error is not None:
+        logger.warning("log entries of deleted checkpoints stay", exc_info=error)

@@ -1,0 +1,182 @@
+"""What each subtask of a program reads back from a snapshot, or why the snapshot does not fit.
+
+Operators are matched by uid.  Keyed state follows its key groups, operator state its mode of
+redistribution (`raystream.protocol.redistribution`).  Everything that does not fit is found here,
+before a slot is deployed, and reported at once; what only the operators themselves know (kinds
+and serializers of their states) is checked when they open.
+
+Pure: reads a plan and `_metadata`, no files.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from raystream.errors import StateRestoreError
+from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
+from raystream.ids import CheckpointId, OperatorUid, VertexId
+from raystream.keygroup import groups_of_subtask
+from raystream.protocol.redistribution import overlapping, redistribute
+from raystream.runtime.messages import OperatorRestore, OperatorStateSlice, SubtaskRestore
+from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restore:
+    """A snapshot as a plan restores it."""
+
+    checkpoint_id: CheckpointId
+    plan: PhysicalPlan
+    """The program's plan, with the snapshot's max parallelism where the program does not say one."""
+    subtasks: Mapping[tuple[VertexId, int], SubtaskRestore] = field(default_factory=dict)
+    """What there is to restore; a subtask that restores nothing is left out."""
+    enumerators: Mapping[OperatorUid, bytes] = field(default_factory=dict)
+    dropped: str = ""
+    """Table of the state that the program does not have; empty when there is none."""
+
+
+def plan_restore(
+    plan: PhysicalPlan, directory: str, metadata: SnapshotMetadata, *, allow_non_restored: bool
+) -> Restore:
+    """Return what a program restores from a snapshot.
+
+    Args:
+        plan: the program.
+        directory: URL of the snapshot's directory; empty for one in the job master's memory.
+        metadata: its content.
+        allow_non_restored: drop the state of operators that the program does not have.
+
+    Raises:
+        StateRestoreError: it does not fit; the message has everything that does not, as a table.
+    """
+    problems: list[str] = []
+    vertices = tuple(_with_stored_groups(vertex, metadata, problems) for vertex in plan.vertices)
+    missing = _missing(plan, metadata)
+    table = _table(plan, metadata, missing) if missing else ""
+    if missing and not allow_non_restored:
+        problems.append(f"state of {len(missing)} operator(s) is not in the program:\n{table}")
+    if problems:
+        raise StateRestoreError(
+            "snapshot does not fit the program: " + "\n".join(problems),
+            hint=_advice(missing=bool(missing) and not allow_non_restored),
+            snapshot=directory or f"checkpoint {metadata.checkpoint_id}",
+            job=metadata.job_name,
+        )
+    subtasks = {
+        (vertex.id, subtask): restore
+        for vertex in vertices
+        for subtask, restore in _restore_vertex(vertex, directory, metadata).items()
+    }
+    return Restore(
+        checkpoint_id=metadata.checkpoint_id,
+        plan=replace(plan, vertices=vertices),
+        subtasks=subtasks,
+        enumerators=dict(metadata.enumerators),
+        dropped=table,
+    )
+
+
+# ---- key groups ---------------------------------------------------------------
+
+
+def _with_stored_groups(vertex: Vertex, metadata: SnapshotMetadata, problems: list[str]) -> Vertex:
+    """Return the vertex with the max parallelism of its stored keyed state."""
+    head = vertex.operators[0]
+    stored = metadata.operator(head.uid)
+    if not vertex.keyed or stored is None or not _keyed(stored):
+        return vertex
+    if vertex.parallelism > stored.max_parallelism:
+        problems.append(
+            f"operator {head.name!r} (uid {head.uid!r}) has parallelism {vertex.parallelism}, above the"
+            f" max parallelism {stored.max_parallelism} of its state"
+        )
+    elif vertex.max_parallelism != stored.max_parallelism and vertex.max_parallelism_explicit:
+        problems.append(
+            f"operator {head.name!r} (uid {head.uid!r}) has max parallelism {vertex.max_parallelism}, its"
+            f" state has {stored.max_parallelism}"
+        )
+    return replace(vertex, max_parallelism=stored.max_parallelism)
+
+
+def _keyed(operator: OperatorMetadata) -> bool:
+    return any(subtask.keyed for subtask in operator.subtasks)
+
+
+# ---- handles ------------------------------------------------------------------
+
+
+def _restore_vertex(vertex: Vertex, directory: str, metadata: SnapshotMetadata) -> dict[int, SubtaskRestore]:
+    restores: dict[int, SubtaskRestore] = {}
+    for node in vertex.operators:
+        stored = metadata.operator(node.uid)
+        if stored is None or not stored.stateful:
+            continue
+        for subtask, restore in enumerate(_restore_operator(vertex, directory, stored)):
+            restores.setdefault(subtask, {})[node.uid] = restore
+    return restores
+
+
+def _restore_operator(vertex: Vertex, directory: str, stored: OperatorMetadata) -> list[OperatorRestore]:
+    """Return what each new subtask of one operator reads."""
+    keyed = [handle for subtask in stored.subtasks for handle in subtask.keyed]
+    elements = redistribute([subtask.operator for subtask in stored.subtasks], vertex.parallelism)
+    return [
+        OperatorRestore(
+            directory=directory,
+            states=stored.states,
+            keyed=tuple(
+                overlapping(keyed, groups_of_subtask(subtask, vertex.max_parallelism, vertex.parallelism))
+            ),
+            operator=tuple(
+                OperatorStateSlice(handle=part.handle, start=part.start, stop=part.stop)
+                for part in elements[subtask]
+            ),
+        )
+        for subtask in range(vertex.parallelism)
+    ]
+
+
+# ---- what does not fit ----------------------------------------------------------
+
+
+def _nodes(plan: PhysicalPlan) -> dict[OperatorUid, OperatorNode]:
+    return {node.uid: node for vertex in plan.vertices for node in vertex.operators}
+
+
+def _missing(plan: PhysicalPlan, metadata: SnapshotMetadata) -> list[OperatorMetadata]:
+    """Return the operators that have state in the snapshot and are not in the program."""
+    nodes = _nodes(plan)
+    return [operator for operator in metadata.operators if operator.stateful and operator.uid not in nodes]
+
+
+def _table(plan: PhysicalPlan, metadata: SnapshotMetadata, missing: Sequence[OperatorMetadata]) -> str:
+    """Return a table of all operators with state: matched, new and missing ones."""
+    nodes = _nodes(plan)
+    new = [node for uid, node in nodes.items() if node.stateful and not _stored(metadata, uid)]
+    matched = [operator for operator in metadata.operators if operator.stateful and operator.uid in nodes]
+    rows = [("", "uid", "name", "states", "bytes", "")]
+    rows += [_row("matched", operator, "") for operator in matched]
+    rows += [("new", node.uid, node.name, "", "", "") for node in new]
+    candidates = [node.uid for node in new]
+    for operator in missing:
+        nearest = difflib.get_close_matches(operator.uid, candidates, n=1)
+        rows.append(_row("missing", operator, f"renamed to {nearest[0]!r}?" if nearest else ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _row(status: str, operator: OperatorMetadata, note: str) -> tuple[str, str, str, str, str, str]:
+    states = ", ".join(dict.fromkeys(state.name for state in operator.states))
+    return status, operator.uid, operator.name, states, str(operator.size_bytes), note
+
+
+def _stored(metadata: SnapshotMetadata, uid: OperatorUid) -> bool:
+    operator = metadata.operator(uid)
+    return operator is not None and operator.stateful
+
+
+def _advice(*, missing: bool) -> str:
+    if missing:
+        return "give operators the uids they had, or drop this state with --allow-non-restored-state"
+    return "use a parallelism and max parallelism that fit the snapshot"

@@ -1,0 +1,120 @@
+"""The durable things of one job, as its configuration wants them; opened where the coordinator runs."""
+
+import random
+from dataclasses import dataclass
+
+from raystream.config.options import JobConfig
+from raystream.errors import ConfigError
+from raystream.ids import JobId
+from raystream.storage.archive import ArchivedJob, write_archive
+from raystream.storage.filesystem import FileSystem, OpenFileSystem, open_file_system
+from raystream.storage.job_log import DurableJobLog, JobLog, VolatileJobLog
+from raystream.storage.latest import find_latest
+from raystream.storage.layout import JobLayout
+from raystream.storage.metadata import SnapshotMetadata
+from raystream.storage.probe import remove_probe, write_probe
+from raystream.storage.snapshots import SnapshotStore
+
+LATEST = "latest"
+"""Path that stands for the newest complete snapshot of a job's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The checkpoint directory of a job; all calls block."""
+
+    fs: FileSystem
+    layout: JobLayout
+
+    def write_probe(self) -> str:
+        """Find out whether checkpoints can be kept there; return the URL that slots must be able to read.
+
+        Raises:
+            ConfigError: they can not.
+        """
+        return write_probe(self.fs, self.layout)
+
+    def remove_probe(self, url: str) -> None:
+        """Delete the probe.
+
+        Raises:
+            ConfigError: nothing can be deleted there.
+        """
+        remove_probe(self.fs, url)
+
+    def write_archive(self, job: ArchivedJob) -> None:
+        """Leave what `list -a` shows when the job master is gone.
+
+        Raises:
+            StorageError: the store refused.
+        """
+        write_archive(self.fs, self.layout, job)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStorage:
+    """Where a job keeps what outlives a failure."""
+
+    snapshots: SnapshotStore
+    log: JobLog
+    directory: Directory | None = None
+    """None when nothing of the job is durable but its savepoints."""
+
+
+def open_storage(
+    job_id: JobId, config: JobConfig, *, open_fs: OpenFileSystem = open_file_system
+) -> JobStorage:
+    """Return the storage of a job; touches no file.
+
+    Raises:
+        ConfigError: the checkpoint directory is of a store that is not supported.
+    """
+    checkpointing = config.checkpointing
+    if checkpointing.interval_ms is None or checkpointing.directory is None:
+        return JobStorage(snapshots=SnapshotStore(job_id, open_fs=open_fs), log=VolatileJobLog())
+    layout = JobLayout(checkpointing.directory, job_id)
+    directory = Directory(open_fs(layout.job_dir), layout)
+    return JobStorage(
+        snapshots=SnapshotStore(job_id, layout, open_fs=open_fs),
+        log=DurableJobLog(directory.fs, layout),
+        directory=directory,
+    )
+
+
+def load_initial(
+    storage: JobStorage, config: JobConfig, job_name: str
+) -> tuple[str, SnapshotMetadata] | None:
+    """Return directory and content of the snapshot that the configuration wants the job to start from.
+
+    None when it wants none, or `latest` and there is none yet.
+
+    Raises:
+        ConfigError: `latest` without a checkpoint directory.
+        StateRestoreError: nothing is there, or it is not a snapshot that can be read.
+        StateCorruptError: the snapshot is damaged.
+        StorageError: the store did not answer.
+    """
+    path = config.recovery.path
+    if path == LATEST:
+        if config.checkpointing.directory is None:
+            raise ConfigError(
+                "the latest snapshot was asked for, but there is no checkpoint directory to look in",
+                hint="set execution.checkpointing.dir",
+            )
+        path = find_latest(config.checkpointing.directory, job_name)
+    return storage.snapshots.load(path) if path else None
+
+
+def savepoint_directory(storage: JobStorage, config: JobConfig, base: str, rng: random.Random) -> str:
+    """Return the URL for a new savepoint below `base`, or below the configured directory.
+
+    Raises:
+        ConfigError: there is neither, or it is of a store that is not supported.
+    """
+    base = base or config.checkpointing.savepoint_directory or ""
+    if not base:
+        raise ConfigError(
+            "savepoint has no directory",
+            hint="name one, or set execution.checkpointing.savepoint-dir",
+        )
+    return storage.snapshots.savepoint_directory(base, f"{rng.getrandbits(48):012x}")

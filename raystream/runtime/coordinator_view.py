@@ -1,0 +1,192 @@
+"""What a job's coordinator shows: plain values that may be pickled and kept.
+
+Knows nothing of how a job works.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from raystream.errors import RaystreamError
+from raystream.handles import SubtaskSnapshot
+from raystream.ids import Attempt, CheckpointId, JobId, JobStatus, VertexId
+from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.client_requests import RequestOutcome
+from raystream.records.elements import SnapshotKind
+from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob
+
+RECORDS_MAX = 100
+"""Checkpoints and savepoints that a view shows, the newest ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubtaskRecord:
+    """One subtask's part of a checkpoint."""
+
+    vertex: VertexId
+    subtask: int
+    size_bytes: int
+    start_delay_ms: float
+    alignment_ms: float
+    sync_ms: float
+    async_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRecord:
+    """One checkpoint or savepoint."""
+
+    checkpoint_id: CheckpointId
+    kind: SnapshotKind
+    purpose: str
+    """`periodic`, `final`, `savepoint` or `stop`."""
+    status: str
+    """`pending`, `completed` or `failed`."""
+    attempt: Attempt
+    triggered_ms: int
+    """Wall time, ms since epoch."""
+    duration_ms: float = 0.0
+    """From the trigger to the log entry, or to the failure."""
+    size_bytes: int = 0
+    path: str = ""
+    """Directory of `_metadata`, once complete."""
+    failure: str = ""
+    """Reason and cause, if it failed."""
+    subtasks: tuple[SubtaskRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """How a job stands at one moment."""
+
+    job_id: JobId
+    name: str
+    status: JobStatus
+    parallelism: int
+    attempt: Attempt
+    restarts: int
+    records_in: int
+    """Records that sources have emitted in all attempts, repeated ones included."""
+    records_out: int
+    duration_ms: int
+    checkpoints: tuple[CheckpointRecord, ...] = ()
+    """Oldest first."""
+    last_checkpoint_id: CheckpointId | None = None
+    """What a failure would recover from."""
+    error: RaystreamError | None = None
+    """Primary cause of the last failure; of a FAILED job, what it failed with."""
+    gave_up: str = ""
+    """Why a FAILED job was not started again."""
+    waiting_for: str = ""
+    """What holds the job up; empty when nothing does."""
+    abandoned: bool = False
+    """Another process owns the job; this one does nothing for it any more."""
+    outcomes: tuple[RequestOutcome, ...] = ()
+    """Answers to clients' requests, oldest first."""
+
+    def outcome(self, request_id: str) -> RequestOutcome | None:
+        """Return the answer to a request, or None while there is none."""
+        return next((outcome for outcome in self.outcomes if outcome.request_id == request_id), None)
+
+
+class CheckpointRecords:
+    """The newest checkpoints and savepoints of a job."""
+
+    def __init__(self) -> None:
+        self._records: dict[CheckpointId, CheckpointRecord] = {}
+        self._started_ms: dict[CheckpointId, float] = {}
+        self._shown: tuple[CheckpointRecord, ...] | None = None
+
+    def started(
+        self, checkpoint_id: CheckpointId, purpose: Purpose, attempt: Attempt, *, wall_ms: int, now_ms: float
+    ) -> None:
+        """Show a new one; the oldest is forgotten when there are too many."""
+        self._started_ms[checkpoint_id] = now_ms
+        self._put(
+            CheckpointRecord(
+                checkpoint_id=checkpoint_id,
+                kind=SnapshotKind.SAVEPOINT if purpose.savepoint else SnapshotKind.CHECKPOINT,
+                purpose=purpose.value,
+                status="pending",
+                attempt=attempt,
+                triggered_ms=wall_ms,
+            )
+        )
+        if len(self._records) > RECORDS_MAX:
+            oldest = next(iter(self._records))
+            del self._records[oldest]
+            self._started_ms.pop(oldest, None)
+
+    def acknowledged(self, checkpoint_id: CheckpointId, snapshots: Iterable[SubtaskSnapshot]) -> None:
+        """Show what the subtasks said."""
+        subtasks = tuple(
+            SubtaskRecord(
+                vertex=snapshot.vertex,
+                subtask=snapshot.subtask,
+                size_bytes=snapshot.size_bytes,
+                start_delay_ms=snapshot.start_delay_ms,
+                alignment_ms=snapshot.alignment_ms,
+                sync_ms=snapshot.sync_ms,
+                async_ms=snapshot.async_ms,
+            )
+            for snapshot in snapshots
+        )
+        if record := self._records.get(checkpoint_id):
+            self._put(replace(record, subtasks=subtasks))
+
+    def written(self, checkpoint_id: CheckpointId, *, path: str, size_bytes: int) -> None:
+        """Show where it is."""
+        if record := self._records.get(checkpoint_id):
+            self._put(replace(record, path=path, size_bytes=size_bytes))
+
+    def ended(self, checkpoint_id: CheckpointId, now_ms: float, *, failure: str) -> CheckpointRecord | None:
+        """Show how it ended, and return the record; an empty `failure` is success."""
+        record = self._records.get(checkpoint_id)
+        if record is None:
+            return None
+        record = replace(
+            record,
+            status="failed" if failure else "completed",
+            duration_ms=now_ms - self._started_ms.pop(checkpoint_id),
+            failure=failure,
+            path="" if failure else record.path,
+        )
+        self._put(record)
+        return record
+
+    def shown(self) -> tuple[CheckpointRecord, ...]:
+        """Return all records, oldest first."""
+        if self._shown is None:
+            self._shown = tuple(self._records.values())
+        return self._shown
+
+    def _put(self, record: CheckpointRecord) -> None:
+        self._records[record.checkpoint_id] = record
+        self._shown = None
+
+
+def archived(view: JobView, status: JobStatus) -> ArchivedJob:
+    """Return what is left to show of a job that ends with this status."""
+    return ArchivedJob(
+        job_id=view.job_id,
+        name=view.name,
+        status=status,
+        parallelism=view.parallelism,
+        records_in=view.records_in,
+        records_out=view.records_out,
+        restarts=view.restarts,
+        duration_ms=view.duration_ms,
+        last_checkpoint_id=view.last_checkpoint_id,
+        error=str(view.error) if status is JobStatus.FAILED and view.error is not None else "",
+        checkpoints=tuple(
+            ArchivedCheckpoint(
+                checkpoint_id=record.checkpoint_id,
+                kind=record.kind,
+                location=record.path,
+                created_ms=record.triggered_ms,
+                duration_ms=record.duration_ms,
+                size_bytes=record.size_bytes,
+                failure=record.failure,
+            )
+            for record in view.checkpoints
+        ),
+    )

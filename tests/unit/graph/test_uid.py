@@ -1,0 +1,88 @@
+"""A generated uid stays the same as long as the program says the same about the operator."""
+
+import subprocess
+import sys
+
+import pytest
+
+from raystream.errors import GraphError
+from raystream.graph.uid import assign_uids
+from tests.unit.graph.nodes import GraphBuilder
+
+
+def uid_of(builder: GraphBuilder, name: str) -> str:
+    return assign_uids(builder.graph)[builder.ids[name]]
+
+
+def plain() -> GraphBuilder:
+    return GraphBuilder().source("lines").map("parse", "lines").keyed("count", "parse")
+
+
+def test_given_uid_is_taken_as_it_is():
+    assert uid_of(GraphBuilder().source("lines", uid="source"), "lines") == "source"
+
+
+def test_same_structure_gives_the_same_uid():
+    assert uid_of(plain(), "count") == uid_of(plain(), "count")
+
+
+def test_generated_uid_is_the_same_in_every_process():
+    code = "from tests.unit.graph.test_uid import *; print(uid_of(plain(), 'count'))"
+
+    outputs = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+
+    assert outputs == {uid_of(plain(), "count") + "\n"}
+
+
+def test_operators_downstream_and_beside_change_nothing():
+    more = GraphBuilder().source("other").map("parse", "other").source("lines").map("parse", "lines")
+    more.keyed("count", "parse", parallelism=7, chain="head").map("out", "count").map("again", "parse")
+
+    assert uid_of(more, "count") == uid_of(plain(), "count")
+
+
+def test_operator_inserted_upstream_changes_it():
+    longer = GraphBuilder().source("lines").map("clean", "lines").map("parse", "clean").keyed("count", "parse")
+
+    assert uid_of(longer, "count") != uid_of(plain(), "count")
+
+
+def test_given_uid_shields_what_is_below_from_what_is_above():
+    short = GraphBuilder().source("lines").map("parse", "lines", uid="parse").keyed("count", "parse")
+    longer = GraphBuilder().source("lines").map("clean", "lines").map("parse", "clean", uid="parse")
+    longer.keyed("count", "parse")
+
+    assert uid_of(short, "count") == uid_of(longer, "count")
+
+
+def test_operators_that_agree_in_everything_get_different_uids():
+    builder = GraphBuilder().source("lines")
+    for _ in range(3):
+        builder.map("parse", "lines")
+
+    assert len(set(assign_uids(builder.graph).values())) == 4
+
+
+def test_side_outputs_are_told_apart():
+    builder = GraphBuilder().source("lines").map("parse", "lines").map("keep", "parse/odd")
+    odd = uid_of(builder, "keep")
+
+    assert uid_of(builder.map("keep", "parse/even"), "keep") != odd
+
+
+def test_two_operators_with_one_uid_are_both_named():
+    builder = GraphBuilder().source("lines").map("parse", "lines", uid="x").map("clean", "parse", uid="x")
+
+    with pytest.raises(GraphError, match="two operators have one uid") as raised:
+        assign_uids(builder.graph)
+
+    assert raised.value.context == {"uid": "x", "operators": ["parse", "clean"]}
+
+
+@pytest.mark.parametrize("uid", ["", "  ", 7, "x" * 129])
+def test_uid_that_is_no_short_text_is_refused(uid):
+    with pytest.raises(GraphError, match="uid of an operator"):
+        GraphBuilder().source("lines", uid=uid)
