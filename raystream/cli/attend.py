@@ -10,29 +10,28 @@ becomes a series of short waits with a look at the job in between.
                 of a job on another cluster: ends the wait, the job goes on
 """
 
-import contextlib
-import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any, Self, cast
 
-from raystream.api.client import TERMINAL, print_lines, runner_named
+from raystream.api.client import TERMINAL, JobClient, print_lines, runner_named
 from raystream.api.runner import (
     CancelRequest,
     ClientRequest,
     JobHandle,
-    JobView,
     OutputListener,
-    Runner,
     Submission,
 )
+from raystream.api.runner import JobView as RunnerView
 from raystream.cli.progress import Progress, completed, summary
 from raystream.cli.terminal import StatusLine, status_line
 from raystream.clock import Clock
 from raystream.errors import ConfigError
-from raystream.ids import JobId, JobStatus
+from raystream.ids import JobId, JobStatus, OperatorUid
+from raystream.runtime.coordinator_view import JobView
 
 POLL_S = 0.5
 """Time between two looks at a job."""
@@ -51,14 +50,22 @@ class Attendant:
 
     Args:
         clock: for rates and deadlines.
-        resume_command: the command that was typed, as `raystream run`, options and script,
-            with a place for `-s PATH` after its first element.
+        resume_command: returns the command that was typed, with `-s PATH` for another path.
     """
 
-    def __init__(self, clock: Clock, resume_command: list[str]) -> None:
-        self._clock = clock
-        self._resume_command = resume_command
-        self._attended: list[AttendedJob] = []
+    def __init__(self, clock: Clock, resume_command: Callable[[str], str]) -> None:
+        self.clock = clock
+        self.resume_command = resume_command
+        self._jobs: list[AttendedJob] = []
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
 
     def submit(self, submission: Submission) -> JobHandle:
         """Start a job and return a handle that shows progress while it waits; errors as of any runner."""
@@ -68,11 +75,146 @@ class Attendant:
                 "a detached job needs processes that outlive this one, and the local runner has none",
                 hint="use --runner ray, or leave --detached out",
             )
-        say(f"starting {submission.name!r} ({name} runner, parallelism {submission.config.parallelism})")
+        say(f"starting {submission.name!r}: {name} runner, parallelism {submission.config.parallelism}")
         job = AttendedJob(runner_named(name).submit(submission), submission, self)
-        self._attended.append(job)
+        self._jobs.append(job)
+        self._take_signals()
         return job
 
     def attach(self, job_id: str, *, address: str | None = None) -> JobHandle:
-        """Return a handle on a job of another process; nothing is shown of it."""
+        """Return a handle on a job that this script did not start; nothing is shown of it."""
         return runner_named("ray").attach(job_id, address=address)
+
+    def wait_for_rest(self) -> None:
+        """Wait for the jobs that the script started and did not wait for.
+
+        Raises:
+            JobFailedError: one of them failed.
+        """
+        for job in self._unsettled():
+            until = frozenset({JobStatus.RUNNING}) if job.detached else TERMINAL
+            JobClient(job).wait_until(until, None, print_lines)
+
+    def cancel_rest(self) -> None:
+        """Cancel the jobs that the script left running when it was interrupted."""
+        for job in self._unsettled():
+            if not job.cancelling:  # Else the wait for its end is what was interrupted.
+                client = JobClient(job)
+                client.cancel()
+                client.wait_until(TERMINAL, None, print_lines)
+
+    def _unsettled(self) -> list["AttendedJob"]:
+        return [job for job in self._jobs if not job.settled]
+
+    def _take_signals(self) -> None:
+        """Handle SIGTERM from now on; `ray.init` sets a handler of its own, so this comes after it."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # A script may submit from any thread, but only this one can change handlers.
+        before = signal.signal(signal.SIGTERM, self._terminated)
+        self._handlers.setdefault(signal.SIGTERM, before)
+
+    def _terminated(self, number: int, frame: FrameType | None) -> None:
+        if any(job.ends_with_client for job in self._unsettled()):
+            raise Terminated
+        raise Detached
+
+
+class AttendedJob:
+    """A handle that shows how far its job is while somebody waits for it."""
+
+    def __init__(self, handle: JobHandle, submission: Submission, attendant: Attendant) -> None:
+        self._handle = handle
+        self._submission = submission
+        self._attendant = attendant
+        self._progress = Progress(attendant.clock.monotonic_ms())
+        self.settled = False
+        """Nobody has to wait for the job any more."""
+        self.cancelling = False
+        """Its cancellation was asked for."""
+
+    @property
+    def job_id(self) -> JobId:
+        return self._handle.job_id
+
+    @property
+    def detached(self) -> bool:
+        """True when only the start of the job is waited for."""
+        return self._submission.detached
+
+    @property
+    def ends_with_client(self) -> bool:
+        """True when the job runs in this process or on a cluster that this process started."""
+        return not getattr(self._handle, "outlives_client", False)
+
+    def view(self) -> RunnerView:
+        return self._handle.view()
+
+    def request(self, request: ClientRequest) -> str:
+        if isinstance(request, CancelRequest):
+            self.cancelling = True
+            say(f"cancelling job {self.job_id}; Ctrl-C leaves without waiting for it")
+        return self._handle.request(request)
+
+    def wait(
+        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener
+    ) -> RunnerView:
+        """Wait as any handle does, and show the job's progress on standard error."""
+        clock = self._attendant.clock
+        deadline_ms = None if timeout_s is None else clock.monotonic_ms() + timeout_s * 1000
+        heard = _nothing_heard if self.detached else listener
+        with status_line() as line:
+            while True:
+                left_s = POLL_S if deadline_ms is None else (deadline_ms - clock.monotonic_ms()) / 1000
+                try:
+                    view = self._handle.wait(max(0.0, min(POLL_S, left_s)), until=until, listener=heard)
+                    break
+                except TimeoutError:
+                    if left_s <= POLL_S and deadline_ms is not None:
+                        raise
+                self._show(cast(JobView, self._handle.view()), line)
+        self._waited(cast(JobView, view))
+        return view
+
+    def _show(self, view: JobView, line: StatusLine | None) -> None:
+        now_ms = self._attendant.clock.monotonic_ms()
+        lines = self._progress.events(view, now_ms)
+        if line is None:
+            lines += self._progress.lines(view, now_ms)
+        for text in lines:
+            say(text)
+        if line is not None:
+            line.show(self._progress.status(view, now_ms))
+
+    def _waited(self, view: JobView) -> None:
+        self.settled = self.settled or self.detached or view.status.terminal
+        if self.detached and view.status is not JobStatus.FAILED:
+            print(self.job_id, flush=True)
+        if not view.status.terminal:
+            return
+        say(summary(view, view.duration_ms))
+        if view.status is JobStatus.CANCELED:
+            for text in self._how_to_resume(view):
+                say(text)
+
+    def _how_to_resume(self, view: JobView) -> Iterator[str]:
+        checkpointing = self._submission.config.checkpointing
+        checkpoints = completed(view.checkpoints)
+        if checkpointing.storage == "jobmanager":
+            yield "no checkpoint is left: they were in memory; set execution.checkpointing.dir to keep them"
+        elif checkpointing.retention == "delete-on-cancellation":
+            yield "no checkpoint is left: they are deleted on cancellation, as configured"
+        elif not checkpoints:
+            yield "no checkpoint is left: none was complete"
+        else:
+            last = checkpoints[-1]
+            yield f"checkpoint {last.checkpoint_id} is kept: {last.path}"
+            yield f"resume with: {self._attendant.resume_command(last.path)}"
+
+
+def say(text: str) -> None:
+    """Tell the user something that is not a result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _nothing_heard(uid: OperatorUid, payload: list[str] | bytes) -> None:
+    """Take nothing: under `--detached` standard output belongs to the job ids."""

@@ -1,8 +1,10 @@
 """How an error ends a command: what is printed of it, and the exit code.
 
+An error of ours is printed as
+
     [the traceback of the user's code, if it was user code that failed]
-    [more lines of the cause, if it is a table]
     error: <cause, one line>
+    [a table that belongs to the cause]
     hint: <advice, one line>
 """
 
@@ -84,13 +86,10 @@ def error_lines(error: RaystreamError) -> Iterator[str]:
     if user_traceback := error.context.get("traceback"):
         yield from _without_own_frames(str(user_traceback))
     first, *rest = error.message.strip().splitlines() or [type(error).__name__]
+    fields = " ".join(f"{name}={value!r}" for name, value in error.context.items() if name != "traceback")
+    cause = _one_line(first).removesuffix(":")
+    yield f"error: {cause} ({_one_line(fields)})" if fields else f"error: {cause}"
     yield from rest
-    fields = " ".join(
-        f"{name}={value!r}" for name, value in error.context.items() if name not in ("traceback", "table")
-    )
-    if table := error.context.get("table"):
-        yield from str(table).splitlines()
-    yield f"error: {_one_line(first)} ({_one_line(fields)})" if fields else f"error: {_one_line(first)}"
     yield f"hint: {_one_line(error.hint or _advice(error))}"
 
 

@@ -6,9 +6,10 @@ business of `raystream.cli.attend`.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from raystream.ids import JobId, JobStatus
+from raystream.ids import JobStatus
+from raystream.runtime.coordinator_view import CheckpointRecord, JobView
 
 WAITING_SHOWN_AFTER_MS = 5_000
 """Waiting for resources is normal while processes start; after this time it is worth a line."""
@@ -16,48 +17,6 @@ LINE_INTERVAL_MS = 5_000
 """Time between two plain lines if nothing happens."""
 RATE_WINDOW_MS = 3_000
 """Rates are averages over this time."""
-
-
-class CheckpointView(Protocol):
-    """What is shown of a checkpoint or savepoint."""
-
-    @property
-    def checkpoint_id(self) -> int: ...
-    @property
-    def location(self) -> str:
-        """Its directory; empty while it is not complete."""
-
-    @property
-    def duration_ms(self) -> float: ...
-    @property
-    def size_bytes(self) -> int: ...
-    @property
-    def failure(self) -> str:
-        """Why it did not complete; empty otherwise."""
-
-
-class ProgressView(Protocol):
-    """What is shown of a running job."""
-
-    @property
-    def job_id(self) -> JobId: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def status(self) -> JobStatus: ...
-    @property
-    def restarts(self) -> int: ...
-    @property
-    def records_in(self) -> int: ...
-    @property
-    def records_out(self) -> int: ...
-    @property
-    def checkpoints(self) -> Sequence[CheckpointView]: ...
-    @property
-    def error(self) -> Exception | None: ...
-    @property
-    def waiting_for(self) -> str:
-        """What the cluster lacks; empty when the job has all its slots."""
 
 
 class _Sample(NamedTuple):
@@ -83,11 +42,11 @@ class Progress:
         self._waiting_since_ms: float | None = None
         self._waiting_told = ""
 
-    def events(self, view: ProgressView, now_ms: float) -> list[str]:
+    def events(self, view: JobView, now_ms: float) -> list[str]:
         """Return a line for each thing that is worth one on a terminal too: failures and long waits."""
         return [*self._restarted(view), *self._waiting(view, now_ms)]
 
-    def lines(self, view: ProgressView, now_ms: float) -> list[str]:
+    def lines(self, view: JobView, now_ms: float) -> list[str]:
         """Return a line for each change of status and each checkpoint, and one every few seconds."""
         lines = [*self._changed(view), *self._checkpointed(view)]
         if lines or now_ms - self._line_ms >= LINE_INTERVAL_MS:
@@ -95,7 +54,7 @@ class Progress:
             lines = lines or [self.status(view, now_ms)]
         return lines
 
-    def status(self, view: ProgressView, now_ms: float) -> str:
+    def status(self, view: JobView, now_ms: float) -> str:
         """Return the status line."""
         rate_in, rate_out = self._rates(view, now_ms)
         parts = [
@@ -108,7 +67,7 @@ class Progress:
         ]
         return "  ".join(part for part in parts if part)
 
-    def _rates(self, view: ProgressView, now_ms: float) -> tuple[float, float]:
+    def _rates(self, view: JobView, now_ms: float) -> tuple[float, float]:
         samples = self._samples
         samples.append(_Sample(now_ms, view.records_in, view.records_out))
         while now_ms - samples[0].at_ms > RATE_WINDOW_MS and len(samples) > 2:
@@ -124,16 +83,16 @@ class Progress:
         )
 
     @staticmethod
-    def _last_checkpoint(view: ProgressView) -> str:
+    def _last_checkpoint(view: JobView) -> str:
         done = completed(view.checkpoints)
         return describe_checkpoint(done[-1]) if done else ""
 
-    def _changed(self, view: ProgressView) -> Iterator[str]:
+    def _changed(self, view: JobView) -> Iterator[str]:
         if view.status is not self._status:
             self._status = view.status
             yield f"job {view.job_id} is {view.status.value}: {view.name}"
 
-    def _checkpointed(self, view: ProgressView) -> Iterator[str]:
+    def _checkpointed(self, view: JobView) -> Iterator[str]:
         for checkpoint in completed(view.checkpoints):
             if checkpoint.checkpoint_id > self._checkpoint_id:
                 self._checkpoint_id = checkpoint.checkpoint_id
@@ -142,13 +101,13 @@ class Progress:
                     f"in {view.records_in:,}  out {view.records_out:,}  {counted(view.restarts, 'restart')}"
                 )
 
-    def _restarted(self, view: ProgressView) -> Iterator[str]:
+    def _restarted(self, view: JobView) -> Iterator[str]:
         if view.restarts > self._restarts:
             self._restarts = view.restarts
             cause = str(view.error).strip().partition("\n")[0] if view.error else "cause not known"
             yield f"restart {view.restarts}: {cause}"
 
-    def _waiting(self, view: ProgressView, now_ms: float) -> Iterator[str]:
+    def _waiting(self, view: JobView, now_ms: float) -> Iterator[str]:
         if not view.waiting_for:
             self._waiting_since_ms, self._waiting_told = None, ""
             return
@@ -160,21 +119,22 @@ class Progress:
             yield f"waiting for resources: {view.waiting_for}"
 
 
-def summary(view: ProgressView, duration_ms: float) -> str:
+def summary(view: JobView, duration_ms: float) -> str:
     """Return the last line about a job that has ended."""
     checkpoints = counted(len(completed(view.checkpoints)), "checkpoint")
+    restarts = counted(view.restarts, "restart")
     return (
         f"job {view.job_id} is {view.status.value}: {view.records_in:,} records in, "
-        f"{view.records_out:,} out, {checkpoints}, {counted(view.restarts, 'restart')}, {elapsed(duration_ms)}"
+        f"{view.records_out:,} out, {checkpoints}, {restarts}, {elapsed(duration_ms)}"
     )
 
 
-def completed(checkpoints: Sequence[CheckpointView]) -> list[CheckpointView]:
+def completed(checkpoints: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
     """Return the complete ones, oldest first."""
-    return [checkpoint for checkpoint in checkpoints if checkpoint.location]
+    return [checkpoint for checkpoint in checkpoints if checkpoint.status == "completed"]
 
 
-def describe_checkpoint(checkpoint: CheckpointView) -> str:
+def describe_checkpoint(checkpoint: CheckpointRecord) -> str:
     """Return id, duration and size of a complete checkpoint."""
     duration, size = checkpoint.duration_ms, short_size(checkpoint.size_bytes)
     return f"checkpoint {checkpoint.checkpoint_id}: {short_duration(duration)}, {size}"

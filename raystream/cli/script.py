@@ -1,7 +1,6 @@
 """Runs a job script as `__main__`, the way `python JOB.py` would."""
 
 import builtins
-import io
 import sys
 import types
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ def run_script(path: Path, arguments: Sequence[str]) -> None:
         BaseException: whatever the script raises.
     """
     try:
-        source = io.open_code(str(path.absolute())).read()
+        source = path.read_bytes()
     except OSError as error:
         raise ConfigError(
             "job script cannot be read",

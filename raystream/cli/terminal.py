@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TextIO, cast
 
 COLUMNS_DEFAULT = 80
 
@@ -105,13 +105,9 @@ def status_line() -> Iterator[StatusLine | None]:
         yield None
         return
     line = StatusLine(stderr)
-    above: list[contextlib.AbstractContextManager[object]] = [contextlib.redirect_stderr(_Above(stderr, line))]
-    if stdout.isatty():
-        above.append(contextlib.redirect_stdout(_Above(stdout, line)))
-    with contextlib.ExitStack() as stack:
-        for redirection in above:
-            stack.enter_context(redirection)
-        try:
-            yield line
-        finally:
-            line.clear()
+    with contextlib.ExitStack() as redirections:
+        redirections.enter_context(contextlib.redirect_stderr(cast(TextIO, _Above(stderr, line))))
+        if stdout.isatty():
+            redirections.enter_context(contextlib.redirect_stdout(cast(TextIO, _Above(stdout, line))))
+        redirections.callback(line.clear)
+        yield line

@@ -1,26 +1,26 @@
 """From what Ray says about a dead actor to a `SlotLostError` that tells a person what to do.
 
-The only place that reads Ray's messages.  They are text for people and may change, so a cause
-that is not recognised is shown as Ray put it, and nothing is decided by it.
+The only place that reads Ray's messages.  They are text for people and may change: they
+choose words here and decide nothing.
 """
 
 import re
+from typing import Any
 
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import RaystreamError, SlotLostError
 from raystream.ids import SlotId
 
-_OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|low on memory|\bOOM\b")
-_KILLED = re.compile(r"SIGKILL|connection error code 2|End of file")
-_NODE = re.compile(
-    r"node (?:has )?(?:died|was terminated|is dead|failed)|NODE_DIED|node.{0,80}has failed", re.IGNORECASE
+_NOISE = re.compile(
+    r"The actor died unexpectedly before finishing this task\."
+    r"|^\s*(?:class_name|actor_id|pid|name|namespace|ip):.*$"
+    r"|The actor is dead because "
+    r"|Some common causes include: .*$",
+    re.MULTILINE,
 )
-_NOT_INSTALLED = re.compile(r"No module named '?raystream")
-_CAUSE_CHARS_MAX = 400
-
-_MEMORY_HINT = "give the job fewer slots per node or nodes with more memory"
+_CAUSE_CHARS_MAX = 300
 
 
 def slot_lost(slot: SlotId, info: WorkerInfo | None, error: BaseException) -> RaystreamError:
@@ -31,56 +31,55 @@ def slot_lost(slot: SlotId, info: WorkerInfo | None, error: BaseException) -> Ra
         info: where it ran; None when it never answered.
         error: what a call to its actor raised.
     """
-    if isinstance(error, RayTaskError) and isinstance(error.cause, RaystreamError):
-        return error.cause
-    if isinstance(error, RaystreamError):
-        return error
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, RaystreamError):
+        return cause
     message, hint = _explained(error)
-    where = {} if info is None else {"node": info.node_ip, "pid": info.pid}
-    return SlotLostError(message, hint=hint, slot=slot, **where, cause=_in_short(str(error)))
+    return SlotLostError(message, hint=hint, slot=slot, **place(info), cause=_in_short(str(error)))
 
 
 def slot_silent(slot: SlotId, info: WorkerInfo | None, silent_ms: float) -> SlotLostError:
     """Return that a slot was given up because it no longer answers."""
-    where = {} if info is None else {"node": info.node_ip, "pid": info.pid}
     return SlotLostError(
         "process of a slot did not answer and was given up",
         hint="its node may be unreachable or overloaded; heartbeat.timeout sets how long to wait",
         slot=slot,
-        **where,
+        **place(info),
         silent_s=round(silent_ms / 1000),
     )
+
+
+def place(info: WorkerInfo | None) -> dict[str, Any]:
+    """Return what an error says about where a slot ran."""
+    return {} if info is None else {"node": info.node_ip, "pid": info.pid}
 
 
 def _explained(error: BaseException) -> tuple[str, str]:
     """Return what happened and what to do about it."""
     text = str(error)
-    if isinstance(error, OutOfMemoryError) or _OUT_OF_MEMORY.search(text.split("or (", maxsplit=1)[0]):
-        return "process of a slot was killed because the node ran out of memory", _MEMORY_HINT
-    if isinstance(error, ActorDiedError) and error.actor_init_failed:
-        if _NOT_INSTALLED.search(text):
-            return (
-                "process of a slot could not start: raystream is not installed there",
-                "install the same version of raystream on every node of the cluster",
-            )
-        return "process of a slot could not start", ""
-    if _NODE.search(text):
-        return "node of a slot is gone", ""
-    if _KILLED.search(text):
+    if isinstance(error, OutOfMemoryError):
         return (
-            "process of a slot was killed",
+            "process of a slot was killed because the node ran out of memory",
+            "run fewer slots on a node, keep less state in each slot, or take nodes with more memory",
+        )
+    if "No module named 'raystream" in text:
+        return (
+            "process of a slot could not start: raystream is not installed on its node",
+            "install the same version of raystream on every node of the cluster",
+        )
+    if isinstance(error, ActorDiedError) and error.actor_init_failed:
+        return "process of a slot could not start", ""
+    if "node has died" in text:
+        return "node of a slot is gone", ""
+    if "SYSTEM_ERROR" in text:
+        return (
+            "process of a slot was killed or crashed",
             "if nobody killed it, the system may have, for want of memory: its log says so (dmesg)",
         )
-    if isinstance(error, RayError):
-        return "process of a slot is gone", ""
-    return "process of a slot failed", ""
+    return "process of a slot is gone", ""
 
 
 def _in_short(text: str) -> str:
-    """Return the lines that say something, on one line and cut."""
-    lines = [line.strip() for line in text.splitlines()]
-    said = [
-        line for line in lines if line and not line.startswith(("class_name:", "actor_id:", "namespace:"))
-    ]
-    joined = " ".join(said)
-    return joined if len(joined) <= _CAUSE_CHARS_MAX else f"{joined[:_CAUSE_CHARS_MAX]}..."
+    """Return the part of Ray's message that says something, on one line."""
+    said = " ".join(_NOISE.sub("", text).split())
+    return said if len(said) <= _CAUSE_CHARS_MAX else f"{said[:_CAUSE_CHARS_MAX]}..."

@@ -130,7 +130,7 @@ class RaySlotPool:
         """Kill the process of a slot; answered by `slot_lost`."""
         worker = self._workers.get(slot)
         if worker is not None:
-            where = _where(worker)
+            where = losses.place(worker.info)
             error = SlotLostError("process of a slot was killed: it did not stop", slot=slot, **where)
             self._kill(worker, then=partial(self._lost, worker, error))
 
@@ -288,7 +288,3 @@ class RaySlotPool:
             if text:
                 logger.warning("job waits for slots", extra={"missing": text})
             self._changed()
-
-
-def _where(worker: _Worker) -> dict[str, Any]:
-    return {} if worker.info is None else {"node": worker.info.node_ip, "pid": worker.info.pid}

@@ -223,9 +223,13 @@ class DatagenReader:
         return values
 
     def _take_indices(self, count_max: int) -> Sequence[int]:
-        """Take the lowest indices and move their splits on, at least half of `count_max` if there are."""
+        """Take the lowest indices and move their splits on.
+
+        At full speed half of `count_max` will do: a batch that ends with a round leaves the next one whole.
+        """
+        enough = count_max if self._pace is not None else count_max // 2
         indices = self._next_indices(count_max)
-        while 2 * len(indices) < count_max and self._rounds:
+        while len(indices) < enough and self._rounds:
             indices = [*indices, *self._next_indices(count_max - len(indices))]
         return indices
 
@@ -296,9 +300,10 @@ class Pace:
         if now_ms < self.next_ms:
             return 0
         behind_ms = now_ms - self._since_ms - self._emitted / self._records_per_ms
-        if behind_ms > CATCH_UP_MS:
-            self._since_ms += behind_ms - CATCH_UP_MS
-            behind_ms = CATCH_UP_MS
+        behind_ms_max = max(CATCH_UP_MS, 1.0 / self._records_per_ms)
+        if behind_ms > behind_ms_max:
+            self._since_ms += behind_ms - behind_ms_max
+            behind_ms = behind_ms_max
         return max(1, int(behind_ms * self._records_per_ms))
 
     def emitted(self, count: int, now_ms: float) -> None:

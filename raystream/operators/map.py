@@ -1,7 +1,6 @@
 """Operators without state and context: map, flat_map and filter.
 
-Loops run in C (`map`, `filter`, `list.extend`) over an iterator whose position tells,
-after an exception, which record it was.
+Loops run in C where they can (`map`, `compress`, `list.extend`).
 """
 
 from collections.abc import Callable
@@ -10,11 +9,11 @@ from typing import Any
 
 from raystream.operators.operator import Operator
 from raystream.operators.user_code import (
+    call_for_each,
     callable_of,
     close_function,
     open_function,
     raise_for_record,
-    record_at,
 )
 from raystream.records.batch import RowBatch
 
@@ -41,12 +40,7 @@ class MapOperator(_FunctionOperator):
     method = "map"
 
     def process(self, batch: RowBatch) -> None:
-        values = iter(batch.values)
-        try:
-            mapped = list(map(self._call, values))
-        except Exception as error:
-            raise_for_record(error, self.context, record_at(values, batch.values))
-        self.emit(RowBatch(mapped, batch.timestamps))
+        self.emit(RowBatch(call_for_each(self._call, batch.values, self.context), batch.timestamps))
 
 
 class FlatMapOperator(_FunctionOperator):
@@ -78,11 +72,7 @@ class FilterOperator(_FunctionOperator):
     method = "filter"
 
     def process(self, batch: RowBatch) -> None:
-        values = iter(batch.values)
-        try:
-            chosen = list(map(self._call, values))
-        except Exception as error:
-            raise_for_record(error, self.context, record_at(values, batch.values))
+        chosen = call_for_each(self._call, batch.values, self.context)
         out = list(compress(batch.values, chosen))
         if out:
             timestamps = None if batch.timestamps is None else list(compress(batch.timestamps, chosen))

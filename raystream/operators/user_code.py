@@ -106,7 +106,35 @@ def raise_for_record(error: Exception, context: OperatorContext, record: Any) ->
     raise failure from error
 
 
-def record_at(iterator: Iterator[Any], values: list[Any]) -> Any:
+def call_for_each(call: Callable[[Any], Any], values: list[Any], context: OperatorContext) -> list[Any]:
+    """Return what a user function makes of each record, `[call(v) for v in values]`, with the loop in C.
+
+    Raises:
+        UserCodeError: the function raised; names the record.
+    """
+    records = iter(values)
+    try:
+        results = list(map(call, records))
+    except Exception as error:
+        raise_for_record(error, context, _record_at(records, values))
+    if len(results) != len(values):
+        # `map` takes a StopIteration of the function, from a bare `next(...)` say, for its own end.
+        raise_for_record(StopIteration(), context, _record_at(records, values))
+    return results
+
+
+def raise_for_connector(message: str, error: Exception, context: OperatorContext) -> NoReturn:
+    """Raise the error of a source or sink: its own if it has a clear one, else one that names the operator.
+
+    Raises:
+        RaystreamError: always.
+    """
+    if isinstance(error, RaystreamError):
+        raise error
+    raise _user_code_error(message, error, context) from error
+
+
+def _record_at(iterator: Iterator[Any], values: list[Any]) -> Any:
     """Return the record that a consumer of `iter(values)` took last.
 
     A list iterator knows how much of its list is left, so the record on which a

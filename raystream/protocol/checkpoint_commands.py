@@ -34,6 +34,11 @@ class CheckpointFailureReason(Enum):
             CheckpointFailureReason.FINALIZE_FAILED,
         )
 
+    @property
+    def routine(self) -> bool:
+        """True when nothing is wrong with the checkpoint itself."""
+        return self in (CheckpointFailureReason.SUBSUMED, CheckpointFailureReason.ATTEMPT_ENDED)
+
 
 class AckOutcome(Enum):
     """What an acknowledgement turns out to be."""

@@ -14,17 +14,17 @@ end of its channel are a pair, and batches must be decoded in the order of encod
 Payload: msgpack `[class id, class or nil, columns, pickled column flags, keys, groups, timestamps]`.
 """
 
-import dataclasses
 import pickle
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter, is_
+from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any
 
 import msgspec
 
 from raystream.errors import ProtocolError
 from raystream.records.batch import RowBatch
+from raystream.records.row_class import row_class_of
 
 _PLAIN_TYPES = frozenset({str, int, float, bool, bytes, type(None)})
 _SINGLE = 0  # Class id of a batch whose values form one column.
@@ -36,23 +36,14 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _RowClass:
-    """How objects of one class are taken apart and put together again."""
-
-    to_columns: Callable[[list[Any]], list[Sequence[Any]]]
-    from_columns: Callable[[list[list[Any]]], list[Any]]
-
-
 class BatchEncoder:
     """Encodes the batches of one channel."""
 
     def __init__(self) -> None:
         self._class_ids: dict[type, int] = {}
-        self._row_classes: dict[type, _RowClass | None] = {}
 
     def encode(self, batch: RowBatch) -> bytes:
-        """Return the payload of a batch.
+        """Return the payload of a batch, which is not empty.
 
         Raises:
             Exception: whatever `pickle` raises for a value that does not pickle.
@@ -67,7 +58,7 @@ class BatchEncoder:
         groups = None if batch.groups is None else array("H", batch.groups).tobytes()
         message = [class_id, definition, plain_columns, flags, keys, groups, batch.timestamps]
         try:
-            return _encode(message)
+            payload = _encode(message)
         except (OverflowError, UnicodeEncodeError):
             # An int beyond 64 bits or a lone surrogate: only pickle keeps them.
             message[2] = [
@@ -77,9 +68,13 @@ class BatchEncoder:
             message[3] = [True] * len(flags)
             if batch.keys is not None and not isinstance(keys, int):
                 message[4] = pickle.dumps(batch.keys, _PICKLE_PROTOCOL)
-            return _encode(message)
+            payload = _encode(message)
+        if definition is not None:
+            self._class_ids[type(batch.values[0])] = class_id
+        return payload
 
     def _take_apart(self, values: list[Any]) -> tuple[int, bytes | None, Sequence[Sequence[Any]]]:
+        """Return class id, class if the channel does not know it yet, and columns."""
         classes = set(map(type, values))
         if len(classes) != 1:
             return _SINGLE, None, [values]
@@ -91,7 +86,7 @@ class BatchEncoder:
             return _SINGLE, None, [values]
         if cls in _PLAIN_TYPES:
             return _SINGLE, None, [values]
-        row_class = self._row_class(cls)
+        row_class = row_class_of(cls)
         if row_class is None:
             return _SINGLE, None, [values]
         try:
@@ -101,13 +96,7 @@ class BatchEncoder:
         class_id = self._class_ids.get(cls)
         if class_id is not None:
             return class_id, None, columns
-        class_id = self._class_ids[cls] = _FIRST_CLASS + len(self._class_ids)
-        return class_id, pickle.dumps(cls, _PICKLE_PROTOCOL), columns
-
-    def _row_class(self, cls: type) -> _RowClass | None:
-        if cls not in self._row_classes:
-            self._row_classes[cls] = _row_class(cls)
-        return self._row_classes[cls]
+        return _FIRST_CLASS + len(self._class_ids), pickle.dumps(cls, _PICKLE_PROTOCOL), columns
 
 
 class BatchDecoder:
@@ -135,7 +124,9 @@ class BatchDecoder:
             if groups is not None:
                 groups = array("H", groups).tolist()
             values = self._put_together(class_id, definition, columns)
-        except (msgspec.MsgspecError, ValueError, KeyError, IndexError, TypeError) as error:
+        except ProtocolError:
+            raise
+        except Exception as error:  # Unpickling runs the code of whatever classes the records have.
             raise ProtocolError("batch does not decode", cause=repr(error)) from error
         return RowBatch(values, timestamps, keys if keys is None else list(keys), groups)
 
@@ -145,7 +136,7 @@ class BatchDecoder:
         if class_id == _TUPLE:
             return list(zip(*columns, strict=True))
         if definition is not None:
-            row_class = _row_class(pickle.loads(definition))
+            row_class = row_class_of(pickle.loads(definition))
             if row_class is None:
                 raise ProtocolError("row class differs between two slots", definition=definition)
             self._from_columns[class_id] = row_class.from_columns
@@ -162,54 +153,3 @@ def _encoded_keys(keys: list[Any] | None, columns: Sequence[Sequence[Any]]) -> A
     if _PLAIN_TYPES.issuperset(map(type, keys)):
         return keys
     return pickle.dumps(keys, _PICKLE_PROTOCOL)
-
-
-def _row_class(cls: type) -> _RowClass | None:
-    """Return how to take objects of a class apart, or None when only pickle does it exactly."""
-    if "__reduce__" in vars(cls) or "__getstate__" in vars(cls) or "__reduce_ex__" in vars(cls):
-        return None
-    if issubclass(cls, msgspec.Struct):
-        return _struct_row_class(cls)
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return _RowClass(
-            lambda values: list(zip(*values, strict=True)),
-            lambda columns: [tuple.__new__(cls, row) for row in zip(*columns, strict=True)],
-        )
-    if dataclasses.is_dataclass(cls):
-        return _dataclass_row_class(cls)
-    return None
-
-
-def _struct_row_class(cls: type[msgspec.Struct]) -> _RowClass | None:
-    config = cls.__struct_config__
-    if config.dict or hasattr(cls, "__post_init__") or not cls.__struct_fields__:
-        return None
-    if len(cls.__match_args__) != len(cls.__struct_fields__):  # Keyword-only fields.
-        return None
-    astuple = msgspec.structs.astuple
-    return _RowClass(
-        lambda values: list(zip(*map(astuple, values), strict=True)),
-        lambda columns: list(map(cls, *columns)),
-    )
-
-
-def _dataclass_row_class(cls: type) -> _RowClass | None:
-    fields = dataclasses.fields(cls)
-    generated_init = cls.__dataclass_params__.init  # type: ignore[attr-defined]
-    if not fields or not generated_init or hasattr(cls, "__post_init__") or hasattr(cls, "__slots__"):
-        return None
-    if any(not f.init or f.kw_only for f in fields) or not hasattr(cls, "__dict__"):
-        return None
-    getters = [attrgetter(f.name) for f in fields]
-    names = tuple(f.name for f in fields)
-
-    def to_columns(values: list[Any]) -> list[Sequence[Any]]:
-        if {tuple(vars(value)) for value in values} != {names}:
-            raise ValueError("attributes beside the fields")
-        return [list(map(getter, values)) for getter in getters]
-
-    return _RowClass(to_columns, lambda columns: _build(cls, columns))
-
-
-def _build(cls: type, columns: Iterable[list[Any]]) -> list[Any]:
-    return list(map(cls, *columns))

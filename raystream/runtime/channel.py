@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from raystream.errors import UserCodeError
+from raystream.operators.user_code import cut_repr
 from raystream.protocol.credit import ReceiveCredit, SendCredit
 from raystream.records.batch import RowBatch
 from raystream.records.codec import BatchDecoder, BatchEncoder
@@ -164,8 +165,11 @@ class RemoteOutput:
 
     def send(self, batch: RowBatch) -> None:
         if self._held is not None:
-            batch = _joined(self._held, batch)
-            self._held = None
+            if (self._held.timestamps is None) is (batch.timestamps is None):
+                batch = _joined(self._held, batch)
+                self._held = None
+            else:  # The records of two streams that were united.
+                self.flush()
         if len(batch.values) < COALESCE_RECORDS:
             self._held = batch
         else:
@@ -197,18 +201,50 @@ class RemoteOutput:
             self._record_bytes = estimated_bytes(batch) / len(batch.values)
         records_max = max(int(self._credit.part_bytes_max / self._record_bytes), 1)
         for start in range(0, len(batch.values), records_max):
-            part = batch if len(batch.values) <= records_max else _cut(batch, start, start + records_max)
-            payload = self._encoder.encode(part)
-            self._record_bytes = max(len(payload) / len(part.values), 1.0)
-            if self._credit.too_large(len(payload)) is not None:
-                raise UserCodeError(
-                    "record is larger than a data frame may be",
-                    operator=self._describe,
-                    size_bytes=len(payload),
-                    size_bytes_max=FRAME_BYTES_MAX,
-                )
-            self._waiting.append((FrameKind.BATCH, payload))
+            self._enqueue(
+                batch if len(batch.values) <= records_max else _cut(batch, start, start + records_max)
+            )
         self._move()
+
+    def _enqueue(self, part: RowBatch) -> None:
+        try:
+            payload = self._encoder.encode(part)
+        except Exception as error:
+            raise self._not_encodable(part.values, error) from error
+        count = len(part.values)
+        self._record_bytes = max(len(payload) / count, 1.0)
+        too_large = self._credit.too_large(len(payload))
+        if too_large is None:
+            self._waiting.append((FrameKind.BATCH, payload))
+            return
+        if count == 1:
+            raise UserCodeError(
+                "record is larger than a data frame may be",
+                operator=self._describe,
+                record=cut_repr(part.values[0]),
+                size_bytes=too_large.size_bytes,
+                size_bytes_max=too_large.frame_bytes_max,
+            )
+        self._encoder = BatchEncoder()  # The old one believes that the receiver has seen this payload.
+        self._enqueue(_cut(part, 0, count // 2))
+        self._enqueue(_cut(part, count // 2, count))
+
+    def _not_encodable(self, values: list[Any], error: Exception) -> UserCodeError:
+        """Return the error with the first record that cannot leave the process."""
+        record: Any = None
+        for record in values:
+            try:
+                BatchEncoder().encode(RowBatch([record]))
+            except Exception as own:
+                error = own
+                break
+        return UserCodeError(
+            "record cannot be sent to another slot",
+            hint="emit records that pickle: no open files, locks, generators or classes made in a function",
+            operator=self._describe,
+            record=cut_repr(record),
+            cause=f"{type(error).__name__}: {error}",
+        )
 
     def _move(self) -> None:
         while self._waiting:
@@ -235,7 +271,7 @@ def estimated_bytes(batch: RowBatch) -> int:
 
 
 def _joined(first: RowBatch, second: RowBatch) -> RowBatch:
-    """Return the records of both; on one channel either both have a column or neither."""
+    """Return the records of both; on one channel all or none have keys, and both or neither timestamps."""
     return RowBatch(
         first.values + second.values,
         None if first.timestamps is None else first.timestamps + (second.timestamps or []),

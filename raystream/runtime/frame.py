@@ -35,6 +35,8 @@ class FrameKind(IntEnum):
     """A u64: bytes that the receiver has consumed since its last grant."""
 
 
+_KINDS = {kind.value: kind for kind in FrameKind}
+
 Frame = tuple[int, FrameKind, memoryview]
 """Channel, kind and payload."""
 
@@ -86,7 +88,9 @@ class FrameReader:
             if digest.intdigest() != checksum:
                 raise ProtocolError("checksum of a frame does not match", channel=channel, sequence=sequence)
             self._sequence += 1
-            frames.append((channel, FrameKind(kind), payload))
+            if kind not in _KINDS:
+                raise ProtocolError("frame of a kind that does not exist", channel=channel, kind=kind)
+            frames.append((channel, _KINDS[kind], payload))
             position = end
         del self._buffer[:position]
         return frames

@@ -47,7 +47,8 @@ class Gate:
         """Remove and return the next element and the channel that it came through."""
         channel = self._ready.popleft()
         element = channel.take()
-        if channel.queue:
+        # Inside a slot the credit that goes back may have filled the empty queue, and made it ready, again.
+        if channel.queue and channel not in self._ready:
             self._ready.append(channel)
         return channel, element
 

@@ -112,25 +112,24 @@ def _check_name_is_free(script: Script) -> None:
     other = sys.modules.get(script.name)
     if other is not None and LOCAL_CLASSES in vars(other):
         return  # The script itself, or one that ran before in this process.
-    own_file = getattr(script.module, "__file__", None) or ""
+    other_file = _file_of_import(script.name) if other is None else getattr(other, "__file__", None)
+    if other is None and other_file is None:
+        return
+    own_file = getattr(script.module, "__file__", None)
+    same = bool(own_file and other_file) and Path(own_file).resolve() == Path(other_file).resolve()
+    if not same:
+        raise ConfigError(
+            "script has the name of another module, so its classes would be taken for that one's",
+            hint="rename the script",
+            script=own_file,
+            module=other_file or script.name,
+        )
     if other is not None:
-        other_file = getattr(other, "__file__", None) or "built into Python"
-    else:
-        other_file = _file_of_import(script.name) or own_file
-        if _same_file(other_file, own_file):
-            return
-    if _same_file(other_file, own_file):
         raise ConfigError(
             "script is imported by one of the modules that it imports",
             hint="move what both need into a module of its own, so that its classes exist once",
             script=own_file,
         )
-    raise ConfigError(
-        "script has the name of another module, so its classes would be taken for that one's",
-        hint="rename the script",
-        script=own_file,
-        module=other_file,
-    )
 
 
 def _file_of_import(name: str) -> str | None:
@@ -139,10 +138,6 @@ def _file_of_import(name: str) -> str | None:
     except (ImportError, ValueError):
         return None
     return None if spec is None else spec.origin
-
-
-def _same_file(first: str, second: str) -> bool:
-    return bool(first and second) and Path(first).resolve() == Path(second).resolve()
 
 
 # ---- writing ----------------------------------------------------------------

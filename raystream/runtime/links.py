@@ -149,3 +149,5 @@ class MemoryLinks:
         self._identity, self._handler = None, None
         self._inbox.clear()
         self._peers.clear()
+        self._writers.clear()
+        self._readers.clear()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from raystream.errors import KeyTypeError, UserCodeError
 from raystream.keys import KeyGroupCache, key_groups
 from raystream.operators.operator import OperatorContext
-from raystream.operators.user_code import cut_repr, raise_for_record, record_at
+from raystream.operators.user_code import call_for_each, cut_repr
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Control
 from raystream.runtime.channel import OutputChannel
@@ -78,11 +78,7 @@ class HashWriter:
 
     def write(self, batch: RowBatch) -> None:
         values = batch.values
-        records = iter(values)
-        try:
-            selected = list(map(self._select, records))
-        except Exception as error:
-            raise_for_record(error, self._context, record_at(records, values))
+        selected = call_for_each(self._select, values, self._context)
         try:
             keys, groups = key_groups(selected, self._cache)
         except KeyTypeError as error:

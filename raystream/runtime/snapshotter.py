@@ -143,9 +143,8 @@ class Snapshotter:
             ):
                 snapshot.unencoded.popleft()
         except Exception as error:
-            snapshot.unencoded.popleft().discard()
+            # What was frozen is put back by further calls, in slices, as after an abort.
             self._give_up(snapshot, error)
-            return True
         slice_ms = self._clock.monotonic_ms() - started_ms
         self.slice_ms_total += slice_ms
         self.slice_ms_longest = max(self.slice_ms_longest, slice_ms)

@@ -21,6 +21,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from raystream.errors import ConnectionLostError, ProtocolError
 from raystream.ids import SlotId
@@ -36,6 +37,7 @@ _NONCE_BYTES = 32
 _MAC_BYTES = 32
 _RECEIVE_BYTES = 256 << 10
 _RECEIVES_PER_POLL_MAX = 4
+_BUFFERS_PER_WRITE_MAX = 64
 _STRANGERS_MAX = 64
 """Inbound connections that have not yet proved who they are."""
 
@@ -106,7 +108,10 @@ class TcpLinks:
         return moved
 
     def wait(self, timeout_ms: float | None) -> None:
-        self._selector.select(None if timeout_ms is None else timeout_ms / 1000.0)
+        for key, _ in self._selector.select(None if timeout_ms is None else timeout_ms / 1000.0):
+            if key.data is None:
+                # Also a loop that has no attempt, and so does not poll, must be able to wait again.
+                self._drain_wake_ups()
 
     def wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # The buffer is full of wake-ups already.
@@ -122,6 +127,13 @@ class TcpLinks:
             self._selector.unregister(self._listener)
             self._listener.close()
             self._listener = None
+
+    def dispose(self) -> None:
+        """Drop everything, for good."""
+        self.close()
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
 
     # ---- connections ------------------------------------------------------
 
@@ -161,7 +173,7 @@ class TcpLinks:
             return True
 
     def _lost(self, connection: "_Connection", error: Exception) -> Exception:
-        if isinstance(error, ProtocolError):
+        if not isinstance(error, OSError):
             return error
         return ConnectionLostError("connection to a slot broke", peer=connection.peer, cause=str(error))
 
@@ -172,7 +184,9 @@ class TcpLinks:
             except BlockingIOError:
                 break
             if not data:
-                raise ConnectionLostError("closed by the peer")
+                raise ConnectionLostError(
+                    "connection to a slot broke", peer=connection.peer, cause="closed by the peer"
+                )
             was_established = connection.established
             frames = connection.received(data)
             if connection.established and not was_established and connection in self._strangers:
@@ -191,6 +205,7 @@ class TcpLinks:
         self._strangers.remove(connection)
         known = connection.peer in self._connections
         if known or connection.peer >= self._identity.slot:
+            connection.close()
             raise ProtocolError("second connection of a slot", peer=connection.peer)
         self._connections[connection.peer] = connection
 
@@ -247,7 +262,7 @@ class _Connection:
         """Write what the socket takes; watch for more room only while something is left."""
         while self._out:
             try:
-                written = self.sock.sendmsg(list(self._out)[:64] if len(self._out) > 64 else self._out)
+                written = self.sock.sendmsg(islice(self._out, _BUFFERS_PER_WRITE_MAX))
             except BlockingIOError:
                 break
             except OSError as error:

@@ -196,8 +196,11 @@ def test_files_and_names_are_durable_before_they_count(tmp_path, open_writer, mo
     sink.open_committer(context_of()).commit(committables)
 
     assert calls == [
-        ("fsync", "file"), ("fsync", "directory"), ("rename", "part-sink-01234567-0-1-0"), ("fsync", "directory"),
-    ]  # fmt: skip
+        ("fsync", "file"),
+        ("fsync", "directory"),
+        ("rename", "part-sink-01234567-0-1-0"),
+        ("fsync", "directory"),
+    ]
 
 
 def test_a_write_that_fails_names_the_file(tmp_path, open_writer, monkeypatch):
@@ -243,9 +246,8 @@ def written(tmp_path, open_writer, sink, *batches):
 
 
 def test_lines_are_text_or_bytes_also_mixed(tmp_path, open_writer):
-    content = written(
-        tmp_path, FileSink.lines(tmp_path), ["é", ""], [b"\xff", b"b"], ["a", b"b", bytearray(b"c")]
-    )
+    batches = (["é", ""], [b"\xff", b"b"], ["a", b"b", bytearray(b"c")])
+    content = written(tmp_path, open_writer, FileSink.lines(tmp_path), *batches)
 
     assert content == "é\n\n".encode() + b"\xff\nb\na\nb\nc\n"
 
@@ -292,7 +294,7 @@ def test_a_record_that_json_does_not_have_is_shown_in_the_error(tmp_path, open_w
     recursive: list = []
     recursive.append(recursive)
     writer = open_writer(FileSink.json_lines(tmp_path))
-    for record in (object, {("a", "b"): 1}, 1 << 70, recursive):
+    for record in (object, {("a", "b"): 1}, 1j, recursive):
         with pytest.raises(GraphError, match="as JSON") as raised:
             writer.write(RowBatch([{"fine": 1}, record]))
         assert raised.value.context["record"] == repr(record)

@@ -24,7 +24,9 @@ class GraphBuilder:
         return self._add(name, OperatorKind.MAP, self._upstreams(upstreams, Partitioning.FORWARD), **options)
 
     def rebalanced(self, name: str, *upstreams: str, **options: Any) -> "GraphBuilder":
-        return self._add(name, OperatorKind.MAP, self._upstreams(upstreams, Partitioning.REBALANCE), **options)
+        return self._add(
+            name, OperatorKind.MAP, self._upstreams(upstreams, Partitioning.REBALANCE), **options
+        )
 
     def keyed(self, name: str, *upstreams: str, **options: Any) -> "GraphBuilder":
         inputs = self._upstreams(upstreams, Partitioning.HASH)
@@ -43,7 +45,13 @@ class GraphBuilder:
         )
 
     def _add(
-        self, name: str, kind: OperatorKind, upstreams: tuple[Upstream, ...], *, chain: str = "always", **options: Any
+        self,
+        name: str,
+        kind: OperatorKind,
+        upstreams: tuple[Upstream, ...],
+        *,
+        chain: str = "always",
+        **options: Any,
     ) -> "GraphBuilder":
         node = LogicalNode(
             id=self.graph.next_id(),

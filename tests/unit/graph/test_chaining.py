@@ -121,7 +121,12 @@ def test_sources_come_first_and_every_vertex_after_those_it_reads():
 
 def test_channels_are_numbered_without_gaps():
     graph = (
-        GraphBuilder().source("s").source("t", parallelism=3).keyed("a", "s", "t").map("b", "a", chain="head").graph
+        GraphBuilder()
+        .source("s")
+        .source("t", parallelism=3)
+        .keyed("a", "s", "t")
+        .map("b", "a", chain="head")
+        .graph
     )
     plan = plan_job(graph, parallelism=2)
 

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from raystream.errors import GraphError
 from raystream.graph.uid import assign_uids
 from tests.unit.graph.nodes import GraphBuilder
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def uid_of(builder: GraphBuilder, name: str) -> str:
@@ -30,7 +33,9 @@ def test_generated_uid_is_the_same_in_every_process():
     code = "from tests.unit.graph.test_uid import *; print(uid_of(plain(), 'count'))"
 
     outputs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
         for _ in range(2)
     }
 
@@ -45,7 +50,9 @@ def test_operators_downstream_and_beside_change_nothing():
 
 
 def test_operator_inserted_upstream_changes_it():
-    longer = GraphBuilder().source("lines").map("clean", "lines").map("parse", "clean").keyed("count", "parse")
+    longer = (
+        GraphBuilder().source("lines").map("clean", "lines").map("parse", "clean").keyed("count", "parse")
+    )
 
     assert uid_of(longer, "count") != uid_of(plain(), "count")
 

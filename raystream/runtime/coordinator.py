@@ -1,0 +1,397 @@
+"""The coordinator of one job: turns calls into events of the machines, and commands into calls.
+
+    reports, answers, requests, time --> Job, CheckpointCoordinator --> slots, storage, log, enumerators
+                                              ^          |
+                                              +----------+ what concerns the other one
+
+Two machines decide, `raystream.protocol.job` and `raystream.protocol.checkpoint`; this module and
+its neighbours (`coordinator_*`) execute.  Everything happens on one thread, the owner's: it calls
+the methods here, and `step` when `next_deadline_ms` has come.  Nothing here blocks: what may block
+goes to the background and comes back as an event, which is dropped when its attempt is over.
+
+Commands are executed in the order in which they were decided; what a command leads to is
+queued behind them, so that no machine is entered while it decides.
+"""
+
+import heapq
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, assert_never
+
+from raystream.api.runner import CancelRequest, ClientRequest, SavepointRequest, StopRequest
+from raystream.errors import CheckpointError, RaystreamError, StorageError
+from raystream.ids import Attempt, CheckpointId, JobStatus, SlotId
+from raystream.protocol import checkpoint_commands as checkpoint_cmd
+from raystream.protocol import job_commands as cmd
+from raystream.protocol.client_requests import ClientRequests, RequestOutcome
+from raystream.protocol.job_failures import Failure
+from raystream.protocol.job_phases import Phase
+from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_attempt import AttemptPreparation
+from raystream.runtime.coordinator_checkpoints import CheckpointShell
+from raystream.runtime.coordinator_log import LogWriter
+from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, make_job
+from raystream.runtime.coordinator_services import CoordinatorServices, failure_of
+from raystream.runtime.coordinator_sources import SourceCoordinator
+from raystream.runtime.coordinator_view import JobView, archived
+from raystream.storage.job_log import AttemptStarted, CancelAccepted, StopAccepted, Terminal
+
+logger = logging.getLogger(__name__)
+
+Command = cmd.Command | checkpoint_cmd.Command
+
+
+class JobCoordinator:
+    """Runs one job, from its submission to its end.
+
+    Args:
+        services: the job, and the world it runs in.
+        on_change: called after anything that a view shows has changed, but for record counts.
+        on_output: takes what sinks send to the client.
+    """
+
+    def __init__(
+        self,
+        services: CoordinatorServices,
+        *,
+        on_change: Callable[[], None],
+        on_output: Callable[[msg.ClientOutput], None],
+    ) -> None:
+        self._services = services
+        self._submission = services.submission
+        self._on_change = on_change
+        self._on_output = on_output
+        self._queue: deque[Command] = deque()
+        self._running = False  # A command is being executed.
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_numbers = itertools.count()
+        self._progress: dict[SlotId, tuple[int, int]] = {}  # Of this attempt.
+        self._counted = (0, 0)  # Records in and out of earlier attempts.
+        self._started_ms = services.clock.monotonic_ms()
+        self._ended_ms: float | None = None
+        self._end_status: JobStatus | None = None
+        self._job = make_job(services)
+        self._checkpoints = make_checkpoint_coordinator(services)
+        self._requests = ClientRequests()
+        self._log = LogWriter(
+            services.storage.log, services.background, later=self._later, conflicted=self._log_conflicted
+        )
+        self._sources = SourceCoordinator(
+            services.background, later=self._later, send=services.slots.send, failed=self._attempt_failed
+        )
+        self._preparation = AttemptPreparation(
+            services,
+            self._sources,
+            restored=self._snapshot_restored,
+            ready=lambda attempt: self._run(self._job.attempt_prepared(attempt)),
+            failed=self._attempt_failed,
+        )
+        self._shell = CheckpointShell(
+            services,
+            self._checkpoints,
+            job=self._job,
+            requests=self._requests,
+            sources=self._sources,
+            log=self._log,
+            plan=lambda: self._preparation.plan,
+            run=self._run,
+            deleted=self._write_archive,
+        )
+
+    # ---- what the owner calls --------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the first attempt."""
+        self._run(self._job.job_submitted())
+
+    def slot_acquired(self, slot: SlotId) -> None:
+        """The process of a slot is there."""
+        self._run(self._job.slot_acquired(slot))
+
+    def slot_lost(self, slot: SlotId, error: RaystreamError) -> None:
+        """The process of a slot is gone, or is not to be had."""
+        self._run(self._job.slot_lost(self._now_ms, slot, failure_of(error)))
+
+    def slot_reported(self, report: msg.Report) -> None:
+        """A slot says something; dropped when it is about another attempt."""
+        if report.attempt == self._job.attempt:
+            self._take(report)
+
+    def request(self, request: ClientRequest) -> None:
+        """A client wants something; the answer is in the view.  Repeating a request is harmless."""
+        if not self._requests.request_received(request.request_id):
+            return
+        match request:
+            case SavepointRequest(request_id, directory):
+                base = directory or ""
+                self._run(
+                    self._checkpoints.savepoint_requested(self._now_ms, request_id, base=base, stop=False)
+                )
+            case StopRequest(request_id, directory):
+                self._run(self._job.stop_requested(request_id, directory or ""))
+            case CancelRequest(request_id):
+                self._run(self._job.cancel_requested(self._now_ms, request_id))
+            case _:
+                assert_never(request)
+
+    def step(self) -> bool:
+        """Do what is due; True when there was anything."""
+        deadline_ms = self.next_deadline_ms()
+        now_ms = self._now_ms
+        if deadline_ms is None or now_ms < deadline_ms:
+            return False
+        while self._timers and self._timers[0][0] <= now_ms:
+            heapq.heappop(self._timers)[2]()
+        self._run(self._job.time_passed(now_ms))
+        self._run(self._checkpoints.time_passed(now_ms))
+        return True
+
+    def next_deadline_ms(self) -> float | None:
+        """Return when `step` has something to do, in ms of the monotonic clock; None when only a call
+        can change that.
+        """
+        if self.finished:
+            return None
+        deadlines = [self._job.next_deadline_ms, self._checkpoints.next_deadline_ms]
+        deadlines += [self._timers[0][0]] if self._timers else []
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    @property
+    def finished(self) -> bool:
+        """True when the job has ended and is cleaned up, or belongs to another process."""
+        return self._job.phase in (Phase.ENDED, Phase.ABANDONED)
+
+    def view(self) -> JobView:
+        """Return how the job stands now."""
+        job = self._job
+        now_ms = self._now_ms if self._ended_ms is None else self._ended_ms
+        return JobView(
+            job_id=self._submission.job_id,
+            name=self._submission.name,
+            status=job.status,
+            parallelism=max(vertex.parallelism for vertex in self._submission.plan.vertices),
+            attempt=job.attempt,
+            restarts=max(job.attempt - 1, 0),
+            records_in=self._counted[0] + sum(count for count, _ in self._progress.values()),
+            records_out=self._counted[1] + sum(count for _, count in self._progress.values()),
+            duration_ms=round(now_ms - self._started_ms),
+            checkpoints=self._shell.records.shown(),
+            last_checkpoint_id=self._checkpoints.recovery_point,
+            error=job.error,
+            gave_up=job.gave_up,
+            waiting_for=job.waiting_for,
+            abandoned=job.phase is Phase.ABANDONED,
+            outcomes=self._requests.outcomes,
+        )
+
+    def validate(self) -> None:
+        """Assert every invariant of the machines."""
+        self._job.validate()
+        self._checkpoints.validate()
+        self._requests.validate()
+
+    # ---- reports ---------------------------------------------------------------
+
+    def _take(self, report: msg.Report) -> None:
+        job, checkpoints, now_ms = self._job, self._checkpoints, self._now_ms
+        match report:
+            case msg.SlotDeployed():
+                self._run(job.slot_deployed(report.slot, report.address))
+            case msg.SlotReady():
+                self._run(job.slot_ready(now_ms, report.slot))
+            case msg.SlotStopped():
+                self._run(job.slot_stopped(now_ms, report.slot))
+            case msg.SlotFailed():
+                failure = Failure(report.error, retryable=report.retryable, consequence=report.consequence)
+                self._run(job.slot_failed(now_ms, report.slot, failure))
+            case msg.SplitsRequested():
+                self._sources.splits_requested(report)
+            case msg.SnapshotAcked():
+                self._run(
+                    checkpoints.snapshot_acked(now_ms, report.attempt, report.checkpoint_id, report.snapshot)
+                )
+            case msg.SnapshotDeclined():
+                error = CheckpointError(report.reason, vertex=report.vertex, subtask=report.subtask)
+                self._run(checkpoints.snapshot_declined(now_ms, report.attempt, report.checkpoint_id, error))
+            case msg.InputEnded():
+                self._run(job.input_ended((report.vertex, report.subtask)))
+            case msg.CommitsDone():
+                self._run(job.commits_done(now_ms, (report.vertex, report.subtask)))
+            case msg.Progress():
+                self._progress[report.slot] = (report.records_in, report.records_out)
+            case msg.ClientOutput():
+                self._on_output(report)
+            case _:
+                assert_never(report)
+
+    # ---- commands --------------------------------------------------------------
+
+    def _run(self, commands: Iterable[Command]) -> None:
+        """Execute commands, and what they lead to, in order."""
+        self._queue.extend(commands)
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._queue:
+                command = self._queue.popleft()
+                if self._job.phase is Phase.ABANDONED and not isinstance(command, cmd.AbandonJob):
+                    continue  # Whatever else was decided is another process's business now.
+                if isinstance(command, cmd.Command):
+                    self._execute(command)
+                else:
+                    self._shell.execute(command)
+        finally:
+            self._running = False
+        if self.finished and self._ended_ms is None:
+            self._ended_ms = self._now_ms
+        self._on_change()
+
+    def _execute(self, command: cmd.Command) -> None:  # noqa: C901 - one arm for each command
+        slots, checkpoints = self._services.slots, self._checkpoints
+        match command:
+            case cmd.PrepareAttempt(attempt):
+                self._count_records()
+                self._preparation.begin(attempt, self._shell.location(checkpoints.recovery_point))
+            case cmd.LogAttempt(attempt):
+                self._log_attempt(attempt)
+            case cmd.AcquireSlots(wanted):
+                slots.acquire(wanted)
+            case cmd.DeploySlots(_, deployed):
+                for slot in deployed:
+                    slots.send(slot, self._preparation.deployment(slot))
+            case cmd.ConnectSlots(attempt, addresses):
+                self._preparation.slots_deployed()
+                self._send_all(msg.Connect(attempt=attempt, addresses=dict(addresses)), addresses)
+            case cmd.StartSlots(attempt):
+                logger.info("attempt runs", extra={"attempt": attempt})
+                self._send_all(msg.Start(attempt=attempt), self._all_slots)
+            case cmd.StopSlots(attempt, stopping):
+                self._send_all(msg.StopAttempt(attempt=attempt), stopping)
+            case cmd.KillSlot(slot):
+                slots.kill(slot)
+            case cmd.BeginCheckpoints(attempt):
+                self._run(checkpoints.attempt_started(self._now_ms, attempt))
+            case cmd.EndCheckpoints():
+                self._end_attempt()
+            case cmd.TakeFinalCheckpoint():
+                self._run(checkpoints.input_ended(self._now_ms))
+            case cmd.TakeStopSavepoint(request_id, base):
+                self._run(checkpoints.savepoint_requested(self._now_ms, request_id, base=base, stop=True))
+            case cmd.LogStop(request_id):
+                self._log.append(StopAccepted(request_id=request_id), _request_logged)
+            case cmd.LogCancel(request_id):
+                self._log.append(CancelAccepted(request_id=request_id), _request_logged)
+            case cmd.LogEnd(status, error):
+                self._log_end(status, error)
+            case cmd.CleanUp(status):
+                self._end_status = status
+                slots.release()
+                self._run(checkpoints.job_ended(status))
+            case cmd.ResolveCancel(request_id, error):
+                self._requests.request_resolved(RequestOutcome(request_id=request_id, error=error))
+            case cmd.AbandonJob(abandoned):
+                logger.error("job given up to another process", exc_info=self._job.error)
+                for slot in abandoned:
+                    slots.kill(slot)
+                slots.release()
+            case _:
+                assert_never(command)
+
+    def _end_attempt(self) -> None:
+        logger.info("attempt ends", extra={"attempt": self._job.attempt})
+        self._preparation.end()
+        self._sources.end()
+        self._run(self._checkpoints.attempt_ended(self._now_ms))
+
+    def _count_records(self) -> None:
+        """Add the records of the attempt before; nothing it still says is listened to."""
+        view = self.view()
+        self._counted, self._progress = (view.records_in, view.records_out), {}
+
+    # ---- the log ---------------------------------------------------------------
+
+    def _log_attempt(self, attempt: Attempt) -> None:
+        restored = self._checkpoints.recovery_point
+        entry = AttemptStarted(
+            attempt=attempt,
+            restored_checkpoint=restored,
+            restored_path=self._shell.location(restored),
+        )
+        sweep = partial(self._services.storage.snapshots.sweep, self._checkpoints.retained)
+
+        def swept(result: Any) -> None:
+            if isinstance(result, Exception):
+                logger.warning("files of older attempts stay", exc_info=result)
+            self._run(self._job.attempt_logged(attempt))
+
+        def appended(error: StorageError | None) -> None:
+            if error is not None:
+                self._attempt_failed(attempt, error)
+            else:
+                self._services.background.submit(sweep, swept)
+
+        self._log.append(entry, appended)
+
+    def _log_end(self, status: JobStatus, error: RaystreamError | None) -> None:
+        def appended(failure: StorageError | None) -> None:
+            if failure is None:
+                self._run(self._job.end_logged())
+            else:
+                self._run(self._job.end_not_logged(self._now_ms, failure))
+
+        text = None if error is None else str(error)
+        self._log.append(Terminal(status=status, error=text), appended)
+
+    def _write_archive(self) -> None:
+        """Leave what `list -a` shows, then the job has ended."""
+        directory, status = self._services.storage.directory, self._end_status
+        if directory is None or status is None:
+            self._run(self._job.cleaned_up())
+            return
+
+        def written(result: Any) -> None:
+            if isinstance(result, Exception):
+                logger.warning("archive of the job was not written", exc_info=result)
+            self._run(self._job.cleaned_up())
+
+        archive = archived(self.view(), status)
+        self._services.background.submit(partial(directory.write_archive, archive), written)
+
+    def _log_conflicted(self, error: RaystreamError) -> None:
+        self._run(self._job.log_conflicted(error))
+
+    # ---- small things ------------------------------------------------------------
+
+    @property
+    def _now_ms(self) -> float:
+        return self._services.clock.monotonic_ms()
+
+    @property
+    def _all_slots(self) -> Iterable[SlotId]:
+        return [SlotId(slot) for slot in range(self._submission.plan.slot_count)]
+
+    def _send_all(self, command: msg.Command, slots: Iterable[SlotId]) -> None:
+        for slot in slots:
+            self._services.slots.send(slot, command)
+
+    def _attempt_failed(self, attempt: Attempt, error: RaystreamError) -> None:
+        logger.warning("attempt failed", extra={"attempt": attempt}, exc_info=error)
+        self._run(self._job.attempt_failed(self._now_ms, attempt, failure_of(error)))
+
+    def _snapshot_restored(self, checkpoint_id: CheckpointId, directory: str) -> None:
+        self._shell.located(checkpoint_id, directory)
+        claimed = self._submission.config.recovery.claim_mode == "claim"
+        self._run(self._checkpoints.snapshot_restored(checkpoint_id, claimed=claimed))
+
+    def _later(self, delay_ms: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (self._now_ms + delay_ms, next(self._timer_numbers), call))
+        self._on_change()  # The owner may wait for a later deadline.
+
+
+def _request_logged(error: StorageError | None) -> None:
+    if error is not None:
+        logger.warning("request of a client is not in the job log", exc_info=error)

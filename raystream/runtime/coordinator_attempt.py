@@ -1,0 +1,188 @@
+"""Makes an attempt ready to be deployed: the state it restores, its splits, its message to each slot.
+
+    load `_metadata` -> match it with the plan -> first discovery of every source -> probe (attempt 1)
+
+Everything that may be wrong with a path, a snapshot or a source is found here, before a process
+is asked for.  Outcomes of work for an older attempt are dropped.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from raystream.errors import RaystreamError
+from raystream.graph.physical import PhysicalPlan
+from raystream.ids import Attempt, CheckpointId, SlotId
+from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_restore import Restore, plan_restore
+from raystream.runtime.coordinator_services import CoordinatorServices, as_error
+from raystream.runtime.coordinator_sources import SourceCoordinator
+from raystream.runtime.coordinator_storage import load_initial
+from raystream.runtime.program import pack, unpack
+from raystream.storage.metadata import SnapshotMetadata
+
+logger = logging.getLogger(__name__)
+
+_SECRET_BYTES = 32
+
+
+class AttemptPreparation:
+    """Prepares one attempt after the other.
+
+    Args:
+        services: the coordinator's world.
+        sources: gets new enumerators for every attempt.
+        restored: told id and directory of the snapshot that the job itself starts from.
+        ready: told when an attempt is prepared.
+        failed: told when it can not be.
+    """
+
+    def __init__(
+        self,
+        services: CoordinatorServices,
+        sources: SourceCoordinator,
+        *,
+        restored: Callable[[CheckpointId, str], None],
+        ready: Callable[[Attempt], None],
+        failed: Callable[[Attempt, RaystreamError], None],
+    ) -> None:
+        self._services = services
+        self._submission = services.submission
+        self._sources = sources
+        self._restored = restored
+        self._ready = ready
+        self._failed = failed
+        self._attempt = Attempt(0)
+        self._plan = self._submission.plan
+        self._program = self._submission.program
+        self._restore: Restore | None = None
+        self._secret = b""
+        self._probe = ""
+
+    @property
+    def plan(self) -> PhysicalPlan:
+        """The plan of the attempt; may have another max parallelism than the submitted one."""
+        return self._plan
+
+    def begin(self, attempt: Attempt, location: str | None) -> None:
+        """Prepare an attempt that restores a snapshot of this job, or else what the configuration says."""
+        self._attempt = attempt
+        self._restore = None
+        self._secret = secrets.token_bytes(_SECRET_BYTES)
+        if location is None:
+            load: Callable[[], Any] = partial(
+                load_initial, self._services.storage, self._submission.config, self._submission.name
+            )
+        else:
+            load = partial(self._services.storage.snapshots.load, location)
+        self._services.background.submit(load, partial(self._loaded, attempt, initial=location is None))
+
+    def deployment(self, slot: SlotId) -> msg.Deploy:
+        """Return the message that builds the subtasks of a slot."""
+        restores = self._restore.subtasks if self._restore is not None else {}
+        return msg.Deploy(
+            job_id=self._submission.job_id,
+            attempt=self._attempt,
+            slot=slot,
+            program=self._program,
+            secret=self._secret,
+            restore={
+                (vertex, subtask): restore
+                for (vertex, subtask), restore in restores.items()
+                if self._plan.vertices[vertex].slot(subtask) == slot
+            },
+            probe=self._probe,
+        )
+
+    def slots_deployed(self) -> None:
+        """Every slot has read the probe: remove it."""
+        attempt = self._attempt
+
+        def removed(result: Any) -> None:
+            if isinstance(result, Exception):
+                self._failed(attempt, as_error(result, "removal of the storage probe"))
+
+        self._remove_probe(removed)
+
+    def end(self) -> None:
+        """The attempt is over."""
+        self._attempt = Attempt(0)
+        self._remove_probe(_probe_removed)
+
+    def _loaded(self, attempt: Attempt, result: Any, *, initial: bool) -> None:
+        if attempt != self._attempt:
+            return
+        if isinstance(result, Exception):
+            self._failed(attempt, as_error(result, "reading of the snapshot to restore"))
+            return
+        try:
+            self._match(result)
+        except RaystreamError as error:
+            self._failed(attempt, error)
+            return
+        if result is not None and initial:
+            directory, metadata = result
+            self._restored(metadata.checkpoint_id, directory)
+        states = self._restore.enumerators if self._restore is not None else None
+        self._sources.begin(attempt, self._plan, states, ready=partial(self._discovered, attempt))
+
+    def _match(self, loaded: tuple[str, SnapshotMetadata] | None) -> None:
+        """Decide what each subtask reads back.
+
+        Raises:
+            StateRestoreError: the snapshot does not fit the program.
+        """
+        if loaded is None:
+            return
+        directory, metadata = loaded
+        allow = self._submission.config.recovery.allow_non_restored
+        restore = plan_restore(self._submission.plan, directory, metadata, allow_non_restored=allow)
+        if restore.dropped:
+            logger.warning("restored without some state\n%s", restore.dropped)
+        self._restore = restore
+        if restore.plan != self._plan:
+            self._plan = restore.plan
+            self._program = _with_max_parallelism(self._submission.program, restore.plan)
+
+    def _discovered(self, attempt: Attempt) -> None:
+        directory = self._services.storage.directory
+        if directory is None or attempt > 1:
+            self._ready(attempt)
+            return
+
+        def written(result: Any) -> None:
+            if isinstance(result, Exception):
+                if attempt == self._attempt:
+                    self._failed(attempt, as_error(result, "check of the checkpoint directory"))
+                return
+            self._probe = result
+            if attempt == self._attempt:
+                self._ready(attempt)
+            else:
+                self._remove_probe(_probe_removed)
+
+        self._services.background.submit(directory.write_probe, written)
+
+    def _remove_probe(self, done: Callable[[Any], None]) -> None:
+        probe, self._probe = self._probe, ""
+        directory = self._services.storage.directory
+        if probe and directory is not None:
+            self._services.background.submit(partial(directory.remove_probe, probe), done)
+
+
+def _probe_removed(result: Any) -> None:
+    if isinstance(result, Exception):
+        logger.warning("storage probe stays", exc_info=result)
+
+
+def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:
+    """Return the packed program with the max parallelism of a plan that is otherwise the same."""
+    unpacked = unpack(program)
+    vertices = tuple(
+        replace(vertex, max_parallelism=plan.vertices[vertex.id].max_parallelism)
+        for vertex in unpacked.plan.vertices
+    )
+    return pack(replace(unpacked, plan=replace(unpacked.plan, vertices=vertices)))

@@ -1,0 +1,336 @@
+"""Executes what the checkpoint machine decides: files, log entries, messages to slots.
+
+Holds no decisions.  Knows where every checkpoint is; the machine knows only ids.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, assert_never
+
+from raystream.errors import RaystreamError, StorageError
+from raystream.graph.physical import PhysicalPlan
+from raystream.handles import Handle, OperatorSnapshot, SubtaskSnapshot
+from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
+from raystream.protocol import checkpoint_commands as cmd
+from raystream.protocol.checkpoint import CheckpointCoordinator
+from raystream.protocol.checkpoint_pending import FATES_REMEMBERED_MAX
+from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.client_requests import ClientRequests, RequestOutcome
+from raystream.protocol.job import Job
+from raystream.protocol.job_commands import Command as JobCommand
+from raystream.protocol.job_failures import Failure
+from raystream.records.elements import SnapshotKind
+from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_log import LogWriter
+from raystream.runtime.coordinator_services import CoordinatorServices, as_error
+from raystream.runtime.coordinator_sources import SourceCoordinator
+from raystream.runtime.coordinator_storage import savepoint_directory
+from raystream.runtime.coordinator_view import CheckpointRecords
+from raystream.storage.job_log import CheckpointCompletedEntry, SavepointCompleted
+from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
+
+logger = logging.getLogger(__name__)
+
+Run = Callable[[Iterable[cmd.Command | JobCommand]], None]
+"""Executes commands, behind those that wait already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """What belongs to a pending checkpoint beside its subtasks' snapshots."""
+
+    purpose: Purpose
+    attempt: Attempt
+    created_ms: int
+    enumerators: dict[OperatorUid, bytes]
+
+
+class CheckpointShell:
+    """Executes the commands of the checkpoint machine.
+
+    Args:
+        services: the coordinator's world.
+        machine: the checkpoint machine.
+        job: the job machine, which is told what concerns it.
+        requests: gets the answers to clients.
+        sources: are snapshotted with every trigger.
+        log: gets an entry for every completion.
+        plan: gives the plan of the current attempt.
+        run: executes the commands that an event leads to.
+        deleted: called when the machine has ended and all deletions are over.
+    """
+
+    def __init__(
+        self,
+        services: CoordinatorServices,
+        machine: CheckpointCoordinator,
+        *,
+        job: Job,
+        requests: ClientRequests,
+        sources: SourceCoordinator,
+        log: LogWriter,
+        plan: Callable[[], PhysicalPlan],
+        run: Run,
+        deleted: Callable[[], None],
+    ) -> None:
+        self._services = services
+        self._snapshots = services.storage.snapshots
+        self._machine = machine
+        self._job = job
+        self._requests = requests
+        self._sources = sources
+        self._log = log
+        self._plan = plan
+        self._run = run
+        self._deleted = deleted
+        self._deletions = 0  # Under way.
+        self._confirm_deleted = False
+        self._cuts: dict[CheckpointId, _Cut] = {}
+        self._locations: dict[CheckpointId, str] = {}
+        self.records = CheckpointRecords()
+
+    def location(self, checkpoint_id: CheckpointId | None) -> str | None:
+        """Return where a complete checkpoint is, for `SnapshotStore.load`."""
+        return None if checkpoint_id is None else self._locations[checkpoint_id]
+
+    def located(self, checkpoint_id: CheckpointId, location: str) -> None:
+        """Remember where a snapshot is that the job starts from."""
+        self._locations[checkpoint_id] = location
+
+    def execute(self, command: cmd.Command) -> None:  # noqa: C901 - one arm for each command
+        """Do what the machine decided."""
+        match command:
+            case cmd.StartCheckpoint():
+                self._start(command)
+            case cmd.WriteMetadata(checkpoint_id, snapshots):
+                self._write_metadata(checkpoint_id, snapshots)
+            case cmd.LogCompletion(checkpoint_id, purpose):
+                self._log_completion(checkpoint_id, purpose)
+            case cmd.RecordCompletion() | cmd.RecordFailure():
+                self._record(command)
+            case cmd.NotifyCompleted(checkpoint_id, final):
+                self._broadcast(
+                    msg.CheckpointCompleted(
+                        attempt=self._job.attempt, checkpoint_id=checkpoint_id, final=final
+                    )
+                )
+            case cmd.NotifyAborted(checkpoint_id):
+                self._broadcast(msg.CheckpointAborted(attempt=self._job.attempt, checkpoint_id=checkpoint_id))
+            case cmd.CommitAtEnd():
+                self._broadcast(msg.CommitAtEnd(attempt=self._job.attempt))
+                self._run(self._job.commit_without_checkpoint_begun())
+            case cmd.DiscardSnapshot(checkpoint_id, snapshot):
+                directory = self._locations.get(checkpoint_id, "")
+                if handles := _handles(snapshot):
+                    self._delete(partial(self._snapshots.delete_files, directory, handles))
+            case cmd.DeleteCheckpoint(checkpoint_id):
+                self._delete(partial(self._snapshots.delete, self._locations.get(checkpoint_id, "")))
+            case cmd.PruneLog(keep):
+                self._log.prune(keep)
+            case cmd.FailAttempt(error):
+                failure = Failure(error)
+                self._run(self._job.attempt_failed(self._now_ms, self._job.attempt, failure))
+            case cmd.ResolveSavepoint():
+                self._resolve(command)
+            case cmd.ConfirmSettled():
+                self._run(self._job.checkpoints_settled(self._now_ms))
+            case cmd.ConfirmDeleted():
+                self._confirm_deleted = True
+                self._confirm_if_deleted()
+            case _:
+                assert_never(command)
+
+    # ---- the cut ---------------------------------------------------------------
+
+    def _start(self, command: cmd.StartCheckpoint) -> None:
+        """Snapshot the enumerators and trigger the sources in one step."""
+        checkpoint_id, purpose = command.checkpoint_id, command.purpose
+        wall_ms = self._services.clock.wall_ms()
+        self.records.started(checkpoint_id, purpose, self._job.attempt, wall_ms=wall_ms, now_ms=self._now_ms)
+        try:
+            directory = self._directory(command)
+            enumerators = self._sources.snapshot()
+        except RaystreamError as error:
+            self._run(self._machine.trigger_failed(self._now_ms, checkpoint_id, error))
+            return
+        self._remember(checkpoint_id, directory)
+        self._cuts[checkpoint_id] = _Cut(
+            purpose=purpose, attempt=self._job.attempt, created_ms=wall_ms, enumerators=enumerators
+        )
+        trigger = msg.TriggerCheckpoint(
+            attempt=self._job.attempt,
+            checkpoint_id=checkpoint_id,
+            kind=_kind(purpose),
+            created_ms=wall_ms,
+            directory=directory,
+            stop=purpose is Purpose.STOP,
+        )
+        for slot in self._source_slots():
+            self._services.slots.send(slot, trigger)
+
+    def _directory(self, command: cmd.StartCheckpoint) -> str:
+        if not command.purpose.savepoint:
+            return self._snapshots.checkpoint_directory(command.checkpoint_id)
+        services = self._services
+        return savepoint_directory(services.storage, services.submission.config, command.base, services.rng)
+
+    def _source_slots(self) -> list[SlotId]:
+        sources = (vertex for vertex in self._plan().vertices if vertex.source is not None)
+        return sorted({vertex.slot(i) for vertex in sources for i in range(vertex.parallelism)})
+
+    def _remember(self, checkpoint_id: CheckpointId, directory: str) -> None:
+        """Remember where a new checkpoint goes, and forget those that nobody asks for any more."""
+        kept = {*self._machine.retained, self._machine.recovery_point}
+        for old in [i for i in self._locations if i < checkpoint_id - FATES_REMEMBERED_MAX and i not in kept]:
+            del self._locations[old]
+        self._locations[checkpoint_id] = directory
+
+    # ---- completion ------------------------------------------------------------
+
+    def _write_metadata(self, checkpoint_id: CheckpointId, snapshots: tuple[SubtaskSnapshot, ...]) -> None:
+        self.records.acknowledged(checkpoint_id, snapshots)
+        cut = self._cuts[checkpoint_id]
+        submission = self._services.submission
+        metadata = SnapshotMetadata(
+            job_id=submission.job_id,
+            job_name=submission.name,
+            checkpoint_id=checkpoint_id,
+            kind=_kind(cut.purpose),
+            created_ms=cut.created_ms,
+            completed_ms=self._services.clock.wall_ms(),
+            operators=describe_operators(self._plan(), snapshots),
+            enumerators=cut.enumerators,
+        )
+
+        def written(result: Any) -> None:
+            if isinstance(result, Exception):
+                error = as_error(result, "writing of the checkpoint's metadata")
+                self._run(self._machine.metadata_failed(self._now_ms, checkpoint_id, error))
+                return
+            self._locations[checkpoint_id] = result
+            self.records.written(checkpoint_id, path=result, size_bytes=metadata.size_bytes)
+            self._run(self._machine.metadata_written(self._now_ms, checkpoint_id))
+
+        directory = self._locations[checkpoint_id]
+        self._services.background.submit(
+            partial(self._snapshots.write_metadata, directory, metadata), written
+        )
+
+    def _log_completion(self, checkpoint_id: CheckpointId, purpose: Purpose) -> None:
+        attempt, location = self._cuts[checkpoint_id].attempt, self._locations[checkpoint_id]
+        entry: SavepointCompleted | CheckpointCompletedEntry
+        if purpose.savepoint:
+            entry = SavepointCompleted(
+                checkpoint_id=checkpoint_id,
+                directory=location,
+                attempt=attempt,
+                stop=purpose is Purpose.STOP,
+            )
+        else:
+            entry = CheckpointCompletedEntry(checkpoint_id=checkpoint_id, directory=location, attempt=attempt)
+
+        def appended(error: StorageError | None) -> None:
+            if error is None:
+                self._run(self._machine.completion_logged(self._now_ms, checkpoint_id))
+            else:
+                self._run(self._machine.completion_not_logged(self._now_ms, checkpoint_id, error))
+
+        self._log.append(entry, appended)
+
+    def _record(self, command: cmd.RecordCompletion | cmd.RecordFailure) -> None:
+        checkpoint_id = command.checkpoint_id
+        self._cuts.pop(checkpoint_id, None)
+        if isinstance(command, cmd.RecordCompletion):
+            record = self.records.ended(checkpoint_id, self._now_ms, failure="")
+            details: dict[str, Any] = {"checkpoint_id": checkpoint_id, "purpose": command.purpose.value}
+            if record is not None:
+                details |= {"duration_ms": round(record.duration_ms), "size_bytes": record.size_bytes}
+            logger.info("checkpoint completed", extra=details)
+            self._run(self._job.checkpoint_completed(command.purpose))
+            return
+        failure = f"{command.reason.value}: {command.error.message}"
+        self.records.ended(checkpoint_id, self._now_ms, failure=failure)
+        details = {"checkpoint_id": checkpoint_id, "reason": command.reason.value}
+        if command.reason.routine:
+            logger.info("checkpoint given up", extra=details)
+        else:
+            logger.warning("checkpoint failed", extra=details, exc_info=command.error)
+
+    def _resolve(self, command: cmd.ResolveSavepoint) -> None:
+        path = self.location(command.checkpoint_id) or ""
+        self._requests.request_resolved(
+            RequestOutcome(
+                request_id=command.request_id,
+                checkpoint_id=command.checkpoint_id,
+                path=path,
+                error=command.error,
+            )
+        )
+
+    # ---- deletion --------------------------------------------------------------
+
+    def _delete(self, work: Callable[[], None]) -> None:
+        def done(result: Any) -> None:
+            self._deletions -= 1
+            if isinstance(result, Exception):
+                logger.warning("files of a checkpoint stay, until the next sweep", exc_info=result)
+            self._confirm_if_deleted()
+
+        self._deletions += 1
+        self._services.background.submit(work, done)
+
+    def _confirm_if_deleted(self) -> None:
+        if self._confirm_deleted and not self._deletions:
+            self._confirm_deleted = False
+            self._deleted()
+
+    # ---- small things ------------------------------------------------------------
+
+    @property
+    def _now_ms(self) -> float:
+        return self._services.clock.monotonic_ms()
+
+    def _broadcast(self, command: msg.Command) -> None:
+        for slot in range(self._plan().slot_count):
+            self._services.slots.send(SlotId(slot), command)
+
+
+def describe_operators(
+    plan: PhysicalPlan, snapshots: Iterable[SubtaskSnapshot]
+) -> tuple[OperatorMetadata, ...]:
+    """Return every operator of a plan with what its subtasks stored, in the plan's order."""
+    parts: dict[tuple[VertexId, int, OperatorUid], OperatorSnapshot] = {
+        (snapshot.vertex, snapshot.subtask, operator.uid): operator
+        for snapshot in snapshots
+        for operator in snapshot.operators
+    }
+    described = []
+    for vertex in plan.vertices:
+        for node in vertex.operators:
+            subtasks = tuple(
+                parts.get((vertex.id, i, node.uid), OperatorSnapshot(uid=node.uid, subtask=i))
+                for i in range(vertex.parallelism)
+            )
+            described.append(
+                OperatorMetadata(
+                    uid=node.uid,
+                    uid_generated=node.uid_generated,
+                    name=node.name,
+                    max_parallelism=vertex.max_parallelism,
+                    parallelism=vertex.parallelism,
+                    states=tuple(dict.fromkeys(state for part in subtasks for state in part.states)),
+                    subtasks=subtasks,
+                )
+            )
+    return tuple(described)
+
+
+def _handles(snapshot: SubtaskSnapshot) -> list[Handle]:
+    keyed = [handle.data for operator in snapshot.operators for handle in operator.keyed]
+    return keyed + [handle.data for operator in snapshot.operators for handle in operator.operator]
+
+
+def _kind(purpose: Purpose) -> SnapshotKind:
+    return SnapshotKind.SAVEPOINT if purpose.savepoint else SnapshotKind.CHECKPOINT

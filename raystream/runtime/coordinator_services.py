@@ -1,0 +1,78 @@
+"""What the parts of a job's coordinator share: the job, its storage, clock and background."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from raystream.clock import Clock
+from raystream.config.options import JobConfig
+from raystream.errors import ConfigError, GraphError, RaystreamError, StateCorruptError, StateRestoreError
+from raystream.graph.physical import PhysicalPlan
+from raystream.ids import JobId, SlotId
+from raystream.operators.operator import Background
+from raystream.protocol.job_failures import Failure
+from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_storage import JobStorage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSubmission:
+    """A job as its coordinator gets it."""
+
+    job_id: JobId
+    name: str
+    plan: PhysicalPlan
+    config: JobConfig
+    program: bytes
+    """The plan and the code of the job, of `raystream.runtime.program.pack`; goes to every slot."""
+
+
+class SlotPool(Protocol):
+    """Where a job's slots come from.  Answers come as calls of the coordinator, on its thread."""
+
+    def acquire(self, slots: Sequence[SlotId]) -> None:
+        """Get a process for each slot; answered by `slot_acquired` or `slot_lost` for each."""
+
+    def send(self, slot: SlotId, command: msg.Command) -> None:
+        """Hand a command to a slot, in order; a slot that is gone is reported by `slot_lost`."""
+
+    def kill(self, slot: SlotId) -> None:
+        """End the process of a slot at once; answered by `slot_lost`."""
+
+    def release(self) -> None:
+        """Give back all slots; nothing is answered any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorServices:
+    """The world of one coordinator.
+
+    Attributes:
+        background: its `done` calls come on the coordinator's thread.
+        rng: decides everything random, so that the simulation can repeat it.
+    """
+
+    submission: JobSubmission
+    storage: JobStorage
+    slots: SlotPool
+    clock: Clock
+    background: Background
+    rng: random.Random
+
+
+_NEVER_RETRIED = (ConfigError, GraphError, StateRestoreError, StateCorruptError)
+
+
+def as_error(error: Exception, doing: str) -> RaystreamError:
+    """Return an exception of blocking work as an error of ours."""
+    if isinstance(error, RaystreamError):
+        return error
+    wrapped = RaystreamError(f"{doing} failed", cause=repr(error))
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def failure_of(error: RaystreamError) -> Failure:
+    """Return what an error outside of the slots means for the attempt."""
+    return Failure(error, retryable=not isinstance(error, _NEVER_RETRIED))

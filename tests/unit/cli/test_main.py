@@ -1,0 +1,89 @@
+"""The command line explains itself, and answers wrong usage with one line of cause and one of advice."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from raystream.cli.logs import LineFormatter
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause", "advice"),
+    [
+        (["rnu"], "no such command 'rnu'", "`raystream --help` shows what it takes"),
+        (["run"], "missing argument 'JOB.py'", "`raystream run --help` shows what it takes"),
+        (["run", "--fast", "job.py"], "no such option", "`raystream run --help` shows what it takes"),
+        (["run", "-p", "0", "job.py"], "0 is not in the range", "`raystream run --help` shows what it takes"),
+        (["run", "-p", "two", "job.py"], "not a valid integer", "`raystream run --help` shows what it takes"),
+        (["run", "-D", "slot.cpus", "job.py"], "not KEY=VALUE", "`raystream run --help` shows what it takes"),
+        (["run", "--runner", "flink", "job.py"], "not one of", "`raystream run --help` shows what it takes"),
+        (["run", "--claim-mode", "claim", "job.py"], "not", "`raystream run --help` shows what it takes"),
+        (["run", "missing.py"], "job script cannot be read", "give the path of a Python file"),
+        (["run", "-c", "missing.yaml", "job.py"], "configuration file does not exist", "give the path of"),
+        (["run", "-D", "slot.cpu=1", "job.py"], "no configuration key has this", "did you mean slot.cpus?"),
+        (["run", "-D", "slot.cpus=x", "job.py"], "expected a number", "lists every key"),
+        (["info", "missing.py"], "job script cannot be read", "give the path of a Python file"),
+    ],
+)
+def test_wrong_usage_is_one_line_of_cause_and_one_of_advice(raystream, arguments, cause, advice):
+    outcome = raystream(*arguments)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    error, hint = outcome.err.splitlines()
+    assert error.startswith("error: ")
+    assert cause in error
+    assert hint.startswith("hint: ")
+    assert advice in hint
+
+
+def test_without_a_command_it_shows_the_commands(raystream):
+    outcome = raystream()
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "Run the jobs of a script." in outcome.err
+
+
+def test_version_is_printed(raystream):
+    outcome = raystream("--version")
+
+    assert outcome.code == 0
+    assert outcome.out.startswith("raystream ")
+
+
+def test_config_explains_every_key(raystream):
+    outcome = raystream("config")
+
+    assert outcome.code == 0
+    assert "parallelism.default\n    int, default 1\n    Number of subtasks of every operator" in outcome.out
+    assert "also written state.checkpoints.dir\n" in outcome.out
+
+
+def test_asking_for_help_does_not_import_ray():
+    program = (
+        "import sys\nfrom raystream.cli.main import main\ncode = main(['run', '--help'])\n"
+        "sys.exit(code or 'ray' in sys.modules or 'rich' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: raystream run [OPTIONS] JOB.py [ARGS]..." in done.stdout
+
+
+def test_package_can_be_run_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "raystream.cli", "--version"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("raystream ")
+
+
+def test_log_line_ends_with_the_extra_fields():
+    record = logging.makeLogRecord(
+        {"name": "raystream.x", "levelname": "WARNING", "msg": "slot is %s", "args": ("slow",), "slot": 3}
+    )
+
+    assert LineFormatter().format(record).partition(" ")[2] == "WARNING slot is slow slot=3"

@@ -1,0 +1,141 @@
+"""The queue of requests decides which checkpoint starts, and when."""
+
+import random
+
+import pytest
+
+from raystream.protocol.checkpoint_requests import (
+    SAVEPOINTS_WAITING_MAX,
+    CheckpointRequests,
+    Load,
+    Purpose,
+    Request,
+)
+
+IDLE = Load(pending=0, savepoints=0, ending=False)
+ONE_PENDING = Load(pending=1, savepoints=0, ending=False)
+SAVEPOINT_PENDING = Load(pending=1, savepoints=1, ending=False)
+STOP_PENDING = Load(pending=1, savepoints=1, ending=True)
+
+SAVEPOINT = Request(Purpose.SAVEPOINT, "s1", "/backup")
+STOP = Request(Purpose.STOP, "s2", "")
+PERIODIC = Request(Purpose.PERIODIC)
+
+
+def started(interval_ms=100, *, min_pause_ms=0, max_concurrent=1, seed=0):
+    requests = CheckpointRequests(
+        interval_ms, min_pause_ms=min_pause_ms, max_concurrent=max_concurrent, rng=random.Random(seed)
+    )
+    requests.attempt_started(0)
+    requests.validate()
+    return requests
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_first_periodic_checkpoint_starts_at_a_random_time_between_pause_and_interval(seed):
+    requests = started(100, min_pause_ms=40, seed=seed)
+
+    assert 40 <= requests.deadline_ms(IDLE) <= 100
+
+
+def test_next_periodic_checkpoint_is_due_an_interval_after_the_start_of_the_last_one():
+    requests = started(100)
+
+    assert requests.take(100, IDLE) == PERIODIC
+    assert requests.take(199, IDLE) is None
+    assert requests.deadline_ms(IDLE) == 200
+    assert requests.take(200, IDLE) == PERIODIC
+
+
+def test_no_periodic_checkpoint_starts_while_as_many_are_pending_as_may_be():
+    requests = started(100)
+
+    assert requests.take(150, ONE_PENDING) is None
+    assert requests.deadline_ms(ONE_PENDING) is None
+    assert requests.take(150, IDLE) == PERIODIC
+
+
+def test_pending_savepoint_counts_against_periodic_checkpoints():
+    assert started(100).take(150, SAVEPOINT_PENDING) is None
+    assert started(100, max_concurrent=2).take(150, SAVEPOINT_PENDING) == PERIODIC
+
+
+def test_periodic_checkpoint_is_put_off_until_the_pause_after_a_completion_is_over():
+    requests = started(100, min_pause_ms=60)
+    requests.checkpoint_completed(90)
+
+    assert requests.deadline_ms(IDLE) == 150
+    assert requests.take(149, IDLE) is None
+    assert requests.take(150, IDLE) == PERIODIC
+
+
+def test_savepoint_goes_first_and_ignores_pause_and_pending_checkpoints():
+    requests = started(100, min_pause_ms=60)
+    requests.checkpoint_completed(90)
+    requests.savepoint_requested(SAVEPOINT)
+
+    assert requests.take(100, ONE_PENDING) == SAVEPOINT
+
+
+def test_stop_waits_for_other_savepoints_and_nothing_starts_after_it():
+    requests = started(100)
+    requests.savepoint_requested(STOP)
+    requests.savepoint_requested(SAVEPOINT)
+
+    assert requests.take(500, SAVEPOINT_PENDING) is None
+    assert requests.deadline_ms(SAVEPOINT_PENDING) is None
+    assert requests.take(500, ONE_PENDING) == STOP
+    assert requests.take(500, STOP_PENDING) is None
+    assert requests.deadline_ms(STOP_PENDING) is None
+
+
+def test_final_checkpoint_waits_for_savepoints_but_not_for_periodic_checkpoints():
+    requests = started(100)
+    requests.final_wanted(10)
+
+    assert requests.take(10, SAVEPOINT_PENDING) is None
+    assert requests.take(10, ONE_PENDING) == Request(Purpose.FINAL)
+
+
+def test_final_checkpoint_keeps_periodic_ones_from_starting():
+    requests = started(100)
+    requests.final_wanted(500)
+
+    assert requests.take(300, IDLE) is None
+    assert requests.deadline_ms(IDLE) == 500
+    assert requests.take(500, IDLE) == Request(Purpose.FINAL)
+
+
+def test_without_period_only_savepoints_and_the_end_start():
+    requests = started(None)
+    requests.savepoint_requested(SAVEPOINT)
+
+    assert requests.take(0, IDLE) == SAVEPOINT
+    assert requests.take(10**9, IDLE) is None
+    assert requests.deadline_ms(IDLE) is None
+    requests.final_wanted(5)
+    assert requests.take(5, IDLE) == Request(Purpose.FINAL)
+
+
+def test_savepoints_outlive_the_attempt_that_they_were_not_started_in():
+    requests = started(100)
+    requests.savepoint_requested(SAVEPOINT)
+    requests.final_wanted(0)
+    requests.attempt_ended()
+
+    assert requests.deadline_ms(IDLE) is None
+    requests.attempt_started(1_000)
+    assert requests.take(1_000, IDLE) == SAVEPOINT
+    assert requests.take(1_000, IDLE) is None
+
+
+def test_more_savepoints_than_the_bound_are_refused():
+    requests = started(None)
+    accepted = [
+        requests.savepoint_requested(Request(Purpose.SAVEPOINT, str(n)))
+        for n in range(SAVEPOINTS_WAITING_MAX + 1)
+    ]
+
+    assert accepted == [True] * SAVEPOINTS_WAITING_MAX + [False]
+    assert len(requests.drain()) == SAVEPOINTS_WAITING_MAX
+    requests.validate()
