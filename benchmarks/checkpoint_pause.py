@@ -101,7 +101,7 @@ def main() -> None:
     spans = [
         (c.triggered_ms, c.triggered_ms + c.duration_ms)
         for c in checkpoints
-        if c.completed and c.triggered_ms > loaded_at_ms
+        if c.status == "completed" and c.triggered_ms > loaded_at_ms
     ]
     gaps = [(a[0], b[0], b[1]) for a, b in zip(batches, batches[1:], strict=False) if a[0] > loaded_at_ms]
     during = [g for g in gaps if any(g[1] > start and g[0] < end for start, end in spans)]
@@ -114,7 +114,7 @@ def main() -> None:
         tail = lengths[int(len(lengths) * 0.999)]
         print(f"{name:22} longest gap {lengths[-1]:7.1f} ms   p99.9 {tail:6.1f} ms   {rate:12,.0f} records/s")
     for checkpoint in checkpoints:
-        if checkpoint.completed and checkpoint.triggered_ms > loaded_at_ms:
+        if checkpoint.status == "completed" and checkpoint.triggered_ms > loaded_at_ms:
             print(f"checkpoint {checkpoint.checkpoint_id}: {checkpoint.duration_ms:.0f} ms, {checkpoint.size_bytes:,} bytes")
 
 

@@ -159,7 +159,7 @@ def run_job(log: str, parallelism: int, profile: bool) -> dict:
         result = client.wait()
         marks = [json.loads(p.read_text()) for p in sorted(marks_dir.iterdir())]
         span = max(m["last"] for m in marks) - min(m["first"] for m in marks)
-        completed = [c for c in client.checkpoints() if c.completed]
+        completed = [c for c in client.checkpoints() if c.status == "completed"]
     assert sum(m["records"] for m in marks) == result.records_in == result.records_out
     return {
         "rate": result.records_in / span,

@@ -10,7 +10,7 @@ and `chain=` (see `OperatorOptions`); `key_by`, `rebalance`, `union` and
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from raystream.api.aggregates import SumField
 from raystream.api.bindings import bound
@@ -168,7 +168,11 @@ class DataStream(Generic[T]):
         upstreams = tuple(upstream for stream in (self, *others) for upstream in stream._upstreams)
         return DataStream(self._environment, self._graph, upstreams)
 
-    def get_side_output(self, tag: OutputTag[S] | str) -> "DataStream[S]":
+    @overload
+    def get_side_output(self, tag: OutputTag[S]) -> "DataStream[S]": ...
+    @overload
+    def get_side_output(self, tag: str) -> "DataStream[Any]": ...
+    def get_side_output(self, tag: str) -> "DataStream[Any]":
         """Return the records that the function of `process` gave to `ctx.output(tag, record)`.
 
         Raises:

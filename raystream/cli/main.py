@@ -19,6 +19,7 @@ from raystream.cli.failures import (
     print_lines,
     usage_lines,
 )
+from raystream.cli.jobs import cancel, checkpoints, list_jobs, savepoint, stop
 from raystream.cli.logs import configure_logging
 from raystream.cli.run import info, run
 from raystream.errors import RaystreamError
@@ -89,5 +90,5 @@ def config() -> None:
         print()
 
 
-for command in (run, info, config):
+for command in (run, list_jobs, info, savepoint, checkpoints, stop, cancel, config):
     commands.add_command(command)

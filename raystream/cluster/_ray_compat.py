@@ -8,13 +8,12 @@ remarks on dead workers to standard output, where only a job's results belong.
 
 import os
 
-import ray
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 AUTH_MODE = "RAY_AUTH_MODE"
 AUTH_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name
@@ -46,8 +45,3 @@ def started_cluster_address() -> str | None:
 def silence_raylet() -> None:
     """Keep what Ray says about workers off standard output; we say it ourselves."""
     ray_worker._worker_logs_enabled = False
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that client and cluster must share."""
-    return {"ray": ray.__version__}

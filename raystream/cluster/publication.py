@@ -11,6 +11,7 @@ answer that is lost on the way loses nothing.  Knows no Ray.
 import asyncio
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,8 @@ class Seen:
     """What a client has got already."""
 
     version: int = 0
-    output: int = 0
+    output: int | None = 0
+    """None for a client that leaves the output to others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +41,10 @@ class Update:
     """To be given with the next question."""
     view: JobView
     outputs: tuple[tuple[OperatorUid, Any], ...]
-    lost: int
-    """Outputs before these that were dropped because nobody had fetched them in time."""
+    lost_lines: int
+    """Printed lines before these that were dropped because nobody had fetched them in time."""
+    lost_values: int
+    """Collected batches before these, likewise."""
     complete: bool
     """There is no more output for now."""
 
@@ -56,6 +60,8 @@ class Publication:
         self._output_number = 0
         self._output_bytes = 0
         self._dropped = 0  # Number of the newest output that was dropped unseen.
+        self._lost_lines = 0
+        self._lost_values = 0
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     @property
@@ -63,11 +69,11 @@ class Publication:
         """The newest view."""
         return self._view
 
-    def publish(self, view: JobView) -> None:
-        """Show a new view to everybody who waits; nothing happens when it is the old one."""
+    def publish(self, view: JobView, *, news: bool) -> None:
+        """Show a new view; those who wait are woken only if it has news and not just higher counts."""
         with self._lock:
-            if view != self._view:
-                self._view = view
+            self._view = view
+            if news:
                 self._version += 1
                 self._wake()
 
@@ -79,30 +85,41 @@ class Publication:
             self._outputs.append((self._output_number, uid, payload, size_bytes))
             self._output_bytes += size_bytes
             while self._output_bytes > OUTPUT_BYTES_MAX and len(self._outputs) > 1:
-                self._dropped = self._drop_oldest()
+                self._lose_oldest()
             self._wake()
 
     async def update(self, seen: Seen, timeout_s: float) -> Update:
-        """Return what the client has not seen, as soon as there is something or the time is over."""
+        """Return what the client has not seen, as soon as there is something or the time is over.
+
+        A client that does not take output, since its `seen.output` is None, gets the view alone.
+        """
         event = asyncio.Event()
         waiter = (asyncio.get_running_loop(), event)
         with self._lock:
-            self._forget(seen.output)
-            if self._version > seen.version or self._outputs:
+            self._forget(seen)
+            if self._version > seen.version or (self._outputs and seen.output is not None):
                 return self._update(seen)
             self._waiters.append(waiter)
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), timeout_s)
-        except TimeoutError:
-            pass
         with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
             return self._update(seen)
 
     def _update(self, seen: Seen) -> Update:
+        if seen.output is None:
+            return Update(
+                seen=Seen(self._version, None),
+                view=self._view,
+                outputs=(),
+                lost_lines=0,
+                lost_values=0,
+                complete=True,
+            )
         outputs: list[tuple[OperatorUid, Any]] = []
-        room_bytes, last = OUTPUT_BYTES_PER_UPDATE_MAX, seen.output
+        known = seen.output >= self._dropped  # Nothing was dropped that the client has not got.
+        room_bytes, last = OUTPUT_BYTES_PER_UPDATE_MAX, max(seen.output, self._dropped)
         for number, uid, payload, size_bytes in self._outputs:
             if outputs and size_bytes > room_bytes:
                 break
@@ -110,22 +127,29 @@ class Publication:
             outputs.append((uid, payload))
             last = number
         return Update(
-            seen=Seen(self._version, max(last, self._dropped)),
+            seen=Seen(self._version, last),
             view=self._view,
             outputs=tuple(outputs),
-            lost=max(self._dropped - seen.output, 0),
+            lost_lines=0 if known else self._lost_lines,
+            lost_values=0 if known else self._lost_values,
             complete=len(outputs) == len(self._outputs),
         )
 
-    def _forget(self, output: int) -> None:
+    def _forget(self, seen: Seen) -> None:
         """Drop what a client has got."""
-        while self._outputs and self._outputs[0][0] <= output:
+        while seen.output is not None and self._outputs and self._outputs[0][0] <= seen.output:
             self._drop_oldest()
 
-    def _drop_oldest(self) -> int:
-        number, _, _, size_bytes = self._outputs.popleft()
-        self._output_bytes -= size_bytes
-        return number
+    def _lose_oldest(self) -> None:
+        self._dropped, _, payload, _ = self._outputs[0]
+        if isinstance(payload, bytes):
+            self._lost_values += 1
+        else:
+            self._lost_lines += len(payload)
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self._output_bytes -= self._outputs.popleft()[3]
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

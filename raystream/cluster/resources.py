@@ -16,6 +16,11 @@ class ClusterCpus:
     free: float
     """Those that nobody has reserved."""
 
+    @property
+    def total(self) -> float:
+        """CPUs of all nodes."""
+        return sum(self.by_node)
+
 
 def cluster_cpus() -> ClusterCpus:
     """Ask Ray; blocks."""
@@ -39,8 +44,7 @@ def waiting_text(missing: int, wanted: int, cpus: float, cluster: ClusterCpus) -
 add nodes, or lower the parallelism or slot.cpus'
     """
     slots = f"{missing} of {wanted} slots with {_number(cpus)} CPU{'' if cpus == 1 else 's'} each"
-    total = sum(cluster.by_node)
-    size = f"{_number(total)} CPU{'' if total == 1 else 's'}"
+    size = f"{_number(cluster.total)} CPU{'' if cluster.total == 1 else 's'}"
     nodes = f"{len(cluster.by_node)} node{'' if len(cluster.by_node) == 1 else 's'}"
     room = sum(math.floor(node / cpus) for node in cluster.by_node) if cpus else wanted
     if room < wanted:

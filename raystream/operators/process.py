@@ -22,7 +22,7 @@ class ProcessContext(KeyCursor):
     def __init__(self) -> None:
         super().__init__()
         self.timestamp: int | None = None
-        self._side: dict[str, list[Any]] = {}
+        self._side: dict[str, list[tuple[int | None, Any]]] = {}
 
     def output(self, tag: Any, value: Any) -> None:
         """Emit a record to a side output.
@@ -32,10 +32,10 @@ class ProcessContext(KeyCursor):
             value: the record.
         """
         name = getattr(tag, "name", tag)
-        self._side.setdefault(name, []).append(value)
+        self._side.setdefault(name, []).append((self.timestamp, value))
 
-    def take_side_outputs(self) -> dict[str, list[Any]]:
-        """Return what was emitted to side outputs since the last call, by tag."""
+    def take_side_outputs(self) -> dict[str, list[tuple[int | None, Any]]]:
+        """Return (timestamp, record) of everything emitted to side outputs since the last call, by tag."""
         side, self._side = self._side, {}
         return side
 
@@ -67,6 +67,7 @@ class ProcessOperator(Operator):
         value = None
         try:
             if batch.timestamps is None:
+                ctx.timestamp = None
                 for value in batch.values:
                     result = call(value, ctx)
                     if result is not None:
@@ -82,15 +83,12 @@ class ProcessOperator(Operator):
 
     def _emit_all(self, out: list[Any], *, timestamped: bool) -> None:
         if out:
-            if timestamped:
-                timestamps, values = zip(*out, strict=True)
-                self.emit(RowBatch(list(values), list(timestamps)))
-            else:
-                self.emit(RowBatch(out))
+            self.emit(_with_timestamps(out) if timestamped else RowBatch(out))
         if self._cursor.has_side_outputs:
-            for tag, values_of_tag in self._cursor.take_side_outputs().items():
+            for tag, side in self._cursor.take_side_outputs().items():
                 if tag in self.emit_side:
-                    self.emit_side[tag](RowBatch(values_of_tag))
+                    emit = self.emit_side[tag]
+                    emit(_with_timestamps(side) if timestamped else RowBatch([value for _, value in side]))
 
     def close(self) -> None:
         close_function(self._function)
@@ -107,7 +105,7 @@ class KeyedProcessOperator(ProcessOperator):
         out: list[Any] = []
         emit = out.extend
         keys, groups = _keys_of(batch)
-        value = None
+        value = ctx.timestamp = None
         try:
             for ctx.current_key, ctx.group, value in zip(keys, groups, batch.values, strict=True):
                 result = call(value, ctx)
@@ -168,8 +166,12 @@ class ReduceOperator(KeyedProcessOperator):
         super().__init__(ReduceFunctionAdapter(function))
 
 
+def _with_timestamps(records: list[tuple[Any, Any]]) -> RowBatch:
+    timestamps, values = zip(*records, strict=True)
+    return RowBatch(list(values), list(timestamps))
+
+
 def _keys_of(batch: RowBatch) -> tuple[list[Any], list[int]]:
     assert batch.keys is not None, "batch on a keyed edge has no keys"
     assert batch.groups is not None, "batch on a keyed edge has no key groups"
     return batch.keys, batch.groups
-

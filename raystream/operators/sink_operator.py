@@ -1,9 +1,10 @@
 """The end of a chain: writes batches and commits them when their checkpoint is complete."""
 
-from raystream.errors import RaystreamError, UserCodeError
+from raystream.errors import RaystreamError
 from raystream.handles import Redistribution
 from raystream.operators.operator import Operator, OperatorState
 from raystream.operators.sink import Committer, Sink, SinkWriter, WriterContext
+from raystream.operators.user_code import raise_for_connector
 from raystream.protocol.commit import PendingCommits
 from raystream.records.batch import RowBatch
 
@@ -36,10 +37,13 @@ class SinkOperator(Operator):
             tell_client=context.tell_client,
             deliver=context.deliver,
         )
-        self._committer = self._sink.open_committer(writer_context)
-        self._commits = PendingCommits(context.restored.get(COMMITTABLES_STATE, ()))
-        self._commit_what_is_due()
-        self._writer = self._sink.open_writer(writer_context)
+        try:
+            self._committer = self._sink.open_committer(writer_context)
+            self._commits = PendingCommits(context.restored.get(COMMITTABLES_STATE, ()))
+            self._commit_what_is_due()
+            self._writer = self._sink.open_writer(writer_context)
+        except Exception as error:
+            raise_for_connector("sink failed to open", error, context)
 
     @property
     def opened(self) -> bool:
@@ -57,18 +61,11 @@ class SinkOperator(Operator):
         self.records_written += len(batch.values)
         try:
             self._writer.write(batch)  # type: ignore[union-attr]
-        except RaystreamError:
-            raise
         except Exception as error:
-            raise UserCodeError(
-                "sink failed to write",
-                operator=self.context.name,
-                subtask=self.context.subtask,
-                cause=repr(error),
-            ) from error
+            raise_for_connector("sink failed to write", error, self.context)
 
     def snapshot(self, checkpoint_id: int) -> list[OperatorState]:
-        self._prepare(checkpoint_id)
+        self._commits.prepared(checkpoint_id, self._prepare(checkpoint_id))
         if self._committer is None:
             return []
         elements = self._commits.state()
@@ -79,7 +76,7 @@ class SinkOperator(Operator):
         self._commit_what_is_due()
 
     def commit_at_end(self) -> None:
-        self._prepare(0)
+        self._commits.ended(self._prepare(0))
         self._commit_what_is_due()
 
     def close(self) -> None:
@@ -91,9 +88,12 @@ class SinkOperator(Operator):
         if self._writer is not None:
             self._writer.abort()
 
-    def _prepare(self, checkpoint_id: int) -> None:
+    def _prepare(self, checkpoint_id: int) -> list[bytes]:
         assert self._writer is not None, "snapshot before open"
-        self._commits.prepared(checkpoint_id, self._writer.prepare_commit(checkpoint_id))
+        try:
+            return self._writer.prepare_commit(checkpoint_id)
+        except Exception as error:
+            raise_for_connector("sink failed to pre-commit", error, self.context)
 
     def _commit_what_is_due(self) -> None:
         due = self._commits.begin()
@@ -105,7 +105,10 @@ class SinkOperator(Operator):
 
     def _commit_ended(self, result: object) -> None:
         if isinstance(result, Exception):
-            self.context.failed(result)
+            try:
+                raise_for_connector("sink failed to commit", result, self.context)
+            except RaystreamError as error:
+                self.context.failed(error)
             return
         self._commits.committed()
         self._commit_what_is_due()

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from raystream.errors import RaystreamError, UserCodeError
 from raystream.handles import Redistribution
 from raystream.operators.operator import Operator, OperatorState
 from raystream.operators.source import END, NOTHING, ReaderContext, ReaderSignal, Source, SplitReader
+from raystream.operators.user_code import raise_for_connector
 from raystream.records.batch import RowBatch
 
 SPLITS_STATE = "_splits"
@@ -29,20 +29,22 @@ class SourceOperator(Operator):
 
     def open(self) -> None:
         context = self.context
-        self.reader = self._source.open_reader(
-            ReaderContext(
-                uid=context.uid,
-                subtask=context.subtask,
-                parallelism=context.parallelism,
-                attempt=context.attempt,
-                clock=context.clock,
-                wake=context.wake,
-                wake_at=context.wake_at,
-            )
+        reader_context = ReaderContext(
+            uid=context.uid,
+            subtask=context.subtask,
+            parallelism=context.parallelism,
+            attempt=context.attempt,
+            clock=context.clock,
+            wake=context.wake,
+            wake_at=context.wake_at,
         )
-        restored = context.restored.get(SPLITS_STATE)
-        if restored:
-            self.reader.add_splits(restored)
+        try:
+            self.reader = self._source.open_reader(reader_context)
+            restored = context.restored.get(SPLITS_STATE)
+            if restored:
+                self.reader.add_splits(restored)
+        except Exception as error:
+            raise_for_connector("source failed to open", error, context)
 
     def poll(self) -> int | ReaderSignal:
         """Read and emit one batch.
@@ -52,18 +54,15 @@ class SourceOperator(Operator):
         """
         try:
             result = self.reader.poll(RECORDS_MAX, BYTES_MAX)
-        except RaystreamError:
-            raise
         except Exception as error:
-            raise UserCodeError(
-                "source failed", operator=self.context.name, subtask=self.context.subtask, cause=repr(error)
-            ) from error
+            raise_for_connector("source failed", error, self.context)
         if not self._no_more_splits and not self._request_pending and self.reader.wants_splits:
             self._request_pending = True
             self.context.request_splits()
         if isinstance(result, RowBatch):
             count = len(result.values)
-            self.emit(result)
+            if count:
+                self.emit(result)
             return count
         return result
 

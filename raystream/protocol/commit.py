@@ -33,12 +33,23 @@ class PendingCommits:
         Raises:
             ProtocolError: the id is not newer than the last one.
         """
-        if self._waiting and self._waiting[-1][0] > checkpoint_id:
+        if self._waiting and self._waiting[-1][0] >= checkpoint_id:
             raise ProtocolError(
                 "barriers out of order", checkpoint_id=checkpoint_id, last=self._waiting[-1][0]
             )
         if committables:
             self._waiting.append((checkpoint_id, tuple(committables)))
+
+    def ended(self, committables: Sequence[bytes]) -> None:
+        """Take in what was pre-committed at the end of all input, with no checkpoint: everything is due.
+
+        Savepoints may have prepared something before, and commit nothing themselves.
+        """
+        if committables:
+            last_id = self._waiting[-1][0] if self._waiting else self._complete_id
+            self._waiting.append((last_id, tuple(committables)))
+        if self._waiting:
+            self._complete_id = max(self._complete_id, self._waiting[-1][0])
 
     def checkpoint_completed(self, checkpoint_id: int) -> None:
         """Everything prepared for this checkpoint or an older one is now due."""

@@ -126,9 +126,7 @@ class Assembly:
         gates = [self._builder.gate(draft.vertex, draft.index) for draft in self._drafts]
         subtasks = []
         for draft, gate in zip(self._drafts, gates, strict=True):
-            contexts = [
-                self._context(draft, position, restored) for position in range(len(draft.operators))
-            ]
+            contexts = [self._context(draft, position, restored) for position in range(len(draft.operators))]
             outputs = self._builder.wire_chain(draft.vertex, draft.index, draft.operators, contexts)
             subtasks.append(
                 Subtask(

@@ -6,24 +6,25 @@ A round of a running attempt does a bounded piece of every kind of work, most do
 subtasks first, so that data leaves the slot before more comes in.
 """
 
+import contextlib
 import logging
 import random
 from enum import Enum, auto
 from functools import partial
 from typing import Any
 
-from raystream.errors import StateRestoreError
 from raystream.graph.physical import Vertex
 from raystream.handles import SubtaskSnapshot
 from raystream.ids import CheckpointId, SlotId
+from raystream.operators.operator import Operator
 from raystream.records.elements import Barrier
 from raystream.runtime import messages as msg
 from raystream.runtime.assembly import Assembly, SlotServices
 from raystream.runtime.links import LinkIdentity
 from raystream.runtime.program import Program
+from raystream.runtime.restore import settle_unregistered
 from raystream.runtime.snapshotter import Snapshotter
 from raystream.runtime.subtask import Subtask
-from raystream.state.backend import KeyedStateBackend
 from raystream.storage.probe import read_probe
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class SlotAttempt:
         )
         self._assembly = Assembly(deploy, program, services, wake=self._wake, set_timer=self._set_timer)
         self.subtasks: list[Subtask] = []
+        self._opened: list[Operator] = []
         self._sources: list[Subtask] = []
         self._consumers: list[Subtask] = []
 
@@ -122,28 +124,9 @@ class SlotAttempt:
         self._phase = _Phase.OPENING
         for subtask in self.subtasks:
             for operator in subtask.operators:
+                self._opened.append(operator)
                 operator.open()
-            backend = subtask.operators[0].context.keyed_backend
-            if backend is not None:
-                self._check_restored(subtask, backend)
-
-    def _check_restored(self, subtask: Subtask, backend: KeyedStateBackend) -> None:
-        """Refuse state that the program no longer has, unless that was allowed."""
-        missing = backend.unregistered_states()
-        if not missing:
-            return
-        names = sorted(state.name for state in missing)
-        operator = subtask.operators[0].context
-        if not self._config.recovery.allow_non_restored:
-            raise StateRestoreError(
-                "snapshot has state that the program does not register",
-                hint="restore with --allow-non-restored-state to drop it, or register it again",
-                operator=operator.name,
-                uid=operator.uid,
-                states=names,
-            )
-        backend.drop_unregistered()
-        logger.warning("restored state was dropped", extra={"uid": operator.uid, "states": names})
+                settle_unregistered(operator.context, drop=self._config.recovery.allow_non_restored)
 
     # ---- running ----------------------------------------------------------
 
@@ -156,7 +139,7 @@ class SlotAttempt:
 
     def round(self) -> bool:
         """Do one bounded piece of every kind of work; True when there was any."""
-        worked = self._links.poll() if self._phase is not _Phase.CREATED else False
+        worked = self._links.poll()
         if self._phase is _Phase.OPENING and self._links.connected and self._all_opened():
             self._phase = _Phase.READY
             self._report(msg.SlotReady(attempt=self._deploy.attempt, slot=self._deploy.slot))
@@ -293,12 +276,15 @@ class SlotAttempt:
                 )
 
     def close(self) -> None:
-        """Give the attempt up: remove unpublished output of this attempt and free everything."""
-        for subtask in self.subtasks:
-            for operator in subtask.operators:
-                operator.abort()
-                operator.close()
-        self._links.close()
+        """Give the attempt up: remove unpublished output of this attempt and free everything.
+
+        What fails does not keep the rest from being freed; the last error is raised at the end.
+        """
+        with contextlib.ExitStack() as stack:  # Calls back in reverse order, whatever is raised.
+            stack.callback(self._links.close)
+            for operator in reversed(self._opened):
+                stack.callback(operator.close)
+                stack.callback(operator.abort)
 
     # ---- what subtasks and snapshots say ----------------------------------
 
@@ -315,9 +301,7 @@ class SlotAttempt:
 
     def _snapshot_taken(self, checkpoint_id: CheckpointId, snapshot: SubtaskSnapshot) -> None:
         self._report(
-            msg.SnapshotAcked(
-                attempt=self._deploy.attempt, checkpoint_id=checkpoint_id, snapshot=snapshot
-            )
+            msg.SnapshotAcked(attempt=self._deploy.attempt, checkpoint_id=checkpoint_id, snapshot=snapshot)
         )
 
     def _snapshot_failed(

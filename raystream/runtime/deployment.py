@@ -176,7 +176,7 @@ class SlotBuilder:
 
     def _emit_to(self, targets: list[Emit]) -> Emit:
         if self._copy_records:
-            targets = [_copying(target) for target in targets]
+            targets = [copying(target) for target in targets]
         if len(targets) == 1:
             return targets[0]
 
@@ -187,8 +187,8 @@ class SlotBuilder:
         return emit_to_all
 
 
-def _copying(target: Emit) -> Emit:
-    """Return an emit that hands over copies of the records."""
+def copying(target: Emit) -> Emit:
+    """Return an emit that hands over copies of the records, as `pipeline.copy-records` wants it."""
     return lambda batch: target(
         RowBatch(copy.deepcopy(batch.values), batch.timestamps, batch.keys, batch.groups)
     )
@@ -198,5 +198,3 @@ def make_operators(vertex: Vertex) -> list[Operator]:
     """Return fresh operators of a chain, head first."""
     made: list[Any] = [node.factory() for node in vertex.operators]
     return made
-
-

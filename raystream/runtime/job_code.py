@@ -18,6 +18,7 @@ made while loading finds what it found when the script ran.
 """
 
 import contextlib
+import functools
 import importlib.util
 import io
 import pickle
@@ -74,7 +75,7 @@ def find_script() -> Script:
     """Return the script that runs as `__main__`, or an empty one if that is no code of the user."""
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
-    if file is None:
+    if file is None or file.startswith("<"):  # Such as `<stdin>`.
         return Script(INTERACTIVE_NAME, main)
     path = Path(file).resolve()
     if is_installed(path):
@@ -96,9 +97,12 @@ def give_stable_names(script: Script) -> None:
     sys.modules[script.name] = script.module
 
 
+_NAMED = (type, types.FunctionType, typing.NewType, type(functools.lru_cache(len)))
+"""Types of values that say from which module they are."""
+
+
 def _rename(value: Any, module: str) -> None:
-    named = isinstance(value, type | types.FunctionType | typing.NewType) or hasattr(value, "__wrapped__")
-    if not named or getattr(value, "__module__", None) != "__main__":
+    if not isinstance(value, _NAMED) or value.__module__ != "__main__":
         return
     with contextlib.suppress(AttributeError, TypeError):  # Some callables forbid it; they go by value.
         value.__module__ = module
@@ -116,8 +120,7 @@ def _check_name_is_free(script: Script) -> None:
     if other is None and other_file is None:
         return
     own_file = getattr(script.module, "__file__", None)
-    same = bool(own_file and other_file) and Path(own_file).resolve() == Path(other_file).resolve()
-    if not same:
+    if not (own_file and other_file and Path(own_file).resolve() == Path(other_file).resolve()):
         raise ConfigError(
             "script has the name of another module, so its classes would be taken for that one's",
             hint="rename the script",
@@ -130,6 +133,13 @@ def _check_name_is_free(script: Script) -> None:
             hint="move what both need into a module of its own, so that its classes exist once",
             script=own_file,
         )
+
+
+def _path_of(script: Script) -> Path | None:
+    """Return the file of the script, if it has one that can be read."""
+    file = getattr(script.module, "__file__", None)
+    path = None if file is None else Path(file).resolve()
+    return path if path is not None and path.is_file() else None
 
 
 def _file_of_import(name: str) -> str | None:
@@ -171,6 +181,8 @@ class JobCodeWriter:
         self._needed_by: dict[str, str] = {}
         """Global of the script -> owner of the first function that uses it."""
         self._local_classes: dict[int, type] = {}
+        self._local_class_of: dict[int, str] = {}
+        """Number of a class -> owner of the first function that uses it."""
         self._modules: dict[str, None] = {}
 
     def pickle(self, obj: Any, *, owner: str) -> bytes:
@@ -188,8 +200,10 @@ class JobCodeWriter:
         pickler.dump(obj)
         for name in pickler.needed:
             self._needed_by.setdefault(name, owner)
-        self._modules.update(pickler.modules)
+        for number in pickler.local_classes:
+            self._local_class_of.setdefault(number, owner)
         self._local_classes.update(pickler.local_classes)
+        self._modules.update(pickler.modules)
         return file.getvalue()
 
     def ships(self, obj: Any) -> bool:
@@ -213,14 +227,14 @@ class JobCodeWriter:
             definitions = self._definitions([*self._needed_by, *self._classes()])
         except UnshippableError:
             definitions = self._definitions(self._needed_by)
-        path = getattr(self._script.module, "__file__", None) or ""
+        path = _path_of(self._script)
         code = JobCode(
             id=uuid.uuid4().hex,
             module=self._script.name,
-            path=path,
-            source=read_source(Path(path)) if path else "",
+            path=str(path or ""),
+            source=read_source(path) if path else "",
             definitions=definitions,
-            modules=collect_modules(path or None, self._modules),
+            modules=collect_modules(path, self._modules),
         )
         _installed[code.id] = self._script.module
         return code
@@ -248,9 +262,10 @@ class JobCodeWriter:
         """Return the names and all others that their values use, directly or not."""
         pickler = JobPickler(io.BytesIO(), self._script, by_value=True)
         owners = {name: self._needed_by.get(name, "") for name in names}
-        for cls in self._local_classes.values():
-            self._try(pickler, cls, owner="", name=cls.__qualname__)
-        owners.update((name, "") for name in pickler.needed if name not in owners)
+        for number, cls in self._local_classes.items():
+            owner = self._local_class_of[number]
+            self._try(pickler, cls, owner=owner, name=cls.__name__)
+            owners = {**dict.fromkeys(pickler.needed, owner), **owners}
         todo = list(owners)
         while todo:
             name = todo.pop()

@@ -52,25 +52,24 @@ class ShippedModule:
 # ---- collecting -------------------------------------------------------------
 
 
-def collect_modules(script_path: str | None, referenced: Iterable[str]) -> dict[str, ShippedModule]:
+def collect_modules(script: Path | None, referenced: Iterable[str]) -> dict[str, ShippedModule]:
     """Return the user's modules that a job needs, by name, parents before their submodules.
 
     Args:
-        script_path: file of the script, None where there is none.
+        script: absolute path of the script, None where there is none.
         referenced: names of modules that the pickled job refers to.
 
     Raises:
         ConfigError: there are too many, or a file cannot be read.
     """
-    directory = Path(script_path).resolve().parent if script_path else None
     loaded = {name: path for name, module in sorted(sys.modules.items()) if (path := _user_file(module))}
     wanted = {_top(name) for name in referenced}
-    if directory is not None:
-        wanted |= {_top(name) for name, path in loaded.items() if path.is_relative_to(directory)}
+    if script is not None:
+        wanted |= {_top(name) for name, path in loaded.items() if path.is_relative_to(script.parent)}
     tops = _with_imports(wanted & {_top(name) for name in loaded}, loaded)
     files = {name: path for name, path in loaded.items() if _top(name) in tops}
-    if directory is not None:
-        files.update(_files_beside(directory, Path(script_path or "").resolve()))
+    if script is not None:
+        files.update(_files_beside(script))
     shipped = {name: _read(path) for name, path in files.items() if name != "__main__"}
     for name in list(shipped):
         for parent in _parents(name):
@@ -117,14 +116,16 @@ def _with_imports(tops: set[str], loaded: Mapping[str, Path]) -> set[str]:
 
 def _imported_by(module: types.ModuleType) -> Iterator[str]:
     for value in list(vars(module).values()):
-        name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
-        if isinstance(name, str):
-            yield _top(name)
+        if isinstance(value, types.ModuleType):
+            yield _top(value.__name__)
+        elif isinstance(value, type | types.FunctionType) and isinstance(value.__module__, str):
+            yield _top(value.__module__)
 
 
-def _files_beside(directory: Path, script: Path) -> Iterator[tuple[str, Path]]:
+def _files_beside(script: Path) -> Iterator[tuple[str, Path]]:
     """Yield the modules beside the script that an import in the running job could ask for."""
-    paths = [path for path in sorted(directory.glob("*.py")) if path != script and path.stem.isidentifier()]
+    beside = sorted(script.parent.glob("*.py"))
+    paths = [path for path in beside if path != script and path.stem.isidentifier()]
     if len(paths) > FILES_BESIDE_MAX:
         logger.info("files beside the script are not shipped", extra={"files": len(paths)})
         return

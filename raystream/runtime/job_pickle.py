@@ -159,7 +159,6 @@ class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _function_by_value(self, function: Any, home: str) -> Reduced:
         modules = tuple(_submodules_used(function.__code__, function.__globals__))
-        self._need_annotated(function.__annotations__)
         state = {
             "__name__": function.__name__,
             "__qualname__": function.__qualname__,
@@ -191,11 +190,12 @@ class JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
         return reduce_class(cls, script.name if of_script else cls.__module__)
 
     def _need_annotated(self, annotations: dict[str, Any]) -> None:
-        """Collect the names in annotations that are texts: whoever reads them looks for the names."""
+        """Collect the types that annotations of a class name as text: whoever reads them looks for these."""
         for annotation in annotations.values():
             for text in _texts_in(annotation):
                 for name in _IDENTIFIER.findall(text):
-                    self._need(name)
+                    if _stands_in_annotations(self._script.names.get(name)):
+                        self._need(name)
 
     def _module(self, module: types.ModuleType) -> Any:
         if module is self._script.module:
@@ -235,8 +235,8 @@ def global_names(code: types.CodeType) -> tuple[str, ...]:
     """Return the globals that a piece of code uses, its inner functions included.
 
     Example:
-        >>> global_names((lambda values: [len(v) for v in values if v != EMPTY]).__code__)
-        ('len', 'EMPTY')
+        >>> sorted(global_names((lambda values: [len(v) for v in values if v != EMPTY]).__code__))
+        ['EMPTY', 'len']
     """
     names: dict[str, None] = {}
     for instruction in dis.get_instructions(code):
@@ -275,6 +275,10 @@ def _texts_in(annotation: Any) -> Iterator[str]:
     else:
         for argument in getattr(annotation, "__args__", ()):
             yield from _texts_in(argument)
+
+
+def _stands_in_annotations(value: Any) -> bool:
+    return isinstance(value, type | types.ModuleType) or type(value).__module__ in ("typing", "types")
 
 
 # ---- putting together -------------------------------------------------------

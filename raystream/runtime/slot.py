@@ -90,8 +90,10 @@ class Slot:
         self.rounds += 1
         worked = self._mailbox.run_pending()
         attempt = self._attempt
-        if attempt is None or self._failed:
+        if attempt is None:
             return worked
+        if self._failed:
+            return self._discard_input() or worked
         try:
             return attempt.round() or worked
         except Exception as error:
@@ -104,15 +106,26 @@ class Slot:
             return None
         return self._attempt.next_deadline_ms()
 
+    def _discard_input(self) -> bool:
+        """Read what peers of a failed attempt still send, so that no socket keeps the loop awake."""
+        try:
+            return self._links.poll()
+        except Exception as error:
+            logger.info(
+                "connections of a failed attempt closed", extra={"slot": self.id, "cause": str(error)}
+            )
+            self._links.close()
+            return True
+
     def _close(self) -> None:
         self._closed = True
         self._drop_attempt()
 
     def _handle(self, command: msg.Command) -> None:
-        if isinstance(command, msg.Deploy):
+        if isinstance(command, msg.Deploy) and command.attempt > self._number:
             self._deploy(command)
             return
-        if command.attempt != self._number:
+        if command.attempt != self._number or isinstance(command, msg.Deploy):
             logger.info("command of another attempt dropped", extra={"attempt": command.attempt})
             return
         if isinstance(command, msg.StopAttempt):
@@ -226,6 +239,6 @@ def _portable(error: Exception) -> RaystreamError:
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            return RaystreamError(error.message, hint=error.hint, cause=repr(error.context))
+            return type(error)(error.message, hint=error.hint, cause=repr(error.context))
         return error
     return RaystreamError("slot failed", cause=f"{type(error).__name__}: {error}")

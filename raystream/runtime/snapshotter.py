@@ -143,7 +143,9 @@ class Snapshotter:
             ):
                 snapshot.unencoded.popleft()
         except Exception as error:
-            # What was frozen is put back by further calls, in slices, as after an abort.
+            if snapshot.dropped:
+                snapshot.unencoded.popleft()
+            # What was frozen is put back by the next calls, in slices, as after an abort.
             self._give_up(snapshot, error)
         slice_ms = self._clock.monotonic_ms() - started_ms
         self.slice_ms_total += slice_ms
@@ -212,9 +214,7 @@ class Snapshotter:
             keyed: tuple[KeyedStateHandle, ...] = ()
             if part.keyed is not None:
                 data = store(part.uid, "keyed", part.keyed.blob())
-                keyed = (
-                    KeyedStateHandle(groups=groups, entries=part.keyed.entries, data=data),
-                )
+                keyed = (KeyedStateHandle(groups=groups, entries=part.keyed.entries, data=data),)
             operator = tuple(
                 OperatorStateHandle(
                     name=state.name,

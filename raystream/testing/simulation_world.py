@@ -25,6 +25,13 @@ TRACE_EVENTS_MAX = 400
 STEP_MS_MAX = 0.2
 """Longest time that one step of a loop takes."""
 
+IDLE_MS_MAX = 120_000.0
+"""Time without any work after which a run counts as stuck; far above every timeout of a job."""
+
+RUN_MS_MAX = 1_800_000.0
+STEPS_MAX = 400_000
+"""Bounds on one run."""
+
 WALL_EPOCH_MS = 1_700_000_000_000
 
 
@@ -94,6 +101,7 @@ class World:
         self.rng = rng
         self.trace = Trace()
         self.steps = 0
+        self._worked_ms = 0.0
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._actors: list[Actor] = []
@@ -138,11 +146,11 @@ class World:
         """Add an event to the trace."""
         self.trace.add(self.now_ms, actor, what)
 
-    def run(self, done: Callable[[], bool], *, steps_max: int) -> None:
+    def run(self, done: Callable[[], bool]) -> None:
         """Let time pass until `done`.
 
         Raises:
-            SimulationError: nothing can happen any more, or there were too many steps.
+            SimulationError: nothing happens any more, or the run takes too long.
         """
         while not done():
             self._make_due_calls()
@@ -152,8 +160,10 @@ class World:
             elif not self._jump():
                 raise SimulationError("job is stuck: nothing is under way and no deadline is set")
             self.steps += 1
-            if self.steps > steps_max:
-                raise SimulationError("job does not come to an end", steps_max=steps_max)
+            if self.now_ms - self._worked_ms > IDLE_MS_MAX:
+                raise SimulationError("job is stuck: nobody has anything to do", idle_ms=IDLE_MS_MAX)
+            if self.steps > STEPS_MAX or self.now_ms > RUN_MS_MAX:
+                raise SimulationError("job does not come to an end", steps=self.steps, ms=self.now_ms)
 
     def _make_due_calls(self) -> None:
         while self._due and self._due[0][0] <= self.now_ms:
@@ -183,6 +193,7 @@ class World:
         worked = actor.step()
         self.now_ms += self.rng.random() * STEP_MS_MAX
         if worked:
+            self._worked_ms = self.now_ms
             self.wake(actor)
         elif actor not in self._awake:
             self._set_alarm(actor)

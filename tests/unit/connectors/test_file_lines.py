@@ -230,6 +230,15 @@ def test_positions_stay_exact_where_bytes_are_replaced(tmp_path, encoding, error
     assert [(offset, line) for _, offset, line in records] == expected
 
 
+def test_replacements_that_lengthen_and_shorten_lines_do_not_cancel_out(tmp_path):
+    content = "é\né\né\n".encode() + b"\xff\nlast"  # As many characters as bytes, but not in each line.
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    source = FileSource.lines(path, errors="backslashreplace", with_position=True)
+
+    assert [offset for _, offset, _ in read_range(source, path, 0, len(content))] == [0, 3, 6, 9, 11]
+
+
 def test_a_byte_order_mark_is_dropped_only_at_the_start_and_only_when_asked(tmp_path):
     path = tmp_path / "file"
     content = b"\xef\xbb\xbfa\nbb\n\xef\xbb\xbfc\n"
@@ -241,7 +250,15 @@ def test_a_byte_order_mark_is_dropped_only_at_the_start_and_only_when_asked(tmp_
         )
 
     assert [record[1:] for record in lines("utf-8-sig")] == [(0, "a"), (5, "bb"), (8, "\ufeffc")]
+    assert read_range(FileSource.lines(path, encoding="utf-8-sig"), path, 8, len(content)) == ["\ufeffc"]
     assert [record[1:] for record in lines("utf-8")] == [(0, "\ufeffa"), (5, "bb"), (8, "\ufeffc")]
+
+
+@pytest.mark.parametrize(("raw", "expected"), [(b"a\nbb\n", [7, 9, 12]), (b"a\nbb", [7, 9, 11])])
+def test_offsets_end_where_the_lines_end(raw, expected):
+    block = LineDecoder(LineFormat()).block("file", 7, raw, len(raw))
+
+    assert block.offsets() == expected
 
 
 def test_an_even_cut_leaves_no_tiny_batch():

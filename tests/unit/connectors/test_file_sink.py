@@ -106,7 +106,7 @@ def test_start_removes_what_dead_attempts_of_this_job_left_and_nothing_else(tmp_
         ".part-sink-01234567-1-1-0.inprogress",  # The other subtask's.
         ".part-sink-89abcdef-0-1-0.inprogress",  # Another job.
         ".part-sink2-01234567-0-1-0.inprogress",  # Another operator.
-        ".part-sink-01234567-01234567-0-1-0.inprogress",  # An operator with a name like a job of this one.
+        ".part-sink-01234567-00000000-0-1-0.inprogress",  # An operator whose name ends like a job id.
         ".part-sink-01234567-x-1-0.inprogress",
         "part-sink-01234567-0-1-1",
         "notes.txt",

@@ -11,7 +11,7 @@ from raystream.connectors import file_watch
 from raystream.connectors.file_tail import KEEP_LOOKS, WatchedSplit
 from raystream.connectors.files import FileSource
 from raystream.errors import ConfigError
-from raystream.operators.source import NOTHING, EnumeratorContext
+from raystream.operators.source import NOTHING
 from raystream.testing.contracts import SourceContract
 from raystream.testing.source_run import SourceRun
 
@@ -327,19 +327,15 @@ def test_a_silent_reader_asks_to_be_woken_at_the_next_look(log):
     assert run.wake_at_ms - run.clock.now_ms <= INTERVAL_MS
 
 
-def test_splits_that_no_reader_had_yet_are_in_the_enumerators_snapshot(log):
-    append(log, "1\n")
-    source = FileSource.lines(log, watch="1s")
-    context = EnumeratorContext(parallelism=2, max_parallelism=128, restored=False)
-    enumerator = source.enumerator(context, None)
-    enumerator.discovered(enumerator.discover())
-    again = source.enumerator(context, enumerator.snapshot())
-    again.discovered(again.discover())
+def test_the_anchor_spans_several_small_reads(log):
+    append(log, "")
+    watch = Watch(log)
+    for i in range(100):
+        append(log, f"{i:03}\n")
+        assert watch.read(1) == [f"{i:03}"]
 
-    splits = [WatchedSplit.decode(raw) for subtask in (0, 1) for raw in again.next_splits(subtask)]
-    assert splits == [WatchedSplit(str(log), log.stat().st_ino)]
-    assert again.next_splits(0) == []
-    assert not again.exhausted
+    [raw] = watch.files
+    assert WatchedSplit.decode(raw).anchor == "".join(f"{i:03}\n" for i in range(84, 100)).encode()
 
 
 @pytest.mark.parametrize("seed", range(60))

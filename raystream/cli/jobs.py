@@ -1,0 +1,163 @@
+"""Commands on jobs that run: `list`, `savepoint`, `stop`, `cancel`, `checkpoints`.
+
+They ask the cluster; what jobs left in the checkpoint directory stands in for job masters that
+are gone, when the configuration names the directory.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from raystream.api.ambient import Ambient
+from raystream.api.client import JobClient, runner_named
+from raystream.cli.attend import say
+from raystream.cli.listing import (
+    CheckpointRow,
+    JobRow,
+    matching_job,
+    print_checkpoints,
+    print_jobs,
+    print_json,
+)
+from raystream.cli.run import address_option, config_option, define_option
+from raystream.errors import ClusterNotFoundError
+from raystream.runtime.coordinator_view import JobView
+from raystream.storage.archive import ArchivedJob, read_archives
+from raystream.storage.filesystem import open_file_system, to_url
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def of_cluster(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where jobs are, and pass it the `Jobs` there."""
+
+    @functools.wraps(function)
+    def command(
+        *, address: str | None, config_file: str | None, definitions: dict[str, str], **options: Any
+    ) -> None:
+        config = Ambient(config_file=config_file, definitions=definitions).load(None, {})
+        function(Jobs(address, config.checkpointing.directory), **options)
+
+    return address_option(config_option(define_option(command)))
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of a cluster, and those that have left an archive."""
+
+    address: str | None
+    directory: str | None
+    """Where jobs keep their checkpoints, None if the configuration does not say."""
+
+    def running(self) -> list[JobView]:
+        """Return the jobs whose masters live, ended ones included.
+
+        Raises:
+            ClusterNotFoundError: no cluster answers.
+        """
+        from raystream.cluster.client import list_jobs
+
+        return list_jobs(self.address)
+
+    def known(self) -> list[JobView | ArchivedJob]:
+        """Return all jobs, each once.
+
+        Raises:
+            ClusterNotFoundError: no cluster answers, and there is no directory to look in either.
+        """
+        archived: list[ArchivedJob] = []
+        if self.directory is not None:
+            archived = read_archives(open_file_system(to_url(self.directory)), self.directory)
+        try:
+            running = self.running()
+        except ClusterNotFoundError:
+            if self.directory is None:
+                raise
+            running = []
+        alive = {view.job_id for view in running}
+        return [*running, *(job for job in archived if job.job_id not in alive)]
+
+    def client(self, wanted: str) -> JobClient:
+        """Return a client of one job of the cluster.
+
+        Raises:
+            JobNotFoundError: no job is meant, or more than one.
+            ClusterNotFoundError: no cluster answers.
+        """
+        row = matching_job([JobRow.of(view) for view in self.running()], wanted)
+        return JobClient(runner_named("ray").attach(row.job_id, address=self.address))
+
+
+@click.command("list", short_help="List the jobs of the cluster.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Jobs that have ended too.")
+@json_option
+@of_cluster
+def list_jobs(jobs: Jobs, everything: bool, as_json: bool) -> None:
+    """List the jobs that run; with -a also those that have ended.
+
+    With a configuration that names the checkpoint directory -a finds jobs that ended long ago.
+    """
+    rows = [JobRow.of(job) for job in (jobs.known() if everything else jobs.running())]
+    shown = [row for row in rows if everything or not row.ended]
+    if as_json:
+        print_json(shown)
+    elif shown:
+        print_jobs(shown)
+    else:
+        say("no job runs; `raystream list -a` shows those that have ended" if not everything else "no jobs")
+
+
+@click.command("checkpoints", short_help="List the checkpoints of a job.")
+@click.argument("job", metavar="JOB")
+@json_option
+@of_cluster
+def checkpoints(jobs: Jobs, job: str, as_json: bool) -> None:
+    """List the latest checkpoints and savepoints of a job, oldest first."""
+    known = jobs.known()
+    wanted = matching_job([JobRow.of(one) for one in known], job).job_id
+    rows = [CheckpointRow.of(record) for one in known if one.job_id == wanted for record in one.checkpoints]
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_checkpoints(rows)
+    else:
+        say("the job has taken no checkpoint")
+
+
+@click.command("savepoint", short_help="Take a savepoint of a job.")
+@click.argument("job", metavar="JOB")
+@click.argument("directory", metavar="[DIR]", required=False)
+@of_cluster
+def savepoint(jobs: Jobs, job: str, directory: str | None) -> None:
+    """Take a savepoint, while the job goes on, and print its path.
+
+    DIR is by default the job's execution.checkpointing.savepoint-dir.
+    """
+    print(jobs.client(job).savepoint(_absolute(directory)))
+
+
+@click.command("stop", short_help="End a job with a savepoint.")
+@click.argument("job", metavar="JOB")
+@click.option("-p", "--savepoint-dir", "directory", metavar="DIR", help="Where to put the savepoint.")
+@of_cluster
+def stop(jobs: Jobs, job: str, directory: str | None) -> None:
+    """End a job with a savepoint, everything before it committed, and print the savepoint's path."""
+    print(jobs.client(job).stop(_absolute(directory)))
+
+
+@click.command("cancel", short_help="End a job without a savepoint.")
+@click.argument("job", metavar="JOB")
+@of_cluster
+def cancel(jobs: Jobs, job: str) -> None:
+    """End a job at once; its last checkpoint stays, unless it is configured otherwise."""
+    client = jobs.client(job)
+    client.cancel()
+    say(f"job {client.job_id} is cancelled; `raystream checkpoints {client.job_id}` shows what is left of it")
+
+
+def _absolute(directory: str | None) -> str | None:
+    """Return the directory as the job master, which has another working directory, understands it."""
+    return None if directory is None else to_url(directory)

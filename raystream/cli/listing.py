@@ -1,0 +1,192 @@
+"""Jobs and their checkpoints as rows: of running jobs, and of ended ones from what they left behind.
+
+Knows no cluster: is given views and archives.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from raystream.cli.progress import short_duration, short_size
+from raystream.errors import JobNotFoundError
+from raystream.ids import JobId, JobStatus
+from raystream.runtime.coordinator_view import CheckpointRecord, JobView
+from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob
+
+COLUMNS_IN_A_PIPE = 10_000
+"""Width of tables that no terminal cuts."""
+MATCHES_SHOWN_MAX = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """What `list` shows of a job; the fields of `list --json`."""
+
+    job_id: JobId
+    name: str
+    status: str
+    parallelism: int
+    records_in: int
+    records_out: int
+    restarts: int
+    last_checkpoint_id: int | None
+
+    @classmethod
+    def of(cls, job: JobView | ArchivedJob) -> "JobRow":
+        """Return the row of a job."""
+        return cls(
+            job_id=job.job_id,
+            name=job.name,
+            status=job.status.value,
+            parallelism=job.parallelism,
+            records_in=job.records_in,
+            records_out=job.records_out,
+            restarts=job.restarts,
+            last_checkpoint_id=job.last_checkpoint_id,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """True when the job will not run again."""
+        return JobStatus(self.status).terminal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointRow:
+    """What `checkpoints` shows of a checkpoint or savepoint; the fields of `checkpoints --json`."""
+
+    checkpoint_id: int
+    kind: str
+    status: str
+    """`pending`, `completed` or `failed`."""
+    triggered_ms: int
+    """Wall time, ms since epoch."""
+    duration_ms: float
+    size_bytes: int
+    path: str
+    """Empty unless complete, and for checkpoints in the memory of the job master."""
+    failure: str
+
+    @classmethod
+    def of(cls, checkpoint: CheckpointRecord | ArchivedCheckpoint) -> "CheckpointRow":
+        """Return the row of a checkpoint."""
+        if isinstance(checkpoint, CheckpointRecord):
+            status, path, triggered_ms = checkpoint.status, checkpoint.path, checkpoint.triggered_ms
+        else:
+            status = "failed" if checkpoint.failure else "completed"
+            path, triggered_ms = checkpoint.location, checkpoint.created_ms
+        return cls(
+            checkpoint_id=checkpoint.checkpoint_id,
+            kind=checkpoint.kind.value,
+            status=status,
+            triggered_ms=triggered_ms,
+            duration_ms=round(checkpoint.duration_ms, 3),
+            size_bytes=checkpoint.size_bytes,
+            path=path,
+            failure=checkpoint.failure,
+        )
+
+
+def matching_job(rows: Sequence[JobRow], wanted: str) -> JobRow:
+    """Return the one job that is meant by an id, a name or a prefix of an id.
+
+    A job that runs is meant rather than one that has ended.
+
+    Raises:
+        JobNotFoundError: there is none, or more than one.
+    """
+    readings: tuple[Callable[[JobRow], bool], ...] = (
+        lambda row: row.job_id == wanted,
+        lambda row: row.name == wanted and not row.ended,
+        lambda row: row.job_id.startswith(wanted) and not row.ended,
+        lambda row: row.name == wanted,
+        lambda row: row.job_id.startswith(wanted),
+    )
+    for reading in readings:
+        # An empty text, such as a variable of a shell that is not set, begins every id and means none.
+        found = [row for row in rows if wanted and reading(row)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(row.job_id for row in found[:MATCHES_SHOWN_MAX])
+            raise JobNotFoundError(
+                "more than one job is meant", hint=f"give more of the id: {ids}", job=wanted, jobs=len(found)
+            )
+    raise JobNotFoundError(
+        "no job has this id, beginning of an id, or name",
+        hint="`raystream list -a` shows all jobs",
+        job=wanted,
+    )
+
+
+def print_jobs(rows: Sequence[JobRow]) -> None:
+    """Print a table of jobs."""
+    header = ("job", "name", "status", "parallelism", "in", "out", "restarts", "last checkpoint")
+    _print_table(
+        header,
+        (
+            (
+                row.job_id, row.name, row.status, str(row.parallelism), f"{row.records_in:,}",
+                f"{row.records_out:,}", str(row.restarts), _or_dash(row.last_checkpoint_id),
+            )
+            for row in rows
+        ),
+        numbers=frozenset(header[3:]),
+    )  # fmt: skip
+
+
+def print_checkpoints(rows: Sequence[CheckpointRow]) -> None:
+    """Print a table of checkpoints."""
+    header = ("id", "kind", "status", "triggered", "duration", "size", "path or failure")
+    _print_table(
+        header,
+        (
+            (
+                str(row.checkpoint_id), row.kind, row.status, _time(row.triggered_ms),
+                short_duration(row.duration_ms), short_size(row.size_bytes),
+                _or_dash(row.failure or row.path),
+            )
+            for row in rows
+        ),
+        numbers=frozenset({"id", "duration", "size"}),
+    )  # fmt: skip
+
+
+def print_json(rows: Sequence[JobRow | CheckpointRow]) -> None:
+    """Print a JSON array of objects."""
+    print(json.dumps([asdict(row) for row in rows], indent=2))
+
+
+def _print_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: frozenset[str] = frozenset()
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(
+            name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=name == "job"
+        )
+    for row in rows:
+        table.add_row(*map(_plain, row))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else COLUMNS_IN_A_PIPE
+    Console(file=sys.stdout, width=width, highlight=False).print(table)
+
+
+def _plain(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text)  # A name with [brackets] is no markup.
+
+
+def _time(wall_ms: int) -> str:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value in (None, "") else str(value)

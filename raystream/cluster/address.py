@@ -1,0 +1,61 @@
+"""Addresses of Ray clusters: what they look like, and whether anything answers there.
+
+Ray tries for minutes before it says that there is nothing, so this is asked first, with the
+opening of an HTTP/2 connection: every gRPC server answers it at once with its settings, before any
+authentication.  Knows no Ray.
+"""
+
+import os
+import socket
+
+from raystream.errors import ConfigError
+
+TIMEOUT_S = 6.0
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_EMPTY_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_FRAME_HEADER_BYTES = 9
+_SETTINGS_TYPE = 4
+
+
+def checked_address(text: str) -> str:
+    """Return an address in the form `host:port`, or `auto`.
+
+    Raises:
+        ConfigError: it is not one that a job can be run at.
+
+    Example:
+        >>> checked_address("head:6379")
+        'head:6379'
+    """
+    if text == "auto":
+        return text
+    if "://" in text:
+        raise ConfigError(
+            "address is not that of a cluster's head",
+            hint="give host:port of the head, as `ray start --head` prints it, on a machine of the cluster",
+            address=text,
+        )
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigError("address is not host:port", hint="for example --address head:6379", address=text)
+    return text
+
+
+def answers_as_grpc(address: str, timeout_s: float = TIMEOUT_S) -> bool:
+    """Return whether a gRPC server answers at `host:port`; with TLS, whether anything does."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return True
+            connection.sendall(_PREFACE + _EMPTY_SETTINGS)
+            answer = b""
+            while len(answer) < _FRAME_HEADER_BYTES:
+                received = connection.recv(_FRAME_HEADER_BYTES)
+                if not received:
+                    return False
+                answer += received
+            return answer[3] == _SETTINGS_TYPE
+    except OSError:
+        return False

@@ -1,0 +1,306 @@
+"""Jobs on a Ray cluster as clients see them: the runner of the API, handles, and the list of jobs.
+
+A handle talks to the job's master and keeps nothing but what it has got of the job's output, so
+any number of processes may hold one job, and the job goes on when all of them have gone.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayError,
+    RayTaskError,
+)
+
+from raystream.api.runner import ClientRequest, OutputListener, Submission
+from raystream.clock import SystemClock
+from raystream.cluster.connection import NAMESPACE, Connection, clusters, connect_to_run, disconnect
+from raystream.cluster.job_master import UPDATE_WAIT_S_MAX, JobMasterActor, job_of_master, master_name
+from raystream.cluster.publication import Seen, Update
+from raystream.cluster.resources import cluster_cpus
+from raystream.cluster.versions import own_versions
+from raystream.cluster.worker import WorkerInfo
+from raystream.errors import (
+    ClusterNotFoundError,
+    ConfigError,
+    JobFailedError,
+    JobNotFoundError,
+    RaystreamError,
+)
+from raystream.ids import JobId, JobStatus, OperatorUid
+from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.program import Program, pack
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 120.0
+"""Time that a job master has to start; the node may first have to load what it needs."""
+VIEW_TIMEOUT_S = 10.0
+"""Time that a job master has to answer when all of them are asked."""
+
+_CALLS_MAX = 5
+"""Times that a master is asked that cannot be reached for a moment."""
+_OUTCOME_WAIT_S = 5.0
+"""Time for the outcome of a request to follow the end of its job."""
+_WAITED_MS_MIN = 1_000.0
+"""Whoever waits in shorter pieces looks at the job in between, and is told nothing here."""
+
+
+class RayRunner:
+    """Runs jobs on a Ray cluster: the one at the address, else one that starts with the first job."""
+
+    def submit(self, submission: Submission) -> "RayJobHandle":
+        """Start a job; returns when its master has taken it.
+
+        Raises:
+            ConfigError: the job cannot be shipped, or cannot start as configured.
+            ClusterNotFoundError: there is no cluster at the address, or none for a detached job.
+        """
+        config = submission.config
+        program = pack(Program(job_name=submission.name, plan=submission.plan, config=config))
+        cpus = submission.plan.slot_count * config.slot.cpus
+        connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
+        if connection.embedded and cluster_cpus().total < cpus and not _running():
+            disconnect()  # It was made for a smaller job.
+            connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
+        actor_class: Any = ray.remote(JobMasterActor)
+        master = actor_class.options(
+            name=master_name(submission.job_id),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=0,
+            max_task_retries=0,
+        ).remote(own_versions(), submission.job_id, program)
+        try:
+            ray.get(master.view.remote(), timeout=START_TIMEOUT_S)
+        except Exception as error:
+            ray.kill(master)
+            raise _not_started(error) from error
+        return RayJobHandle(submission.job_id, master, connection)
+
+    def attach(self, job_id: str, *, address: str | None = None) -> "RayJobHandle":
+        """Return a handle on a job that any process has submitted.
+
+        Args:
+            job_id: id of the job, a prefix of it that no other has, or a name that no other has.
+            address: of the cluster; by default wherever jobs of this user may be.
+
+        Raises:
+            JobNotFoundError: no job is meant by this, or more than one.
+            ClusterNotFoundError: there is no cluster.
+        """
+        for connection in clusters(address):
+            if (found := _find(job_id, connection)) is not None:
+                return found
+        raise JobNotFoundError(
+            "no job has this id, prefix or name", hint="`raystream list` shows all jobs", job=job_id
+        )
+
+
+def list_jobs(address: str | None = None) -> list[JobView]:
+    """Return all jobs whose masters still answer, also those that ended a short while ago.
+
+    Raises:
+        ClusterNotFoundError: there is no cluster.
+    """
+    return [view for connection in clusters(address) for view in _views(_masters())]
+
+
+class RayJobHandle:
+    """A job, by its master."""
+
+    def __init__(self, job_id: JobId, master: Any, connection: Connection) -> None:
+        self._job_id = job_id
+        self._master = master
+        self._output = 0  # Number of the last output that was fetched.
+        self._undelivered: deque[tuple[OperatorUid, Any]] = deque()
+        self._final: JobView | None = None  # Once the job has ended and its output is delivered.
+        self._clock = SystemClock()
+        self.outlives_client = not connection.embedded
+        """False when the job ends with this process, since its cluster does."""
+
+    @property
+    def job_id(self) -> JobId:
+        return self._job_id
+
+    def view(self) -> JobView:
+        view: JobView = self._final or self._call("view")
+        return view
+
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """Return where the job's slots run that have a process."""
+        workers: tuple[WorkerInfo, ...] = self._call("workers")
+        return workers
+
+    def request(self, request: ClientRequest) -> str:
+        self._call("request", request)
+        seen, wait_s, ended = Seen(0, None), UPDATE_WAIT_S_MAX, False
+        while True:
+            update: Update = self._call("update", seen, wait_s)
+            outcome = update.view.outcome(request.request_id)
+            if outcome is not None:
+                if outcome.error is not None:
+                    raise outcome.error
+                return outcome.path
+            if ended:
+                raise RaystreamError(
+                    "job ended before the request was carried out", status=update.view.status.value
+                )
+            ended, seen = update.view.status.terminal, update.seen
+            wait_s = _OUTCOME_WAIT_S if ended else UPDATE_WAIT_S_MAX
+
+    def wait(
+        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener
+    ) -> JobView:
+        if self._final is not None:
+            return self._final
+        began_ms = self._clock.monotonic_ms()
+        version, told = 0, ""
+        while True:
+            waited_ms = self._clock.monotonic_ms() - began_ms
+            left_s = UPDATE_WAIT_S_MAX if timeout_s is None else timeout_s - waited_ms / 1000.0
+            update = self._update(Seen(version, self._output), max(left_s, 0.0))
+            version = update.seen.version
+            while self._undelivered:
+                # Taken out first: a listener that raises has had it.
+                uid, payload = self._undelivered.popleft()
+                listener(uid, payload)
+            view = update.view
+            if view.status.terminal and update.complete:
+                self._final = view
+            if view is self._final or (view.status in until and not view.status.terminal):
+                return view
+            if left_s <= 0.0:
+                raise TimeoutError(f"job {self._job_id} is {view.status.value} after {timeout_s} s")
+            if view.waiting_for not in ("", told) and waited_ms > _WAITED_MS_MIN:
+                told = view.waiting_for
+                logger.warning("waiting for resources: %s", told)
+
+    def _update(self, seen: Seen, timeout_s: float) -> Update:
+        update: Update = self._call("update", seen, min(timeout_s, UPDATE_WAIT_S_MAX))
+        assert update.seen.output is not None, "output was asked for"
+        self._output = update.seen.output
+        self._undelivered.extend(update.outputs)
+        if update.lost_values:
+            raise RaystreamError(
+                "collected values were dropped: they came faster than they were fetched",
+                hint="write large results with a sink instead of collecting them",
+                job_id=self._job_id,
+                batches=update.lost_values,
+            )
+        if update.lost_lines:
+            logger.warning("printed lines were dropped", extra={"lines": update.lost_lines})
+        return update
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        for tries_left in reversed(range(_CALLS_MAX)):
+            try:
+                return ray.get(getattr(self._master, method).remote(*arguments))
+            except RayTaskError as error:
+                raise _cause(error) from None
+            except ActorUnavailableError as error:
+                if not tries_left:
+                    raise self._gone(error) from error
+            except RayError as error:
+                raise self._gone(error) from error
+        raise AssertionError("the last try returns or raises")
+
+    def _gone(self, error: RayError) -> RaystreamError:
+        if self._final is not None:
+            return JobNotFoundError(
+                "job has ended, and its master too", job_id=self._job_id, status=self._final.status.value
+            )
+        return JobFailedError(
+            "job master is gone, and the job with it",
+            hint="start the job again with `-s latest`; without execution.checkpointing.dir it begins anew",
+            job_id=self._job_id,
+            cause=" ".join(str(error).split())[:300],
+        )
+
+    def __repr__(self) -> str:
+        return f"RayJobHandle({self._job_id})"
+
+
+def _masters() -> dict[JobId, Any]:
+    """Return the job masters of the cluster."""
+    names = [
+        actor["name"]
+        for actor in ray.util.list_named_actors(all_namespaces=True)
+        if actor["namespace"] == NAMESPACE
+    ]
+    masters = {}
+    for name in sorted(names):
+        job_id = job_of_master(name)
+        if job_id is None:
+            continue
+        try:
+            masters[job_id] = ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            continue  # It has exited since it was listed.
+    return masters
+
+
+def _views(masters: dict[JobId, Any]) -> list[JobView]:
+    """Return the views of the masters that answer."""
+    views = []
+    for job_id, question in [(job_id, master.view.remote()) for job_id, master in masters.items()]:
+        try:
+            views.append(ray.get(question, timeout=VIEW_TIMEOUT_S))
+        except (RayError, RaystreamError) as error:
+            logger.warning("job master does not answer", extra={"job_id": job_id, "cause": repr(error)})
+    return views
+
+
+def _running() -> bool:
+    """Return whether a job of the cluster has not ended."""
+    return any(not view.status.terminal for view in _views(_masters()))
+
+
+def _find(job: str, connection: Connection) -> RayJobHandle | None:
+    """Return the job of this cluster that an id, prefix or name means."""
+    masters = _masters()
+    found: Sequence[JobId] = [job_id for job_id in masters if job_id.startswith(job)] if job else []
+    if not found:
+        named = [view for view in _views(masters) if view.name == job]
+        running = [view for view in named if not view.status.terminal]
+        found = [view.job_id for view in running or named]
+    if len(found) > 1:
+        raise JobNotFoundError(
+            "more than one job has this prefix or name",
+            hint="give more of the id",
+            job=job,
+            jobs=", ".join(found),
+        )
+    return RayJobHandle(found[0], masters[found[0]], connection) if found else None
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """Return what a call has raised in the actor."""
+    return error.cause if isinstance(error.cause, RaystreamError) else error
+
+
+def _not_started(error: Exception) -> Exception:
+    """Return why a job master did not start."""
+    if isinstance(error, RayTaskError):
+        return _cause(error)
+    if isinstance(error, GetTimeoutError):
+        return ClusterNotFoundError(
+            "job master did not start in time",
+            hint="`ray status` shows whether the cluster has a node that can start processes",
+            timeout_s=START_TIMEOUT_S,
+        )
+    if "No module named 'raystream" in str(error):
+        return ConfigError(
+            "raystream is not installed on the cluster",
+            hint="install the same version of raystream on every node of the cluster",
+        )
+    if isinstance(error, ActorDiedError):
+        return RaystreamError("job master could not start", cause=str(error))
+    return error

@@ -1,0 +1,135 @@
+"""The sink of a simulated job: exactly-once output in the simulated store.
+
+    <output>/pending/<part>    durable, written at a barrier, nobody sees it
+    <output>/visible/<part>    published when the checkpoint is complete
+
+Built on the public contract of sinks only.  A part is named after the checkpoint that it was
+prepared for, the subtask and the attempt.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raystream.errors import StorageError
+from raystream.operators.sink import Committer, SinkWriter, WriterContext
+from raystream.records.batch import RowBatch
+from raystream.storage.filesystem import FileSystem, MissingFileError, join_url
+
+OUTPUT_URL = "memory://simulated-output"
+
+_PART = re.compile(r"c([0-9]+)-a([0-9]+)-s([0-9]+)-p([0-9]+)")
+
+_stores: dict[str, FileSystem] = {}
+"""The store of each run that is under way, by the run's name; a sink travels in pickles and cannot hold it."""
+
+
+class SimulatedSink:
+    """Writes to the store of a simulated run.
+
+    Args:
+        run: name of the run.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def open_writer(self, context: WriterContext) -> SinkWriter:
+        """Return what collects the records of one subtask."""
+        return _Writer(_stores[self._run], context)
+
+    def open_committer(self, context: WriterContext) -> Committer:
+        """Return what publishes parts."""
+        return _Committer(_stores[self._run])
+
+
+class _Writer:
+    def __init__(self, fs: FileSystem, context: WriterContext) -> None:
+        self._fs = fs
+        self._context = context
+        self._values: list[Any] = []
+
+    def start(self) -> None:
+        """Remove the parts of dead attempts; whatever was to be published of them is."""
+        for entry in self._fs.list_dir(join_url(OUTPUT_URL, "pending")):
+            found = _PART.fullmatch(entry.name)
+            assert found is not None, entry.name
+            own = int(found[3]) % self._context.parallelism == self._context.subtask
+            if own and int(found[2]) < self._context.attempt:
+                self._fs.delete_file(_pending(entry.name))
+
+    def write(self, batch: RowBatch) -> None:
+        self._values += batch.values
+
+    def prepare_commit(self, checkpoint_id: int) -> list[bytes]:
+        if not self._values:
+            return []
+        context = self._context
+        part = f"c{checkpoint_id}-a{context.attempt}-s{context.subtask}-p{context.parallelism}"
+        self._fs.write(_pending(part), pickle.dumps(self._values))
+        self._values = []
+        return [part.encode()]
+
+    def abort(self) -> None:
+        self._values = []
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+class _Committer:
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+
+    def commit(self, committables: Sequence[bytes]) -> None:
+        for committable in committables:
+            self._publish(committable.decode())
+
+    def _publish(self, part: str) -> None:
+        try:
+            data = self._fs.read(_pending(part))
+        except MissingFileError as error:
+            if not self._fs.exists(_visible(part)):
+                raise StorageError("pre-committed output is missing", part=part) from error
+            return
+        self._fs.create_exclusive(_visible(part), data)
+        self._fs.delete_file(_pending(part))
+
+
+def _pending(part: str) -> str:
+    return join_url(OUTPUT_URL, "pending", part)
+
+
+def _visible(part: str) -> str:
+    return join_url(OUTPUT_URL, "visible", part)
+
+
+def checkpoint_of_output(url: str) -> int | None:
+    """Return the checkpoint that a visible part was prepared for; None for any other file."""
+    if not url.startswith(_visible("")):
+        return None
+    found = _PART.fullmatch(url.removeprefix(_visible("")))
+    assert found is not None, url
+    return int(found[1])
+
+
+def visible_records(files: Mapping[str, bytes]) -> list[Any]:
+    """Return the records that an outside reader sees, in no order that means anything."""
+    parts = [files[url] for url in sorted(files) if url.startswith(_visible(""))]
+    return [record for part in parts for record in pickle.loads(part)]
+
+
+def pending_parts(files: Mapping[str, bytes]) -> list[str]:
+    """Return the parts that were written and not published."""
+    return [url for url in sorted(files) if url.startswith(_pending(""))]
+
+
+def open_store(run: str, fs: FileSystem) -> None:
+    """Let the sinks of a run find its store."""
+    _stores[run] = fs
+
+
+def close_store(run: str) -> None:
+    """The run is over."""
+    del _stores[run]
