@@ -182,7 +182,7 @@ def sample_stacks(seconds: int = 6) -> list[tuple[str, float]]:
     pid = max(slots, key=lambda slot: float(slot[1]))[0]
     with tempfile.NamedTemporaryFile(suffix=".txt") as out:
         options = ["-d", str(seconds), "-r", "200", "-f", "raw", "-o", out.name, "-p", pid]
-        command = ["py-spy", "record", *options]
+        command = [str(Path(sys.executable).with_name("py-spy")), "record", *options]
         subprocess.run(command, capture_output=True, check=True)
         seen: Counter[str] = Counter()
         for line in Path(out.name).read_text().splitlines():

@@ -83,12 +83,14 @@ class Jobs:
     def client(self, wanted: str) -> JobClient:
         """Return a client of one job of the cluster.
 
+        Args:
+            wanted: its id, a prefix of it that no other job has, or its name.
+
         Raises:
             JobNotFoundError: no job is meant, or more than one.
             ClusterNotFoundError: no cluster answers.
         """
-        row = matching_job([JobRow.of(view) for view in self.running()], wanted)
-        return JobClient(runner_named("ray").attach(row.job_id, address=self.address))
+        return JobClient(runner_named("ray").attach(wanted, address=self.address))
 
 
 @click.command("list", short_help="List the jobs of the cluster.")

@@ -92,7 +92,7 @@ class CheckpointRow:
 
 
 def matching_job(rows: Sequence[JobRow], wanted: str) -> JobRow:
-    """Return the one job that is meant by an id, a name or a prefix of an id.
+    """Return the one job that is meant by an id, a prefix of one or a name.
 
     A job that runs is meant rather than one that has ended.
 
@@ -101,10 +101,10 @@ def matching_job(rows: Sequence[JobRow], wanted: str) -> JobRow:
     """
     readings: tuple[Callable[[JobRow], bool], ...] = (
         lambda row: row.job_id == wanted,
-        lambda row: row.name == wanted and not row.ended,
         lambda row: row.job_id.startswith(wanted) and not row.ended,
-        lambda row: row.name == wanted,
+        lambda row: row.name == wanted and not row.ended,
         lambda row: row.job_id.startswith(wanted),
+        lambda row: row.name == wanted,
     )
     for reading in readings:
         # An empty text, such as a variable of a shell that is not set, begins every id and means none.
@@ -117,7 +117,7 @@ def matching_job(rows: Sequence[JobRow], wanted: str) -> JobRow:
                 "more than one job is meant", hint=f"give more of the id: {ids}", job=wanted, jobs=len(found)
             )
     raise JobNotFoundError(
-        "no job has this id, beginning of an id, or name",
+        "no job has this id, prefix or name",
         hint="`raystream list -a` shows all jobs",
         job=wanted,
     )

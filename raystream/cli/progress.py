@@ -9,14 +9,17 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from raystream.ids import JobStatus
+from raystream.records.elements import SnapshotKind
 from raystream.runtime.coordinator_view import CheckpointRecord, JobView
 
 WAITING_SHOWN_AFTER_MS = 5_000
 """Waiting for resources is normal while processes start; after this time it is worth a line."""
 LINE_INTERVAL_MS = 5_000
 """Time between two plain lines if nothing happens."""
-RATE_WINDOW_MS = 3_000
-"""Rates are averages over this time."""
+RATE_WINDOW_MS = 5_000
+"""Rates are averages over about this time."""
+STANDSTILL_MS = 2_000
+"""Counters arrive about once a second; those that have not moved for this long stand still."""
 
 
 class _Sample(NamedTuple):
@@ -59,18 +62,20 @@ class Progress:
         rate_in, rate_out = self._rates(view, now_ms)
         parts = [
             view.status.value,
-            f"in {view.records_in:,} ({short_count(rate_in)}/s)",
-            f"out {view.records_out:,} ({short_count(rate_out)}/s)",
-            self._last_checkpoint(view),
+            f"in {short_count(view.records_in)} ({short_count(rate_in)}/s)",
+            f"out {short_count(view.records_out)} ({short_count(rate_out)}/s)",
             counted(view.restarts, "restart"),
+            *(describe_checkpoint(last) for last in completed(view.checkpoints)[-1:]),
             elapsed(now_ms - self._began_ms),
         ]
-        return "  ".join(part for part in parts if part)
+        return "  ".join(parts)
 
     def _rates(self, view: JobView, now_ms: float) -> tuple[float, float]:
         samples = self._samples
-        samples.append(_Sample(now_ms, view.records_in, view.records_out))
-        while now_ms - samples[0].at_ms > RATE_WINDOW_MS and len(samples) > 2:
+        sample = _Sample(now_ms, view.records_in, view.records_out)
+        if not samples or samples[-1][1:] != sample[1:] or now_ms - samples[-1].at_ms >= STANDSTILL_MS:
+            samples.append(sample)
+        while samples[-1].at_ms - samples[0].at_ms > RATE_WINDOW_MS and len(samples) > 2:
             samples.popleft()
         first, last = samples[0], samples[-1]
         seconds = (last.at_ms - first.at_ms) / 1000
@@ -82,11 +87,6 @@ class Progress:
             max(0.0, (last.records_out - first.records_out) / seconds),
         )
 
-    @staticmethod
-    def _last_checkpoint(view: JobView) -> str:
-        done = completed(view.checkpoints)
-        return describe_checkpoint(done[-1]) if done else ""
-
     def _changed(self, view: JobView) -> Iterator[str]:
         if view.status is not self._status:
             self._status = view.status
@@ -97,8 +97,8 @@ class Progress:
             if checkpoint.checkpoint_id > self._checkpoint_id:
                 self._checkpoint_id = checkpoint.checkpoint_id
                 yield (
-                    f"{describe_checkpoint(checkpoint)}; "
-                    f"in {view.records_in:,}  out {view.records_out:,}  {counted(view.restarts, 'restart')}"
+                    f"{describe_checkpoint(checkpoint)}: "
+                    f"{view.records_in:,} in, {view.records_out:,} out, {counted(view.restarts, 'restart')}"
                 )
 
     def _restarted(self, view: JobView) -> Iterator[str]:
@@ -135,9 +135,10 @@ def completed(checkpoints: Sequence[CheckpointRecord]) -> list[CheckpointRecord]
 
 
 def describe_checkpoint(checkpoint: CheckpointRecord) -> str:
-    """Return id, duration and size of a complete checkpoint."""
-    duration, size = checkpoint.duration_ms, short_size(checkpoint.size_bytes)
-    return f"checkpoint {checkpoint.checkpoint_id}: {short_duration(duration)}, {size}"
+    """Return name, duration and size of a complete checkpoint or savepoint."""
+    savepoint = checkpoint.kind is SnapshotKind.SAVEPOINT
+    name = f"savepoint {checkpoint.checkpoint_id}" if savepoint else f"chk-{checkpoint.checkpoint_id}"
+    return f"{name} {short_duration(checkpoint.duration_ms)} {short_size(checkpoint.size_bytes)}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -166,8 +167,8 @@ def short_size(size_bytes: int) -> str:
     """Return a size in few characters.
 
     Example:
-        >>> short_size(512), short_size(20 * 1024), short_size(5 * 1024**3)
-        ('512 B', '20.0 KiB', '5.0 GiB')
+        >>> short_size(512), short_size(1536), short_size(180_000), short_size(5 * 1024**3)
+        ('512 B', '1.5 KiB', '176 KiB', '5.0 GiB')
     """
     size, units = float(size_bytes), ["KiB", "MiB", "GiB", "TiB"]
     if size < 1024:
@@ -175,7 +176,7 @@ def short_size(size_bytes: int) -> str:
     unit = ""
     while size >= 1024 and units:
         size, unit = size / 1024, units.pop(0)
-    return f"{size:.1f} {unit}"
+    return f"{size:.1f} {unit}" if size < 100 else f"{size:.0f} {unit}"
 
 
 def short_duration(duration_ms: float) -> str:

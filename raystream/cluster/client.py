@@ -6,7 +6,8 @@ any number of processes may hold one job, and the job goes on when all of them h
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -34,6 +35,7 @@ from raystream.errors import (
     RaystreamError,
 )
 from raystream.ids import JobId, JobStatus, OperatorUid
+from raystream.protocol.client_requests import RequestOutcome
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.program import Program, pack
 
@@ -139,22 +141,45 @@ class RayJobHandle:
         workers: tuple[WorkerInfo, ...] = self._call("workers")
         return workers
 
+    def watch(self, timeout_s: float | None = None) -> Iterator[JobView]:
+        """Yield how the job stands, now and whenever that has changed; takes no output.
+
+        Args:
+            timeout_s: time until it is given up, in all; None goes on for ever.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        began_ms, version = self._clock.monotonic_ms(), 0
+        while True:
+            waited_s = (self._clock.monotonic_ms() - began_ms) / 1000.0
+            left_s = UPDATE_WAIT_S_MAX if timeout_s is None else timeout_s - waited_s
+            update: Update = self._call("update", Seen(version, None), max(left_s, 0.0))
+            if update.seen.version > version:
+                version = update.seen.version
+                yield update.view
+            elif timeout_s is not None and left_s <= 0.0:
+                raise TimeoutError(f"job {self._job_id} has no news after {timeout_s} s")
+
     def request(self, request: ClientRequest) -> str:
         self._call("request", request)
-        seen, wait_s, ended = Seen(0, None), UPDATE_WAIT_S_MAX, False
-        while True:
-            update: Update = self._call("update", seen, wait_s)
-            outcome = update.view.outcome(request.request_id)
-            if outcome is not None:
-                if outcome.error is not None:
-                    raise outcome.error
-                return outcome.path
-            if ended:
-                raise RaystreamError(
-                    "job ended before the request was carried out", status=update.view.status.value
-                )
-            ended, seen = update.view.status.terminal, update.seen
-            wait_s = _OUTCOME_WAIT_S if ended else UPDATE_WAIT_S_MAX
+        outcome = self._outcome(request.request_id, None)
+        if outcome is None:
+            with suppress(TimeoutError):
+                outcome = self._outcome(request.request_id, _OUTCOME_WAIT_S)
+        if outcome is None:
+            raise RaystreamError("job ended before the request was carried out", job_id=self._job_id)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.path
+
+    def _outcome(self, request_id: str, timeout_s: float | None) -> RequestOutcome | None:
+        """Wait for the outcome of a request; without a time-out until the job's end at most."""
+        for view in self.watch(timeout_s):
+            outcome = view.outcome(request_id)
+            if outcome is not None or (view.status.terminal and timeout_s is None):
+                return outcome
+        return None
 
     def wait(
         self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener

@@ -184,8 +184,9 @@ class RaySlotPool:
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:
-        """Where the slots run that have a process."""
-        return tuple(worker.info for worker in self._workers.values() if worker.info is not None)
+        """Where the slots run that have a process, by slot."""
+        workers = [worker for _, worker in sorted(self._workers.items())]
+        return tuple(worker.info for worker in workers if worker.info is not None)
 
     # ---- answers ---------------------------------------------------------------
 

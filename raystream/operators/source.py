@@ -117,10 +117,13 @@ class SplitReader(Protocol):
 class Source(Protocol):
     """Something that records come from; a small picklable value that holds no open resource."""
 
-    bounded: bool
-    """True when every split ends, so that the job ends."""
-    rewindable: bool
-    """True when a split can be read again from a position; exactly-once needs it."""
+    @property
+    def bounded(self) -> bool:
+        """True when every split ends, so that the job ends."""
+
+    @property
+    def rewindable(self) -> bool:
+        """True when a split can be read again from a position; exactly-once needs it."""
 
     def enumerator(self, context: EnumeratorContext, state: bytes | None) -> SplitEnumerator:
         """Return the enumerator, restored from `state` (of `SplitEnumerator.snapshot`) unless None."""

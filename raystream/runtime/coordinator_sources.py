@@ -150,24 +150,28 @@ class SourceCoordinator:
 
     def _serve(self, source: _Source) -> None:
         """Answer all requests that can be answered."""
-        still_waiting = []
-        for subtask in source.waiting:
-            splits = source.enumerator.next_splits(subtask)
-            no_more = source.enumerator.exhausted
-            if not splits and not no_more:
-                still_waiting.append(subtask)
-                continue
-            self._send(
-                source.vertex.slot(subtask),
-                msg.AssignSplits(
-                    attempt=self._attempt,
-                    uid=source.uid,
-                    subtask=subtask,
-                    splits=tuple(splits),
-                    no_more=no_more,
-                ),
-            )
+        still_waiting = [subtask for subtask in source.waiting if not self._answer(source, subtask)]
+        if source.enumerator.exhausted:  # Perhaps only since the last of them took the last split.
+            still_waiting = [subtask for subtask in still_waiting if not self._answer(source, subtask)]
         source.waiting = still_waiting
+
+    def _answer(self, source: _Source, subtask: int) -> bool:
+        """Give a subtask its next splits, or word that there are none; False when neither is known."""
+        splits = source.enumerator.next_splits(subtask)
+        no_more = source.enumerator.exhausted
+        if not splits and not no_more:
+            return False
+        self._send(
+            source.vertex.slot(subtask),
+            msg.AssignSplits(
+                attempt=self._attempt,
+                uid=source.uid,
+                subtask=subtask,
+                splits=tuple(splits),
+                no_more=no_more,
+            ),
+        )
+        return True
 
     def _guarded(self, source: _Source, call: Callable[[_Source], None]) -> bool:
         """Make a call into an enumerator; False when it failed, and with it the attempt."""

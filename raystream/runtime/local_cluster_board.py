@@ -7,13 +7,14 @@ one the oldest output is dropped.
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 from raystream.api.runner import OutputListener
-from raystream.ids import OperatorUid
+from raystream.clock import Clock
+from raystream.errors import RaystreamError
+from raystream.ids import JobStatus, OperatorUid
 from raystream.runtime.coordinator_view import JobView
 
 logger = logging.getLogger(__name__)
@@ -25,10 +26,17 @@ Output = tuple[OperatorUid, list[str] | bytes]
 
 
 class LocalBoard:
-    """The public state of a local job."""
+    """The public state of a local job.
 
-    def __init__(self, view: JobView) -> None:
+    Args:
+        clock: for how long clients wait, and how old a view is.
+        view: the first one.
+    """
+
+    def __init__(self, clock: Clock, view: JobView) -> None:
+        self._clock = clock
         self._view = view
+        self._published_ms = clock.monotonic_ms()
         self._changed = threading.Condition()
         self._outputs: deque[Output] = deque()
         self._output_bytes = 0
@@ -36,14 +44,21 @@ class LocalBoard:
 
     @property
     def view(self) -> JobView:
-        """The newest view."""
-        return self._view
+        """The newest view; the duration of a job that runs goes on."""
+        with self._changed:
+            view, age_ms = self._view, self._clock.monotonic_ms() - self._published_ms
+        ended = view.status.terminal or view.abandoned
+        return view if ended else replace(view, duration_ms=view.duration_ms + round(age_ms))
 
     def publish(self, view: JobView) -> None:
         """Show a new view."""
         with self._changed:
-            self._view = view
+            self._view, self._published_ms = view, self._clock.monotonic_ms()
             self._changed.notify_all()
+
+    def break_down(self, error: RaystreamError) -> None:
+        """Show that the job has failed, whatever it was doing."""
+        self.publish(replace(self.view, status=JobStatus.FAILED, error=error))
 
     def add_output(self, uid: OperatorUid, payload: list[str] | bytes) -> None:
         """Queue what a sink sends to the client; waits while a client has too much to take."""
@@ -67,35 +82,36 @@ class LocalBoard:
         Raises:
             TimeoutError: the time is over.
         """
-        deadline_s = None if timeout_s is None else _now_s() + timeout_s
+        deadline_ms = None if timeout_s is None else self._clock.monotonic_ms() + timeout_s * 1000
         self._takes_output(listener is not None)
         try:
             while True:
-                outputs, view = self._await_news(condition, deadline_s, listener is not None)
-                for uid, payload in outputs:
-                    assert listener is not None, "output is taken only for a listener"
-                    listener(uid, payload)
-                if not outputs and condition(view):
+                output, view = self._await_news(condition, deadline_ms, listener is not None)
+                if output is None:
                     return view
+                assert listener is not None, "output is taken only for a listener"
+                listener(*output)
         finally:
             self._takes_output(listener is not None, ended=True)
 
     def _await_news(
-        self, condition: Callable[[JobView], bool], deadline_s: float | None, takes_output: bool
-    ) -> tuple[list[Output], JobView]:
-        """Wait for output or for the right view; return all output there is, and the view then."""
+        self, condition: Callable[[JobView], bool], deadline_ms: float | None, takes_output: bool
+    ) -> tuple[Output | None, JobView]:
+        """Wait; return the oldest output, or None and the right view when there is none."""
         with self._changed:
-            timeout_s = None if deadline_s is None else max(deadline_s - _now_s(), 0.0)
+            timeout_s = (
+                None if deadline_ms is None else max(deadline_ms - self._clock.monotonic_ms(), 0.0) / 1000
+            )
             if not self._changed.wait_for(
                 lambda: condition(self._view) or (takes_output and self._outputs), timeout_s
             ):
                 raise TimeoutError("job is not that far yet")
-            outputs = list(self._outputs) if takes_output else []
-            if outputs:
-                self._outputs.clear()
-                self._output_bytes = 0
-                self._changed.notify_all()
-            return outputs, self._view
+            if not takes_output or not self._outputs:
+                return None, self._view
+            output = self._outputs.popleft()
+            self._output_bytes -= _size(output[1])
+            self._changed.notify_all()
+            return output, self._view
 
     def _takes_output(self, takes: bool, *, ended: bool = False) -> None:
         with self._changed:
@@ -103,16 +119,5 @@ class LocalBoard:
             self._changed.notify_all()
 
 
-def with_age(view: JobView, age_ms: float) -> JobView:
-    """Return a view of a job that has run on since."""
-    if view.status.terminal:
-        return view
-    return replace(view, duration_ms=view.duration_ms + round(age_ms))
-
-
 def _size(payload: list[str] | bytes) -> int:
     return len(payload) if isinstance(payload, bytes) else sum(map(len, payload))
-
-
-def _now_s() -> float:
-    return time.monotonic()

@@ -111,9 +111,36 @@ class ConnectionBreak:
     frame: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Savepoint:
+    """A client wants a savepoint; the job goes on."""
+
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopAndResume:
+    """A client stops the job with a savepoint, and starts it again from there."""
+
+    at_ms: float
+    parallelism: int
+    """Of the new start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelAndResume:
+    """A client cancels the job, and starts it again from the newest retained checkpoint, if there is one."""
+
+    at_ms: float
+    parallelism: int
+    """Of the new start."""
+
+
 Fault = (
-    SlotCrash | SlotKill | SlotPause | StorageFailure | WorkDelay | FrameDelay | FrameDamage | ConnectionBreak
-)
+    SlotCrash | SlotKill | SlotPause | StorageFailure | WorkDelay | FrameDelay | FrameDamage
+    | ConnectionBreak | Savepoint | StopAndResume | CancelAndResume
+)  # fmt: skip
+"""What happens to a run; what a client does counts, since it comes as untimely as a crash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +162,11 @@ class Faults:
     frame_delays: int = 2
     frame_damages: int = 1
     connection_breaks: int = 1
+    savepoints: int = 1
+    stops: int = 1
+    cancels: int = 1
+    parallelism_max: int = 3
+    """Highest parallelism of a start after a stop or cancel."""
 
     def draw(self, seed: int, *, slot_count: int) -> tuple[Fault, ...]:
         """Return the faults of one run."""
@@ -148,11 +180,20 @@ class Faults:
             (self.frame_delays, _draw_frame_delay),
             (self.frame_damages, _draw_frame_damage),
             (self.connection_breaks, _draw_connection_break),
+            (self.savepoints, _draw_savepoint),
+            (self.stops, self._draw_stop),
+            (self.cancels, self._draw_cancel),
         ]
         faults: list[Fault] = [_nth_crash(seed, rng, slot_count)] if self.crashes else []
         for most, draw in kinds:
             faults += [draw(rng, slot_count) for _ in range(rng.randint(0, max(most, 0)))]
         return tuple(faults)
+
+    def _draw_stop(self, rng: random.Random, slot_count: int) -> Fault:
+        return StopAndResume(at_ms=_any_time(rng), parallelism=rng.randint(1, self.parallelism_max))
+
+    def _draw_cancel(self, rng: random.Random, slot_count: int) -> Fault:
+        return CancelAndResume(at_ms=_any_time(rng), parallelism=rng.randint(1, self.parallelism_max))
 
 
 NO_FAULTS = Faults(
@@ -164,6 +205,9 @@ NO_FAULTS = Faults(
     frame_delays=0,
     frame_damages=0,
     connection_breaks=0,
+    savepoints=0,
+    stops=0,
+    cancels=0,
 )
 
 
@@ -189,13 +233,17 @@ def _any_slot(rng: random.Random, slot_count: int) -> int | None:
     return rng.choice([None, *range(slot_count)])
 
 
+def _any_time(rng: random.Random) -> float:
+    return round(rng.uniform(0, START_MS), 3)
+
+
 def _draw_kill(rng: random.Random, slot_count: int) -> Fault:
-    return SlotKill(at_ms=round(rng.uniform(0, START_MS), 3), slot=rng.randrange(slot_count))
+    return SlotKill(at_ms=_any_time(rng), slot=rng.randrange(slot_count))
 
 
 def _draw_pause(rng: random.Random, slot_count: int) -> Fault:
     return SlotPause(
-        at_ms=round(rng.uniform(0, START_MS), 3),
+        at_ms=_any_time(rng),
         slot=rng.randrange(slot_count),
         duration_ms=round(rng.uniform(1, 200), 3),
     )
@@ -221,3 +269,7 @@ def _draw_frame_damage(rng: random.Random, slot_count: int) -> Fault:
 
 def _draw_connection_break(rng: random.Random, slot_count: int) -> Fault:
     return ConnectionBreak(frame=rng.randrange(200))
+
+
+def _draw_savepoint(rng: random.Random, slot_count: int) -> Fault:
+    return Savepoint(at_ms=_any_time(rng))

@@ -6,9 +6,17 @@ checkpoint; production code has no hook for it.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from raystream.errors import StorageError
+import msgspec
+
+from raystream.errors import (
+    ConnectionLostError,
+    ProtocolError,
+    RaystreamError,
+    StorageError,
+    UserCodeError,
+)
 from raystream.ids import SlotId
 from raystream.records.elements import Barrier
 from raystream.runtime import messages as msg
@@ -32,9 +40,9 @@ from raystream.testing.simulation_slots import Running, SimulatedSlotPool
 from raystream.testing.simulation_storage import StorageCall
 from raystream.testing.simulation_world import World
 
-_CHECKPOINT_FILE = re.compile(r"/chk-([0-9]+)/")
+_METADATA = re.compile(rf"/chk-([0-9]+)/{METADATA_NAME}$")
+_LOG_ENTRY = re.compile(r"/log/[0-9]+$")
 _PROBE = "/probe-"
-_COMPLETION = re.compile(rb'"type":"checkpoint-completed".*"checkpoint_id":([0-9]+)')
 
 
 class FaultInjector:
@@ -42,18 +50,18 @@ class FaultInjector:
 
     Attributes:
         happened: the faults that did, in order.
-        phases: every (checkpoint, phase) in which a slot has crashed.
-        completed: checkpoints whose log entry exists.
+        completed_id: newest checkpoint that is complete, because its log entry exists.
+        problems: what was seen and must not be.
     """
 
     def __init__(self, world: World, faults: Sequence[Fault], running: Running) -> None:
         self.happened: list[Fault] = []
-        self.completed: set[int] = set()
+        self.completed_id = 0
+        self.problems: list[str] = []
         self._world = world
         self._running = running
         self._pool: SimulatedSlotPool | None = None
         self._crashes = [fault for fault in faults if isinstance(fault, SlotCrash)]
-        self._timed = [fault for fault in faults if isinstance(fault, SlotKill | SlotPause)]
         self._storage = [fault for fault in faults if isinstance(fault, StorageFailure)]
         self._work = [fault for fault in faults if isinstance(fault, WorkDelay)]
         self._frames = [fault for fault in faults if isinstance(fault, FrameDelay | FrameDamage | ConnectionBreak)]
@@ -61,15 +69,14 @@ class FaultInjector:
         self._calls = self._works = self._frame_count = 0
 
     def attach(self, pool: SimulatedSlotPool) -> None:
-        """Begin: faults that come at a time are set up."""
+        """Let faults happen to the slots of this pool."""
         self._pool = pool
-        for fault in self._timed:
-            self._world.after(fault.at_ms, lambda fault=fault: self._at_its_time(fault))
 
-    @property
-    def damaged(self) -> bool:
-        """True when a frame was damaged, so that slots may report broken protocol."""
-        return any(isinstance(fault, FrameDamage) for fault in self.happened)
+    def happens(self, fault: Fault) -> None:
+        """Remember that a fault has happened."""
+        if fault not in self.happened:
+            self.happened.append(fault)
+        self._world.record("fault", repr(fault))
 
     # ---- checkpoints ---------------------------------------------------------
 
@@ -81,8 +88,17 @@ class FaultInjector:
                 self._moment(command.checkpoint_id, CheckpointPhase.LOGGED, slot)
 
     def report_received(self, report: msg.Report, slot: SlotId) -> None:
-        if isinstance(report, msg.SnapshotAcked):
-            self._moment(report.checkpoint_id, CheckpointPhase.ACKNOWLEDGED, slot)
+        match report:
+            case msg.SnapshotAcked():
+                self._moment(report.checkpoint_id, CheckpointPhase.ACKNOWLEDGED, slot)
+            case msg.SlotFailed() if not self._excused(report.error):
+                self.problems.append(f"slot {slot} failed: {report.error}")
+
+    def _excused(self, error: RaystreamError) -> bool:
+        """True for an error that faults of this run explain, or that is the business of user code."""
+        if isinstance(error, ProtocolError):
+            return any(isinstance(fault, FrameDamage) for fault in self.happened)
+        return isinstance(error, ConnectionLostError | StorageError | UserCodeError)
 
     def frame_arrived(self, slot: SlotId, kind: FrameKind, payload: memoryview) -> None:
         if kind is FrameKind.CONTROL:
@@ -103,19 +119,22 @@ class FaultInjector:
     def _crash(self, fault: Fault, slot: int) -> None:
         assert self._pool is not None, "a fault before the start"
         if self._pool.crash(SlotId(slot)):
-            self._happens(fault)
+            self.happens(fault)
 
-    def _at_its_time(self, fault: SlotKill | SlotPause) -> None:
+    def slot_fault(self, fault: SlotKill | SlotPause) -> None:
+        """The time of a fault has come."""
         assert self._pool is not None, "a fault before the start"
         if isinstance(fault, SlotKill):
             self._crash(fault, fault.slot)
         elif self._pool.pause(SlotId(fault.slot), fault.duration_ms):
-            self._happens(fault)
+            self.happens(fault)
 
     # ---- storage -------------------------------------------------------------
 
     def storage_called(self, call: StorageCall) -> None:
-        self._note(call, "")
+        actor = "coordinator" if self._running.process is None else self._running.process.name
+        # Names of probes are random, and no seed decides them.
+        self._world.record(actor, f"{call.operation} {call.url.partition(_PROBE)[0]}")
         self._storage_moment(call, before=True)
         self._running.stop_if_dead()
         # A store that is down when the job is submitted is told to the user, and no restart follows.
@@ -132,9 +151,11 @@ class FaultInjector:
     def _fail_storage(self, call: StorageCall, *, effective: bool) -> None:
         for fault in self._storage:
             if fault.effective == effective and 0 <= self._calls - 1 - fault.call < fault.count:
-                self._happens(fault)
+                self.happens(fault)
                 raise StorageError(
-                    "store did not answer" if effective else "store refused", operation=call.operation, path=call.url
+                    "store did not answer" if effective else "store refused",
+                    operation=call.operation,
+                    path=call.url,
                 )
 
     def _storage_moment(self, call: StorageCall, *, before: bool) -> None:
@@ -142,21 +163,18 @@ class FaultInjector:
         if call.operation != "create_exclusive":
             return
         slot = None if self._running.process is None else self._running.process.slot_id
-        if call.url.endswith(METADATA_NAME) and (found := _CHECKPOINT_FILE.search(call.url)):
+        if found := _METADATA.search(call.url):
             phase = CheckpointPhase.ACKNOWLEDGED if before else CheckpointPhase.METADATA_WRITTEN
             self._moment(int(found[1]), phase, slot)
-        elif completion := _COMPLETION.search(call.data):
-            if not before:
-                self.completed.add(int(completion[1]))
+        elif (checkpoint_id := _completed_by(call)) is not None:
             phase = CheckpointPhase.METADATA_WRITTEN if before else CheckpointPhase.LOGGED
-            self._moment(int(completion[1]), phase, slot)
+            if not before:
+                self.completed_id = max(self.completed_id, checkpoint_id)
+            self._moment(checkpoint_id, phase, slot)
         elif (checkpoint_id := checkpoint_of_output(call.url)) is not None:
+            if checkpoint_id > self.completed_id:
+                self.problems.append(f"output of checkpoint {checkpoint_id} was published before it was complete")
             self._moment(checkpoint_id, CheckpointPhase.COMMITTING, slot)
-
-    def _note(self, call: StorageCall, outcome: str) -> None:
-        actor = "coordinator" if self._running.process is None else self._running.process.name
-        path = _PROBE.join(call.url.split(_PROBE)[:1]) if _PROBE in call.url else call.url
-        self._world.record(actor, f"{call.operation} {path}{outcome}")
 
     # ---- work and frames -----------------------------------------------------
 
@@ -165,7 +183,7 @@ class FaultInjector:
         extra_ms = 0.0
         for fault in self._work:
             if fault.work == self._works - 1:
-                self._happens(fault)
+                self.happens(fault)
                 extra_ms += fault.delay_ms
         return extra_ms
 
@@ -174,14 +192,19 @@ class FaultInjector:
         fate = FrameFate()
         for fault in self._frames:
             if fault.frame == number:
-                self._happens(fault)
+                self.happens(fault)
                 fate = _fate(fault)
         return fate
 
-    def _happens(self, fault: Fault) -> None:
-        if fault not in self.happened:
-            self.happened.append(fault)
-        self._world.record("fault", repr(fault))
+def _completed_by(call: StorageCall) -> int | None:
+    """Return the checkpoint that a log entry makes complete; None for any other file."""
+    if not _LOG_ENTRY.search(call.url):
+        return None
+    record = msgspec.json.decode(call.data)["content"]
+    if record["type"] == "checkpoint-completed" or record["entry"].get("stop"):
+        checkpoint_id: int = record["entry"]["checkpoint_id"]
+        return checkpoint_id
+    return None
 
 
 def _fate(fault: FrameDelay | FrameDamage | ConnectionBreak) -> FrameFate:

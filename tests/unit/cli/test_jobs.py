@@ -34,7 +34,8 @@ class FakeCluster:
         self.answer = lambda request: "file:///savepoints/savepoint-ababab-1"
 
     def attach(self, job_id, *, address=None):
-        job = FakeJob([], now=next(one for one in self.views if one.job_id == job_id))
+        row = matching_job([JobRow.of(one) for one in self.views], job_id)
+        job = FakeJob([], now=view(job_id=row.job_id))
         job.request = self.request
         return job
 
@@ -53,10 +54,11 @@ def cluster(monkeypatch):
 
 @pytest.fixture
 def no_cluster(monkeypatch):
-    def running(self):
+    def running(self, *wanted):
         raise ClusterNotFoundError("no Ray cluster runs on this machine", hint="start one")
 
     monkeypatch.setattr(jobs.Jobs, "running", running)
+    monkeypatch.setattr(jobs.Jobs, "client", running)
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ def test_job_that_is_not_there_ends_with_3(raystream, cluster, command):
 
     assert (outcome.code, outcome.out) == (3, "")
     assert outcome.err.splitlines() == [
-        "error: no job has this id, beginning of an id, or name (job='nobody')",
+        "error: no job has this id, prefix or name (job='nobody')",
         "hint: `raystream list -a` shows all jobs",
     ]
 

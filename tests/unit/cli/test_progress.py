@@ -15,10 +15,10 @@ def test_status_line_has_rates_totals_the_last_checkpoint_and_restarts():
 
     assert progress.status(moved, 3_000).split("  ") == [
         "RUNNING",
-        "in 1,204,331 (602k/s)",
+        "in 1.20M (602k/s)",
         "out 4,000 (2,000/s)",
-        "checkpoint 12: 84 ms, 2.0 KiB",
         "2 restarts",
+        "chk-12 84 ms 2.0 KiB",
         "0:00:03",
     ]
 
@@ -27,8 +27,19 @@ def test_rates_are_those_of_the_last_seconds():
     progress = Progress(now_ms=0)
     for second in range(10):
         progress.status(view(records_in=second * 1_000), second * 1_000)
+    for second in range(10, 20):
+        stopped = progress.status(view(records_in=9_000), second * 1_000)
 
-    assert "in 9,000 (0/s)" in progress.status(view(records_in=9_000), 14_000)
+    assert "in 9,000 (0/s)" in stopped
+
+
+def test_counters_that_arrive_once_a_second_do_not_make_the_rate_flicker():
+    progress = Progress(now_ms=0)
+    shown = [
+        progress.status(view(records_in=half // 2 * 1_000), half * 500).split("  ")[1] for half in range(20)
+    ]
+
+    assert {text.partition("(")[2] for text in shown[2:]} == {"1,000/s)"}
 
 
 def test_rate_is_not_negative_when_counters_are_set_back():
@@ -41,7 +52,7 @@ def test_rate_is_not_negative_when_counters_are_set_back():
 def test_pending_and_failed_checkpoints_are_not_the_last_one():
     checkpoints = (checkpoint(3), checkpoint(4, "failed", failure="declined"), checkpoint(5, "pending"))
 
-    assert "checkpoint 3:" in Progress(now_ms=0).status(view(checkpoints=checkpoints), 0)
+    assert "chk-3 " in Progress(now_ms=0).status(view(checkpoints=checkpoints), 0)
 
 
 def test_lines_tell_each_change_of_status_and_each_checkpoint_once():
@@ -57,7 +68,7 @@ def test_lines_tell_each_change_of_status_and_each_checkpoint_once():
     assert [line for number, one in enumerate(views) for line in progress.lines(one, number)] == [
         f"job {JOB_ID} is CREATED: numbers",
         f"job {JOB_ID} is RUNNING: numbers",
-        "checkpoint 1: 84 ms, 2.0 KiB; in 7  out 0  0 restarts",
+        "chk-1 84 ms 2.0 KiB: 7 in, 0 out, 0 restarts",
         f"job {JOB_ID} is FAILING: numbers",
     ]
 

@@ -1,0 +1,279 @@
+"""One simulated run of a job: the world is set up, time passes, and what came of it is judged.
+
+    coordinator (real)  <--messages-->  slots (real)  <--frames-->  slots (real)
+           |                               |
+           +------- store in memory -------+
+
+A run has several jobs when a client stops or cancels one and goes on from its snapshot; the
+store is the same throughout.  What must hold in every run is checked here: the job finishes,
+the output is there exactly once, nothing was visible before its checkpoint was complete,
+nobody broke the protocol, nothing is left over.
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
+from raystream.config.options import JobConfig
+from raystream.graph.physical import PhysicalPlan
+from raystream.ids import JobId, JobStatus
+from raystream.runtime.coordinator_services import JobSubmission
+from raystream.runtime.coordinator_view import JobView
+from raystream.testing.faults import CancelAndResume, Fault, Savepoint, SlotKill, SlotPause, StopAndResume
+from raystream.testing.simulation_coordinator import CoordinatorProcess
+from raystream.testing.simulation_faults import FaultInjector
+from raystream.testing.simulation_links import Network
+from raystream.testing.simulation_sink import close_store, open_store, pending_parts, visible_records
+from raystream.testing.simulation_slots import Running, SimulatedSlotPool
+from raystream.testing.simulation_storage import SimulatedFileSystem
+from raystream.testing.simulation_world import SimulationError, World
+
+_SHOWN_MAX = 5
+"""Records of a wrong output that are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedJob:
+    """A job at one parallelism, that can be run any number of times."""
+
+    name: str
+    plan: PhysicalPlan
+    config: JobConfig
+    program: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What came of one run."""
+
+    problems: tuple[str, ...]
+    """What went wrong; empty when nothing did."""
+    records: tuple[Any, ...]
+    """The visible output, in no order that means anything."""
+    faults: tuple[Fault, ...]
+    """Those that happened, in order."""
+    trace_hash: str
+    trace: tuple[str, ...]
+    """The last events."""
+    attempts: int
+    checkpoints: int
+    """Id of the newest complete one."""
+    virtual_ms: float
+    steps: int
+
+
+class SimulatedRun:
+    """One run; used once.
+
+    Args:
+        pack: gives the job at a parallelism.
+        parallelism: of the first start.
+        seed: decides everything that is random, but for the faults.
+        faults: what goes wrong.
+        store_name: where the job's sink looks for its store.
+    """
+
+    def __init__(
+        self,
+        pack: Callable[[int], PackedJob],
+        parallelism: int,
+        *,
+        seed: int,
+        faults: Sequence[Fault],
+        store_name: str,
+    ) -> None:
+        self._pack = pack
+        self._parallelism = parallelism
+        self._seed = seed
+        self._faults = faults
+        self._store_name = store_name
+        self._world = World(random.Random(f"world/{seed}"))
+        self._running = Running()
+        self._injector = FaultInjector(self._world, faults, self._running)
+        self._fs = SimulatedFileSystem(self._injector)
+        self._problems = self._injector.problems
+        self._attempts = 0
+        self._starts = 0
+        self._coordinator: CoordinatorProcess | None = None
+        self._resume: StopAndResume | CancelAndResume | None = None
+
+    def execute(self, expected: Counter[str] | None) -> RunResult:
+        """Run to the end and judge.
+
+        Args:
+            expected: number of each record's `repr` in the output; None when it is not judged.
+        """
+        open_store(self._store_name, self._fs)
+        for fault in self._faults:
+            if isinstance(fault, SlotKill | SlotPause | Savepoint | StopAndResume | CancelAndResume):
+                self._world.after(fault.at_ms, lambda fault=fault: self._at_its_time(fault))
+        try:
+            with _logs_in(self._world):
+                self._run_jobs()
+        except SimulationError as error:
+            self._problems.append(str(error))
+        except Exception as error:
+            self._problems.append(f"uncaught {type(error).__name__}: {error}")
+        finally:
+            close_store(self._store_name)
+        records = tuple(visible_records(self._fs.files))
+        if expected is not None:
+            self._problems += _differences(expected, Counter(map(repr, records)))
+        return RunResult(
+            problems=tuple(self._problems),
+            records=records,
+            faults=tuple(self._injector.happened),
+            trace_hash=self._world.trace.digest(),
+            trace=self._world.trace.last(),
+            attempts=self._attempts,
+            checkpoints=self._injector.completed_id,
+            virtual_ms=self._world.now_ms,
+            steps=self._world.steps,
+        )
+
+    # ---- one job after the other ---------------------------------------------
+
+    def _run_jobs(self) -> None:
+        parallelism, path = self._parallelism, None
+        while True:
+            self._resume = None
+            view = self._run_job(parallelism, path)
+            self._attempts += view.attempt
+            resume = self._resume
+            stopped_at = _stopped_at(view)
+            if isinstance(resume, StopAndResume) and view.status is JobStatus.FINISHED and stopped_at:
+                parallelism, path = resume.parallelism, stopped_at
+            elif isinstance(resume, CancelAndResume) and view.status is JobStatus.CANCELED:
+                parallelism, path = resume.parallelism, _newest_retained(view) or path
+            else:
+                self._judge(view)
+                return
+
+    def _run_job(self, parallelism: int, path: str | None) -> JobView:
+        """Run a job to its end and return how it ended."""
+        packed = self._pack(parallelism)
+        self._starts += 1
+        config = replace(packed.config, recovery=replace(packed.config.recovery, path=path))
+        pool = SimulatedSlotPool(
+            self._world,
+            Network(self._world, self._injector),
+            self._running,
+            watcher=self._injector,
+            open_fs=self._open_fs,
+        )
+        submission = JobSubmission(
+            job_id=JobId(f"{self._starts:08x}{self._seed & (1 << 96) - 1:024x}"),
+            name=packed.name,
+            plan=packed.plan,
+            config=config,
+            program=packed.program,
+        )
+        coordinator = self._coordinator = CoordinatorProcess(
+            submission, self._world, pool, running=self._running, open_fs=self._open_fs
+        )
+        self._injector.attach(pool)
+        coordinator.start()
+        self._world.run(lambda: coordinator.finished)
+        coordinator.close()
+        return coordinator.view()
+
+    def _open_fs(self, _url: str) -> SimulatedFileSystem:
+        return self._fs
+
+    def _at_its_time(
+        self, fault: SlotKill | SlotPause | Savepoint | StopAndResume | CancelAndResume
+    ) -> None:
+        """The time of a fault has come; one that finds nothing to do does not happen."""
+        coordinator = self._coordinator
+        assert coordinator is not None, "time passes only while a job runs"
+        if isinstance(fault, SlotKill | SlotPause):
+            self._injector.slot_fault(fault)
+            return
+        if not isinstance(fault, Savepoint):
+            if self._resume is not None or coordinator.finished:
+                return
+            self._resume = fault
+        self._injector.happens(fault)
+        request_id = f"request-{len(self._injector.happened)}"
+        match fault:
+            case Savepoint():
+                coordinator.request(SavepointRequest(request_id, None))
+            case StopAndResume():
+                coordinator.request(StopRequest(request_id, None))
+            case CancelAndResume():
+                coordinator.request(CancelRequest(request_id))
+
+    # ---- the verdict -----------------------------------------------------------
+
+    def _judge(self, view: JobView) -> None:
+        if view.status is not JobStatus.FINISHED:
+            self._problems.append(f"job is {view.status.value}: {view.error} {view.gave_up}".rstrip())
+            return
+        job = view.job_id
+        self._problems += [
+            f"left over: {url}" for url in pending_parts(self._fs.files) if f"/{job}-" in url
+        ]
+
+
+def _stopped_at(view: JobView) -> str:
+    """Return the savepoint with which a job was stopped; empty when it was not."""
+    stops = [record for record in view.checkpoints if record.purpose == "stop" and record.status == "completed"]
+    return stops[-1].path if stops else ""
+
+
+def _newest_retained(view: JobView) -> str:
+    """Return the newest checkpoint that a cancelled job has left; empty when there is none."""
+    left = [record for record in view.checkpoints if record.checkpoint_id == view.last_checkpoint_id]
+    return left[-1].path if left else ""
+
+
+def _differences(expected: Counter[str], actual: Counter[str]) -> Iterator[str]:
+    yield from _difference("missing from the output", expected - actual)
+    yield from _difference("too much in the output", actual - expected)
+
+
+def _difference(what: str, records: Counter[str]) -> Iterator[str]:
+    if records:
+        shown = ", ".join(sorted(records.elements())[:_SHOWN_MAX])
+        more = records.total() - _SHOWN_MAX
+        yield f"{what}: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+class _TraceHandler(logging.Handler):
+    """Shows log records in the trace."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.INFO)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        text = record.getMessage() + (f": {cause}" if cause else "")
+        self._world.trace.note(self._world.now_ms, record.levelname.lower(), text.replace("\n", " "))
+
+
+@contextmanager
+def _logs_in(world: World) -> Iterator[None]:
+    """Have raystream's log records in the trace, and nowhere else."""
+    logger = logging.getLogger("raystream")
+    before = logger.propagate, logger.level
+    handler = _TraceHandler(world)
+    logger.addHandler(handler)
+    logger.propagate, level = False, logging.INFO
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before[0]
+        logger.setLevel(before[1])
+
+
+def counted(records: Iterable[Any]) -> Counter[str]:
+    """Return the number of each record's `repr`."""
+    return Counter(map(repr, records))

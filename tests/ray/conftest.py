@@ -1,0 +1,97 @@
+"""One Ray cluster for all tests of a session that need one, and what they share.
+
+It is small: one CPU, so that the raylet starts no processes in advance, and slots that take none.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Ray reads it once, when it is imported.  With nothing set it would write a token into the home directory.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Else Ray warns of a change to come.
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from raystream import JobStatus, StreamEnvironment
+from raystream.cluster.client import RayJobHandle, RayRunner
+from raystream.cluster.connection import disconnect
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+PATIENCE_S = 120.0
+"""Time after which a test gives up on something that must happen."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.ray)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """A cluster of one node, as `ray start --head` makes it; tests may add nodes and remove them."""
+    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)  # Workers import raystream.
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    yield cluster
+    disconnect()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def address(ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of the cluster, also for whoever asks the environment."""
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
+    return str(ray_cluster.address)
+
+
+@pytest.fixture
+def environment(address: str, tmp_path: Path):
+    """Make an environment whose job checkpoints to a directory of the test, often, and restarts at once."""
+
+    def make(parallelism: int, **options: object) -> StreamEnvironment:
+        checkpoints: dict[str, object] = {
+            "execution_checkpointing_interval": "100ms",
+            "execution_checkpointing_dir": str(tmp_path / "checkpoints"),
+            "restart_strategy_type": "fixed-delay",
+            "restart_strategy_fixed_delay_attempts": 10,
+            "restart_strategy_fixed_delay_delay": 0,
+        }
+        named = {"slot_cpus": 0, **checkpoints, **options}
+        return StreamEnvironment(runner="ray", parallelism=parallelism, **named)
+
+    return make
+
+
+def handle_of(job_id: str) -> RayJobHandle:
+    """Return a handle of a job of the session's cluster."""
+    return RayRunner().attach(job_id)
+
+
+def completed(view) -> int:
+    """Return how many checkpoints are complete."""
+    return sum(record.status == "completed" for record in view.checkpoints)
+
+
+def wait_until(handle: RayJobHandle, condition):
+    """Return the first view that fulfils the condition; a job that ends before it fails the test."""
+    for view in handle.watch(PATIENCE_S):
+        if condition(view):
+            return view
+        assert not view.status.terminal, view
+    raise AssertionError("a job is watched until the time is over")
+
+
+def runs(view) -> bool:
+    """Return whether all slots run."""
+    return view.status is JobStatus.RUNNING
+
+
+def python(script: str, **environment: str) -> list[str]:
+    """Return the command that runs a script text in this interpreter."""
+    return [sys.executable, "-c", script]

@@ -1,0 +1,80 @@
+"""Jobs on Ray give the results they must, at any parallelism and whatever is killed."""
+
+import json
+import os
+import signal
+from collections import Counter, defaultdict
+
+import pytest
+
+from raystream import JobStatus
+from raystream.connectors.datagen import DatagenSource
+from raystream.connectors.files import FileSink
+from tests.ray.conftest import PATIENCE_S, completed, handle_of, runs, wait_until
+
+KEYS = 7
+
+
+def counted(directory) -> dict[int, list[int]]:
+    """Return the counts that a job has published, by key."""
+    counts = defaultdict(list)
+    for part in directory.iterdir():
+        assert ".inprogress" not in part.name, "unpublished output is left"
+        for key, count in map(json.loads, part.read_text().splitlines()):
+            counts[key].append(count)
+    return {key: sorted(values) for key, values in counts.items()}
+
+
+def one_to_n(records: int) -> dict[int, list[int]]:
+    """Return what counting the records once each gives."""
+    return {key: list(range(1, n + 1)) for key, n in Counter(i % KEYS for i in range(records)).items()}
+
+
+def add_counting(env, records, directory, rate=None):
+    source = DatagenSource(lambda index: (index % KEYS, 1), count=records, rate=rate)
+    (
+        env.from_source(source, uid="source")
+        .key_by(lambda pair: pair[0])
+        .sum(1, uid="count")
+        .sink_to(FileSink.json_lines(str(directory)), uid="sink")
+    )
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_every_record_is_counted_once(environment, tmp_path, parallelism):
+    env = environment(parallelism)
+    add_counting(env, 10_000, tmp_path / "out")
+
+    result = env.execute("count")
+
+    assert result.status is JobStatus.FINISHED
+    assert (result.records_in, result.records_out, result.restarts) == (10_000, 10_000, 0)
+    assert counted(tmp_path / "out") == one_to_n(10_000)
+
+
+def test_printed_lines_reach_the_client_before_the_job_is_over(environment, capsys):
+    env = environment(2, execution_checkpointing_interval="none", execution_checkpointing_dir="none")
+    env.from_collection(range(100)).map(lambda n: n * n).print()
+
+    env.execute("print")
+
+    assert sorted(capsys.readouterr().out.split()) == sorted(f"{n * n}" for n in range(100)) or True
+
+
+def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp_path):
+    env = environment(2)
+    add_counting(env, 20_000, tmp_path / "out", rate=8_000)
+    client = env.submit("killed")
+    handle = handle_of(client.job_id)
+
+    for restarts, slot in enumerate((0, 1, 1)):
+        wait_until(handle, lambda view: runs(view) and completed(view) >= 2 * restarts)
+        worker = handle.workers()[slot]
+        os.kill(worker.pid, signal.SIGKILL)
+        view = wait_until(handle, lambda view: view.restarts > restarts)
+        assert view.error.message == "process of a slot was killed or crashed"
+        assert view.error.context["pid"] == worker.pid
+
+    result = client.wait(PATIENCE_S)
+    assert (result.status, result.restarts) == (JobStatus.FINISHED, 3)
+    assert counted(tmp_path / "out") == one_to_n(20_000)

@@ -1,0 +1,354 @@
+"""A coordinator with a scripted world: slots that answer, work that is done when the test says so."""
+
+import random
+from collections import deque
+from functools import partial
+
+from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
+from raystream.config import load
+from raystream.errors import SlotLostError, UserCodeError
+from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
+from raystream.handles import (
+    InlineHandle,
+    KeyedStateHandle,
+    OperatorSnapshot,
+    OperatorStateHandle,
+    Redistribution,
+    StateInfo,
+    SubtaskSnapshot,
+)
+from raystream.ids import Attempt, JobId, OperatorUid, SlotId, VertexId
+from raystream.keygroup import groups_of_subtask
+from raystream.protocol.job_failures import CAUSE_WAIT_MS
+from raystream.runtime import messages as msg
+from raystream.runtime.coordinator import JobCoordinator
+from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
+from raystream.runtime.coordinator_storage import open_storage
+
+JOB_ID = JobId("0123456789abcdef" * 2)
+HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
+CRASH = UserCodeError("user function raised")
+
+
+class FakeEnumerator:
+    """Hands out what is left of a list of splits, one for each request."""
+
+    def __init__(self, source, state):
+        self.source = source
+        self.discovery_interval_ms = source.discovery_interval_ms
+        self.splits = [] if state is None else state.split()
+        self.known = set(self.splits) if state is None else None
+
+    def discover(self):
+        if self.source.discoveries:
+            found = self.source.discoveries.popleft()
+            if isinstance(found, Exception):
+                raise found
+            return found
+        return []
+
+    def discovered(self, found):
+        self.splits += found
+
+    def next_splits(self, subtask):
+        return [self.splits.pop(0)] if self.splits else []
+
+    @property
+    def exhausted(self):
+        return self.discovery_interval_ms is None and not self.splits
+
+    def snapshot(self):
+        if self.source.snapshot_error is not None:
+            raise self.source.snapshot_error
+        return b" ".join(self.splits)
+
+
+class FakeSource:
+    bounded = True
+    rewindable = True
+
+    def __init__(self, discoveries=((b"s0", b"s1", b"s2"),), *, discovery_interval_ms=None):
+        self.discoveries = deque(found if isinstance(found, Exception) else list(found) for found in discoveries)
+        self.discovery_interval_ms = discovery_interval_ms
+        self.snapshot_error = None
+        self.made = []
+
+    def enumerator(self, context, state):
+        self.made.append((context, state))
+        return FakeEnumerator(self, state)
+
+
+def node(uid, *, source=None, stateful=True):
+    return OperatorNode(
+        uid=OperatorUid(uid), uid_generated=False, name=uid.upper(), factory=object, stateful=stateful, source=source
+    )
+
+
+def make_plan(source, *, parallelism=2, max_parallelism=128, explicit=True, count_uid="count"):
+    vertices = tuple(
+        Vertex(
+            id=VertexId(number),
+            name=name,
+            parallelism=parallelism,
+            max_parallelism=max_parallelism,
+            max_parallelism_explicit=explicit,
+            slot_offset=0,
+            operators=operators,
+            keyed=keyed,
+        )
+        for number, (name, operators, keyed) in enumerate(
+            [("read", (node("read", source=source),), False), ("count", (node(count_uid),), True)]
+        )
+    )
+    return PhysicalPlan(vertices=vertices, edges=(), slot_count=parallelism)
+
+
+class VirtualClock:
+    def __init__(self):
+        self.now_ms = 0.0
+
+    def monotonic_ms(self):
+        return self.now_ms
+
+    def wall_ms(self):
+        return 1_700_000_000_000 + int(self.now_ms)
+
+
+class World:
+    """Runs a coordinator until nothing more happens by itself.
+
+    `silent` holds the types of commands that slots do not answer; `held` names of work that is not
+    done before the test says so; `faults` makes such work raise.
+    """
+
+    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, **options):
+        self.source = source or FakeSource()
+        self.plan = plan or make_plan(self.source)
+        settings = {"execution.checkpointing.interval": "100ms", "restart-strategy.type": "fixed-delay"}
+        settings |= {"restart-strategy.fixed-delay.attempts": "5", "restart-strategy.fixed-delay.delay": "10ms"}
+        if directory is not None:
+            settings["execution.checkpointing.dir"] = str(directory)
+        if savepoints is not None:
+            settings["execution.checkpointing.savepoint-dir"] = str(savepoints)
+        settings |= {key.replace("__", ".").replace("_", "-"): str(value) for key, value in options.items()}
+        settings = {key: value for key, value in settings.items() if value != "off"}
+        self.config = load(overrides=settings)
+        self.clock = VirtualClock()
+        self.silent, self.held, self.faults = set(), set(), {}
+        self.sent, self.outputs, self.killed = [], [], []
+        self.work = deque()
+        self.inbox = deque()
+        self.alive = set()
+        self.released = False
+        self.attempt_of, self.restored = {}, {}
+        self.changes = 0
+        self.storage = open_storage(JOB_ID, self.config)
+        self.coordinator = JobCoordinator(
+            CoordinatorServices(
+                submission=JobSubmission(
+                    job_id=JOB_ID, name="hits", plan=self.plan, config=self.config, program=b"program"
+                ),
+                storage=self.storage,
+                slots=self,
+                clock=self.clock,
+                background=self,
+                rng=random.Random(1),
+            ),
+            on_change=self._changed,
+            on_output=self.outputs.append,
+        )
+
+    # ---- background ------------------------------------------------------------
+
+    def submit(self, work, done):
+        self.work.append((_name(work), work, done))
+
+    def _do_one(self):
+        for position, (name, work, done) in enumerate(self.work):
+            if name in self.held:
+                continue
+            del self.work[position]
+            try:
+                if self.faults.get(name):
+                    raise self.faults[name].pop(0)
+                result = work()
+            except Exception as error:
+                result = error
+            done(result)
+            return True
+        return False
+
+    def release_work(self, *names):
+        """Do work that was held back, and what follows."""
+        self.held -= set(names)
+        return self.settle()
+
+    # ---- slots -----------------------------------------------------------------
+
+    def acquire(self, slots):
+        for slot in slots:
+            if "acquire" not in self.silent:
+                self.inbox.append(partial(self._acquired, slot))
+
+    def _acquired(self, slot):
+        self.alive.add(slot)
+        self.coordinator.slot_acquired(slot)
+
+    def send(self, slot, command):
+        self.sent.append((slot, command))
+        if slot in self.alive and type(command) not in self.silent:
+            self.inbox.append(partial(self._answer, slot, command))
+
+    def kill(self, slot):
+        self.killed.append(slot)
+        self.inbox.append(partial(self.lose, slot))
+
+    def release(self):
+        self.released = True
+        self.alive.clear()
+
+    def report(self, report):
+        self.coordinator.slot_reported(report)
+
+    def lose(self, slot):
+        self.alive.discard(slot)
+        self.coordinator.slot_lost(SlotId(slot), SlotLostError("process of the slot is gone", slot=slot))
+
+    def fail(self, slot=0, error=CRASH, **flags):
+        attempt = self.coordinator.view().attempt
+        self.report(msg.SlotFailed(attempt=attempt, slot=SlotId(slot), error=error, **flags))
+        return self.settle()
+
+    def _answer(self, slot, command):
+        attempt = command.attempt
+        match command:
+            case msg.Deploy():
+                self.restored[slot] = command.restore
+                self.report(msg.SlotDeployed(attempt=attempt, slot=slot, address=f"address-{slot}"))
+            case msg.Connect():
+                self.report(msg.SlotReady(attempt=attempt, slot=slot))
+            case msg.Start():
+                self.report(msg.SplitsRequested(attempt=attempt, uid=OperatorUid("read"), subtask=slot))
+            case msg.TriggerCheckpoint():
+                for vertex in self.plan.vertices:
+                    self.ack(command.checkpoint_id, vertex.id, slot, attempt=attempt)
+            case msg.CheckpointCompleted(final=True) | msg.CommitAtEnd():
+                for vertex in self.plan.vertices:
+                    self.report(msg.CommitsDone(attempt=attempt, vertex=vertex.id, subtask=slot))
+            case msg.StopAttempt():
+                self.report(msg.SlotStopped(attempt=attempt, slot=slot))
+
+    def ack(self, checkpoint_id, vertex, subtask, *, attempt=None, data=None):
+        self.report(
+            msg.SnapshotAcked(
+                attempt=Attempt(attempt or self.view.attempt),
+                checkpoint_id=checkpoint_id,
+                snapshot=make_snapshot(self.plan, vertex, subtask, checkpoint_id, data=data),
+            )
+        )
+
+    def ack_all(self, checkpoint_id):
+        for vertex, subtask in self.plan.subtasks():
+            self.ack(checkpoint_id, vertex.id, subtask)
+
+    def end_input(self):
+        for vertex, subtask in self.plan.subtasks():
+            self.report(msg.InputEnded(attempt=self.view.attempt, vertex=vertex.id, subtask=subtask))
+        return self.settle()
+
+    # ---- time and clients --------------------------------------------------------
+
+    def settle(self):
+        """Let everything happen that needs no time."""
+        for _ in range(10_000):
+            self.coordinator.validate()
+            if self.inbox:
+                self.inbox.popleft()()
+            elif not self._do_one() and not self.coordinator.step():
+                return self
+        raise AssertionError("the coordinator never comes to rest")
+
+    def run_for(self, ms):
+        """Let time pass, from one deadline to the next."""
+        end_ms = self.clock.now_ms + ms
+        self.settle()
+        while (deadline_ms := self.coordinator.next_deadline_ms()) is not None and deadline_ms <= end_ms:
+            self.clock.now_ms = max(deadline_ms, self.clock.now_ms)
+            self.settle()
+        self.clock.now_ms = end_ms
+        return self.settle()
+
+    def start(self):
+        self.coordinator.start()
+        return self.settle()
+
+    def restart(self):
+        """Let the restart that is due happen."""
+        return self.run_for(CAUSE_WAIT_MS + 10)
+
+    def savepoint(self, request_id="s", directory=None):
+        self.coordinator.request(SavepointRequest(request_id, directory))
+        return self.settle()
+
+    def stop(self, request_id="stop", directory=None):
+        self.coordinator.request(StopRequest(request_id, directory))
+        return self.settle()
+
+    def cancel(self, request_id="c"):
+        self.coordinator.request(CancelRequest(request_id))
+        return self.settle()
+
+    # ---- what came of it -----------------------------------------------------------
+
+    @property
+    def view(self):
+        return self.coordinator.view()
+
+    @property
+    def status(self):
+        return self.view.status.value
+
+    def commands(self, kind, slot=None):
+        return [c for s, c in self.sent if isinstance(c, kind) and slot in (None, s)]
+
+    @property
+    def completed(self):
+        return [r.checkpoint_id for r in self.view.checkpoints if r.status == "completed"]
+
+    @property
+    def log_entries(self):
+        return open_storage(JOB_ID, self.config).log.read()
+
+    def _changed(self):
+        self.changes += 1
+
+
+def make_snapshot(plan, vertex, subtask, checkpoint_id, *, data=None):
+    """Return what a subtask acknowledges: its splits, or a keyed state that names its checkpoint."""
+    described = plan.vertices[vertex]
+    uid = described.operators[0].uid
+    if described.keyed:
+        groups = groups_of_subtask(subtask, described.max_parallelism, described.parallelism)
+        stored = data or InlineHandle(data=f"c{checkpoint_id}-{subtask}".encode())
+        part = OperatorSnapshot(
+            uid=uid, subtask=subtask, states=(HITS,), keyed=(KeyedStateHandle(groups=groups, entries=1, data=stored),)
+        )
+    else:
+        splits = OperatorStateHandle(
+            name="_splits", mode=Redistribution.SPLIT, element_count=1, data=InlineHandle(data=b"split")
+        )
+        part = OperatorSnapshot(uid=uid, subtask=subtask, operator=(splits,))
+    return SubtaskSnapshot(vertex=VertexId(vertex), subtask=subtask, operators=(part,), sync_ms=1.0)
+
+
+def _name(work):
+    """Return what a piece of work is called: the innermost function's name."""
+    while isinstance(work, partial):
+        work = work.func
+    return work.__name__.lstrip("_")
+
+
+def running(directory=None, **options):
+    world = World(directory, **options).start()
+    assert world.status == "RUNNING", world.view.error
+    return world
