@@ -31,7 +31,8 @@ help: ## list the targets
 .PHONY: demo
 demo: $(INSTALLED) ## count the hits of an access log with two slots on Ray, and show the largest counts
 	rm -rf $(OUT)
-	$(BIN)/raystream run -p 2 jobs/access_log_count.py --out $(OUT)
+	$(BIN)/raystream run -p 2 -D execution.checkpointing.interval=1s \
+	    -D execution.checkpointing.dir=$(OUT)-checkpoints jobs/access_log_count.py --out $(OUT)
 	@$(BIN)/python -c "$$SHOW_LARGEST" $(OUT)
 
 .PHONY: test

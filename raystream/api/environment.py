@@ -8,6 +8,7 @@ graph, so that a script may run several jobs one after the other.
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -36,6 +37,8 @@ from raystream.graph.physical import PhysicalPlan
 from raystream.ids import JobStatus, draw_job_id
 from raystream.operators.source import Source
 from raystream.operators.source_operator import SourceOperator
+from raystream.storage.filesystem import to_url
+from raystream.storage.latest import LATEST
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +151,7 @@ class StreamEnvironment:
                 job_id=draw_job_id(),
                 name=job_name,
                 plan=plan,
-                config=config,
+                config=_with_absolute_paths(config),
                 detached=around.detached,
                 address=around.address,
             )
@@ -233,6 +236,23 @@ def _wait_or_cancel(client: JobClient, wait: Callable[[], JobResult]) -> JobResu
 def _script_name() -> str:
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     return Path(path).stem if path else "job"
+
+
+def _with_absolute_paths(config: JobConfig) -> JobConfig:
+    """Return the configuration as processes with another working directory understand it."""
+    checkpointing, path = config.checkpointing, config.recovery.path
+    directory, savepoints = checkpointing.directory, checkpointing.savepoint_directory
+    return replace(
+        config,
+        checkpointing=replace(
+            checkpointing,
+            directory=None if directory is None else to_url(directory),
+            savepoint_directory=None if savepoints is None else to_url(savepoints),
+        ),
+        recovery=replace(
+            config.recovery, path=path if path is None or path == LATEST else to_url(path)
+        ),
+    )
 
 
 def _check_sources(plan: PhysicalPlan, config: JobConfig) -> None:

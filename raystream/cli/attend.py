@@ -204,7 +204,7 @@ class AttendedJob:
         elif checkpointing.retention == "delete-on-cancellation":
             yield "no checkpoint is left: they are deleted on cancellation, as configured"
         elif not checkpoints:
-            yield "no checkpoint is left: none was complete"
+            yield "no checkpoint is left: none was complete since the job started"
         else:
             last = checkpoints[-1]
             yield f"checkpoint {last.checkpoint_id} is kept: {last.path}"

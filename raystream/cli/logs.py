@@ -1,9 +1,12 @@
 """Where log records go when raystream is run from the command line; the library configures nothing."""
 
+import copy
 import logging
 import os
 import sys
 from typing import TextIO
+
+from raystream.errors import RaystreamError
 
 LEVEL_VARIABLE = "RAYSTREAM_LOG_LEVEL"
 """Environment variable that says what is shown: `debug`, `info`, `warning` (default) or `error`."""
@@ -21,10 +24,23 @@ def configure_logging() -> None:
 
 
 class LineFormatter(logging.Formatter):
-    """One line: time, level, message, and the record's `extra` as `name=value`."""
+    """One line: time, level, message, and the record's `extra` as `name=value`.
+
+    Of an error of ours the line has the message; where in raystream it was raised is shown with
+    `debug` only.  Other exceptions have their traceback below the line.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and the traceback below it if there is one to show."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, RaystreamError) or logging.getLogger("raystream").level <= logging.DEBUG:
+            return super().format(record)
+        brief = copy.copy(record)
+        brief.exc_info = brief.exc_text = None
+        return f"{super().format(brief)}: {str(error).strip().partition(chr(10))[0].removesuffix(':')}"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """Return the line without a traceback."""

@@ -19,9 +19,8 @@ from raystream.cli.script import run_script
 from raystream.clock import SystemClock
 from raystream.errors import ConfigError, RaystreamError
 from raystream.storage.filesystem import to_url
+from raystream.storage.latest import LATEST
 
-LATEST = "latest"
-"""Instead of a path: the newest snapshot of the job name."""
 SCRIPT_SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 """Options stand before JOB.py; what comes after it belongs to the job."""
 

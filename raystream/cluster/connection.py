@@ -8,6 +8,7 @@
 A process is connected to one cluster at a time, since Ray's state is global.
 """
 
+import atexit
 import logging
 import math
 import os
@@ -74,7 +75,7 @@ def connect_to_run(address: str | None, *, cpus: float, detached: bool) -> Conne
             raise ClusterNotFoundError("a detached job needs a cluster that outlives it", hint=_START_HINT)
         return current
     if (given := _given(address)) is not None:
-        return _attach(given)
+        return _attach(given, own_token=False)
     if not detached:
         return _start(cpus)
     if (started := _started()) is not None:
@@ -93,7 +94,7 @@ def clusters(address: str | None) -> Iterator[Connection]:
         yield current
         return
     if (given := _given(address)) is not None:
-        yield _attach(given)
+        yield _attach(given, own_token=False)
         return
     found = registered_clusters()
     if (started := _started()) is not None and started.address not in [one.address for one in found]:
@@ -159,7 +160,8 @@ def _started() -> RegisteredCluster | None:
     return RegisteredCluster(address=address) if address and answers_as_grpc(address) else None
 
 
-def _attach(cluster: RegisteredCluster) -> Connection:
+def _attach(cluster: RegisteredCluster, *, own_token: bool = True) -> Connection:
+    """Connect with a cluster; the user's own token, if any, is shown only to clusters of this machine."""
     disconnect()
     if not answers_as_grpc(cluster.address):
         raise ClusterNotFoundError(
@@ -170,7 +172,7 @@ def _attach(cluster: RegisteredCluster) -> Connection:
     if cluster.auth_token:
         compat.set_authentication("token", cluster.auth_token)
         _process.own_token = True
-    else:
+    elif own_token:
         compat.use_own_token()
     try:
         with _own_signal_handler(), _patience():
@@ -208,13 +210,13 @@ def _start(cpus: float) -> Connection:
         )
     compat.silence_raylet()
     address: str = ray.get_runtime_context().gcs_address
-    mode = os.environ.get(compat.AUTH_MODE, "")
-    cluster = RegisteredCluster(address=address, auth_mode=mode, auth_token=token, pid=os.getpid())
+    cluster = RegisteredCluster(address=address, auth_token=token, pid=os.getpid())
     try:
         _process.registration = Registration(cluster)
     except OSError as error:
         logger.warning("other commands will not find this cluster", extra={"cause": str(error)})
     _process.connection = Connection(address, embedded=True)
+    atexit.register(disconnect)
     return _process.connection
 
 

@@ -23,8 +23,6 @@ class RegisteredCluster:
     """How to reach a cluster."""
 
     address: str
-    auth_mode: str = ""
-    """Ray's mode of authentication; empty is Ray's default."""
     auth_token: str = ""
     """The cluster's own token; empty when the user's token counts, or none."""
     pid: int = 0

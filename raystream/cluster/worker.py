@@ -41,6 +41,7 @@ class WorkerInfo:
 
     slot: SlotId
     node_ip: str
+    """Ray's address of the node, at which the slot's peers reach it too."""
     node_id: str
     pid: int
 

@@ -124,6 +124,8 @@ class CleanUp:
     """Give the slots back, delete what the end of the job leaves superfluous; answered by `cleaned_up`."""
 
     status: JobStatus
+    archive: bool
+    """Leave a file that says how the job ended; a job that never started leaves nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,12 @@ class JobEnd:
     def begin(self, status: JobStatus, error: RaystreamError | None, *, logged: bool) -> list[Command]:
         """No attempt runs, none will; `logged` says whether one was ever logged."""
         self._status, self._error = status, error
-        return self._log() if logged else [CleanUp(status)]
+        return self._log() if logged else [CleanUp(status, archive=False)]
 
     def end_logged(self) -> list[Command]:
         """The terminal entry exists."""
         assert self._status is not None, "the end was logged before it began"
-        return [CleanUp(self._status)]
+        return [CleanUp(self._status, archive=True)]
 
     def end_not_logged(self, now_ms: float, error: RaystreamError) -> list[Command]:
         """The terminal entry could not be written."""
@@ -61,7 +61,7 @@ class JobEnd:
             self._retry_ms = now_ms + LOG_RETRY_MS
             return []
         self._status, self._error = JobStatus.FAILED, self._error or error
-        return [CleanUp(JobStatus.FAILED)]
+        return [CleanUp(JobStatus.FAILED, archive=True)]
 
     def time_passed(self, now_ms: float) -> list[Command]:
         """Try again when it is time."""

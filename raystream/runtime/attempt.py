@@ -97,7 +97,8 @@ class SlotAttempt:
             )
 
         if probe:
-            self._services.background.submit(partial(read_probe, probe), probed)
+            read = partial(read_probe, probe, open_fs=self._services.files.open_fs)
+            self._services.background.submit(read, probed)
         else:
             probed(None)
 

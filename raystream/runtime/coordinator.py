@@ -72,7 +72,7 @@ class JobCoordinator:
         self._counted = (0, 0)  # Records in and out of earlier attempts.
         self._started_ms = services.clock.monotonic_ms()
         self._ended_ms: float | None = None
-        self._end_status: JobStatus | None = None
+        self._archived_as: JobStatus | None = None
         self._job = make_job(services)
         self._checkpoints = make_checkpoint_coordinator(services)
         self._requests = ClientRequests()
@@ -287,8 +287,8 @@ class JobCoordinator:
                 self._log.append(CancelAccepted(request_id=request_id), _request_logged)
             case cmd.LogEnd(status, error):
                 self._log_end(status, error)
-            case cmd.CleanUp(status):
-                self._end_status = status
+            case cmd.CleanUp(status, archive):
+                self._archived_as = status if archive else None
                 slots.release()
                 self._run(checkpoints.job_ended(status))
             case cmd.ResolveCancel(request_id, error):
@@ -348,7 +348,7 @@ class JobCoordinator:
 
     def _write_archive(self) -> None:
         """Leave what `list -a` shows, then the job has ended."""
-        directory, status = self._services.storage.directory, self._end_status
+        directory, status = self._services.storage.directory, self._archived_as
         if directory is None or status is None:
             self._run(self._job.cleaned_up())
             return

@@ -106,10 +106,11 @@ class SourceCoordinator:
         self._sources = {}
 
     def splits_requested(self, report: msg.SplitsRequested) -> None:
-        """Answer a reader, now or when there are splits."""
-        source = self._sources[report.uid]
-        source.waiting.append(report.subtask)
-        self._guarded(source, self._serve)
+        """Answer a reader, now or when there are splits; a reader of an attempt that is over gets none."""
+        source = self._sources.get(report.uid)
+        if source is not None:
+            source.waiting.append(report.subtask)
+            self._guarded(source, self._serve)
 
     def snapshot(self) -> dict[OperatorUid, bytes]:
         """Return the state of every enumerator.

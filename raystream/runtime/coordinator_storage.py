@@ -9,14 +9,11 @@ from raystream.ids import JobId
 from raystream.storage.archive import ArchivedJob, write_archive
 from raystream.storage.filesystem import FileSystem, OpenFileSystem, open_file_system
 from raystream.storage.job_log import DurableJobLog, JobLog, VolatileJobLog
-from raystream.storage.latest import find_latest
+from raystream.storage.latest import LATEST, find_latest
 from raystream.storage.layout import JobLayout
 from raystream.storage.metadata import SnapshotMetadata
 from raystream.storage.probe import remove_probe, write_probe
 from raystream.storage.snapshots import SnapshotStore
-
-LATEST = "latest"
-"""Path that stands for the newest complete snapshot of a job's name."""
 
 
 @dataclass(frozen=True, slots=True)

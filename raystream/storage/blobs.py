@@ -60,10 +60,14 @@ class RangeReader(Protocol):
 
 
 class SnapshotFiles:
-    """Writes and reads the blobs of snapshots; what a slot knows of storage."""
+    """Writes and reads the blobs of snapshots; what a slot knows of storage.
+
+    Attributes:
+        open_fs: gives the store of a URL.
+    """
 
     def __init__(self, open_fs: OpenFileSystem = open_file_system) -> None:
-        self._open_fs = open_fs
+        self.open_fs = open_fs
 
     def write_blob(self, directory: str, name: str, data: Data, *, inline_bytes_max: int) -> Handle:
         """Store a blob durably and return its handle.
@@ -94,7 +98,7 @@ class SnapshotFiles:
         hasher = xxhash.xxh3_64()
         for part in parts:
             hasher.update(part)
-        self._open_fs(directory).write(join_url(directory, name), parts)
+        self.open_fs(directory).write(join_url(directory, name), parts)
         return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
 
     def read_handle(self, directory: str, handle: Handle) -> bytes:
@@ -114,7 +118,7 @@ class SnapshotFiles:
         """
         if isinstance(handle, InlineHandle):
             return _InlineReader(handle.data)
-        return _FileReader(self._open_fs(directory), resolve(directory, handle.path), handle)
+        return _FileReader(self.open_fs(directory), resolve(directory, handle.path), handle)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,8 @@ class DurableJobLog:
                 records[number] = self._read_record(number)
             except MissingFileError:
                 continue  # Its owner has pruned it since the listing.
-        newest = max((record.attempt for record in records.values()), default=0)
+        others = [record.attempt for record in records.values() if record.writer != self._writer]
+        newest = max(others, default=0)  # An entry of ours may be there although its append has failed.
         if 0 < self._attempt < newest:
             raise self._fenced(newest)
         entries = {number: _decode_entry(record, self._url(number)) for number, record in records.items()}

@@ -11,6 +11,9 @@ from raystream.storage.layout import JobLayout, job_of, metadata_path
 from raystream.storage.metadata import SnapshotMetadata
 from raystream.storage.snapshots import load_snapshot
 
+LATEST = "latest"
+"""Instead of a path: the newest complete snapshot of a job's name."""
+
 
 def find_latest(
     checkpoint_base: str, job_name: str, *, open_fs: OpenFileSystem = open_file_system

@@ -12,6 +12,7 @@ nobody broke the protocol, nothing is left over.
 
 import logging
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -118,12 +119,12 @@ class SimulatedRun:
         except SimulationError as error:
             self._problems.append(str(error))
         except Exception as error:
-            self._problems.append(f"uncaught {type(error).__name__}: {error}")
+            self._problems.append("uncaught " + "".join(traceback.format_exception(error)))
         finally:
             close_store(self._store_name)
         records = tuple(visible_records(self._fs.files))
         if expected is not None:
-            self._problems += _differences(expected, Counter(map(repr, records)))
+            self._problems += _differences(expected, counted(records))
         return RunResult(
             problems=tuple(self._problems),
             records=records,
@@ -214,10 +215,7 @@ class SimulatedRun:
         if view.status is not JobStatus.FINISHED:
             self._problems.append(f"job is {view.status.value}: {view.error} {view.gave_up}".rstrip())
             return
-        job = view.job_id
-        self._problems += [
-            f"left over: {url}" for url in pending_parts(self._fs.files) if f"/{job}-" in url
-        ]
+        self._problems += [f"left over: {part}" for part in pending_parts(self._fs.files, view.job_id)]
 
 
 def _stopped_at(view: JobView) -> str:

@@ -4,7 +4,7 @@
     <output>/visible/<part>    published when the checkpoint is complete
 
 Built on the public contract of sinks only.  A part is named after the checkpoint that it was
-prepared for, the subtask and the attempt.
+prepared for, and who wrote it.
 """
 
 import pickle
@@ -19,7 +19,7 @@ from raystream.storage.filesystem import FileSystem, MissingFileError, join_url
 
 OUTPUT_URL = "memory://simulated-output"
 
-_PART = re.compile(r"c([0-9]+)-a([0-9]+)-s([0-9]+)-p([0-9]+)")
+_PART = re.compile(r"(?P<job>[0-9a-f]{32})-c(?P<checkpoint>[0-9]+)-a(?P<attempt>[0-9]+)-s(?P<subtask>[0-9]+)")
 
 _stores: dict[str, FileSystem] = {}
 """The store of each run that is under way, by the run's name; a sink travels in pickles and cannot hold it."""
@@ -52,11 +52,12 @@ class _Writer:
 
     def start(self) -> None:
         """Remove the parts of dead attempts; whatever was to be published of them is."""
+        context = self._context
         for entry in self._fs.list_dir(join_url(OUTPUT_URL, "pending")):
-            found = _PART.fullmatch(entry.name)
-            assert found is not None, entry.name
-            own = int(found[3]) % self._context.parallelism == self._context.subtask
-            if own and int(found[2]) < self._context.attempt:
+            part = _parsed(entry.name)
+            own = part["job"] == context.job_id
+            mine = int(part["subtask"]) % context.parallelism == context.subtask
+            if own and mine and int(part["attempt"]) < context.attempt:
                 self._fs.delete_file(_pending(entry.name))
 
     def write(self, batch: RowBatch) -> None:
@@ -66,7 +67,7 @@ class _Writer:
         if not self._values:
             return []
         context = self._context
-        part = f"c{checkpoint_id}-a{context.attempt}-s{context.subtask}-p{context.parallelism}"
+        part = f"{context.job_id}-c{checkpoint_id}-a{context.attempt}-s{context.subtask}"
         self._fs.write(_pending(part), pickle.dumps(self._values))
         self._values = []
         return [part.encode()]
@@ -101,6 +102,12 @@ def _pending(part: str) -> str:
     return join_url(OUTPUT_URL, "pending", part)
 
 
+def _parsed(name: str) -> re.Match[str]:
+    found = _PART.fullmatch(name)
+    assert found is not None, name
+    return found
+
+
 def _visible(part: str) -> str:
     return join_url(OUTPUT_URL, "visible", part)
 
@@ -109,9 +116,7 @@ def checkpoint_of_output(url: str) -> int | None:
     """Return the checkpoint that a visible part was prepared for; None for any other file."""
     if not url.startswith(_visible("")):
         return None
-    found = _PART.fullmatch(url.removeprefix(_visible("")))
-    assert found is not None, url
-    return int(found[1])
+    return int(_parsed(url.removeprefix(_visible("")))["checkpoint"])
 
 
 def visible_records(files: Mapping[str, bytes]) -> list[Any]:
@@ -120,9 +125,9 @@ def visible_records(files: Mapping[str, bytes]) -> list[Any]:
     return [record for part in parts for record in pickle.loads(part)]
 
 
-def pending_parts(files: Mapping[str, bytes]) -> list[str]:
-    """Return the parts that were written and not published."""
-    return [url for url in sorted(files) if url.startswith(_pending(""))]
+def pending_parts(files: Mapping[str, bytes], job_id: str) -> list[str]:
+    """Return the parts that a job has written and not published."""
+    return [url for url in sorted(files) if url.startswith(_pending(job_id))]
 
 
 def open_store(run: str, fs: FileSystem) -> None:

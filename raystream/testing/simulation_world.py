@@ -55,12 +55,12 @@ class Trace:
 
     def add(self, now_ms: float, actor: str, what: str) -> None:
         """Record that something happened."""
-        self._hash.update(f"{now_ms!r} {actor} {what}\n")
+        self._hash.update(f"{now_ms!r} {actor} {what}\n".encode())
         self._last.append((now_ms, actor, what))
 
     def add_step(self, now_ms: float, actor: str) -> None:
         """Record whose turn it was; not shown to people, there are too many."""
-        self._hash.update(f"{now_ms!r} {actor}\n")
+        self._hash.update(f"{now_ms!r} {actor}\n".encode())
 
     def note(self, now_ms: float, actor: str, what: str) -> None:
         """Show people something that does not make a run another one, such as a log record."""

@@ -4,7 +4,6 @@ It is small: one CPU, so that the raylet starts no processes in advance, and slo
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,8 +89,3 @@ def wait_until(handle: RayJobHandle, condition):
 def runs(view) -> bool:
     """Return whether all slots run."""
     return view.status is JobStatus.RUNNING
-
-
-def python(script: str, **environment: str) -> list[str]:
-    """Return the command that runs a script text in this interpreter."""
-    return [sys.executable, "-c", script]

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from raystream.cli.logs import LineFormatter
+from raystream.errors import StateRestoreError
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,21 @@ def test_log_line_ends_with_the_extra_fields():
     )
 
     assert LineFormatter().format(record).partition(" ")[2] == "WARNING slot is slow slot=3"
+
+
+def logged(error):
+    try:
+        raise error
+    except Exception:
+        record = {"levelname": "WARNING", "msg": "attempt failed", "exc_info": sys.exc_info()}
+        return LineFormatter().format(logging.makeLogRecord(record)).partition(" ")[2]
+
+
+def test_log_line_of_an_error_of_ours_has_its_message_and_no_traceback():
+    error = StateRestoreError("snapshot does not exist", hint="give another", path="/x")
+
+    assert logged(error) == "WARNING attempt failed: snapshot does not exist (path='/x')"
+
+
+def test_log_line_of_any_other_exception_has_a_traceback():
+    assert logged(ZeroDivisionError("none")).splitlines()[1] == "Traceback (most recent call last):"

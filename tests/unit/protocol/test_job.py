@@ -183,7 +183,7 @@ def test_failure_that_no_restart_can_mend_fails_the_job_at_once():
     job = submitted()
     job.attempt_failed(0, Attempt(1), HOPELESS)
 
-    assert job.settled() == [CleanUp(JobStatus.FAILED)]
+    assert job.settled() == [CleanUp(JobStatus.FAILED, archive=False)]
     job.cleaned_up()
     assert job.status == "FAILED"
     assert job.machine.error is HOPELESS.error
@@ -206,7 +206,7 @@ def test_job_fails_when_its_strategy_gives_up():
 
     assert job.settled() == [LogEnd(JobStatus.FAILED, CRASH.error)]
     assert job.machine.gave_up == "restarts are switched off (restart-strategy.type is none)"
-    assert job.end_logged() == [CleanUp(JobStatus.FAILED)]
+    assert job.end_logged() == [CleanUp(JobStatus.FAILED, archive=True)]
     assert job.status == "FAILING"
     assert job.cleaned_up() == []
     assert job.status == "FAILED"
@@ -320,7 +320,7 @@ def test_job_is_finished_when_all_subtasks_have_committed_the_final_checkpoint()
     assert job.status == "RUNNING"
     job.stopped()
     assert job.settled() == [LogEnd(JobStatus.FINISHED, None)]
-    assert job.end_logged() == [CleanUp(JobStatus.FINISHED)]
+    assert job.end_logged() == [CleanUp(JobStatus.FINISHED, archive=True)]
     job.cleaned_up()
     assert job.status == "FINISHED"
 
@@ -384,7 +384,7 @@ def test_cancelled_job_stops_its_slots_and_answers_when_it_has_ended():
     assert job.cancel("c2") == []
     job.stopped()
     assert job.settled() == [LogEnd(JobStatus.CANCELED, None)]
-    assert job.end_logged() == [CleanUp(JobStatus.CANCELED)]
+    assert job.end_logged() == [CleanUp(JobStatus.CANCELED, archive=True)]
     assert job.cleaned_up() == [ResolveCancel("c", None), ResolveCancel("c2", None)]
     assert job.status == "CANCELED"
     assert job.cancel("c3") == [ResolveCancel("c3", None)]
@@ -393,7 +393,7 @@ def test_cancelled_job_stops_its_slots_and_answers_when_it_has_ended():
 def test_cancelled_before_the_first_attempt_is_logged_leaves_no_entry():
     for job in (JobDriver(), submitted()):
         assert job.cancel() == [EndCheckpoints()]
-        assert job.settled() == [CleanUp(JobStatus.CANCELED)]
+        assert job.settled() == [CleanUp(JobStatus.CANCELED, archive=False)]
 
 
 @pytest.mark.parametrize("slots_deployed", [0, 1, 2])
@@ -460,7 +460,7 @@ def test_end_that_can_not_be_logged_is_tried_again_and_then_the_job_has_failed()
         assert job.end_not_logged(job.now_ms, REFUSED) == []
         assert job.tick(LOG_RETRY_MS) == [LogEnd(JobStatus.FINISHED, None)]
 
-    assert job.end_not_logged(job.now_ms, REFUSED) == [CleanUp(JobStatus.FAILED)]
+    assert job.end_not_logged(job.now_ms, REFUSED) == [CleanUp(JobStatus.FAILED, archive=True)]
     job.cleaned_up()
     assert job.status == "FAILED"
     assert job.machine.error is REFUSED

@@ -5,7 +5,7 @@ from collections import deque
 from functools import partial
 
 from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
-from raystream.config import load
+from raystream.config.load import load_config
 from raystream.errors import SlotLostError, UserCodeError
 from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
 from raystream.handles import (
@@ -19,7 +19,6 @@ from raystream.handles import (
 )
 from raystream.ids import Attempt, JobId, OperatorUid, SlotId, VertexId
 from raystream.keygroup import groups_of_subtask
-from raystream.protocol.job_failures import CAUSE_WAIT_MS
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
@@ -28,6 +27,9 @@ from raystream.runtime.coordinator_storage import open_storage
 JOB_ID = JobId("0123456789abcdef" * 2)
 HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
 CRASH = UserCodeError("user function raised")
+INTERVAL_MS = 1_000
+"""In this time after the start of an attempt one checkpoint starts, then one in every such time."""
+RESTART_DELAY_MS = 10
 
 
 class FakeEnumerator:
@@ -124,7 +126,7 @@ class World:
     def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, **options):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
-        settings = {"execution.checkpointing.interval": "100ms", "restart-strategy.type": "fixed-delay"}
+        settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
         settings |= {"restart-strategy.fixed-delay.attempts": "5", "restart-strategy.fixed-delay.delay": "10ms"}
         if directory is not None:
             settings["execution.checkpointing.dir"] = str(directory)
@@ -132,7 +134,7 @@ class World:
             settings["execution.checkpointing.savepoint-dir"] = str(savepoints)
         settings |= {key.replace("__", ".").replace("_", "-"): str(value) for key, value in options.items()}
         settings = {key: value for key, value in settings.items() if value != "off"}
-        self.config = load(overrides=settings)
+        self.config = load_config(overrides=settings)
         self.clock = VirtualClock()
         self.silent, self.held, self.faults = set(), set(), {}
         self.sent, self.outputs, self.killed = [], [], []
@@ -284,7 +286,7 @@ class World:
 
     def restart(self):
         """Let the restart that is due happen."""
-        return self.run_for(CAUSE_WAIT_MS + 10)
+        return self.run_for(RESTART_DELAY_MS)
 
     def savepoint(self, request_id="s", directory=None):
         self.coordinator.request(SavepointRequest(request_id, directory))

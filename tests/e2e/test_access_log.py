@@ -1,0 +1,190 @@
+"""The main job counts every request of a log exactly once."""
+
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from jobs.access_log_count import request_target
+from tests.e2e.conftest import ROOT
+
+JOB = ROOT / "jobs" / "access_log_count.py"
+REAL_LOG = ROOT.parent / "shared" / "data" / "access.log"
+
+PREFIX = b"127.0.0.1 - - [17/May/2015:10:05:03 +0000] "
+
+
+def records(directory: Path) -> list:
+    """Return the content of all part files of a directory."""
+    assert not list(directory.glob("*.inprogress")) + list(directory.glob(".*.inprogress"))
+    parts = [path for path in directory.iterdir() if path.is_file()]
+    return [json.loads(line) for path in parts for line in path.read_text().splitlines()]
+
+
+def counts(directory: Path) -> dict[str, int]:
+    """Return the largest count of each path, after a check that all counts up to it are there once."""
+    values = defaultdict(list)
+    for path, hits in records(directory):
+        values[path].append(hits)
+    for path, hits in values.items():
+        assert sorted(hits) == list(range(1, len(hits) + 1)), path
+    return {path: len(hits) for path, hits in values.items()}
+
+
+# ---- one line ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        (PREFIX + b'"GET /a?b=1&c=%20 HTTP/1.1" 200 9 "-" "curl/8"', "/a?b=1&c=%20"),
+        (PREFIX + b'"GET /a HTTP/1.1" 200 9', "/a"),
+        (PREFIX + b'"GET /a HTTP/1.1" 304 - "-" "-"', "/a"),
+        (PREFIX + b'"GET /a HTTP/1.1" 200 9 "-" "an agent that is cut o', "/a"),
+        (PREFIX + b'"GET /a HTTP/1.1" 200 9 "-" "curl" 0.004 "10.0.0.1"', "/a"),
+        (PREFIX + b'"GET /old" 200 9 "-" "-"', "/old"),
+        (PREFIX + b'"GET /two words HTTP/1.1" 404 9 "-" "-"', "/two words"),
+        (PREFIX + rb'"GET /say?\"hi\" HTTP/1.1" 200 9 "-" "-"', r"/say?\"hi\""),
+        (PREFIX + rb'"GET /back\\ HTTP/1.1" 200 9 "-" "-"', r"/back\\"),
+        (PREFIX + rb'"GET /\xff HTTP/1.1" 200 9 "-" "-"', r"/\xff"),
+        (PREFIX + b'"GET /\xff\xc3\xa9 HTTP/1.1" 200 9 "-" "-"', r"/\xffé"),
+        (PREFIX + b'"OPTIONS * HTTP/1.0" 200 9 "-" "-"', "*"),
+        (PREFIX + b'"M-SEARCH /x HTTP/2.0" 200 9 "-" "-"', "/x"),
+        (PREFIX + b'"GET http://a.example/x HTTP/1.1" 200 9 "-" "-"', "http://a.example/x"),
+        (b'::1 - Jane Doe [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 9 "-" "-"', "/a"),
+        (b'{"path": "/a?b=1", "status": 200}', "/a?b=1"),
+        (b'{"url": "/u", "path": "/p"}', "/u"),
+        (b'{"url": null, "path": "/p"}', "/p"),
+        (b' {"request": {"method": "GET"}, "url": "/\\u00e9"}', "/é"),
+    ],
+)
+def test_path_is_the_request_target_as_it_stands(line, path):
+    assert request_target(line) == path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"GET /a HTTP/1.1",
+        PREFIX + b'"-" 408 0 "-" "-"',
+        PREFIX + b'"" 400 0 "-" "-"',
+        PREFIX + b'"GET  HTTP/1.1" 400 0 "-" "-"',
+        PREFIX + rb'"\x16\x03\x01 \x02 x" 400 0 "-" "-"',
+        PREFIX + b'"GET /a',
+        PREFIX + b'"GET /a HTTP/1.1" 2',
+        PREFIX + rb'"GET /a\" 200 9',
+        b"{}",
+        b'{"path": 7}',
+        b'{"path": ""}',
+        b'{"path": "/a"',
+        b'{"path": "/a"} {"path": "/b"}',
+        b'{"path": "/\xff"}',
+        b'["/a"]',
+        b"\x00" * 100_000,
+    ],
+)
+def test_line_without_a_path_is_rejected(line):
+    assert not request_target(line)
+
+
+# ---- whole logs -------------------------------------------------------------
+
+
+def mixed_log(path: Path, *, lines: int, seed: int) -> tuple[Counter[str], list[tuple[int, str]]]:
+    """Write a log of both formats with broken lines.
+
+    Returns:
+        Number of requests by path, and byte offset and text of each broken line.
+    """
+    rng = random.Random(seed)
+    hits: Counter[str] = Counter()
+    rejected = []
+    with path.open("wb") as file:
+        for _ in range(lines):
+            target = f"/{'x' * rng.randrange(40)}?page={int(rng.paretovariate(0.8))}"
+            kind = rng.random()
+            if kind < 0.02:
+                rejected.append((file.tell(), f"broken {target}"))
+                line = f"broken {target}"
+            elif kind < 0.5:
+                hits[target] += 1
+                line = json.dumps({"status": 200, rng.choice(["url", "path"]): target})
+            else:
+                hits[target] += 1
+                line = f'{PREFIX.decode()}"GET {target} HTTP/1.1" 200 {rng.randrange(9_999)} "-" "Agent/1.0"'
+            file.write(line.encode() + rng.choice([b"\n", b"\r\n"]))
+    return hits, rejected
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_log_of_both_formats_is_counted_exactly_once(raystream, tmp_path, parallelism):
+    log, out = tmp_path / "mixed.log", tmp_path / "out"
+    hits, rejected = mixed_log(log, lines=20_000, seed=parallelism)
+
+    outcome = raystream("run", "--runner", "local", "-p", parallelism, JOB, log, "--out", out)
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert counts(out) == hits
+    assert sorted((row["offset"], row["line"]) for row in records(out / "rejected")) == rejected
+    assert {row["file"] for row in records(out / "rejected")} == {str(log)}
+
+
+def test_checkpoints_on_the_way_change_nothing(raystream, tmp_path):
+    log, out = tmp_path / "mixed.log", tmp_path / "out"
+    hits, rejected = mixed_log(log, lines=20_000, seed=3)
+
+    outcome = raystream(
+        "run", "--runner", "local", "-p", "2", "-D", "execution.checkpointing.interval=50ms",
+        "-D", f"state.checkpoints.dir={tmp_path / 'checkpoints'}", JOB, log, "--out", out,
+    )  # fmt: skip
+
+    assert outcome.code == 0
+    assert counts(out) == hits
+    assert len(records(out / "rejected")) == len(rejected)
+
+
+def test_several_logs_are_counted_together(raystream, tmp_path):
+    first, _ = mixed_log(tmp_path / "a.log", lines=500, seed=4)
+    second, _ = mixed_log(tmp_path / "b.log", lines=500, seed=5)
+
+    assert raystream("run", "--runner", "local", JOB, tmp_path / "*.log", "--out", tmp_path / "out").code == 0
+    assert counts(tmp_path / "out") == first + second
+
+
+def test_job_makes_itself_a_log_when_it_is_given_none(raystream, tmp_path):
+    for out in (tmp_path / "first", tmp_path / "second"):
+        outcome = raystream("run", "--runner", "local", JOB, "--out", out, "--lines", "2000")
+        assert outcome.code == 0
+        assert ("made " in outcome.err) == (out.name == "first")
+
+    (log,) = tmp_path.glob("*.log")
+    lines = log.read_text().splitlines()
+    independent = Counter(
+        json.loads(line)["url"] if line.startswith("{") else line.split('"')[1].split()[1] for line in lines
+    )
+    assert len(lines) == 2_000
+    assert sum(line.startswith("{") for line in lines) == 1_000
+    assert counts(tmp_path / "first") == counts(tmp_path / "second") == independent
+    assert records(tmp_path / "first" / "rejected") == []
+
+
+@pytest.mark.skipif(not REAL_LOG.exists(), reason=f"{REAL_LOG.name}: the real log is not on this machine")
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_real_log_has_the_counts_of_an_independent_program(raystream, tmp_path, parallelism):
+    out = tmp_path / "out"
+
+    outcome = raystream("run", "--runner", "local", "-p", parallelism, JOB, REAL_LOG, "--out", out)
+
+    found = counts(out)
+    independent = Counter(
+        match[1] for match in re.finditer(r'^[^"]*"[A-Z]+ (\S+) ', REAL_LOG.read_text(), flags=re.MULTILINE)
+    )
+    assert outcome.code == 0
+    assert found == independent
+    assert (len(found), sum(found.values())) == (1_498, 10_000)
+    assert (found["/favicon.ico"], found["/style2.css"], found["/reset.css"]) == (807, 546, 538)
+    assert records(out / "rejected") == []

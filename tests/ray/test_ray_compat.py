@@ -1,0 +1,34 @@
+"""What is used of Ray beyond its public API is there, in the form in which it is used."""
+
+import inspect
+
+from ray._private import utils, worker
+from ray._raylet import AuthenticationTokenLoader, Config
+
+from raystream.cluster import _ray_compat as compat
+
+
+def test_settings_can_be_read_again_and_the_token_is_then_the_new_one(monkeypatch):
+    for name in (compat.AUTH_MODE, compat.AUTH_TOKEN, compat.AUTH_TOKEN_PATH):
+        monkeypatch.delenv(name, raising=False)
+    compat.set_authentication("token", "a" * 64)
+    token = AuthenticationTokenLoader.instance().get_raw_token()
+    compat.set_authentication(None, None)
+    monkeypatch.undo()
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+    assert token == "a" * 64
+
+
+def test_address_of_a_started_cluster_is_read_from_a_file_and_none_without_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(utils, "get_ray_address_file", lambda temp_dir: str(tmp_path / "address"))
+
+    assert compat.started_cluster_address() is None
+    (tmp_path / "address").write_text("head:6379\n")
+    assert compat.started_cluster_address() == "head:6379"
+
+
+def test_raylet_is_silenced_by_a_switch_that_exists():
+    assert isinstance(worker._worker_logs_enabled, bool)
+    assert "_worker_logs_enabled" in inspect.getsource(worker.print_worker_logs)

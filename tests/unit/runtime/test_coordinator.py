@@ -1,0 +1,595 @@
+"""The coordinator runs a job from its submission to its end, whatever its slots and its storage do."""
+
+import pickle
+
+import pytest
+
+from raystream.errors import (
+    CheckpointError,
+    ConfigError,
+    ConnectionLostError,
+    FencedError,
+    RaystreamError,
+    StorageError,
+)
+from raystream.handles import FileHandle
+from raystream.ids import Attempt, CheckpointId, JobStatus
+from raystream.protocol.client_requests import RequestOutcome
+from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_storage import open_storage
+from raystream.storage.job_log import (
+    AttemptStarted,
+    CancelAccepted,
+    CheckpointCompletedEntry,
+    DurableJobLog,
+    SavepointCompleted,
+    StaleLogError,
+    StopAccepted,
+    Terminal,
+)
+from tests.unit.runtime.coordinator_world import CRASH, INTERVAL_MS, JOB_ID, FakeSource, World, running
+
+REFUSED = StorageError("store refused")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def chk(directory, checkpoint_id):
+    return directory / JOB_ID / f"chk-{checkpoint_id}"
+
+
+def kinds(entries):
+    return [type(entry) for entry in entries]
+
+
+# ---- the way through a job -----------------------------------------------------------
+
+
+def test_job_runs_from_submission_to_the_end_of_its_input(directory):
+    world = running(directory)
+    world.run_for(2 * INTERVAL_MS)
+    assert world.completed == [1, 2]
+
+    world.end_input()
+
+    assert world.status == "FINISHED"
+    assert world.coordinator.finished
+    assert world.released
+    assert world.commands(msg.CheckpointCompleted)[-1].final
+    assert kinds(world.log_entries)[0] is AttemptStarted
+    assert world.log_entries[-1] == Terminal(status=JobStatus.FINISHED)
+    assert not list(directory.glob("*/chk-*")), "a finished job leaves no checkpoint"
+    assert (directory / JOB_ID / "archive").exists()
+
+
+def test_all_slots_are_deployed_connected_and_started_in_step(directory):
+    world = World(directory)
+    world.silent = {msg.Connect}
+    world.start()
+    deploys = world.commands(msg.Deploy)
+
+    assert [d.slot for d in deploys] == [0, 1]
+    assert deploys[0].secret == deploys[1].secret
+    assert len(deploys[0].secret) == 32
+    assert world.commands(msg.Connect)[0].addresses == {0: "address-0", 1: "address-1"}
+    assert not world.commands(msg.Start), "no slot starts before all are ready"
+
+
+def test_view_can_be_pickled_and_shows_counts_of_all_attempts(directory):
+    world = running(directory)
+    progress = msg.Progress(attempt=Attempt(1), slot=0, records_in=10, records_out=7)
+    world.report(progress)
+    world.fail()
+    world.report(progress)
+    world.restart()
+    world.report(progress)
+    world.report(msg.Progress(attempt=Attempt(2), slot=1, records_in=5, records_out=1))
+
+    view = pickle.loads(pickle.dumps(world.view))
+
+    assert (view.records_in, view.records_out) == (15, 8), "a report of the dead attempt counts once"
+    assert (view.attempt, view.restarts, view.parallelism) == (2, 1, 2)
+
+
+def test_output_of_sinks_is_handed_on_unless_it_is_of_an_older_attempt(directory):
+    world = running(directory)
+    outputs = [
+        msg.ClientOutput(attempt=Attempt(n), slot=0, uid="sink", payload=["line"]) for n in (1, 7)
+    ]
+    for output in outputs:
+        world.report(output)
+
+    assert world.outputs == outputs[:1]
+
+
+def test_waiting_for_slots_is_shown():
+    world = World()
+    world.silent = {"acquire"}
+    world.start()
+
+    assert world.status == "CREATED"
+    assert world.view.waiting_for == "2 of 2 slots"
+
+
+def test_without_checkpointing_nothing_is_written_and_the_end_commits_without_a_checkpoint(directory):
+    world = running(directory, execution__checkpointing__interval="off")
+    world.run_for(5 * INTERVAL_MS)
+    world.end_input()
+
+    assert world.status == "FINISHED"
+    assert len(world.commands(msg.CommitAtEnd)) == 2
+    assert not directory.exists()
+
+
+def test_checkpoints_without_a_directory_stay_in_memory():
+    world = running().run_for(2 * INTERVAL_MS)
+    assert {c.directory for c in world.commands(msg.TriggerCheckpoint)} == {""}
+    world.fail()
+    world.restart()
+
+    assert world.status == "RUNNING"
+    (restore,) = world.restored[1][1, 1].values()
+    assert restore.keyed[0].data.data == b"c2-1"
+
+
+# ---- checkpoints -----------------------------------------------------------------------
+
+
+def test_checkpoint_shows_times_and_sizes_of_its_subtasks(directory):
+    (record, *_) = running(directory).run_for(INTERVAL_MS).view.checkpoints
+
+    assert (record.status, record.purpose, record.attempt) == ("completed", "periodic", 1)
+    assert record.path.endswith("chk-1")
+    assert record.size_bytes > 0
+    assert [(s.vertex, s.subtask, s.sync_ms) for s in record.subtasks] == [
+        (0, 0, 1.0), (0, 1, 1.0), (1, 0, 1.0), (1, 1, 1.0)
+    ]  # fmt: skip
+
+
+def test_checkpoint_is_complete_only_with_its_log_entry(directory):
+    world = running(directory)
+    world.held = {"append"}
+    world.run_for(INTERVAL_MS)
+
+    assert (chk(directory, 1) / "_metadata").exists()
+    assert world.completed == []
+    assert not world.commands(msg.CheckpointCompleted)
+    world.release_work("append")
+    assert world.completed == [1]
+    assert len(world.commands(msg.CheckpointCompleted)) == 2
+
+
+def test_declined_checkpoint_is_deleted_and_the_job_goes_on(directory):
+    world = running(directory)
+    world.silent = {msg.TriggerCheckpoint}
+    world.run_for(INTERVAL_MS)
+    chk(directory, 1).mkdir(parents=True)
+    world.report(
+        msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=1, vertex=1, subtask=0, reason="too large")
+    )
+    world.settle()
+
+    assert not chk(directory, 1).exists()
+    assert world.view.checkpoints[0].failure == "declined: too large"
+    assert len(world.commands(msg.CheckpointAborted)) == 2
+    world.silent.clear()
+    assert world.run_for(2 * INTERVAL_MS).completed[-1] >= 2
+
+
+def test_late_ack_of_a_declined_checkpoint_is_deleted(directory):
+    world = running(directory)
+    world.silent = {msg.TriggerCheckpoint}
+    world.run_for(INTERVAL_MS)
+    world.report(msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=1, vertex=1, subtask=0, reason="no"))
+    world.settle()
+    file = chk(directory, 1) / "late"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"state")
+
+    world.ack(1, 1, 1, data=FileHandle(path="late", size_bytes=5, checksum="0" * 16))
+    world.settle()
+
+    assert not file.exists()
+
+
+def test_too_many_failed_checkpoints_fail_the_attempt(directory):
+    world = running(directory, execution__checkpointing__tolerable_failed_checkpoints="1")
+    world.faults = {"write_metadata": [REFUSED] * 2}
+    world.run_for(2 * INTERVAL_MS)
+
+    assert world.view.restarts == 1
+    assert isinstance(world.view.error, CheckpointError)
+    assert "2 checkpoints in a row have failed" in world.view.error.message
+    assert "store refused" in world.view.error.message
+
+
+def test_enumerator_that_can_not_be_snapshotted_fails_the_checkpoint_and_triggers_nothing(directory):
+    world = running(directory)
+    world.source.snapshot_error = ValueError("not now")
+    world.run_for(INTERVAL_MS)
+
+    assert world.view.checkpoints[0].failure.startswith("trigger-failed: split enumerator")
+    assert not world.commands(msg.TriggerCheckpoint)
+
+
+# ---- failures ------------------------------------------------------------------------
+
+
+def test_crash_before_the_first_checkpoint_starts_from_nothing(directory):
+    world = running(directory)
+    world.lose(0)
+    world.settle()
+    assert world.status == "RESTARTING"
+    world.restart()
+
+    assert world.status == "RUNNING"
+    assert world.restored == {0: {}, 1: {}}
+    assert [state for _, state in world.source.made] == [None, None]
+    assert world.log_entries[1] == AttemptStarted(attempt=Attempt(2))
+
+
+def test_crash_between_metadata_and_log_entry_restores_the_checkpoint_before(directory):
+    world = running(directory).run_for(INTERVAL_MS)
+    assert world.completed == [1]
+    world.held = {"write_metadata"}
+    world.run_for(INTERVAL_MS)
+    world.held = set()
+    world.lose(0)
+    world.settle()
+    world.restart()
+
+    assert world.view.last_checkpoint_id == 1
+    assert world.log_entries[-1].restored_checkpoint == 1
+    assert not chk(directory, 2).exists(), "what never became complete is deleted"
+
+
+def test_restart_waits_for_the_log_entry_that_is_being_written_and_restores_its_checkpoint(directory):
+    world = running(directory).run_for(INTERVAL_MS)
+    world.held = {"append"}
+    world.run_for(INTERVAL_MS)
+    world.lose(0)
+    world.restart()
+    assert world.status == "RESTARTING"
+
+    world.release_work("append")
+
+    assert world.status == "RUNNING"
+    assert world.log_entries[-1].restored_checkpoint == 2
+    (restore,) = world.restored[0][1, 0].values()
+    assert restore.keyed[0].data.data == b"c2-0"
+
+
+def test_late_ack_of_an_older_attempt_changes_nothing(directory):
+    world = running(directory)
+    world.silent = {msg.TriggerCheckpoint}
+    world.run_for(INTERVAL_MS)
+    world.fail()
+    world.restart()
+    world.run_for(INTERVAL_MS)
+    sent = len(world.sent)
+
+    for vertex, subtask in world.plan.subtasks():
+        world.ack(2, vertex.id, subtask, attempt=1)
+    world.settle()
+
+    assert world.completed == []
+    assert len(world.sent) == sent
+
+
+def test_root_cause_is_shown_before_the_connections_that_it_broke(directory):
+    world = running(directory)
+    broken = ConnectionLostError("connection broke")
+    world.fail(1, broken, consequence=True)
+    world.run_for(INTERVAL_MS)
+    world.lose(0)
+    world.settle()
+
+    assert world.view.error.message == "process of the slot is gone"
+
+
+def test_job_fails_when_restarts_are_used_up_and_keeps_its_checkpoints(directory):
+    world = running(directory, restart_strategy__type="none").run_for(INTERVAL_MS)
+    world.fail()
+
+    assert world.status == "FAILED"
+    assert world.view.error is CRASH
+    assert chk(directory, 1).exists()
+    assert world.log_entries[-1].status is JobStatus.FAILED
+    assert "user function raised" in world.log_entries[-1].error
+
+
+def test_failure_that_is_not_retryable_fails_the_job_without_a_restart(directory):
+    world = running(directory)
+    world.fail(0, ConfigError("no such file"), retryable=False)
+
+    assert world.status == "FAILED"
+    assert world.view.restarts == 0
+
+
+def test_source_that_can_not_be_read_fails_the_job_before_a_slot_is_asked_for(directory):
+    world = World(directory, source=FakeSource([ConfigError("no such file")])).start()
+
+    assert world.status == "FAILED"
+    assert world.view.error.message == "no such file"
+    assert not world.sent
+    assert not directory.exists(), "a job that never started leaves nothing"
+
+
+def test_lost_slot_is_acquired_again_and_the_others_are_kept(directory):
+    world = running(directory)
+    world.lose(0)
+    world.restart()
+
+    assert world.alive == {0, 1}
+    assert [slot for slot, c in world.sent if isinstance(c, msg.StopAttempt)] == [1]
+
+
+def test_slot_that_does_not_stop_is_killed(directory):
+    world = running(directory, task__cancellation__timeout="3s")
+    world.silent = {msg.StopAttempt}
+    world.fail()
+    world.run_for(3_000)
+
+    assert world.killed == [0, 1]
+    world.silent.clear()
+    assert world.restart().status == "RUNNING"
+
+
+# ---- clients -------------------------------------------------------------------------
+
+
+def test_savepoint_is_answered_with_its_path_and_commits_nothing(directory, tmp_path):
+    world = running(directory)
+    world.savepoint(directory=str(tmp_path / "mine"))
+
+    outcome = world.view.outcome("s")
+    assert outcome.path.startswith(f"file://{tmp_path}/mine/savepoint-{JOB_ID[:6]}-")
+    assert outcome.error is None
+    assert not world.commands(msg.CheckpointCompleted)
+    assert world.log_entries[-1] == SavepointCompleted(
+        checkpoint_id=CheckpointId(1), directory=outcome.path, attempt=Attempt(1)
+    )
+
+
+def test_repeated_request_is_one_request(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.savepoint()
+    world.savepoint()
+
+    assert len(world.view.checkpoints) == 1
+
+
+def test_savepoint_waits_until_the_job_runs(directory, tmp_path):
+    world = World(directory, savepoints=tmp_path)
+    world.savepoint()
+    assert world.view.outcomes == ()
+    world.start()
+
+    assert world.view.outcome("s").path
+
+
+def test_savepoint_without_a_directory_is_refused(directory):
+    world = running(directory).savepoint()
+
+    assert isinstance(world.view.outcome("s").error, ConfigError)
+    assert world.view.outcome("s").error.message == "savepoint has no directory"
+
+
+def test_stop_commits_what_the_savepoint_holds_and_ends_the_job(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.stop()
+
+    outcome = world.view.outcome("stop")
+    assert world.status == "FINISHED"
+    assert all(c.stop for c in world.commands(msg.TriggerCheckpoint))
+    assert all(c.final for c in world.commands(msg.CheckpointCompleted))
+    assert kinds(world.log_entries) == [AttemptStarted, StopAccepted, SavepointCompleted, Terminal]
+    metadata = open_storage(JOB_ID, world.config).snapshots.load(outcome.path)[1]
+    assert metadata.enumerators == {"read": b"s2"}, "the split that no reader had asked for"
+
+
+def test_stop_whose_savepoint_fails_leaves_the_job_running(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.faults = {"write_metadata": [REFUSED]}
+    world.stop()
+
+    assert world.status == "RUNNING"
+    assert world.view.outcome("stop").error.message == "savepoint was aborted: store refused"
+    assert world.commands(msg.CheckpointAborted)
+    assert world.run_for(2 * INTERVAL_MS).completed, "checkpoints go on"
+
+
+def test_failure_after_a_complete_stop_savepoint_only_finishes_the_commits(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.silent = {msg.CheckpointCompleted}
+    world.stop()
+    assert world.view.outcome("stop").path
+    starts = len(world.commands(msg.Start))
+    world.lose(0)
+    world.restart()
+
+    assert world.status == "FINISHED"
+    assert len(world.commands(msg.Start)) == starts, "no record is processed any more"
+    (restore,) = world.restored[0][1, 0].values()
+    assert restore.directory == world.view.outcome("stop").path
+
+
+def test_cancelled_job_keeps_its_checkpoints_or_not_as_configured(directory):
+    world = running(directory).run_for(INTERVAL_MS)
+    world.cancel()
+    assert world.status == "CANCELED"
+    assert world.view.outcome("c") == RequestOutcome(request_id="c")
+    assert chk(directory, 1).exists()
+    assert kinds(world.log_entries)[-2:] == [CancelAccepted, Terminal]
+
+    option = {"execution.checkpointing.externalized_checkpoint_retention": "delete-on-cancellation"}
+    other = running(directory.parent / "other", **option).run_for(INTERVAL_MS).cancel()
+    assert other.status == "CANCELED"
+    assert not list((directory.parent / "other").glob("*/chk-*"))
+
+
+@pytest.mark.parametrize("phase", [msg.Deploy, msg.Connect])
+def test_job_can_be_cancelled_while_it_is_deployed_and_restored(directory, phase):
+    world = World(directory)
+    world.silent = {phase}
+    world.start()
+    assert world.status == "CREATED"
+    world.cancel()
+
+    assert world.status == "CANCELED"
+    assert len(world.commands(msg.StopAttempt)) == 2
+    assert not list(directory.glob("*/probe-*"))
+
+
+@pytest.mark.parametrize("work", ["load_initial", "discover", "write_probe", "append", "sweep"])
+def test_job_can_be_cancelled_while_it_is_prepared(directory, work):
+    world = World(directory)
+    world.held = {work}
+    world.start()
+    world.cancel()
+    world.release_work(work)
+
+    assert world.status == "CANCELED"
+    assert not world.commands(msg.Deploy)
+    assert not list(directory.glob("*/probe-*"))
+
+
+def test_requests_to_a_job_that_has_ended_are_answered(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.end_input()
+    world.savepoint().stop().cancel()
+
+    assert all(isinstance(outcome.error, RaystreamError) for outcome in world.view.outcomes)
+    assert len(world.view.outcomes) == 3
+
+
+# ---- the log -------------------------------------------------------------------------
+
+
+def test_job_stops_at_once_when_a_newer_attempt_owns_the_log(directory):
+    world = running(directory).run_for(INTERVAL_MS)
+    other = open_storage(JOB_ID, world.config).log
+    other.read()
+    other.append(AttemptStarted(attempt=Attempt(2)))
+    sent = len(world.sent)
+    world.run_for(INTERVAL_MS)
+
+    assert world.view.abandoned
+    assert isinstance(world.view.error, FencedError)
+    assert world.completed == [1]
+    assert chk(directory, 1).exists()
+    assert world.killed == [0, 1]
+    assert world.released
+    assert not [c for _, c in world.sent[sent:] if isinstance(c, msg.CheckpointCompleted)]
+    assert world.coordinator.next_deadline_ms() is None
+
+
+def test_entry_of_unknown_outcome_is_asked_about_until_it_is_known(directory):
+    world = running(directory)
+    world.faults = {"append": [StaleLogError("who knows")], "append_again": [StaleLogError("still not")]}
+    world.run_for(INTERVAL_MS)
+    assert world.completed == []
+    world.run_for(1_000)
+
+    assert world.completed[0] == 1
+    entries = [e for e in world.log_entries if isinstance(e, CheckpointCompletedEntry)]
+    assert len({e.checkpoint_id for e in entries}) == len(entries)
+
+
+def test_entry_that_was_written_although_its_outcome_was_unknown_is_not_written_twice(directory):
+    world = running(directory)
+    log = world.storage.log
+
+    def append_and_forget():
+        append = DurableJobLog.append
+
+        def forgetful(self, entry):
+            append(self, entry)
+            self._next = None
+            DurableJobLog.append = append
+            raise StaleLogError("answer was lost")
+
+        DurableJobLog.append = forgetful
+
+    append_and_forget()
+    world.run_for(INTERVAL_MS)
+
+    assert world.completed == [1]
+    assert sum(isinstance(entry, CheckpointCompletedEntry) for entry in log.read()) == 1
+
+
+def test_checkpoint_whose_entry_is_certainly_not_there_is_given_up(directory):
+    world = running(directory)
+    world.faults = {"append": [REFUSED]}
+    world.run_for(INTERVAL_MS)
+
+    assert world.view.checkpoints[0].failure == "finalize-failed: store refused"
+    assert not chk(directory, 1).exists()
+    assert world.status == "RUNNING"
+
+
+def test_attempt_whose_entry_can_not_be_written_is_started_again(directory):
+    world = World(directory)
+    world.faults = {"append": [REFUSED]}
+    world.start()
+    world.restart()
+
+    assert world.status == "RUNNING"
+    assert world.log_entries == [AttemptStarted(attempt=Attempt(2))]
+
+
+def test_log_entries_of_deleted_checkpoints_are_pruned(directory):
+    world = running(directory).run_for(5 * INTERVAL_MS)
+    entries = [e for e in world.log_entries if isinstance(e, CheckpointCompletedEntry)]
+
+    assert len(world.completed) == 5
+    assert [entry.checkpoint_id for entry in entries] == [5]
+
+
+# ---- storage -------------------------------------------------------------------------
+
+
+def test_every_slot_reads_a_probe_that_is_gone_when_the_job_runs(directory):
+    world = World(directory)
+    world.silent = {msg.Deploy}
+    world.start()
+    (probe,) = {deploy.probe for deploy in world.commands(msg.Deploy)}
+
+    assert open_storage(JOB_ID, world.config).directory.fs.exists(probe)
+    for slot in (0, 1):
+        world.report(msg.SlotDeployed(attempt=Attempt(1), slot=slot, address="a"))
+    world.settle()
+    assert world.status == "RUNNING"
+    assert not list(directory.glob("*/probe-*"))
+
+
+def test_restart_probes_the_storage_no_more(directory):
+    world = running(directory)
+    world.fail()
+    world.restart()
+
+    assert world.commands(msg.Deploy)[-1].probe == ""
+
+
+def test_files_of_older_attempts_are_swept_when_an_attempt_begins(directory):
+    world = running(directory).run_for(INTERVAL_MS)
+    leftover = chk(directory, 77)
+    leftover.mkdir()
+    (leftover / "state").write_bytes(b"x")
+    world.fail()
+    world.restart()
+
+    assert not leftover.exists()
+    assert chk(directory, 1).exists()
+
+
+def test_checkpoint_directory_that_can_not_be_written_fails_the_job_at_once(tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    world = World(tmp_path / "file" / "checkpoints").start()
+
+    assert world.status == "FAILED"
+    assert isinstance(world.view.error, ConfigError)
+    assert not world.sent

@@ -1,0 +1,239 @@
+"""A snapshot goes to the subtasks of a program, or the submission ends with everything that does not fit."""
+
+import pytest
+
+from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.ids import CheckpointId, VertexId
+from raystream.keygroup import KeyGroupRange
+from raystream.records.elements import SnapshotKind
+from raystream.runtime.coordinator_checkpoints import describe_operators
+from raystream.runtime.coordinator_restore import plan_restore
+from raystream.storage.metadata import SnapshotMetadata
+from tests.unit.runtime.coordinator_world import (
+    INTERVAL_MS,
+    JOB_ID,
+    FakeSource,
+    World,
+    make_plan,
+    make_snapshot,
+    running,
+)
+
+READ, COUNT = VertexId(0), VertexId(1)
+
+
+def snapshot_of(plan):
+    return SnapshotMetadata(
+        job_id=JOB_ID,
+        job_name="hits",
+        checkpoint_id=CheckpointId(5),
+        kind=SnapshotKind.SAVEPOINT,
+        created_ms=1,
+        completed_ms=2,
+        operators=describe_operators(
+            plan, [make_snapshot(plan, vertex.id, subtask, 5) for vertex, subtask in plan.subtasks()]
+        ),
+        enumerators={"read": b"s7 s8"},
+    )
+
+
+def restore(old, new, *, allow=False):
+    return plan_restore(new, "file:///sp", snapshot_of(old), allow_non_restored=allow)
+
+
+def plan(parallelism=2, **options):
+    return make_plan(FakeSource(), parallelism=parallelism, **options)
+
+
+@pytest.mark.parametrize(("old", "new"), [(2, 2), (2, 4), (4, 1), (3, 5)])
+def test_every_key_group_is_read_by_the_subtask_that_owns_it(old, new):
+    planned = restore(plan(old), plan(new))
+
+    for subtask in range(new):
+        (state,) = planned.subtasks[COUNT, subtask].values()
+        own = KeyGroupRange(-(-subtask * 128 // new), -(-(subtask + 1) * 128 // new))
+        read = [group for handle in state.keyed for group in handle.groups if group in own]
+        assert sorted(read) == list(own)
+        assert all(handle.groups.intersect(own) for handle in state.keyed)
+        assert state.directory == "file:///sp"
+        assert [info.name for info in state.states] == ["hits"]
+
+
+@pytest.mark.parametrize(("old", "new"), [(2, 4), (4, 1)])
+def test_splits_are_dealt_out_evenly(old, new):
+    planned = restore(plan(old), plan(new))
+
+    counts = [
+        sum(part.stop - part.start for state in planned.subtasks[READ, i].values() for part in state.operator)
+        for i in range(new)
+    ]
+    assert sum(counts) == old
+    assert max(counts) - min(counts) <= 1
+
+
+def test_derived_max_parallelism_is_replaced_by_the_stored_one():
+    planned = restore(plan(max_parallelism=256), plan(max_parallelism=128, explicit=False))
+
+    assert [vertex.max_parallelism for vertex in planned.plan.vertices] == [128, 256]
+    (state,) = planned.subtasks[COUNT, 1].values()
+    assert [handle.groups for handle in state.keyed] == [KeyGroupRange(128, 256)]
+
+
+def test_explicit_other_max_parallelism_is_refused():
+    with pytest.raises(StateRestoreError, match="has max parallelism 64, its state has 128"):
+        restore(plan(), plan(max_parallelism=64))
+
+
+def test_parallelism_above_the_stored_max_parallelism_is_refused():
+    with pytest.raises(StateRestoreError, match="has parallelism 5, above the max parallelism 4"):
+        restore(plan(max_parallelism=4), plan(5, explicit=False))
+
+
+def test_missing_state_is_shown_in_a_table_with_a_guess_at_what_was_renamed():
+    with pytest.raises(StateRestoreError) as caught:
+        restore(plan(), plan(count_uid="count-hits"))
+
+    lines = caught.value.message.splitlines()
+    assert lines[0] == "snapshot does not fit the program: state of 1 operator(s) is not in the program:"
+    assert [line.split() for line in lines[1:]] == [
+        ["uid", "name", "states", "bytes"],
+        ["matched", "read", "READ", "10"],
+        ["new", "count-hits", "COUNT-HITS"],
+        ["missing", "count", "COUNT", "hits", "8", "renamed", "to", "'count-hits'?"],
+    ]
+    assert "--allow-non-restored-state" in caught.value.hint
+
+
+def test_everything_that_does_not_fit_is_reported_at_once():
+    old = plan(max_parallelism=4)
+    new = plan(5, explicit=False)
+    renamed = make_plan(FakeSource(), parallelism=5, explicit=False, count_uid="count")
+    stored = snapshot_of(old)
+    other = SnapshotMetadata(
+        job_id=stored.job_id,
+        job_name=stored.job_name,
+        checkpoint_id=stored.checkpoint_id,
+        kind=stored.kind,
+        created_ms=1,
+        completed_ms=2,
+        operators=(*stored.operators, *snapshot_of(make_plan(FakeSource(), count_uid="gone")).operators[1:]),
+    )
+    assert renamed.vertices[1].parallelism == new.vertices[1].parallelism
+
+    with pytest.raises(StateRestoreError) as caught:
+        plan_restore(renamed, "", other, allow_non_restored=False)
+
+    assert "above the max parallelism 4" in caught.value.message
+    assert "gone" in caught.value.message
+
+
+def test_missing_state_is_dropped_when_that_is_allowed():
+    planned = restore(plan(), plan(count_uid="other"), allow=True)
+
+    assert "count" in planned.dropped
+    assert (COUNT, 0) not in planned.subtasks
+    assert (READ, 0) in planned.subtasks
+
+
+# ---- through the coordinator ---------------------------------------------------------
+
+
+@pytest.fixture
+def savepoint(tmp_path):
+    """The path of a savepoint at parallelism 2, in which one split was handed to each reader."""
+    world = running(tmp_path / "old", savepoints=tmp_path)
+    world.run_for(3 * INTERVAL_MS)
+    world.stop()
+    return world.view.outcome("stop").path
+
+
+def from_savepoint(directory, path, **options):
+    return World(directory, execution__state_recovery__path=path, **options)
+
+
+def test_job_starts_from_a_savepoint_and_its_checkpoint_ids_go_on(tmp_path, savepoint):
+    world = from_savepoint(tmp_path / "new", savepoint).start().run_for(INTERVAL_MS)
+
+    assert world.status == "RUNNING"
+    assert world.completed == [5]
+    context, state = world.source.made[0]
+    assert (context.restored, state) == (True, b"s2")
+    assert world.log_entries[0].restored_checkpoint == 4
+    assert world.log_entries[0].restored_path == savepoint
+
+
+def test_failure_before_the_first_checkpoint_goes_back_to_the_savepoint(tmp_path, savepoint):
+    world = from_savepoint(tmp_path / "new", savepoint).start()
+    world.restored.clear()
+    world.fail()
+    world.restart()
+
+    (restore,) = world.restored[0][1, 0].values()
+    assert restore.directory == savepoint
+    assert world.source.made[-1][1] == b"s2"
+
+
+def test_savepoint_is_deleted_only_when_it_was_claimed(tmp_path, savepoint):
+    for mode, stays in (("no-claim", True), ("claim", False)):
+        world = from_savepoint(
+            tmp_path / mode, savepoint, execution__state_recovery__claim_mode=mode
+        )
+        world.start().run_for(INTERVAL_MS)
+        assert (tmp_path / savepoint.split("/")[-1]).exists() == stays
+
+
+def test_latest_stands_for_the_newest_snapshot_of_this_jobs_name(tmp_path, savepoint):
+    world = from_savepoint(tmp_path / "old", "latest").start()
+
+    assert world.status == "RUNNING", world.view.error
+    assert world.log_entries[-1].restored_path == savepoint
+
+
+def test_latest_without_a_snapshot_is_a_new_start(tmp_path):
+    world = from_savepoint(tmp_path / "new", "latest").start()
+
+    assert world.status == "RUNNING"
+    assert world.source.made[0][1] is None
+
+
+@pytest.mark.parametrize("path", ["missing", "empty"])
+def test_path_that_is_no_snapshot_ends_the_submission_before_anything_is_written(tmp_path, path):
+    (tmp_path / "empty").mkdir()
+    world = from_savepoint(tmp_path / "new", tmp_path / path).start()
+
+    assert world.status == "FAILED"
+    assert isinstance(world.view.error, StateRestoreError)
+    assert world.view.restarts == 0
+    assert not world.sent
+    assert not (tmp_path / "new").exists()
+
+
+def test_damaged_snapshot_ends_the_submission(tmp_path, savepoint):
+    metadata = tmp_path / savepoint.split("/")[-1] / "_metadata"
+    metadata.write_bytes(metadata.read_bytes()[:-20])
+    world = from_savepoint(tmp_path / "new", savepoint).start()
+
+    assert world.status == "FAILED"
+    assert isinstance(world.view.error, StateCorruptError)
+
+
+def test_program_without_some_state_is_refused_unless_that_is_allowed(tmp_path, savepoint):
+    source = FakeSource()
+    options = {"source": source, "plan": make_plan(source, count_uid="renamed")}
+    world = from_savepoint(tmp_path / "new", savepoint, **options).start()
+    assert world.status == "FAILED"
+    assert "missing  count" in world.view.error.message
+
+    options["execution__state_recovery__ignore_unclaimed_state"] = "true"
+    world = from_savepoint(tmp_path / "new", savepoint, **options).start()
+    assert world.status == "RUNNING"
+
+
+def test_restored_job_can_be_cancelled_while_its_slots_restore(tmp_path, savepoint):
+    from raystream.runtime import messages as msg
+
+    world = from_savepoint(tmp_path / "new", savepoint)
+    world.silent = {msg.Connect}
+    world.start().cancel()
+
+    assert world.status == "CANCELED"
