@@ -58,6 +58,9 @@ class TimingWriter:
     def prepare_commit(self, checkpoint_id):
         return []
 
+    def keep(self, committables):
+        pass
+
     def abort(self):
         pass
 

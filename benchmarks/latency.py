@@ -62,6 +62,9 @@ class LatencyWriter:
     def prepare_commit(self, checkpoint_id):
         return []
 
+    def keep(self, committables):
+        pass
+
     def abort(self):
         pass
 

@@ -89,6 +89,9 @@ class MarkingWriter:
     def prepare_commit(self, checkpoint_id):
         return []
 
+    def keep(self, committables):
+        pass
+
     def abort(self):
         pass
 

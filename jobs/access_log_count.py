@@ -26,7 +26,7 @@ from raystream.connectors.files import FileSink, FileSource
 # ---- parsing ----------------------------------------------------------------
 
 COMBINED = re.compile(
-    rb"\S+ \S+ .*?\[[^]]+\] "  # client, identity, user and time
+    rb"\S+ \S+ [^[]*\[[^]]+\] "  # client, identity, user and time
     rb'"[A-Za-z-]+ ((?! )(?:[^"\\ ]++|\\.| (?!HTTP/))+)(?: HTTP/[\d.]+)?" '  # quotes inside are escaped
     rb"\d{3} (?:\d+|-)(?: |$)"  # status and size; what follows has no influence on the path
 )
@@ -97,9 +97,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory for the counts")
     parser.add_argument("--lines", type=int, default=1_000_000, help="length of a made-up log")
     options = parser.parse_args()
-    log = options.input or made_up_log(options.out, options.lines)
 
     env = StreamEnvironment()
+    log = options.input or made_up_log(options.out, options.lines)
     source = FileSource.lines(log, encoding=None, with_position=True)
     lines = env.from_source(source, name="access log", uid="source")
     requests = lines.process(ParseRequest(), name="parse", uid="parse")

@@ -133,18 +133,18 @@ class StreamEnvironment:
 
     def submit(self, name: str | None = None) -> JobClient:
         """Start the job and return at once; errors as for `execute`, except those of the running job."""
-        return self._submit(name, self._config)
+        plan = self._plan()
+        _warn_about_generated_uids(plan, self._config)
+        return self._submit(name, plan, self._config)
 
     def explain(self) -> str:
         """Return the plan of the job as text, without running it; errors as for `execute`."""
         return explain_plan(self._plan())
 
-    def _submit(self, name: str | None, config: JobConfig) -> JobClient:
+    def _submit(self, name: str | None, plan: PhysicalPlan, config: JobConfig) -> JobClient:
         around = ambient.current()
         job_name = name or _script_name()
-        plan = self._plan()
         _check_sources(plan, config)
-        _warn_about_generated_uids(plan, config)
         runner = around.runner or self._runner or runner_named(config.runner)
         handle = runner.submit(
             Submission(
@@ -197,9 +197,9 @@ class StreamEnvironment:
                 "execute_and_collect of a stream that never ends",
                 hint="say how many records you want: execute_and_collect(limit=100)",
             )
-        stream._end(bound("collect-sink")(), "execute_and_collect", "collect", {})
+        stream._collect_to(bound("collect-sink")(), limit)
         collector = Collector(limit)
-        client = self._submit(None, _delivering(self._config) if endless else self._config)
+        client = self._submit(None, self._plan(), _delivering(self._config) if endless else self._config)
         try:
             _wait_or_cancel(client, lambda: client.wait_until(TERMINAL, None, collector))
         except EnoughCollectedError:
@@ -249,9 +249,7 @@ def _with_absolute_paths(config: JobConfig) -> JobConfig:
             directory=None if directory is None else to_url(directory),
             savepoint_directory=None if savepoints is None else to_url(savepoints),
         ),
-        recovery=replace(
-            config.recovery, path=path if path is None or path == LATEST else to_url(path)
-        ),
+        recovery=replace(config.recovery, path=path if path is None or path == LATEST else to_url(path)),
     )
 
 

@@ -1,4 +1,4 @@
-"""How the operators of a plan are made: a class of `raystream.operators` and its argument."""
+"""How the operators of a plan are made, and the functions that the API itself puts into a plan."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,3 +27,22 @@ class CallableProcess:
 
     def __init__(self, function: Any) -> None:
         self.process_element = function
+
+
+class FirstRecords:
+    """A filter that keeps the first records of its subtask and drops the rest.
+
+    After a restart it begins anew, so at least as many come through in all.
+
+    Example:
+        >>> list(filter(FirstRecords(2), "abc"))
+        ['a', 'b']
+    """
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def __call__(self, value: Any) -> bool:
+        """Return True the first times."""
+        self._left -= 1
+        return self._left >= 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from raystream.api.aggregates import SumField
 from raystream.api.bindings import bound
-from raystream.api.factories import CallableProcess, OperatorFactory
+from raystream.api.factories import CallableProcess, FirstRecords, OperatorFactory
 from raystream.api.functions import (
     FilterFunction,
     FlatMapFunction,
@@ -220,6 +220,13 @@ class DataStream(Generic[T]):
             JobFailedError: the job failed.
         """
         return self._environment._collect(self, limit)
+
+    def _collect_to(self, sink: Any, limit: int | None) -> None:
+        """End the stream at the client, in the subtasks that its records are in."""
+        parallelism = {self._graph[upstream.node].parallelism for upstream in self._upstreams}
+        options: OperatorOptions = {"parallelism": parallelism.pop() if len(parallelism) == 1 else None}
+        stream = self if limit is None else self.filter(FirstRecords(limit), name="first records", **options)
+        stream._end(sink, "execute_and_collect", "collect", options)
 
     def _end(self, sink: Any, operation: str, name: str, options: OperatorOptions) -> StreamSink:
         node = self._add(

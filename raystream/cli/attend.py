@@ -192,6 +192,8 @@ class AttendedJob:
         if not view.status.terminal:
             return
         say(summary(view, view.duration_ms))
+        if view.gave_up:
+            say(f"it was not started again: {view.gave_up}")
         if view.status is JobStatus.CANCELED:
             for text in self._how_to_resume(view):
                 say(text)

@@ -86,7 +86,6 @@ def run(context: click.Context, /, script: Path, arguments: tuple[str, ...], **o
     if restore_path not in (None, LATEST):
         options["restore_path"] = to_url(restore_path)  # The job runs in another working directory.
     ambient = Ambient(**options)
-    ambient.load(None, {})  # A mistake in the options is told before the script does any work.
     command = functools.partial(_resume_command, script=script, arguments=arguments, options=options)
     with Attendant(SystemClock(), command) as attendant:
         ambient.runner = attendant

@@ -1,5 +1,7 @@
 """Sources and sinks that need nothing outside of the job: collections, the console, nothing at all."""
 
+from collections.abc import Sequence
+
 from raystream.connectors.collect import CollectReceiver, CollectSink
 from raystream.connectors.collection import CollectionSource
 from raystream.operators.sink import SinkWriter, WriterContext
@@ -45,6 +47,9 @@ class _DiscardWriter:
     def prepare_commit(self, checkpoint_id: int) -> list[bytes]:
         """Return nothing to commit."""
         return []
+
+    def keep(self, committables: Sequence[bytes]) -> None:
+        """Do nothing."""
 
     def abort(self) -> None:
         """Do nothing."""

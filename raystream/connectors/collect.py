@@ -96,6 +96,9 @@ class CollectWriter:
         self._values = []
         return [encode(FORMAT_VERSION, payload)]
 
+    def keep(self, committables: Sequence[bytes]) -> None:
+        """Do nothing: a committable holds its values."""
+
     def abort(self) -> None:
         """Forget what was kept since the last payload."""
         self._values = []

@@ -1,6 +1,7 @@
 """Files that appear whole: the writer and the committer of `FileSink`.
 
     .part-<uid>-<job>-<subtask>-<attempt>-<counter>.inprogress   while it is written, and pre-committed
+    .part-<uid>-<job>-<subtask>-<attempt>-<counter>.inprogress.savepoint   a link, for a savepoint
      part-<uid>-<job>-<subtask>-<attempt>-<counter>              once its checkpoint is complete
 
 Each checkpoint closes the file that is being written and makes it durable; the commit
@@ -32,6 +33,7 @@ FORMAT_VERSION = 1
 IN_PROGRESS_PREFIX = "."
 """Hides unfinished files from shells and from most programs that read directories."""
 IN_PROGRESS_SUFFIX = ".inprogress"
+KEPT_SUFFIX = ".savepoint"
 WRITE_BUFFER_BYTES = 256 << 10
 
 
@@ -114,6 +116,23 @@ class PartFileWriter:
         self._file = None
         return [encode(FORMAT_VERSION, FileCommittable(str(self._path), str(_final_path(self._path))))]
 
+    def keep(self, committables: Sequence[bytes]) -> None:
+        """Give the files a second name that no later attempt removes; the commit removes it.
+
+        Raises:
+            StorageError: a file cannot be linked.
+        """
+        for raw in committables:
+            file = decode(raw, FORMAT_VERSION, FileCommittable, "output file")
+            try:
+                os.link(file.in_progress, _kept_path(file))
+            except FileExistsError:
+                continue  # An earlier savepoint has kept it.
+            except FileNotFoundError:
+                continue  # It is being committed, or was restored from a savepoint that kept it.
+            except OSError as error:
+                raise _storage_error("output file cannot be kept", Path(file.in_progress), error) from error
+
     def abort(self) -> None:
         """Remove the file that is being written."""
         if self._file is None:
@@ -185,10 +204,15 @@ def sync_directory(directory: Path) -> None:
 
 
 def _publish(file: FileCommittable) -> None:
-    source, target = Path(file.in_progress), Path(file.final)
+    source, target, kept = Path(file.in_progress), Path(file.final), _kept_path(file)
     try:
         source.rename(target)
+        kept.unlink(missing_ok=True)
     except FileNotFoundError as error:
+        if target.exists():
+            return
+        with contextlib.suppress(FileNotFoundError):
+            kept.rename(target)
         if not target.exists():
             raise StorageError(
                 "pre-committed output is missing",
@@ -197,6 +221,11 @@ def _publish(file: FileCommittable) -> None:
             ) from error
     except OSError as error:
         raise _storage_error("output cannot be committed", target, error) from error
+
+
+def _kept_path(file: FileCommittable) -> Path:
+    """Return the second name of a pre-committed file to which a savepoint refers."""
+    return Path(file.in_progress + KEPT_SUFFIX)
 
 
 def _final_path(in_progress: Path) -> Path:

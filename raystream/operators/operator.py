@@ -112,8 +112,13 @@ class Operator:
     def prepare_barrier(self, checkpoint_id: int) -> None:
         """Called before the barrier is forwarded; may emit."""
 
-    def snapshot(self, checkpoint_id: int) -> list[OperatorState]:
-        """Return the operator state at the barrier (keyed state is the backend's affair)."""
+    def snapshot(self, checkpoint_id: int, *, savepoint: bool = False) -> list[OperatorState]:
+        """Return the operator state at the barrier (keyed state is the backend's affair).
+
+        Args:
+            checkpoint_id: of the barrier.
+            savepoint: the snapshot may outlive the job; what it refers to must be kept.
+        """
         return []
 
     def checkpoint_complete(self, checkpoint_id: int) -> None:

@@ -54,6 +54,13 @@ class SinkWriter(Protocol):
         when checkpointing is off.
         """
 
+    def keep(self, committables: Sequence[bytes]) -> None:
+        """Keep what these name until it is committed: a savepoint refers to it, which outlives this job.
+
+        An attempt that restores an older checkpoint may remove any other committable of a dead one.
+        Not called for a sink without a committer.
+        """
+
     def abort(self) -> None:
         """Remove what this writer wrote after its last `prepare_commit`; nothing older."""
 

@@ -64,11 +64,14 @@ class SinkOperator(Operator):
         except Exception as error:
             raise_for_connector("sink failed to write", error, self.context)
 
-    def snapshot(self, checkpoint_id: int) -> list[OperatorState]:
+    def snapshot(self, checkpoint_id: int, *, savepoint: bool = False) -> list[OperatorState]:
         self._commits.prepared(checkpoint_id, self._prepare(checkpoint_id))
         if self._committer is None:
             return []
         elements = self._commits.state()
+        if savepoint and elements:
+            assert self._writer is not None, "snapshot before open"
+            self._writer.keep(elements)
         return [OperatorState(name=COMMITTABLES_STATE, mode=Redistribution.SPLIT, elements=elements)]
 
     def checkpoint_complete(self, checkpoint_id: int) -> None:

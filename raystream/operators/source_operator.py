@@ -75,7 +75,7 @@ class SourceOperator(Operator):
             self._no_more_splits = True
             self.reader.no_more_splits()
 
-    def snapshot(self, checkpoint_id: int) -> list[OperatorState]:
+    def snapshot(self, checkpoint_id: int, *, savepoint: bool = False) -> list[OperatorState]:
         splits = self.reader.snapshot()
         return [OperatorState(name=SPLITS_STATE, mode=Redistribution.SPLIT, elements=splits)]
 

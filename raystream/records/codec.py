@@ -51,7 +51,7 @@ class BatchEncoder:
         class_id, definition, columns = self._take_apart(batch.values)
         flags, plain_columns = [], []
         for column in columns:
-            is_plain = _PLAIN_TYPES.issuperset(map(type, column))
+            is_plain = _all_plain(column)
             flags.append(not is_plain)
             plain_columns.append(column if is_plain else pickle.dumps(column, _PICKLE_PROTOCOL))
         keys = _encoded_keys(batch.keys, columns)
@@ -143,6 +143,18 @@ class BatchDecoder:
         return self._from_columns[class_id](columns)
 
 
+def _all_plain(column: Sequence[Any]) -> bool:
+    """Return whether every item has, exactly, one of the plain types.
+
+    Most columns have one type, and counting it in a list costs two thirds of a look-up for each item.
+    """
+    types = list(map(type, column))
+    first = types[0]
+    if first in _PLAIN_TYPES and types.count(first) == len(types):
+        return True
+    return _PLAIN_TYPES.issuperset(types)
+
+
 def _encoded_keys(keys: list[Any] | None, columns: Sequence[Sequence[Any]]) -> Any:
     """Return None, the index of the column that holds the keys, a plain list, or pickled bytes."""
     if keys is None:
@@ -150,6 +162,6 @@ def _encoded_keys(keys: list[Any] | None, columns: Sequence[Sequence[Any]]) -> A
     for index, column in enumerate(columns):
         if keys[0] is column[0] and all(map(is_, keys, column)):
             return index
-    if _PLAIN_TYPES.issuperset(map(type, keys)):
+    if _all_plain(keys):
         return keys
     return pickle.dumps(keys, _PICKLE_PROTOCOL)

@@ -290,6 +290,7 @@ class JobCoordinator:
             case cmd.CleanUp(status, archive):
                 self._archived_as = status if archive else None
                 slots.release()
+                self._preparation.close()
                 self._run(checkpoints.job_ended(status))
             case cmd.ResolveCancel(request_id, error):
                 self._requests.request_resolved(RequestOutcome(request_id=request_id, error=error))

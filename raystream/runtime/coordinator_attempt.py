@@ -61,6 +61,7 @@ class AttemptPreparation:
         self._restore: Restore | None = None
         self._secret = b""
         self._probe = ""
+        self._closed = False
 
     @property
     def plan(self) -> PhysicalPlan:
@@ -108,8 +109,12 @@ class AttemptPreparation:
         self._remove_probe(removed)
 
     def end(self) -> None:
-        """The attempt is over."""
+        """The attempt is over; the probe stays, since a slot that has not stopped yet may still read it."""
         self._attempt = Attempt(0)
+
+    def close(self) -> None:
+        """The job has ended, and so has every slot."""
+        self._closed = True
         self._remove_probe(_probe_removed)
 
     def _loaded(self, attempt: Attempt, result: Any, *, initial: bool) -> None:
@@ -159,10 +164,10 @@ class AttemptPreparation:
                     self._failed(attempt, as_error(result, "check of the checkpoint directory"))
                 return
             self._probe = result
-            if attempt == self._attempt:
-                self._ready(attempt)
-            else:
+            if self._closed:
                 self._remove_probe(_probe_removed)
+            elif attempt == self._attempt:
+                self._ready(attempt)
 
         self._services.background.submit(directory.write_probe, written)
 

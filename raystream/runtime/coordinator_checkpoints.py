@@ -138,6 +138,9 @@ class CheckpointShell:
                 self._run(self._job.checkpoints_settled(self._now_ms))
             case cmd.ConfirmDeleted():
                 self._confirm_deleted = True
+                if self.records.shown():
+                    # An upload for an aborted checkpoint may have outlasted its attempt, not its slot.
+                    self._delete(partial(self._snapshots.sweep, self._machine.retained))
                 self._confirm_if_deleted()
             case _:
                 assert_never(command)
@@ -271,7 +274,7 @@ class CheckpointShell:
 
     # ---- deletion --------------------------------------------------------------
 
-    def _delete(self, work: Callable[[], None]) -> None:
+    def _delete(self, work: Callable[[], object]) -> None:
         def done(result: Any) -> None:
             self._deletions -= 1
             if isinstance(result, Exception):

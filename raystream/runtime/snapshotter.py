@@ -25,7 +25,7 @@ from raystream.handles import (
 from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
 from raystream.operators.operator import Background, Operator, OperatorState
-from raystream.records.elements import Barrier
+from raystream.records.elements import Barrier, SnapshotKind
 from raystream.state.backend import KeyedSnapshot
 from raystream.state.operator_state import encode_elements
 from raystream.storage.blobs import SnapshotFiles
@@ -107,9 +107,10 @@ class Snapshotter:
     ) -> None:
         """Take the synchronous part of a subtask's snapshot; nothing is written yet."""
         started_ms = self._clock.monotonic_ms()
+        savepoint = barrier.kind is SnapshotKind.SAVEPOINT
         parts = []
         for node, operator in zip(vertex.operators, operators, strict=True):
-            states = operator.snapshot(barrier.checkpoint_id)
+            states = operator.snapshot(barrier.checkpoint_id, savepoint=savepoint)
             backend = operator.context.keyed_backend
             keyed = None if backend is None else backend.freeze(barrier.checkpoint_id)
             parts.append(_OperatorPart(node.uid, states, keyed))

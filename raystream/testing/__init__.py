@@ -1,18 +1,25 @@
-"""The public test kit: an operator harness, a scripted source, contracts for sources and sinks."""
+"""The public test kit: an operator harness, a simulated cluster, a scripted source, contracts."""
 
 from raystream.testing.check import check_operator
 from raystream.testing.contracts import SinkContract, SourceContract
+from raystream.testing.faults import NO_FAULTS, Faults
 from raystream.testing.harness import HarnessSnapshot, OperatorHarness
+from raystream.testing.simulation import SeedResult, SimulationReport, simulate
 from raystream.testing.sources import Barrier, Crash, Pause, TestSource
 
 __all__ = [
+    "NO_FAULTS",
     "Barrier",
     "Crash",
+    "Faults",
     "HarnessSnapshot",
     "OperatorHarness",
     "Pause",
+    "SeedResult",
+    "SimulationReport",
     "SinkContract",
     "SourceContract",
     "TestSource",
     "check_operator",
+    "simulate",
 ]

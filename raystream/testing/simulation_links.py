@@ -96,7 +96,7 @@ class _Connection:
                 other.arrived += data
                 other._owner.wake()
 
-        world.after(self._last_ms - world.now_ms, arrive)
+        world.at(self._last_ms, arrive)
 
     def establish(self) -> None:
         """This end may send from now on."""

@@ -25,7 +25,7 @@ from raystream.graph.physical import PhysicalPlan
 from raystream.ids import JobId, JobStatus
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_view import JobView
-from raystream.testing.faults import CancelAndResume, Fault, Savepoint, SlotKill, SlotPause, StopAndResume
+from raystream.testing.faults import CancelAndResume, Fault, Savepoint, SlotKill, SlotPause, StopAndResume, StorageFailure
 from raystream.testing.simulation_coordinator import CoordinatorProcess
 from raystream.testing.simulation_faults import FaultInjector
 from raystream.testing.simulation_links import Network
@@ -215,7 +215,10 @@ class SimulatedRun:
         if view.status is not JobStatus.FINISHED:
             self._problems.append(f"job is {view.status.value}: {view.error} {view.gave_up}".rstrip())
             return
-        self._problems += [f"left over: {part}" for part in pending_parts(self._fs.files, view.job_id)]
+        left = pending_parts(self._fs.files, view.job_id)
+        if not any(isinstance(fault, StorageFailure) for fault in self._injector.happened):
+            left += [url for url in sorted(self._fs.files) if f"/{view.job_id}/chk-" in url]
+        self._problems += [f"left over: {url}" for url in left]
 
 
 def _stopped_at(view: JobView) -> str:

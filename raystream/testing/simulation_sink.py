@@ -72,6 +72,12 @@ class _Writer:
         self._values = []
         return [part.encode()]
 
+    def keep(self, committables: Sequence[bytes]) -> None:
+        for committable in committables:
+            part = committable.decode()
+            if self._fs.exists(_pending(part)):
+                self._fs.create_exclusive(_kept(part), self._fs.read(_pending(part)))
+
     def abort(self) -> None:
         self._values = []
 
@@ -91,15 +97,21 @@ class _Committer:
         try:
             data = self._fs.read(_pending(part))
         except MissingFileError as error:
-            if not self._fs.exists(_visible(part)):
+            if self._fs.exists(_visible(part)):
+                return
+            if not self._fs.exists(_kept(part)):
                 raise StorageError("pre-committed output is missing", part=part) from error
-            return
+            data = self._fs.read(_kept(part))
         self._fs.create_exclusive(_visible(part), data)
         self._fs.delete_file(_pending(part))
 
 
 def _pending(part: str) -> str:
     return join_url(OUTPUT_URL, "pending", part)
+
+
+def _kept(part: str) -> str:
+    return join_url(OUTPUT_URL, "kept", part)
 
 
 def _parsed(name: str) -> re.Match[str]:

@@ -182,15 +182,15 @@ class SlotProcess:
     def send(self, command: msg.Command) -> None:
         """Let a command arrive after a while, behind all before it."""
         data = pickle.dumps(command)
-        now_ms = self._world.now_ms
-        self._commands_ms = max(self._commands_ms, now_ms + self._world.delay_ms(MESSAGE_MS_MAX))
+        arrival_ms = self._world.now_ms + self._world.delay_ms(MESSAGE_MS_MAX)
+        self._commands_ms = max(self._commands_ms, arrival_ms)
 
         def arrive() -> None:
             if self.alive:
                 self._world.record(self.name, f"gets {_describe(command)}")
                 self._slot.deliver(pickle.loads(data))
 
-        self._world.after(self._commands_ms - now_ms, arrive)
+        self._world.at(self._commands_ms, arrive)
 
     def die(self) -> None:
         """Lose mailbox, blocking work and connections at once."""
@@ -204,15 +204,15 @@ class SlotProcess:
     def _report(self, report: msg.Report) -> None:
         data = pickle.dumps(report)
         self._world.record(self.name, f"says {_describe(report)}")
-        now_ms = self._world.now_ms
-        self._reports_ms = max(self._reports_ms, now_ms + self._world.delay_ms(MESSAGE_MS_MAX))
+        arrival_ms = self._world.now_ms + self._world.delay_ms(MESSAGE_MS_MAX)
+        self._reports_ms = max(self._reports_ms, arrival_ms)
 
         def arrive() -> None:
             # What a process has said before its death may still arrive, until the death is known.
             if not self.told_dead:
                 self._pool.reported(self, pickle.loads(data))
 
-        self._world.after(self._reports_ms - now_ms, arrive)
+        self._world.at(self._reports_ms, arrive)
 
 
 class SlotUser(Protocol):

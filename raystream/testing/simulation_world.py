@@ -138,9 +138,13 @@ class World:
         return longest_ms * self.rng.random() ** 3
 
     def after(self, delay_ms: float, call: Callable[[], None]) -> None:
-        """Make a call when some time has passed; calls of one moment in the order of this method."""
+        """Make a call when some time has passed."""
+        self.at(self.now_ms + delay_ms, call)
+
+    def at(self, time_ms: float, call: Callable[[], None]) -> None:
+        """Make a call at a time; those of one moment in the order in which they were asked for."""
         self._count += 1
-        heapq.heappush(self._due, (self.now_ms + delay_ms, self._count, call))
+        heapq.heappush(self._due, (time_ms, self._count, call))
 
     def record(self, actor: str, what: str) -> None:
         """Add an event to the trace."""
@@ -210,7 +214,7 @@ class World:
                 del self._alarms[actor]
                 self.wake(actor)
 
-        self.after(max(deadline_ms - self.now_ms, 0.0), ring)
+        self.at(deadline_ms, ring)
 
     def _jump(self) -> bool:
         """Go to the next moment at which something happens; False when there is none."""

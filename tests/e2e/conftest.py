@@ -38,11 +38,11 @@ class Outcome:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """Environment variables of the commands: no cluster but one that a test names."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RAYSTREAM_"))
-    }
+    ours = ("RAY_", "RAYSTREAM_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**inherited, "PYTHONPATH": path, "XDG_RUNTIME_DIR": str(tmp_path)}
+    nowhere = {"XDG_RUNTIME_DIR": str(tmp_path), "RAY_TMPDIR": str(tmp_path)}
+    return {**inherited, **nowhere, "PYTHONPATH": path}
 
 
 @pytest.fixture

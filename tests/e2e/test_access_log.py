@@ -85,6 +85,8 @@ def test_path_is_the_request_target_as_it_stands(line, path):
         b'{"path": "/\xff"}',
         b'["/a"]',
         b"\x00" * 100_000,
+        b"a b " + b"[" * 100_000,
+        PREFIX + b'"GET ' + b"/ " * 100_000,
     ],
 )
 def test_line_without_a_path_is_rejected(line):
@@ -127,7 +129,7 @@ def test_log_of_both_formats_is_counted_exactly_once(raystream, tmp_path, parall
 
     outcome = raystream("run", "--runner", "local", "-p", parallelism, JOB, log, "--out", out)
 
-    assert (outcome.code, outcome.out) == (0, "")
+    assert (outcome.code, outcome.out) == (0, ""), outcome.err
     assert counts(out) == hits
     assert sorted((row["offset"], row["line"]) for row in records(out / "rejected")) == rejected
     assert {row["file"] for row in records(out / "rejected")} == {str(log)}
@@ -142,7 +144,7 @@ def test_checkpoints_on_the_way_change_nothing(raystream, tmp_path):
         "-D", f"state.checkpoints.dir={tmp_path / 'checkpoints'}", JOB, log, "--out", out,
     )  # fmt: skip
 
-    assert outcome.code == 0
+    assert outcome.code == 0, outcome.err
     assert counts(out) == hits
     assert len(records(out / "rejected")) == len(rejected)
 
@@ -158,7 +160,7 @@ def test_several_logs_are_counted_together(raystream, tmp_path):
 def test_job_makes_itself_a_log_when_it_is_given_none(raystream, tmp_path):
     for out in (tmp_path / "first", tmp_path / "second"):
         outcome = raystream("run", "--runner", "local", JOB, "--out", out, "--lines", "2000")
-        assert outcome.code == 0
+        assert outcome.code == 0, outcome.err
         assert ("made " in outcome.err) == (out.name == "first")
 
     (log,) = tmp_path.glob("*.log")
@@ -183,7 +185,7 @@ def test_real_log_has_the_counts_of_an_independent_program(raystream, tmp_path, 
     independent = Counter(
         match[1] for match in re.finditer(r'^[^"]*"[A-Z]+ (\S+) ', REAL_LOG.read_text(), flags=re.MULTILINE)
     )
-    assert outcome.code == 0
+    assert outcome.code == 0, outcome.err
     assert found == independent
     assert (len(found), sum(found.values())) == (1_498, 10_000)
     assert (found["/favicon.ico"], found["/style2.css"], found["/reset.css"]) == (807, 546, 538)

@@ -22,9 +22,6 @@ from raystream.errors import StateRestoreError
         (["run", "--runner", "flink", "job.py"], "not one of", "`raystream run --help` shows what it takes"),
         (["run", "--claim-mode", "claim", "job.py"], "not", "`raystream run --help` shows what it takes"),
         (["run", "missing.py"], "job script cannot be read", "give the path of a Python file"),
-        (["run", "-c", "missing.yaml", "job.py"], "configuration file does not exist", "give the path of"),
-        (["run", "-D", "slot.cpu=1", "job.py"], "no configuration key has this", "did you mean slot.cpus?"),
-        (["run", "-D", "slot.cpus=x", "job.py"], "expected a number", "lists every key"),
         (["info", "missing.py"], "job script cannot be read", "give the path of a Python file"),
     ],
 )

@@ -54,6 +54,33 @@ def test_options_reach_the_environment(raystream, script, jobs_do, tmp_path):
     assert (config.recovery.path, config.recovery.allow_non_restored) == ("latest", True)
 
 
+@pytest.mark.parametrize(
+    ("options", "cause", "advice"),
+    [
+        (("-c", "missing.yaml"), "configuration file does not exist", "give the path of a YAML file"),
+        (("-D", "slot.cpu=1"), "no configuration key has this name", "did you mean slot.cpus?"),
+        (("-D", "slot.cpus=x"), "slot.cpus: expected a number", "lists every key"),
+        (("-s", "ftp://x/y"), "store is not supported", "use a directory or a file:// URL"),
+    ],
+)
+def test_option_that_cannot_be_used_is_wrong_usage(raystream, script, options, cause, advice):
+    outcome = raystream("run", *options, script())
+
+    assert (outcome.code, outcome.out) == (2, "")
+    error, hint = outcome.err.splitlines()
+    assert error.startswith(f"error: {cause}")
+    assert advice in hint
+
+
+def test_option_may_need_what_only_the_script_says(raystream, script, jobs_do, tmp_path):
+    runner = jobs_do(FakeJob([FINISHED]))
+    config = f"StreamEnvironment({{'execution.checkpointing.dir': {str(tmp_path)!r}}})"
+    path = script(SCRIPT.replace("StreamEnvironment()", config))
+
+    assert raystream("run", "-D", "execution.checkpointing.storage=filesystem", path).code == 0
+    assert runner.submissions[0].config.checkpointing.directory == str(tmp_path)
+
+
 def test_two_jobs_of_a_script_run_one_after_the_other(raystream, script, jobs_do):
     first, second = FakeJob([RUNNING, FINISHED]), FakeJob([RUNNING, FINISHED])
     runner = jobs_do(first, second)

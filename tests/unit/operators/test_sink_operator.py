@@ -47,6 +47,9 @@ class ListSink:
             raise self.errors.pop()
         self.visible += [c for c in committables if c not in self.visible]
 
+    def keep(self, committables):
+        self.log.append(("keep", list(committables)))
+
     def abort(self):
         self.log.append("abort")
 

@@ -70,7 +70,9 @@ class FakeSource:
     rewindable = True
 
     def __init__(self, discoveries=((b"s0", b"s1", b"s2"),), *, discovery_interval_ms=None):
-        self.discoveries = deque(found if isinstance(found, Exception) else list(found) for found in discoveries)
+        self.discoveries = deque(
+            found if isinstance(found, Exception) else list(found) for found in discoveries
+        )
         self.discovery_interval_ms = discovery_interval_ms
         self.snapshot_error = None
         self.made = []
@@ -82,7 +84,12 @@ class FakeSource:
 
 def node(uid, *, source=None, stateful=True):
     return OperatorNode(
-        uid=OperatorUid(uid), uid_generated=False, name=uid.upper(), factory=object, stateful=stateful, source=source
+        uid=OperatorUid(uid),
+        uid_generated=False,
+        name=uid.upper(),
+        factory=object,
+        stateful=stateful,
+        source=source,
     )
 
 
@@ -127,7 +134,10 @@ class World:
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
         settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
-        settings |= {"restart-strategy.fixed-delay.attempts": "5", "restart-strategy.fixed-delay.delay": "10ms"}
+        settings |= {
+            "restart-strategy.fixed-delay.attempts": "5",
+            "restart-strategy.fixed-delay.delay": "10ms",
+        }
         if directory is not None:
             settings["execution.checkpointing.dir"] = str(directory)
         if savepoints is not None:
@@ -333,7 +343,10 @@ def make_snapshot(plan, vertex, subtask, checkpoint_id, *, data=None):
         groups = groups_of_subtask(subtask, described.max_parallelism, described.parallelism)
         stored = data or InlineHandle(data=f"c{checkpoint_id}-{subtask}".encode())
         part = OperatorSnapshot(
-            uid=uid, subtask=subtask, states=(HITS,), keyed=(KeyedStateHandle(groups=groups, entries=1, data=stored),)
+            uid=uid,
+            subtask=subtask,
+            states=(HITS,),
+            keyed=(KeyedStateHandle(groups=groups, entries=1, data=stored),),
         )
     else:
         splits = OperatorStateHandle(

@@ -96,9 +96,7 @@ def test_view_can_be_pickled_and_shows_counts_of_all_attempts(directory):
 
 def test_output_of_sinks_is_handed_on_unless_it_is_of_an_older_attempt(directory):
     world = running(directory)
-    outputs = [
-        msg.ClientOutput(attempt=Attempt(n), slot=0, uid="sink", payload=["line"]) for n in (1, 7)
-    ]
+    outputs = [msg.ClientOutput(attempt=Attempt(n), slot=0, uid="sink", payload=["line"]) for n in (1, 7)]
     for output in outputs:
         world.report(output)
 

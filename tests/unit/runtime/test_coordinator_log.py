@@ -34,9 +34,7 @@ class Log(VolatileJobLog):
 class World:
     def __init__(self):
         self.log, self.work, self.waits, self.answers, self.conflicts = Log(), deque(), [], [], []
-        self.writer = LogWriter(
-            self.log, self, later=self.later, conflicted=self.conflicts.append
-        )
+        self.writer = LogWriter(self.log, self, later=self.later, conflicted=self.conflicts.append)
 
     def submit(self, work, done):
         assert not self.work, "one thread at a time"

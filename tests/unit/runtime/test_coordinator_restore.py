@@ -175,9 +175,7 @@ def test_failure_before_the_first_checkpoint_goes_back_to_the_savepoint(tmp_path
 
 def test_savepoint_is_deleted_only_when_it_was_claimed(tmp_path, savepoint):
     for mode, stays in (("no-claim", True), ("claim", False)):
-        world = from_savepoint(
-            tmp_path / mode, savepoint, execution__state_recovery__claim_mode=mode
-        )
+        world = from_savepoint(tmp_path / mode, savepoint, execution__state_recovery__claim_mode=mode)
         world.start().run_for(INTERVAL_MS)
         assert (tmp_path / savepoint.split("/")[-1]).exists() == stays
 

@@ -58,7 +58,9 @@ def test_trigger_is_sent_in_the_step_in_which_the_enumerator_is_snapshotted():
 
     kinds = [type(c) for _, c in world.sent]
     last_trigger = max(i for i, kind in enumerate(kinds) if kind is msg.TriggerCheckpoint)
-    splits_before = [s for _, c in world.sent[:last_trigger] if isinstance(c, msg.AssignSplits) for s in c.splits]
+    splits_before = [
+        s for _, c in world.sent[:last_trigger] if isinstance(c, msg.AssignSplits) for s in c.splits
+    ]
     world.release_work("write_metadata")
     stored = world.storage.snapshots.load(f"jobmanager:{world.completed[0]}")[1].enumerators["read"].split()
     assert not set(stored) & set(splits_before)

@@ -1,0 +1,268 @@
+"""The local runner runs whole jobs in this process: the same coordinator, slots and operators as on Ray."""
+
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+
+from raystream import (
+    CheckpointError,
+    JobFailedError,
+    JobNotFoundError,
+    JobStatus,
+    KeyedProcessFunction,
+    StreamEnvironment,
+    ValueStateDescriptor,
+)
+from raystream.api.client import JobClient
+from raystream.clock import SystemClock
+from raystream.connectors.datagen import DatagenSource
+from raystream.connectors.files import FileSink
+from raystream.errors import ProtocolError
+from raystream.ids import Attempt, JobId
+from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.local_cluster import LocalJob
+from raystream.runtime.local_cluster_board import OUTPUT_BYTES_MAX, LocalBoard
+from raystream.testing import Barrier, Crash, TestSource
+
+KEYS = 7
+
+
+class Count(KeyedProcessFunction):
+    def open(self, ctx):
+        self.hits = ctx.get_state(ValueStateDescriptor("hits", int, default=0))
+
+    def process_element(self, value, ctx):
+        hits = self.hits.value() + 1
+        self.hits.update(hits)
+        yield ctx.current_key, hits
+
+
+def environment(tmp_path=None, *, parallelism=2, **options):
+    if tmp_path is not None:
+        options.setdefault("execution_checkpointing_dir", str(tmp_path / "checkpoints"))
+        options.setdefault("execution_checkpointing_savepoint_dir", str(tmp_path / "savepoints"))
+        options.setdefault("execution_checkpointing_interval", "20ms")
+        options.setdefault("execution_checkpointing_min_pause", "0ms")
+    return StreamEnvironment(runner="local", parallelism=parallelism, **options)
+
+
+def count_hits(env, source, out):
+    counted = (
+        env.from_source(source, name="source", uid="source")
+        .key_by(lambda value: value % KEYS)
+        .process(Count(), name="count", uid="count")
+    )
+    counted.sink_to(FileSink.json_lines(str(out)), name="out", uid="out")
+
+
+def written(out):
+    """Return the published values of each key, in the order of the values."""
+    values = {}
+    for file in out.rglob("*"):
+        if file.is_file() and ".inprogress" not in file.name:
+            for line in file.read_text().splitlines():
+                key, hits = json.loads(line)
+                values.setdefault(key, []).append(hits)
+    return {key: sorted(hits) for key, hits in values.items()}
+
+
+def expected(records):
+    counts = {}
+    for value in records:
+        counts[value % KEYS] = counts.get(value % KEYS, 0) + 1
+    return {key: list(range(1, count + 1)) for key, count in counts.items()}
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_bounded_job_finishes_with_every_record_counted(tmp_path, parallelism):
+    env = environment(tmp_path, parallelism=parallelism)
+    count_hits(env, DatagenSource(lambda index: index, count=5_000), tmp_path / "out")
+    result = env.execute("count")
+
+    assert result.status is JobStatus.FINISHED
+    assert result.records_in == 5_000
+    assert written(tmp_path / "out") == expected(range(5_000))
+
+
+def test_job_without_checkpointing_finishes_too(tmp_path):
+    env = environment()
+    count_hits(env, DatagenSource(lambda index: index, count=1_000), tmp_path / "out")
+    env.execute("count")
+
+    assert written(tmp_path / "out") == expected(range(1_000))
+
+
+def test_crash_is_followed_by_a_restart_from_the_last_checkpoint_and_output_is_exact(tmp_path):
+    script = [*range(100), Barrier(), *range(100), Crash(), *range(50)]
+    other = [*range(300), Barrier(), *range(70)]
+    source = TestSource(script, other)
+    env = environment(tmp_path, restart_strategy_type="fixed-delay", restart_strategy_fixed_delay_delay="1ms")
+    count_hits(env, source, tmp_path / "out")
+    result = env.execute("count")
+
+    assert result.restarts == 1
+    assert written(tmp_path / "out") == expected(source.records)
+
+
+def test_user_error_fails_the_job_with_operator_and_record():
+    env = environment(parallelism=1)
+    env.from_collection([1, 0], uid="in").map(lambda value: 1 // value, name="divide", uid="m").print()
+
+    with pytest.raises(JobFailedError, match="ZeroDivisionError") as caught:
+        env.execute("divide")
+    assert "divide" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path, parallelism):
+    source = DatagenSource(lambda index: index, count=4_000, rate=8_000)
+    env = environment(tmp_path)
+    count_hits(env, source, tmp_path / "out")
+    client = env.submit("count")
+    client.wait_until(frozenset({JobStatus.RUNNING}), 30, lambda uid, payload: None)
+    path = client.stop()
+    assert client.wait(30).status is JobStatus.FINISHED
+    before = client.wait(30).records_in
+    assert before < 4_000
+
+    env = environment(tmp_path, parallelism=parallelism, execution_state_recovery_path=path)
+    count_hits(env, source, tmp_path / "out")
+    assert env.execute("count").status is JobStatus.FINISHED
+    assert written(tmp_path / "out") == expected(range(4_000))
+
+
+def test_running_job_takes_savepoints_and_is_cancelled(tmp_path):
+    env = environment(tmp_path)
+    count_hits(env, DatagenSource(lambda index: index, rate=1_000), tmp_path / "out")
+    client = env.submit("count")
+
+    path = client.savepoint()
+    assert path.startswith("file://")
+    with pytest.raises(TimeoutError):
+        client.wait("10ms")
+    client.cancel()
+
+    assert client.status() is JobStatus.CANCELED
+    assert client.wait(30).status is JobStatus.CANCELED
+    assert "savepoint" in [record.purpose for record in client.checkpoints()]
+    assert list((tmp_path / "checkpoints").glob("*/chk-*")), "checkpoints of a cancelled job are kept"
+
+
+def test_failed_savepoint_is_raised_and_the_job_goes_on(tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    env = environment(tmp_path)
+    count_hits(env, DatagenSource(lambda index: index, rate=1_000), tmp_path / "out")
+    client = env.submit("count")
+
+    with pytest.raises(CheckpointError, match="savepoint was aborted"):
+        client.savepoint(str(tmp_path / "file"))
+    assert client.status() is JobStatus.RUNNING
+    client.cancel()
+
+
+def test_job_can_be_attached_to_by_its_id_and_others_are_not_known():
+    env = environment(parallelism=1)
+    env.from_collection(range(10), uid="in").print()
+    client = env.submit("print")
+    attached = JobClient.attach(client.job_id, runner="local")
+
+    assert attached.wait(30).status is JobStatus.FINISHED
+    with pytest.raises(JobNotFoundError):
+        JobClient.attach("0" * 32, runner="local")
+
+
+def test_job_that_waits_for_its_source_does_not_spin(tmp_path, monkeypatch):
+    rounds = []
+    do_round = LocalJob._round
+    monkeypatch.setattr(LocalJob, "_round", lambda job: (rounds.append(job), do_round(job)))
+    env = environment(tmp_path, execution_checkpointing_interval="10s")
+    count_hits(env, DatagenSource(lambda index: index, count=5, rate=20), tmp_path / "out")
+    env.execute("slow")
+
+    assert len(rounds) < 1_000, "a loop that polls makes tens of thousands"
+
+
+# ---- the board --------------------------------------------------------------------
+
+
+VIEW = JobView(
+    job_id=JobId("0" * 32),
+    name="job",
+    status=JobStatus.RUNNING,
+    parallelism=1,
+    attempt=Attempt(1),
+    restarts=0,
+    records_in=0,
+    records_out=0,
+    duration_ms=0,
+)
+FINISHED = replace(VIEW, status=JobStatus.FINISHED)
+
+
+def test_output_comes_before_the_view_that_ends_the_wait_and_in_order():
+    board = LocalBoard(SystemClock(), VIEW)
+    board.add_output("a", ["1"])
+    board.add_output("b", b"2")
+    board.publish(FINISHED)
+    taken = []
+
+    view = board.wait_until(
+        lambda view: view.status.terminal, None, lambda uid, payload: taken.append((uid, payload))
+    )
+
+    assert view == FINISHED
+    assert taken == [("a", ["1"]), ("b", b"2")]
+
+
+def test_wait_without_a_listener_leaves_the_output_to_others():
+    board = LocalBoard(SystemClock(), FINISHED)
+    board.add_output("a", ["1"])
+    board.wait_until(lambda view: True, None)
+    taken = []
+    board.wait_until(lambda view: True, None, lambda uid, payload: taken.append(payload))
+
+    assert taken == [["1"]]
+
+
+def test_output_that_nobody_takes_is_bounded_and_the_oldest_is_dropped(caplog):
+    board = LocalBoard(SystemClock(), FINISHED)
+    for number in range(4):
+        board.add_output("a", bytes([number]) * (OUTPUT_BYTES_MAX // 2))
+    taken = []
+    board.wait_until(lambda view: True, None, lambda uid, payload: taken.append(payload[0]))
+
+    assert taken == [2, 3]
+    assert "dropped" in caplog.text
+
+
+def test_job_waits_for_a_client_that_takes_output_slowly():
+    board = LocalBoard(SystemClock(), VIEW)
+    big = bytes(OUTPUT_BYTES_MAX)
+    added, taken = threading.Event(), []
+
+    def produce():
+        for _ in range(3):
+            board.add_output("a", big)
+        added.set()
+        board.publish(FINISHED)
+
+    def take(uid, payload):
+        if not taken:
+            threading.Thread(target=produce, daemon=True).start()
+            assert not added.wait(0.05), "the producer is held back"
+        taken.append(len(payload))
+
+    board.add_output("a", b"first")
+    board.wait_until(lambda view: view.status.terminal, 10, take)
+
+    assert taken == [5, *[OUTPUT_BYTES_MAX] * 3]
+
+
+def test_job_that_breaks_down_is_shown_as_failed():
+    board = LocalBoard(SystemClock(), VIEW)
+    board.break_down(ProtocolError("bug"))
+
+    assert board.view.status is JobStatus.FAILED
+    assert board.view.error.message == "bug"
