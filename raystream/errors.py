@@ -26,8 +26,8 @@ class RaystreamError(Exception):
     """Base of every error raised by raystream.
 
     The message is a lower-case fragment without a full stop that says what was
-    attempted; values go into `context`, advice into `hint`.  Errors cross Ray
-    actors, so an instance survives pickling unchanged.
+    attempted; values go into `context`, advice into `hint`; a `traceback` in the context is
+    shown last, as it is.  Errors cross Ray actors, so an instance survives pickling unchanged.
     """
 
     def __init__(self, message: str, *, hint: str = "", **context: Any) -> None:
@@ -37,10 +37,13 @@ class RaystreamError(Exception):
         self.context = context
 
     def __str__(self) -> str:
-        fields = " ".join(f"{name}={value!r}" for name, value in self.context.items())
+        shown = {name: value for name, value in self.context.items() if name != "traceback"}
+        fields = " ".join(f"{name}={value!r}" for name, value in shown.items())
         lines = [f"{self.message} ({fields})" if fields else self.message]
         if self.hint:
             lines.append(f"hint: {self.hint}")
+        if traceback := self.context.get("traceback"):
+            lines.append(str(traceback).rstrip())
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,16 +98,6 @@ class UserCodeError(RaystreamError):
     The traceback of the user's exception is in `context["traceback"]`, so that it
     crosses process boundaries even when the exception itself does not pickle.
     """
-
-    def __str__(self) -> str:
-        shown = {name: value for name, value in self.context.items() if name != "traceback"}
-        fields = " ".join(f"{name}={value!r}" for name, value in shown.items())
-        lines = [f"{self.message} ({fields})" if fields else self.message]
-        if self.hint:
-            lines.append(f"hint: {self.hint}")
-        if traceback := self.context.get("traceback"):
-            lines.append(str(traceback).rstrip())
-        return "\n".join(lines)
 
 
 class SlotLostError(RaystreamError):

@@ -35,6 +35,7 @@ from raystream.graph.chaining import plan_job
 from raystream.graph.logical import LogicalGraph, LogicalNode, OperatorKind, Upstream
 from raystream.graph.physical import PhysicalPlan
 from raystream.ids import JobStatus, draw_job_id
+from raystream.operators.sink_operator import SinkOperator
 from raystream.operators.source import Source
 from raystream.operators.source_operator import SourceOperator
 from raystream.storage.filesystem import to_url
@@ -145,6 +146,7 @@ class StreamEnvironment:
         around = ambient.current()
         job_name = name or _script_name()
         _check_sources(plan, config)
+        _check_sinks(self._graph, config)
         runner = around.runner or self._runner or runner_named(config.runner)
         handle = runner.submit(
             Submission(
@@ -268,6 +270,26 @@ def _check_sources(plan: PhysicalPlan, config: JobConfig) -> None:
                 hint="use a source that can, or switch checkpointing off",
                 operator=vertex.operators[0].name,
             )
+
+
+def _check_sinks(graph: LogicalGraph, config: JobConfig) -> None:
+    """Refuse a job whose output would never become visible.
+
+    Raises:
+        ConfigError: a sink commits at checkpoints, there are none, and the input never ends.
+    """
+    endless = any(node.source is not None and not node.source.bounded for node in graph)
+    if config.checkpointing.interval_ms is not None or not endless:
+        return
+    for node in graph:
+        if isinstance(node.factory, OperatorFactory) and node.factory.operator is SinkOperator:
+            sink = node.factory.function
+            if getattr(sink, "transactional", False):  # A user's sink may not say it.
+                raise ConfigError(
+                    "sink publishes at checkpoints, but there are none and the input never ends",
+                    hint="set execution.checkpointing.interval, 10s for example",
+                    operator=node.name,
+                )
 
 
 def _warn_about_generated_uids(plan: PhysicalPlan, config: JobConfig) -> None:

@@ -18,8 +18,6 @@ from raystream.cli.failures import DONE, JOB_FAILED, SIGNALLED, print_lines, scr
 from raystream.cli.script import run_script
 from raystream.clock import SystemClock
 from raystream.errors import ConfigError, RaystreamError
-from raystream.storage.filesystem import to_url
-from raystream.storage.latest import LATEST
 
 SCRIPT_SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
 """Options stand before JOB.py; what comes after it belongs to the job."""
@@ -82,9 +80,6 @@ def run(context: click.Context, /, script: Path, arguments: tuple[str, ...], **o
 
     The first Ctrl-C cancels the job and shows how to resume it, the second leaves at once.
     """
-    restore_path = options["restore_path"]
-    if restore_path not in (None, LATEST):
-        options["restore_path"] = to_url(restore_path)  # The job runs in another working directory.
     ambient = Ambient(**options)
     command = functools.partial(_resume_command, script=script, arguments=arguments, options=options)
     with Attendant(SystemClock(), command) as attendant:

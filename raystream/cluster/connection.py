@@ -228,10 +228,10 @@ def _user_decides_authentication() -> bool:
 
 @contextmanager
 def _own_signal_handler() -> Iterator[None]:
-    """Keep a handler of SIGTERM that is already installed: `ray.init` puts its own in its place."""
+    """Keep what SIGTERM does: Ray puts handlers of its own in its place, the last of which aborts."""
     before = signal.getsignal(signal.SIGTERM)
     yield
-    if threading.current_thread() is threading.main_thread() and before not in (None, signal.SIG_DFL):
+    if threading.current_thread() is threading.main_thread() and before is not None:
         signal.signal(signal.SIGTERM, before)
 
 

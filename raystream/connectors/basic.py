@@ -16,6 +16,8 @@ class PrintSink:
     Not transactional: after a failure lines may come again.
     """
 
+    transactional = False
+
     def open_writer(self, context: WriterContext) -> SinkWriter:
         """Return the writer of one subtask."""
         return _PrintWriter(context)
@@ -26,6 +28,8 @@ class PrintSink:
 
 class DiscardSink:
     """Drops every record; for measuring what comes before it."""
+
+    transactional = False
 
     def open_writer(self, context: WriterContext) -> SinkWriter:
         """Return the writer of one subtask."""

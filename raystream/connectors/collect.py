@@ -31,6 +31,8 @@ class CollectedPayload(msgspec.Struct, frozen=True, array_like=True):
 class CollectSink:
     """Passes all records to the client that waits for the job, when their checkpoint is complete."""
 
+    transactional = True
+
     def open_writer(self, context: WriterContext) -> SinkWriter:
         """Return what keeps the records of one subtask."""
         return CollectWriter(context)

@@ -139,6 +139,8 @@ class FileSink:
     or at the end of the job; before that its name contains `.inprogress`.
     """
 
+    transactional = True
+
     directory: str
     """Absolute; made when the job starts."""
     encode_records: Callable[[list[Any]], bytes]

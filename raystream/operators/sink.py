@@ -82,6 +82,10 @@ class Committer(Protocol):
 class Sink(Protocol):
     """Something that records go to; a small picklable value that holds no open resource."""
 
+    @property
+    def transactional(self) -> bool:
+        """True when output becomes visible by a commit, which needs a checkpoint or the end of the input."""
+
     def open_writer(self, context: WriterContext) -> SinkWriter:
         """Return the writer of one subtask."""
 

@@ -67,6 +67,7 @@ class FaultInjector:
         self._frames = [fault for fault in faults if isinstance(fault, FrameDelay | FrameDamage | ConnectionBreak)]
         self._moments: dict[tuple[int, CheckpointPhase], int] = {}
         self._calls = self._works = self._frame_count = 0
+        self._log_written = False
 
     def attach(self, pool: SimulatedSlotPool) -> None:
         """Let faults happen to the slots of this pool."""
@@ -85,6 +86,8 @@ class FaultInjector:
             case msg.TriggerCheckpoint():
                 self._moment(command.checkpoint_id, CheckpointPhase.BEFORE_TRIGGER, slot)
             case msg.CheckpointCompleted():
+                if not self._log_written:  # Storage in the memory of the job master has no files.
+                    self.completed_id = max(self.completed_id, command.checkpoint_id)
                 self._moment(command.checkpoint_id, CheckpointPhase.LOGGED, slot)
 
     def report_received(self, report: msg.Report, slot: SlotId) -> None:
@@ -163,6 +166,7 @@ class FaultInjector:
         if call.operation != "create_exclusive":
             return
         slot = None if self._running.process is None else self._running.process.slot_id
+        self._log_written = self._log_written or bool(_LOG_ENTRY.search(call.url))
         if found := _METADATA.search(call.url):
             phase = CheckpointPhase.ACKNOWLEDGED if before else CheckpointPhase.METADATA_WRITTEN
             self._moment(int(found[1]), phase, slot)

@@ -32,6 +32,8 @@ class SimulatedSink:
         run: name of the run.
     """
 
+    transactional = True
+
     def __init__(self, run: str) -> None:
         self._run = run
 

@@ -79,3 +79,22 @@ def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp
     result = client.wait(PATIENCE_S)
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 3)
     assert counted(tmp_path / "out") == one_to_n(20_000)
+
+
+def test_slot_that_does_not_answer_is_given_up_and_its_process_ended(environment, tmp_path):
+    env = environment(2, heartbeat_interval="100ms", heartbeat_timeout="1s")
+    add_counting(env, 20_000, tmp_path / "out", rate=5_000)
+    client = env.submit("silent")
+    handle = handle_of(client.job_id)
+
+    wait_until(handle, lambda view: runs(view) and completed(view) >= 2)
+    silent = handle.workers()[1]
+    os.kill(silent.pid, signal.SIGSTOP)
+    view = wait_until(handle, lambda view: view.restarts > 0)
+
+    assert view.error.message == "process of a slot did not answer and was given up"
+    result = client.wait(PATIENCE_S)
+    assert (result.status, result.restarts) == (JobStatus.FINISHED, 1)
+    assert counted(tmp_path / "out") == one_to_n(20_000)
+    with pytest.raises(ProcessLookupError):
+        os.kill(silent.pid, 0)

@@ -78,7 +78,7 @@ def test_option_may_need_what_only_the_script_says(raystream, script, jobs_do, t
     path = script(SCRIPT.replace("StreamEnvironment()", config))
 
     assert raystream("run", "-D", "execution.checkpointing.storage=filesystem", path).code == 0
-    assert runner.submissions[0].config.checkpointing.directory == str(tmp_path)
+    assert runner.submissions[0].config.checkpointing.directory.endswith(str(tmp_path))
 
 
 def test_two_jobs_of_a_script_run_one_after_the_other(raystream, script, jobs_do):

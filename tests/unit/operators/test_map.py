@@ -29,7 +29,7 @@ def test_map_emits_none_as_a_record():
 
 
 def test_flat_map_gives_each_record_the_timestamp_of_its_origin():
-    running = run(FlatMapOperator(lambda n: range(n)), RowBatch([2, 0, 1], [10, 20, 30]))
+    running = run(FlatMapOperator(range), RowBatch([2, 0, 1], [10, 20, 30]))
 
     assert running.values == [0, 1, 0]
     assert running.timestamps == [[10, 10, 30]]
@@ -79,7 +79,6 @@ def test_error_names_the_record(operator, lazily, bad):
     assert context["subtask"] == 3
     assert context["cause"] == "ValueError: no good"
     assert "in function" in context["traceback"]
-    assert "fails_on.<locals>" not in str(raised.value.args)
     assert isinstance(raised.value.__cause__, ValueError)
 
 
