@@ -24,6 +24,7 @@ from raystream.api.runner import (
 from raystream.config.units import parse_duration_ms
 from raystream.errors import JobFailedError, RaystreamError
 from raystream.ids import JobId, JobStatus, OperatorUid
+from raystream.storage.filesystem import to_url
 
 TERMINAL = frozenset(status for status in JobStatus if status.terminal)
 
@@ -115,8 +116,9 @@ class JobClient:
 
         Raises:
             CheckpointError: it was aborted; the message says why.
+            JobFailedError: the job has failed.
         """
-        return self._handle.request(SavepointRequest(_request_id(), directory))
+        return self._request(SavepointRequest(_request_id(), _absolute(directory)))
 
     def stop(self, directory: str | None = None) -> str:
         """End the job with a savepoint, everything before it committed, and return its path.
@@ -126,8 +128,9 @@ class JobClient:
 
         Raises:
             CheckpointError: the savepoint was aborted; the job goes on.
+            JobFailedError: the job has failed.
         """
-        return self._handle.request(StopRequest(_request_id(), directory))
+        return self._request(StopRequest(_request_id(), _absolute(directory)))
 
     def cancel(self) -> None:
         """End the job without a savepoint; retained checkpoints stay, as configured."""
@@ -136,6 +139,16 @@ class JobClient:
     def checkpoints(self) -> Sequence[Any]:
         """Return what is known of the job's checkpoints and savepoints, oldest first."""
         return self._handle.view().checkpoints
+
+    def _request(self, request: SavepointRequest | StopRequest) -> str:
+        """Have a request carried out; when the job has failed meanwhile, say what it failed with."""
+        try:
+            return self._handle.request(request)
+        except RaystreamError as error:
+            view = self._handle.view()
+            if view.status is JobStatus.FAILED:
+                raise _failure(view) from error
+            raise
 
     def __repr__(self) -> str:
         return f"JobClient({self.job_id})"
@@ -203,6 +216,11 @@ def _seconds(timeout: float | timedelta | str | None) -> float | None:
             return parse_duration_ms(timeout) / 1000.0
         case _:
             return timeout
+
+
+def _absolute(directory: str | None) -> str | None:
+    """Return the directory as the job master, which has another working directory, understands it."""
+    return None if directory is None else to_url(directory)
 
 
 def _request_id() -> str:

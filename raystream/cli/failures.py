@@ -8,7 +8,6 @@ An error of ours is printed as
     hint: <advice, one line>
 """
 
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -66,10 +65,6 @@ _ADVICE: tuple[tuple[type[RaystreamError], str], ...] = (
 )
 """Advice for errors that bring none, more special types first."""
 
-_FRAME = re.compile(r'  File "([^"]+)"')
-_LAYERS = "api|cli|cluster|connectors|operators|protocol|records|runtime|state|storage"
-_OWN_FRAME = re.compile(rf".*[/\\]raystream[/\\]({_LAYERS})[/\\]\w+\.py")
-
 
 def exit_code(error: RaystreamError) -> int:
     """Return the exit code for an error that ends a command."""
@@ -84,7 +79,7 @@ def exit_code(error: RaystreamError) -> int:
 def error_lines(error: RaystreamError) -> Iterator[str]:
     """Yield the lines to print for an error of ours; the last two are the cause and the advice."""
     if user_traceback := error.context.get("traceback"):
-        yield from _without_own_frames(str(user_traceback))
+        yield from str(user_traceback).rstrip().splitlines()
     first, *rest = error.message.strip().splitlines() or [type(error).__name__]
     fields = " ".join(f"{name}={value!r}" for name, value in error.context.items() if name != "traceback")
     cause = _one_line(first).removesuffix(":")
@@ -121,18 +116,6 @@ def _advice(error: RaystreamError) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _without_own_frames(text: str) -> Iterator[str]:
-    """Yield the lines of a formatted traceback, without the frames that lead through raystream."""
-    hidden = False
-    for line in text.rstrip().splitlines():
-        if match := _FRAME.match(line):
-            hidden = _OWN_FRAME.fullmatch(match[1]) is not None
-        elif not line.startswith("    "):
-            hidden = False
-        if not hidden:
-            yield line
 
 
 def _from_script(frames: TracebackType | None, script: Path) -> TracebackType | None:

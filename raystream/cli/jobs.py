@@ -138,7 +138,7 @@ def savepoint(jobs: Jobs, job: str, directory: str | None) -> None:
 
     DIR is by default the job's execution.checkpointing.savepoint-dir.
     """
-    print(jobs.client(job).savepoint(_absolute(directory)))
+    print(jobs.client(job).savepoint(directory))
 
 
 @click.command("stop", short_help="End a job with a savepoint.")
@@ -147,7 +147,7 @@ def savepoint(jobs: Jobs, job: str, directory: str | None) -> None:
 @of_cluster
 def stop(jobs: Jobs, job: str, directory: str | None) -> None:
     """End a job with a savepoint, everything before it committed, and print the savepoint's path."""
-    print(jobs.client(job).stop(_absolute(directory)))
+    print(jobs.client(job).stop(directory))
 
 
 @click.command("cancel", short_help="End a job without a savepoint.")
@@ -158,8 +158,3 @@ def cancel(jobs: Jobs, job: str) -> None:
     client = jobs.client(job)
     client.cancel()
     say(f"job {client.job_id} is cancelled; `raystream checkpoints {client.job_id}` shows what is left of it")
-
-
-def _absolute(directory: str | None) -> str | None:
-    """Return the directory as the job master, which has another working directory, understands it."""
-    return None if directory is None else to_url(directory)

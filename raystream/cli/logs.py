@@ -44,7 +44,9 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         """Return the line without a traceback."""
-        extra = [f"{name}={value!r}" for name, value in vars(record).items() if name not in _EVERY_RECORD]
+        fields = {name: value for name, value in vars(record).items() if name not in _EVERY_RECORD}
+        # Ray adds private fields to every record of a process in which it runs.
+        extra = [f"{name}={value!r}" for name, value in fields.items() if not name.startswith("_")]
         return " ".join([super().formatMessage(record), *extra])
 
 

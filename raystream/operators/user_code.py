@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from raystream.errors import RaystreamError, StateError, UserCodeError
@@ -160,5 +161,13 @@ def _user_code_error(message: str, error: Exception, context: OperatorContext) -
         uid=context.uid,
         subtask=context.subtask,
         cause=f"{type(error).__name__}: {error}",
-        traceback="".join(traceback.format_exception(error)),
+        traceback="".join(traceback.format_exception(type(error), error, _users_frames(error))),
     )
+
+
+def _users_frames(error: Exception) -> TracebackType | None:
+    """Return the error's traceback without the frames of raystream that lead to the user's code."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("raystream."):
+        frames = frames.tb_next
+    return frames or error.__traceback__

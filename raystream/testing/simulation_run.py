@@ -98,7 +98,7 @@ class SimulatedRun:
         self._injector = FaultInjector(self._world, faults, self._running)
         self._fs = SimulatedFileSystem(self._injector)
         self._problems = self._injector.problems
-        self._attempts = 0
+        self._attempts = self._checkpoints = 0
         self._starts = 0
         self._coordinator: CoordinatorProcess | None = None
         self._resume: StopAndResume | CancelAndResume | None = None
@@ -132,7 +132,7 @@ class SimulatedRun:
             trace_hash=self._world.trace.digest(),
             trace=self._world.trace.last(),
             attempts=self._attempts,
-            checkpoints=self._injector.completed_id,
+            checkpoints=self._checkpoints,
             virtual_ms=self._world.now_ms,
             steps=self._world.steps,
         )
@@ -145,6 +145,7 @@ class SimulatedRun:
             self._resume = None
             view = self._run_job(parallelism, path)
             self._attempts += view.attempt
+            self._checkpoints = view.last_checkpoint_id or 0
             resume = self._resume
             stopped_at = _stopped_at(view)
             if isinstance(resume, StopAndResume) and view.status is JobStatus.FINISHED and stopped_at:

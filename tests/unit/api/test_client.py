@@ -47,7 +47,7 @@ def test_requests_reach_the_job_each_with_an_id_of_its_own():
 
     requests = runner.handles[0].requests
     assert [type(r) for r in requests] == [SavepointRequest, SavepointRequest, StopRequest, CancelRequest]
-    assert [r.directory for r in requests[:3]] == ["/sp", None, "/sp"]
+    assert [r.directory for r in requests[:3]] == ["file:///sp", None, "file:///sp"]
     assert len({r.request_id for r in requests}) == 4
 
 

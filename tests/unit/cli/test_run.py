@@ -172,9 +172,6 @@ def test_failed_job_shows_the_users_traceback_and_ends_with_1(raystream, script,
         cause="ValueError: no number\nat all",
         traceback=(
             "Traceback (most recent call last):\n"
-            '  File "/x/site-packages/raystream/operators/map.py", line 30, in process\n'
-            "    out = list(map(call, values))\n"
-            "          ^^^^^^^^^^^^^^^^^^^^^^^\n"
             '  File "/jobs/job.py", line 3, in parse\n'
             "    return int(line)\n"
             "ValueError: no number\n"

@@ -1,0 +1,116 @@
+"""Access logs of both formats with broken lines, the main job over them, and what it must publish.
+
+The pipeline is that of `jobs/access_log_count.py`, made of its own functions; tests put their own
+source, pace or sink into it.
+"""
+
+import json
+import random
+import re
+import threading
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.access_log_count import REJECTED, CountHits, ParseRequest
+from raystream.connectors.files import FileSink, FileSource
+
+IN_PROGRESS = re.compile(r"\.part-.+-(?P<subtask>\d+)-(?P<attempt>\d+)-\d+\.inprogress")
+
+
+@dataclass
+class Expected:
+    """What counting some logs gives."""
+
+    lines: int = 0
+    hits: Counter[str] = field(default_factory=Counter)
+    rejected: list[tuple[str, int, str]] = field(default_factory=list)
+    """File, byte offset and text of each line without a path."""
+
+    def append_to(self, log: Path, *, lines: int, seed: int) -> None:
+        """Write more lines to a log: both formats, both line ends, some lines broken."""
+        rng = random.Random(seed)
+        with log.open("ab") as file:
+            for number in range(self.lines, self.lines + lines):
+                target = f"/items/{int(rng.paretovariate(0.7)) % 3_000}?from=søk"
+                line = _line(rng, number, target)
+                if line.startswith("broken"):
+                    self.rejected.append((str(log), file.tell(), line))
+                else:
+                    self.hits[target] += 1
+                file.write(line.encode() + rng.choice([b"\n", b"\r\n"]))
+        self.lines += lines
+
+
+def _line(rng: random.Random, number: int, target: str) -> str:
+    match rng.choices(["combined", "json", "broken"], [48, 48, 4])[0]:
+        case "combined":
+            return f'10.0.0.7 - - [17/May/2026:10:05:03 +0000] "GET {target} HTTP/1.1" 200 {number} "-" "Agent/1.0"'
+        case "json":
+            return json.dumps({"status": 200, rng.choice(["url", "path"]): target}, ensure_ascii=False)
+        case _:
+            return f"broken line {number} of {target}"
+
+
+class PacedParse(ParseRequest):
+    """Parses at a limited rate, so that a test can do something while the job runs.
+
+    Args:
+        pause_s: time that each line takes.
+    """
+
+    def __init__(self, pause_s: float) -> None:
+        self.pause_s = pause_s
+
+    def open(self, ctx):
+        self._never = threading.Event()
+
+    def process_element(self, value, ctx):
+        self._never.wait(self.pause_s)
+        return super().process_element(value, ctx)
+
+
+def add_count(env, source: FileSource, out: Path, *, parse: ParseRequest | None = None, sink=None) -> None:
+    """Build the main job; `parse` and `sink` may take the place of its own ones."""
+    requests = env.from_source(source, uid="source").process(parse or ParseRequest(), uid="parse")
+    counts = requests.key_by(lambda path: path).process(CountHits(), uid="count-hits")
+    counts.sink_to(sink or FileSink.json_lines(out), uid="sink")
+    rejected = requests.get_side_output(REJECTED)
+    rejected.sink_to(FileSink.json_lines(out / "rejected"), uid="rejected-sink")
+
+
+def lines_of(pattern: Path, watch: str | None = None) -> FileSource:
+    """Return the source of the main job."""
+    return FileSource.lines(pattern, encoding=None, with_position=True, watch=watch)
+
+
+# ---- what was published -----------------------------------------------------
+
+
+def records(directory: Path) -> list:
+    """Return the records in all files that are visible in a directory."""
+    parts = [path for path in directory.glob("part-*") if path.is_file()]
+    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+
+
+def counts_by_path(out: Path) -> dict[str, list[int]]:
+    """Return all counts that were published for each path, sorted."""
+    counts = defaultdict(list)
+    for path, count in records(out):
+        counts[path].append(count)
+    return {path: sorted(values) for path, values in counts.items()}
+
+
+def assert_counted_exactly_once(out: Path, expected: Expected) -> None:
+    """Every path has each of the values 1..n once, and every broken line was rejected once."""
+    one_to_n = {path: list(range(1, n + 1)) for path, n in expected.hits.items()}
+    assert counts_by_path(out) == one_to_n
+    rejected = [(row["file"], row["offset"], row["line"]) for row in records(out / "rejected")]
+    assert sorted(rejected) == sorted(expected.rejected)
+    assert unfinished(out) == []
+
+
+def unfinished(out: Path) -> list[tuple[int, str]]:
+    """Return attempt and name of each file that is not visible yet."""
+    names = [path.name for path in out.rglob("*.inprogress")]
+    return sorted((int(IN_PROGRESS.fullmatch(name)["attempt"]), name) for name in names)

@@ -1,0 +1,82 @@
+"""Whatever crashes, breaks, fails or is delayed, every job's output is there exactly once."""
+
+import pytest
+
+from raystream.testing import Faults, simulate
+from raystream.testing.faults import CHECKPOINTS, CheckpointPhase, SlotCrash
+from tests.simulation import jobs
+
+pytestmark = pytest.mark.simulation
+
+JOBS = {
+    "keyed": (jobs.keyed, jobs.expected_keyed),
+    "chained": (jobs.chained, jobs.expected_chained),
+    "keyed twice": (jobs.twice_keyed, jobs.expected_twice_keyed),
+    "united": (jobs.united, jobs.expected_united),
+}
+
+ONE_CRASH = Faults(
+    crashes=1, kills=0, pauses=0, storage_failures=0, work_delays=0, frame_delays=0, frame_damages=0,
+    connection_breaks=0, savepoints=0, stops=0, cancels=0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_output_is_there_exactly_once_whatever_goes_wrong(name, seeds):
+    job, expected = JOBS[name]
+
+    simulate(job, seeds=seeds, expected=expected()).check()
+
+
+def test_overlapping_checkpoints_cost_no_record(seeds):
+    simulate(
+        jobs.united,
+        seeds=seeds[: len(seeds) // 3],
+        expected=jobs.expected_united(),
+        execution_checkpointing_interval="6ms",
+        execution_checkpointing_timeout="150ms",
+        execution_checkpointing_max_concurrent_checkpoints=4,
+        execution_checkpointing_num_retained=3,
+    ).check()
+
+
+def test_checkpoints_in_the_memory_of_the_job_master_are_as_good(seeds):
+    simulate(
+        jobs.keyed,
+        seeds=seeds[: len(seeds) // 3],
+        faults=Faults(cancels=0),  # Nothing would be left to resume from.
+        expected=jobs.expected_keyed(),
+        execution_checkpointing_dir="none",
+        restart_strategy_type="exponential-delay",
+    ).check()
+
+
+def test_job_without_checkpoints_commits_at_its_end():
+    report = simulate(
+        jobs.united,
+        seeds=range(10),
+        faults=(),
+        expected=jobs.expected_united(),
+        execution_checkpointing_interval="none",
+    )
+
+    report.check()
+    assert {row.checkpoints for row in report.rows} == {0}
+
+
+def test_reference_run_gives_what_plain_python_gives():
+    report = simulate(jobs.keyed, seeds=[])
+
+    assert sorted(report.reference, key=repr) == sorted(jobs.expected_keyed(), key=repr)
+
+
+@pytest.mark.parametrize("job", [jobs.keyed, jobs.united])
+def test_slots_crash_in_every_phase_of_the_first_three_checkpoints(job):
+    wanted = {(checkpoint_id, phase) for checkpoint_id in CHECKPOINTS for phase in CheckpointPhase}
+    report = simulate(job, seeds=range(len(wanted)), faults=ONE_CRASH)
+
+    report.check()
+    crashes = [fault for row in report.rows for fault in row.faults if isinstance(fault, SlotCrash)]
+    assert {(crash.checkpoint_id, crash.phase) for crash in crashes} == wanted
+    assert all(row.attempts == 2 for row in report.rows)
+    assert all(row.checkpoints >= 4 for row in report.rows)

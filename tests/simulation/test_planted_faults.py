@@ -1,0 +1,83 @@
+"""Faults planted in production code are found: a simulation that never fails proves nothing."""
+
+import pytest
+
+from raystream.keygroup import default_max_parallelism
+from raystream.keys import KeyGroupCache, key_groups
+from raystream.operators.sink_operator import SinkOperator
+from raystream.runtime.frame import FrameReader
+from raystream.runtime.gate import Gate
+from raystream.state import heap_snapshot
+from raystream.testing import NO_FAULTS, simulate
+from raystream.testing.faults import Damage, FrameDamage
+from tests.simulation import jobs
+
+pytestmark = pytest.mark.simulation
+
+DOZENS = range(36)
+
+
+def problems_of(job, **arguments):
+    report = simulate(job, seeds=DOZENS, **arguments)
+    return [problem for row in report.failed for problem in row.problems]
+
+
+def test_without_a_plant_nothing_is_found():
+    assert problems_of(jobs.keyed, expected=jobs.expected_keyed()) == []
+
+
+def test_snapshot_that_leaves_out_a_key_group_is_found(monkeypatch):
+    cache = KeyGroupCache(default_max_parallelism(2))
+    _, (forgotten,) = key_groups([jobs.key_of(jobs.NUMBERS[0])], cache)
+    freeze_table = heap_snapshot.freeze_table
+    monkeypatch.setattr(
+        heap_snapshot,
+        "freeze_table",
+        lambda tables, group, encode: group != forgotten and freeze_table(tables, group, encode),
+    )
+
+    problems = problems_of(jobs.keyed, expected=jobs.expected_keyed())
+
+    assert any("missing from the output" in problem for problem in problems)
+
+
+def test_missing_alignment_is_found(monkeypatch):
+    monkeypatch.setattr(Gate, "block", lambda gate, index: None)
+
+    problems = problems_of(jobs.keyed, expected=jobs.expected_keyed())
+
+    assert any("missing from the output" in problem for problem in problems)
+
+
+def test_commit_before_the_checkpoint_is_complete_is_found(monkeypatch):
+    prepare = SinkOperator._prepare
+
+    def prepare_and_commit(self, checkpoint_id):
+        prepare(self, checkpoint_id)
+        self.checkpoint_complete(checkpoint_id)
+
+    monkeypatch.setattr(SinkOperator, "_prepare", prepare_and_commit)
+
+    problems = problems_of(jobs.keyed, expected=jobs.expected_keyed())
+
+    assert any("too much in the output" in problem for problem in problems)
+    assert any("published before it was complete" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("damage", "symptom"),
+    [(Damage.LOST, "missing from the output"), (Damage.REPEATED, "too much in the output")],
+)
+def test_sequence_check_that_is_off_is_found(monkeypatch, damage, symptom):
+    check = FrameReader._check
+
+    def check_all_but_the_sequence(self, length, attempt, sequence):
+        self._sequence = sequence
+        check(self, length, attempt, sequence)
+
+    monkeypatch.setattr(FrameReader, "_check", check_all_but_the_sequence)
+    faults = [FrameDamage(frame=frame, damage=damage) for frame in range(20, 100, 20)]
+
+    problems = problems_of(jobs.keyed, expected=jobs.expected_keyed(), faults=faults)
+
+    assert any(symptom in problem for problem in problems)

@@ -1,0 +1,127 @@
+"""`simulate` is exact: a seed is a run, and a run that fails says how to see it again."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from raystream import KeyedProcessFunction, ValueStateDescriptor
+from raystream.errors import ConfigError
+from raystream.testing import NO_FAULTS, Crash, Faults, TestSource, simulate
+from raystream.testing.simulation_world import SimulationError
+from tests.simulation import jobs
+
+pytestmark = pytest.mark.simulation
+
+
+def hashes(report):
+    return [row.trace_hash for row in report.rows]
+
+
+def test_the_same_seed_gives_the_same_trace_hash_twice():
+    seeds = range(12)
+
+    assert hashes(simulate(jobs.united, seeds=seeds)) == hashes(simulate(jobs.united, seeds=seeds))
+
+
+def test_another_seed_gives_another_trace_hash():
+    report = simulate(jobs.keyed, seeds=range(12), faults=NO_FAULTS)
+
+    assert len(set(hashes(report))) == 12
+
+
+@pytest.mark.slow
+def test_trace_hashes_depend_neither_on_the_process_nor_on_its_hash_salt():
+    script = (
+        "from tests.simulation import jobs; from raystream.testing import simulate;"
+        "print(*[row.trace_hash for row in simulate(jobs.united, seeds=range(6)).rows])"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": salt},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for salt in ("1", "2")
+    ]
+
+    assert printed[0] == printed[1]
+    assert printed[0].split() == hashes(simulate(jobs.united, seeds=range(6)))
+
+
+class Forgetful(KeyedProcessFunction):
+    """Counts in an attribute, which no snapshot knows."""
+
+    def open(self, ctx):
+        self.state = ctx.get_state(ValueStateDescriptor("unused", int))
+        self.hits = {}
+
+    def process_element(self, value, ctx):
+        self.hits[ctx.current_key] = self.hits.get(ctx.current_key, 0) + 1
+        yield ctx.current_key, self.hits[ctx.current_key]
+
+
+def forgetful(env):
+    return jobs.numbers(env).key_by(jobs.key_of).process(Forgetful())
+
+
+def test_state_outside_of_the_state_backend_is_found_and_the_failure_says_how_to_repeat_it():
+    report = simulate(forgetful, seeds=range(10), parallelism=3)
+
+    with pytest.raises(SimulationError, match="missing from the output") as caught:
+        report.check()
+
+    seed = report.failed[0].seed
+    assert f"the last events of seed {seed}" in str(caught.value)
+    assert f"simulate(forgetful, seeds=[{seed}], parallelism=3).check()" in caught.value.hint
+    again = simulate(forgetful, seeds=[seed], parallelism=3)
+    assert again.rows[0] == report.failed[0]
+
+
+def test_output_of_a_test_source_that_crashes_is_there_once():
+    def job(env):
+        return env.from_source(TestSource([1, 2, Crash(), 3]), uid="source").map(lambda value: value * 2)
+
+    report = simulate(job, seeds=range(5), faults=(), expected=[2, 4, 6])
+
+    report.check()
+    assert {row.attempts for row in report.rows} == {2}
+
+
+def test_job_that_always_fails_is_reported_before_any_seed():
+    def job(env):
+        return env.from_collection([1, 2]).map(lambda value: 1 // 0)
+
+    with pytest.raises(SimulationError, match="without faults"):
+        simulate(job, seeds=range(5), restart_strategy_fixed_delay_attempts=2)
+
+
+def test_wrong_expectation_is_shown_record_by_record():
+    def job(env):
+        return env.from_collection([1, 2, 3])
+
+    report = simulate(job, seeds=[0], faults=(), expected=[1, 2, 4])
+
+    assert report.rows[0].problems == ("missing from the output: 4", "too much in the output: 3")
+
+
+def test_job_that_never_ends_is_refused():
+    def job(env):
+        from raystream.connectors.datagen import DatagenSource
+
+        return env.from_source(DatagenSource(lambda index: index))
+
+    with pytest.raises(ConfigError, match="never ends"):
+        simulate(job, seeds=[0])
+
+
+def test_report_is_a_table_with_a_row_for_each_seed():
+    report = simulate(jobs.chained, seeds=[3, 4], faults=Faults())
+
+    lines = str(report).splitlines()
+    assert len(lines) == 3
+    assert lines[1].split()[:2] == ["3", "ok"]
+    assert lines[1].endswith(report.rows[0].trace_hash)

@@ -1,0 +1,85 @@
+"""A mailbox makes calls on its owner's thread, in order; background work comes back through it."""
+
+import threading
+
+from raystream.runtime.mailbox import Mailbox, ThreadBackground
+
+
+class Wakes:
+    def __init__(self):
+        self.count = 0
+        self.event = threading.Event()
+
+    def __call__(self):
+        self.count += 1
+        self.event.set()
+
+
+def test_calls_are_made_in_the_order_of_posting():
+    log, mailbox = [], Mailbox(lambda: None)
+    for n in range(5):
+        mailbox.post(lambda n=n: log.append(n))
+
+    assert mailbox.run_pending()
+    assert log == [0, 1, 2, 3, 4]
+    assert not mailbox.run_pending()
+
+
+def test_call_posted_by_a_call_waits_for_the_next_round():
+    """Otherwise calls that post each other would hold up the loop for ever."""
+    log, mailbox = [], Mailbox(lambda: None)
+    mailbox.post(lambda: mailbox.post(lambda: log.append("second")))
+
+    mailbox.run_pending()
+    assert log == []
+    assert len(mailbox) == 1
+
+    mailbox.run_pending()
+    assert log == ["second"]
+
+
+def test_take_hands_out_one_call_at_a_time():
+    log, mailbox = [], Mailbox(lambda: None)
+    mailbox.post(lambda: log.append("a"))
+
+    mailbox.take()()
+
+    assert log == ["a"]
+    assert mailbox.take() is None
+
+
+def test_every_post_wakes_the_loop():
+    wakes = Wakes()
+    mailbox = Mailbox(wakes)
+
+    mailbox.post(lambda: None)
+    mailbox.post(lambda: None)
+
+    assert wakes.count == 2
+
+
+def test_background_work_runs_elsewhere_and_its_outcome_comes_back_here():
+    wakes, outcomes = Wakes(), []
+    mailbox = Mailbox(wakes)
+    background = ThreadBackground(mailbox, name="test")
+
+    background.submit(threading.get_ident, lambda thread: outcomes.append((thread, threading.get_ident())))
+    assert wakes.event.wait(10)
+    mailbox.run_pending()
+    background.close()
+
+    ((worker, owner),) = outcomes
+    assert worker != owner == threading.get_ident()
+
+
+def test_background_work_that_raises_gives_its_exception():
+    wakes, outcomes = Wakes(), []
+    mailbox = Mailbox(wakes)
+    background = ThreadBackground(mailbox, name="test")
+
+    background.submit(lambda: 1 // 0, outcomes.append)
+    assert wakes.event.wait(10)
+    mailbox.run_pending()
+    background.close()
+
+    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError]

@@ -1,0 +1,192 @@
+"""Edges: each record finds the subtask that it belongs to."""
+
+import random
+
+import pytest
+
+from raystream.errors import UserCodeError
+from raystream.keygroup import routing_table, subtask_of_group
+from raystream.keys import stable_hash
+from raystream.operators.operator import Operator
+from raystream.records.batch import RowBatch
+from raystream.records.elements import EndOfInput
+from raystream.runtime.output import ForwardWriter, HashWriter, Outputs, RebalanceWriter
+from tests.unit.operators.running import Run
+
+
+class Channel:
+    """Keeps what is sent."""
+
+    def __init__(self):
+        self.batches = []
+        self.controls = []
+        self.has_room = True
+        self.held = False
+
+    def send(self, batch):
+        self.batches.append(batch)
+
+    def send_control(self, control):
+        self.controls.append(control)
+
+    def flush(self):
+        held, self.held = self.held, False
+        return held
+
+    @property
+    def values(self):
+        return [value for batch in self.batches for value in batch.values]
+
+
+def channels(count):
+    return [Channel() for _ in range(count)]
+
+
+def hash_writer(outputs, selector, max_parallelism=128):
+    return HashWriter(
+        outputs,
+        key_selector=selector,
+        routing=routing_table(max_parallelism, len(outputs)),
+        context=Run(Operator()).context,
+    )
+
+
+# ---- forward and rebalance --------------------------------------------------
+
+
+def test_forward_edge_has_one_channel():
+    (channel,) = channels(1)
+    batch = RowBatch([1])
+    ForwardWriter([channel]).write(batch)
+
+    assert channel.batches == [batch]
+
+
+def test_rebalance_deals_batches_out_in_turn_from_its_own_beginning():
+    outputs = channels(3)
+    writer = RebalanceWriter(outputs, first=4)
+    for n in range(6):
+        writer.write(RowBatch([n]))
+
+    assert [channel.values for channel in outputs] == [[2, 5], [0, 3], [1, 4]]
+
+
+# ---- hash -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("max_parallelism", "parallelism"), [(128, 1), (128, 3), (13, 4), (7, 7), (32768, 5)]
+)
+def test_every_record_goes_to_the_owner_of_its_key_group(max_parallelism, parallelism):
+    rng = random.Random(1)
+    outputs = channels(parallelism)
+    writer = hash_writer(outputs, lambda value: value[0], max_parallelism)
+    sent = [(rng.choice("abcdefghij"), n) for n in range(3000)]
+    stamps = list(range(3000))
+    for start in range(0, 3000, 100):
+        writer.write(RowBatch(sent[start : start + 100], stamps[start : start + 100]))
+
+    for subtask, channel in enumerate(outputs):
+        for batch in channel.batches:
+            assert batch.keys == [key for key, _ in batch.values]
+            assert batch.groups == [stable_hash(key) % max_parallelism for key in batch.keys]
+            assert {subtask_of_group(g, max_parallelism, parallelism) for g in batch.groups} == {subtask}
+            assert batch.timestamps == [n for _, n in batch.values]
+    assert sorted(value for channel in outputs for value in channel.values) == sorted(sent)
+
+
+def test_records_of_one_key_keep_their_order():
+    outputs = channels(4)
+    writer = hash_writer(outputs, lambda value: value % 10)
+    for start in range(0, 1000, 7):
+        writer.write(RowBatch(list(range(start, min(start + 7, 1000)))))
+
+    for channel in outputs:
+        for key in range(10):
+            mine = [value for value in channel.values if value % 10 == key]
+            assert mine == sorted(mine)
+
+
+def test_subtask_without_records_gets_no_batch():
+    outputs = channels(8)
+    hash_writer(outputs, lambda value: "always")
+    hash_writer(outputs, lambda value: "always").write(RowBatch([1, 2, 3]))
+
+    assert sorted(len(channel.batches) for channel in outputs) == [0] * 7 + [1]
+
+
+def test_keys_are_canonical():
+    (channel,) = channels(1)
+    hash_writer([channel], lambda value: value).write(RowBatch([True, 1.0, 1]))
+
+    (batch,) = channel.batches
+    assert [type(key) for key in batch.keys] == [int, int, int]
+    assert batch.values[0] is True
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_key_that_cannot_be_encoded_names_operator_and_record(count):
+    writer = hash_writer(channels(count), lambda value: value["key"])
+    records = [{"key": "fine"}, {"key": ["a", "list"]}, {"key": {}}]
+
+    with pytest.raises(UserCodeError, match="key of type list") as raised:
+        writer.write(RowBatch(records))
+
+    assert raised.value.context["operator"] == "the operator"
+    assert raised.value.context["subtask"] == 3
+    assert raised.value.context["record"] == repr(records[1])
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_key_selector_that_raises_names_operator_and_record(count):
+    writer = hash_writer(channels(count), lambda value: value["key"])
+
+    with pytest.raises(UserCodeError, match="KeyError") as raised:
+        writer.write(RowBatch([{"key": 1}, {"other": 2}, {"key": 3}]))
+
+    assert raised.value.context["record"] == "{'other': 2}"
+    assert raised.value.context["operator"] == "the operator"
+
+
+def test_key_selector_that_stops_an_iteration_loses_no_record():
+    writer = hash_writer(channels(1), lambda value: next(iter(value)))
+
+    with pytest.raises(UserCodeError, match="StopIteration") as raised:
+        writer.write(RowBatch(["a", "", "b"]))
+
+    assert raised.value.context["record"] == "''"
+
+
+# ---- all edges of a subtask -------------------------------------------------
+
+
+def test_subtask_has_room_only_while_every_channel_has():
+    outputs = channels(3)
+    all_edges = Outputs([RebalanceWriter(outputs[:2], first=0), ForwardWriter(outputs[2:])])
+    assert all_edges.has_room
+
+    outputs[1].has_room = False
+    assert not all_edges.has_room
+
+
+def test_subtask_without_outputs_always_has_room():
+    assert Outputs([]).has_room
+    assert not Outputs([]).flush()
+
+
+def test_control_elements_go_through_every_channel():
+    outputs = channels(3)
+    Outputs([RebalanceWriter(outputs[:2], first=0), ForwardWriter(outputs[2:])]).broadcast(EndOfInput())
+
+    assert [channel.controls for channel in outputs] == [[EndOfInput()]] * 3
+
+
+def test_flush_reaches_every_channel():
+    outputs = channels(3)
+    outputs[0].held = outputs[2].held = True
+    all_edges = Outputs([RebalanceWriter(outputs, first=0)])
+
+    assert all_edges.flush()
+    assert not any(channel.held for channel in outputs)
+    assert not all_edges.flush()
