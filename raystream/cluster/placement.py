@@ -230,10 +230,8 @@ class RaySlotPool:
         worker.silent_ms = None
         heartbeat = answer.result()
         if heartbeat.stack and not (worker.heartbeat and worker.heartbeat.stack):
-            logger.warning(
-                "loop of a slot is held up",
-                extra={"slot": worker.slot, "held_ms": heartbeat.held_ms, "stack": heartbeat.stack},
-            )
+            where = {"slot": worker.slot, "held_ms": round(heartbeat.held_ms)}
+            logger.warning("loop of a slot is held up, in\n%s", heartbeat.stack.rstrip(), extra=where)
         worker.heartbeat = heartbeat
 
     # ---- inside ----------------------------------------------------------------

@@ -17,7 +17,7 @@ HELD_MS_MIN = 5_000.0
 """A loop that has not come round for this long is reported with its stack."""
 
 _STATM = Path("/proc/self/statm")
-_STACK_FRAMES_MAX = 20
+_STACK_FRAMES_MAX = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

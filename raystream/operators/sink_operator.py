@@ -70,8 +70,7 @@ class SinkOperator(Operator):
             return []
         elements = self._commits.state()
         if savepoint and elements:
-            assert self._writer is not None, "snapshot before open"
-            self._writer.keep(elements)
+            self._keep(elements)
         return [OperatorState(name=COMMITTABLES_STATE, mode=Redistribution.SPLIT, elements=elements)]
 
     def checkpoint_complete(self, checkpoint_id: int) -> None:
@@ -97,6 +96,13 @@ class SinkOperator(Operator):
             return self._writer.prepare_commit(checkpoint_id)
         except Exception as error:
             raise_for_connector("sink failed to pre-commit", error, self.context)
+
+    def _keep(self, committables: list[bytes]) -> None:
+        assert self._writer is not None, "snapshot before open"
+        try:
+            self._writer.keep(committables)
+        except Exception as error:
+            raise_for_connector("sink failed to keep what a savepoint refers to", error, self.context)
 
     def _commit_what_is_due(self) -> None:
         due = self._commits.begin()

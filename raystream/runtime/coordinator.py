@@ -150,9 +150,7 @@ class JobCoordinator:
         return True
 
     def next_deadline_ms(self) -> float | None:
-        """Return when `step` has something to do, in ms of the monotonic clock; None when only a call
-        can change that.
-        """
+        """Return when `step` has something to do, monotonic; None when only a call can change that."""
         if self.finished:
             return None
         deadlines = [self._job.next_deadline_ms, self._checkpoints.next_deadline_ms]
@@ -287,11 +285,8 @@ class JobCoordinator:
                 self._log.append(CancelAccepted(request_id=request_id), _request_logged)
             case cmd.LogEnd(status, error):
                 self._log_end(status, error)
-            case cmd.CleanUp(status, archive):
-                self._archived_as = status if archive else None
-                slots.release()
-                self._preparation.close()
-                self._run(checkpoints.job_ended(status))
+            case cmd.CleanUp():
+                self._clean_up(command)
             case cmd.ResolveCancel(request_id, error):
                 self._requests.request_resolved(RequestOutcome(request_id=request_id, error=error))
             case cmd.AbandonJob(abandoned):
@@ -301,6 +296,12 @@ class JobCoordinator:
                 slots.release()
             case _:
                 assert_never(command)
+
+    def _clean_up(self, command: cmd.CleanUp) -> None:
+        self._archived_as = command.status if command.archive else None
+        self._services.slots.release()
+        self._preparation.close()
+        self._run(self._checkpoints.job_ended(command.status))
 
     def _end_attempt(self) -> None:
         logger.info("attempt ends", extra={"attempt": self._job.attempt})

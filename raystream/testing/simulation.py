@@ -42,6 +42,9 @@ _OPTIONS: dict[str, object] = {
     "task_cancellation_timeout": "2s",
 }
 
+STEPS_MAX = 50_000
+"""Rounds of all loops together in one run; a small job takes about a thousand."""
+
 _FAILURES_SHOWN_MAX = 20
 _runs = itertools.count()
 
@@ -132,6 +135,7 @@ def simulate(
     faults: Faults | Sequence[Fault] | None = None,
     expected: Iterable[Any] | None = None,
     parallelism: int = 2,
+    steps_max: int = STEPS_MAX,
     **options: object,
 ) -> SimulationReport:
     """Run a job once for every seed, with faults, and check what comes of it.
@@ -146,6 +150,7 @@ def simulate(
         faults: what is drawn for each seed, or the faults themselves; `Faults()` by default.
         expected: the output, in any order; by default that of a run without faults.
         parallelism: of the job's first start.
+        steps_max: rounds of all loops together after which a run counts as endless.
         options: configuration keys, as for `StreamEnvironment`.
 
     Raises:
@@ -153,14 +158,14 @@ def simulate(
         ConfigError: it cannot start as configured.
         GraphError: the program does not describe a job that can run.
     """
-    jobs = _Jobs(job, options)
+    jobs = _Jobs(job, options, steps_max)
+    slot_count = jobs.packed(parallelism).plan.slot_count
     reference: tuple[Any, ...]
     if expected is None:
         reference = _reference(jobs)
     else:
         reference = tuple(expected)
     drawn = Faults() if faults is None else faults
-    slot_count = jobs.packed(parallelism).plan.slot_count
     rows = []
     for seed in seeds:
         planned = drawn.draw(seed, slot_count=slot_count) if isinstance(drawn, Faults) else drawn
@@ -177,11 +182,12 @@ def simulate(
 class _Jobs:
     """A job at every parallelism at which it was asked for."""
 
-    def __init__(self, job: Job, options: dict[str, object]) -> None:
+    def __init__(self, job: Job, options: dict[str, object], steps_max: int) -> None:
         self.name: str = getattr(job, "__name__", "simulated job")
         self.store_name = f"{os.getpid()}-{next(_runs)}"
         self._job = job
         self._options = {**_OPTIONS, **options}
+        self._steps_max = steps_max
         self._packed: dict[int, PackedJob] = {}
 
     def packed(self, parallelism: int) -> PackedJob:
@@ -203,7 +209,11 @@ class _Jobs:
             raise ConfigError("simulated job never ends", hint="give its sources an end")
         program = Program(job_name=self.name, plan=submission.plan, config=submission.config)
         return PackedJob(
-            name=self.name, plan=submission.plan, config=submission.config, program=pack(program)
+            name=self.name,
+            plan=submission.plan,
+            config=submission.config,
+            program=pack(program),
+            steps_max=self._steps_max,
         )
 
 

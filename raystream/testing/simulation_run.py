@@ -46,6 +46,8 @@ class PackedJob:
     plan: PhysicalPlan
     config: JobConfig
     program: bytes
+    steps_max: int
+    """Bound on the steps of one run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +182,7 @@ class SimulatedRun:
         )
         self._injector.attach(pool)
         coordinator.start()
-        self._world.run(lambda: coordinator.finished)
+        self._world.run(lambda: coordinator.finished, steps_max=packed.steps_max)
         coordinator.close()
         return coordinator.view()
 

@@ -7,8 +7,11 @@ import signal
 from collections import Counter, defaultdict
 
 import pytest
+import ray
 
-from raystream import JobStatus
+from raystream import JobFailedError, JobStatus
+from raystream.cluster.connection import NAMESPACE
+from raystream.cluster.job_master import master_name
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
 from tests.ray.conftest import PATIENCE_S, completed, handle_of, runs, wait_until
@@ -100,3 +103,21 @@ def test_slot_that_does_not_answer_is_given_up_and_its_process_ended(environment
     assert counted(tmp_path / "out") == one_to_n(20_000)
     assert select.select([process], [], [], PATIENCE_S)[0], "the silent process still exists"
     os.close(process)
+
+
+def test_slots_end_with_their_job_master_and_the_client_is_told(environment, tmp_path):
+    env = environment(2)
+    add_counting(env, 1_000_000, tmp_path / "out", rate=1_000)
+    client = env.submit("without a master")
+    handle = handle_of(client.job_id)
+    wait_until(handle, runs)
+    processes = [os.pidfd_open(worker.pid) for worker in handle.workers()]
+
+    ray.kill(ray.get_actor(master_name(client.job_id), namespace=NAMESPACE))
+
+    with pytest.raises(JobFailedError, match="job master is gone") as caught:
+        client.wait(PATIENCE_S)
+    assert "-s latest" in caught.value.hint
+    for process in processes:
+        assert select.select([process], [], [], PATIENCE_S)[0], "a slot outlives its job"
+        os.close(process)

@@ -8,7 +8,7 @@ from raystream.operators.sink_operator import SinkOperator
 from raystream.runtime.frame import FrameReader
 from raystream.runtime.gate import Gate
 from raystream.state import heap_snapshot
-from raystream.testing import NO_FAULTS, simulate
+from raystream.testing import simulate
 from raystream.testing.faults import Damage, FrameDamage
 from tests.simulation import jobs
 
@@ -50,13 +50,14 @@ def test_missing_alignment_is_found(monkeypatch):
 
 
 def test_commit_before_the_checkpoint_is_complete_is_found(monkeypatch):
-    prepare = SinkOperator._prepare
+    snapshot = SinkOperator.snapshot
 
-    def prepare_and_commit(self, checkpoint_id):
-        prepare(self, checkpoint_id)
-        self.checkpoint_complete(checkpoint_id)
+    def snapshot_and_commit(self, barrier):
+        states = snapshot(self, barrier)
+        self.checkpoint_complete(barrier.checkpoint_id)
+        return states
 
-    monkeypatch.setattr(SinkOperator, "_prepare", prepare_and_commit)
+    monkeypatch.setattr(SinkOperator, "snapshot", snapshot_and_commit)
 
     problems = problems_of(jobs.keyed, expected=jobs.expected_keyed())
 

@@ -48,6 +48,8 @@ class ListSink:
         self.visible += [c for c in committables if c not in self.visible]
 
     def keep(self, committables):
+        if self.errors:
+            raise self.errors.pop()
         self.log.append(("keep", list(committables)))
 
     def abort(self):
@@ -247,6 +249,32 @@ def test_aborted_checkpoint_leaves_its_committables_to_the_next_one():
     running.background.run_all()
 
     assert sink.visible == [b"1", b"2"]
+
+
+def test_savepoint_keeps_everything_that_it_refers_to():
+    operator, sink, _ = opened()
+    operator.process(RowBatch([1]))
+    operator.snapshot(1)
+    operator.process(RowBatch([2]))
+    operator.snapshot(2, savepoint=True)
+
+    assert sink.log == ["open", ("keep", [b"1", b"2"])]
+
+
+def test_savepoint_without_committables_keeps_nothing():
+    operator, sink, _ = opened()
+    operator.snapshot(1, savepoint=True)
+
+    assert sink.log == ["open"]
+
+
+def test_savepoint_that_cannot_keep_its_output_names_the_operator():
+    operator, sink, _ = opened()
+    operator.process(RowBatch([1]))
+    sink.errors.append(PermissionError("read-only"))
+
+    with pytest.raises(UserCodeError, match="sink failed to keep what a savepoint refers to"):
+        operator.snapshot(1, savepoint=True)
 
 
 def test_sink_without_a_committer_has_no_state():

@@ -6,6 +6,7 @@ from raystream.errors import CheckpointError, StorageError
 from raystream.handles import SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId, VertexId
 from raystream.protocol.checkpoint import CheckpointCoordinator
+from raystream.protocol.checkpoint_commands import RecordFailure
 from raystream.protocol.checkpoint_requests import CheckpointRequests
 from raystream.protocol.retention import Retention
 
@@ -97,3 +98,17 @@ def running(**options):
     driver = Driver(**options)
     driver.start_attempt()
     return driver
+
+
+def kinds(commands):
+    return [type(command) for command in commands]
+
+
+def reasons(commands):
+    return [command.reason for command in commands if isinstance(command, RecordFailure)]
+
+
+def one(commands, kind):
+    found = [command for command in commands if isinstance(command, kind)]
+    assert len(found) == 1, commands
+    return found[0]

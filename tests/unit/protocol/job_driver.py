@@ -107,3 +107,10 @@ def running(**options):
     job.run()
     assert job.status == "RUNNING"
     return job
+
+
+def failed(job):
+    """Let the attempt fail and everything of it come to rest."""
+    job.fail()
+    job.stopped()
+    return job.settled()

@@ -2,11 +2,10 @@
 
 import pytest
 
-from raystream.errors import ConfigError, ProtocolError, StorageError
-from raystream.ids import Attempt, JobStatus, SlotId
+from raystream.errors import StorageError
+from raystream.ids import Attempt, JobStatus
 from raystream.protocol.checkpoint_requests import Purpose
 from raystream.protocol.job_commands import (
-    AbandonJob,
     AcquireSlots,
     BeginCheckpoints,
     CleanUp,
@@ -15,18 +14,12 @@ from raystream.protocol.job_commands import (
     EndCheckpoints,
     KillSlot,
     LogAttempt,
-    LogCancel,
     LogEnd,
-    LogStop,
     PrepareAttempt,
-    ResolveCancel,
     StartSlots,
     StopSlots,
-    TakeFinalCheckpoint,
-    TakeStopSavepoint,
 )
-from raystream.protocol.job_end import LOG_RETRY_MS, LOG_TRIES_MAX
-from raystream.protocol.job_failures import CAUSE_WAIT_MS, Failure
+from raystream.protocol.job_failures import CAUSE_WAIT_MS
 from raystream.protocol.job_phases import TRANSITIONS, Phase
 from raystream.protocol.restart import GiveUp, NoRestart, Restart
 from tests.unit.protocol.job_driver import (
@@ -38,19 +31,13 @@ from tests.unit.protocol.job_driver import (
     LOST,
     SLOTS,
     JobDriver,
+    failed,
     running,
     submitted,
 )
 
 FIRST, SECOND = SLOTS
 REFUSED = StorageError("store refused")
-
-
-def failed(job):
-    """Let the attempt fail and everything of it come to rest."""
-    job.fail()
-    job.stopped()
-    return job.settled()
 
 
 # ---- the way to RUNNING ------------------------------------------------------------
@@ -299,204 +286,3 @@ def test_strategy_is_told_whether_a_checkpoint_has_completed_since_the_last_fail
     failed(job)
 
     assert strategy.progress == [False, True, False]
-
-
-# ---- the end of the input, and stop -----------------------------------------------------
-
-
-def test_final_checkpoint_is_taken_when_all_subtasks_have_no_more_input():
-    job = running()
-
-    assert job.end_of_input() == [TakeFinalCheckpoint()]
-    assert job.end_of_input() == []
-
-
-def test_job_is_finished_when_all_subtasks_have_committed_the_final_checkpoint():
-    job = running()
-    job.end_of_input()
-    job.checkpoint_completed(Purpose.FINAL)
-
-    assert job.commits() == [EndCheckpoints(), StopSlots(Attempt(1), SLOTS)]
-    assert job.status == "RUNNING"
-    job.stopped()
-    assert job.settled() == [LogEnd(JobStatus.FINISHED, None)]
-    assert job.end_logged() == [CleanUp(JobStatus.FINISHED, archive=True)]
-    job.cleaned_up()
-    assert job.status == "FINISHED"
-
-
-def test_without_checkpointing_the_job_is_finished_when_all_have_committed():
-    job = running()
-    job.end_of_input()
-    job.commit_without_checkpoint_begun()
-    job.commits()
-    job.stopped()
-
-    assert job.settled() == [LogEnd(JobStatus.FINISHED, None)]
-
-
-@pytest.mark.parametrize("purpose", [Purpose.FINAL, Purpose.STOP])
-def test_failure_after_what_ends_the_job_only_finishes_the_commits(purpose):
-    job = running()
-    job.checkpoint_completed(purpose)
-    failed(job)
-    job.tick(DELAY_MS)
-
-    commands = job.run()
-
-    assert commands == [EndCheckpoints(), StopSlots(Attempt(2), SLOTS)], "no slot is started"
-    job.stopped()
-    assert job.settled() == [LogEnd(JobStatus.FINISHED, None)]
-
-
-def test_stop_savepoint_that_is_logged_after_the_failure_still_ends_the_job():
-    job = running()
-    job.fail()
-    job.checkpoint_completed(Purpose.STOP)
-    job.stopped()
-    job.settled()
-    job.tick(DELAY_MS)
-
-    assert StartSlots(Attempt(2)) not in job.run()
-
-
-def test_stop_is_logged_and_taken_with_a_savepoint():
-    job = running()
-
-    assert job.stop_requested("s", "/backup") == [LogStop("s"), TakeStopSavepoint("s", "/backup")]
-
-
-def test_stop_of_a_job_that_ends_anyway_is_not_logged():
-    job = running()
-    job.cancel()
-
-    assert job.stop_requested("s", "") == [TakeStopSavepoint("s", "")]
-
-
-# ---- cancellation -----------------------------------------------------------------------
-
-
-def test_cancelled_job_stops_its_slots_and_answers_when_it_has_ended():
-    job = running()
-
-    assert job.cancel() == [LogCancel("c"), EndCheckpoints(), StopSlots(Attempt(1), SLOTS)]
-    assert job.status == "CANCELLING"
-    assert job.cancel("c2") == []
-    job.stopped()
-    assert job.settled() == [LogEnd(JobStatus.CANCELED, None)]
-    assert job.end_logged() == [CleanUp(JobStatus.CANCELED, archive=True)]
-    assert job.cleaned_up() == [ResolveCancel("c", None), ResolveCancel("c2", None)]
-    assert job.status == "CANCELED"
-    assert job.cancel("c3") == [ResolveCancel("c3", None)]
-
-
-def test_cancelled_before_the_first_attempt_is_logged_leaves_no_entry():
-    for job in (JobDriver(), submitted()):
-        assert job.cancel() == [EndCheckpoints()]
-        assert job.settled() == [CleanUp(JobStatus.CANCELED, archive=False)]
-
-
-@pytest.mark.parametrize("slots_deployed", [0, 1, 2])
-def test_cancelled_during_deployment_and_restore(slots_deployed):
-    job = submitted()
-    job.acquire()
-    for slot in SLOTS:
-        job.slot_acquired(slot)
-    for slot in SLOTS[:slots_deployed]:
-        job.slot_deployed(slot, "a")
-
-    assert job.cancel() == [LogCancel("c"), EndCheckpoints(), StopSlots(Attempt(1), SLOTS)]
-    job.settled()
-    assert job.stopped() == [LogEnd(JobStatus.CANCELED, None)]
-
-
-def test_cancelled_while_slots_are_acquired_does_not_wait_for_them():
-    job = submitted()
-    job.acquire()
-    job.cancel()
-
-    assert job.settled() == [LogEnd(JobStatus.CANCELED, None)]
-    assert job.slot_acquired(FIRST) == []
-
-
-def test_cancelled_during_the_restart_delay_does_not_wait_for_it():
-    job = running()
-    failed(job)
-
-    assert job.cancel() == [LogCancel("c"), LogEnd(JobStatus.CANCELED, None)]
-
-
-def test_failures_of_a_job_that_is_being_cancelled_do_not_count():
-    job = running()
-    job.cancel()
-    job.fail(HOPELESS)
-    job.lose(FIRST)
-    job.stopped(SECOND)
-
-    assert job.settled() == [LogEnd(JobStatus.CANCELED, None)]
-
-
-def test_job_that_has_ended_otherwise_can_not_be_cancelled():
-    job = running(strategy=NoRestart())
-    failed(job)
-    job.end_logged()
-
-    (answer,) = job.cancel()
-
-    assert isinstance(answer.error, ConfigError)
-    assert "already FAILED" in answer.error.message
-
-
-# ---- the log ----------------------------------------------------------------------------
-
-
-def test_end_that_can_not_be_logged_is_tried_again_and_then_the_job_has_failed():
-    job = running()
-    job.checkpoint_completed(Purpose.FINAL)
-    job.commits()
-    job.stopped()
-    job.settled()
-    for _ in range(LOG_TRIES_MAX - 1):
-        assert job.end_not_logged(job.now_ms, REFUSED) == []
-        assert job.tick(LOG_RETRY_MS) == [LogEnd(JobStatus.FINISHED, None)]
-
-    assert job.end_not_logged(job.now_ms, REFUSED) == [CleanUp(JobStatus.FAILED, archive=True)]
-    job.cleaned_up()
-    assert job.status == "FAILED"
-    assert job.machine.error is REFUSED
-
-
-def test_attempt_that_can_not_be_logged_is_a_failure_like_any_other():
-    job = submitted()
-    job.attempt_prepared(Attempt(1))
-    job.attempt_failed(0, Attempt(1), Failure(REFUSED))
-    job.settled()
-
-    assert job.tick(DELAY_MS) == [PrepareAttempt(Attempt(2))]
-
-
-def test_conflict_in_the_log_makes_the_job_stop_at_once():
-    job = running()
-
-    assert job.log_conflicted(REFUSED) == [AbandonJob(SLOTS)]
-    assert job.machine.phase is Phase.ABANDONED
-    assert job.log_conflicted(REFUSED) == []
-    assert job.lose(FIRST) == []
-    assert job.tick(10**6) == []
-    assert job.machine.next_deadline_ms is None
-
-
-# ---- bugs -------------------------------------------------------------------------------
-
-
-def test_impossible_step_is_a_bug_and_shows_the_history():
-    job = running()
-
-    with pytest.raises(ProtocolError, match="job can not do this step") as caught:
-        job.cleaned_up()
-    assert any("slot_ready" in step for step in caught.value.context["history"])
-
-
-def test_slot_that_was_not_asked_for_is_a_bug():
-    with pytest.raises(ProtocolError, match="slot can not change"):
-        submitted().slot_acquired(SlotId(0))

@@ -32,7 +32,7 @@ class World:
     def answer(self, call):
         self.answers.append(call)
 
-    def execute(self, command):
+    def execute(self, command):  # noqa: C901 - one arm for each command
         assert self.job.status not in ("FAILED", "CANCELED", "FINISHED") or isinstance(
             command, cmd.ResolveCancel | cmd.TakeStopSavepoint
         ), "an ended job does nothing"
@@ -52,11 +52,7 @@ class World:
                 for slot in slots:
                     self.answer(lambda slot=slot: self.acquired(slot))
             case cmd.DeploySlots(attempt, slots):
-                assert attempt == self.attempts[-1]
-                assert set(slots) == self.held == set(SLOTS)
-                self.deployed |= set(slots)
-                for slot in slots:
-                    self.answer(lambda slot=slot: self.report(attempt, self.job.slot_deployed, slot, "a"))
+                self.deploy(attempt, slots)
             case cmd.ConnectSlots(attempt, addresses):
                 assert set(addresses) == set(SLOTS)
                 for slot in addresses:
@@ -84,6 +80,13 @@ class World:
                 self.answer(lambda: self.take(self.job.cleaned_up()))
             case cmd.ResolveCancel(request_id):
                 self.resolved.append(request_id)
+
+    def deploy(self, attempt, slots):
+        assert attempt == self.attempts[-1]
+        assert set(slots) == self.held == set(SLOTS)
+        self.deployed |= set(slots)
+        for slot in slots:
+            self.answer(lambda slot=slot: self.report(attempt, self.job.slot_deployed, slot, "a"))
 
     # ---- answers -----------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
 from raystream.config.load import load_config
-from raystream.errors import SlotLostError, UserCodeError
+from raystream.errors import SlotLostError, StorageError, UserCodeError
 from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
 from raystream.handles import (
     InlineHandle,
@@ -27,6 +27,7 @@ from raystream.runtime.coordinator_storage import open_storage
 JOB_ID = JobId("0123456789abcdef" * 2)
 HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
 CRASH = UserCodeError("user function raised")
+REFUSED = StorageError("store refused")
 INTERVAL_MS = 1_000
 """In this time after the start of an attempt one checkpoint starts, then one in every such time."""
 RESTART_DELAY_MS = 10
@@ -367,3 +368,8 @@ def running(directory=None, **options):
     world = World(directory, **options).start()
     assert world.status == "RUNNING", world.view.error
     return world
+
+
+def chk(directory, checkpoint_id):
+    """Return the directory of a checkpoint."""
+    return directory / JOB_ID / f"chk-{checkpoint_id}"

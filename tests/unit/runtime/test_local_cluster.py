@@ -22,7 +22,7 @@ from raystream.connectors.files import FileSink
 from raystream.errors import ProtocolError
 from raystream.ids import Attempt, JobId
 from raystream.runtime.coordinator_view import JobView
-from raystream.runtime.local_cluster import LocalJob
+from raystream.runtime.local_cluster import LocalJob, LocalRunner
 from raystream.runtime.local_cluster_board import OUTPUT_BYTES_MAX, LocalBoard
 from raystream.testing import Barrier, Crash, TestSource
 
@@ -133,6 +133,10 @@ def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path,
     assert written(tmp_path / "out") == expected(range(4_000))
 
 
+def has_checkpoint(view):
+    return any((r.purpose, r.status) == ("periodic", "completed") for r in view.checkpoints)
+
+
 def test_running_job_takes_savepoints_and_is_cancelled(tmp_path):
     env = environment(tmp_path)
     count_hits(env, DatagenSource(lambda index: index, rate=1_000), tmp_path / "out")
@@ -142,6 +146,7 @@ def test_running_job_takes_savepoints_and_is_cancelled(tmp_path):
     assert path.startswith("file://")
     with pytest.raises(TimeoutError):
         client.wait("10ms")
+    LocalRunner().attach(client.job_id)._board.wait_until(has_checkpoint, 30)
     client.cancel()
 
     assert client.status() is JobStatus.CANCELED

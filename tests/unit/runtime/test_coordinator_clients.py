@@ -1,0 +1,290 @@
+"""The coordinator answers clients, and keeps to what the job log says."""
+
+import pytest
+
+from raystream.errors import (
+    ConfigError,
+    FencedError,
+    RaystreamError,
+)
+from raystream.ids import Attempt, CheckpointId
+from raystream.protocol.client_requests import RequestOutcome
+from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_storage import open_storage
+from raystream.storage.job_log import (
+    AttemptStarted,
+    CancelAccepted,
+    CheckpointCompletedEntry,
+    DurableJobLog,
+    SavepointCompleted,
+    StaleLogError,
+    StopAccepted,
+    Terminal,
+)
+from tests.unit.runtime.coordinator_world import INTERVAL_MS, JOB_ID, REFUSED, World, chk, running
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def kinds(entries):
+    return [type(entry) for entry in entries]
+
+
+# ---- clients -------------------------------------------------------------------------
+
+
+def test_savepoint_is_answered_with_its_path_and_commits_nothing(directory, tmp_path):
+    world = running(directory)
+    world.savepoint(directory=str(tmp_path / "mine"))
+
+    outcome = world.view.outcome("s")
+    assert outcome.path.startswith(f"file://{tmp_path}/mine/savepoint-{JOB_ID[:6]}-")
+    assert outcome.error is None
+    assert not world.commands(msg.CheckpointCompleted)
+    assert world.log_entries[-1] == SavepointCompleted(
+        checkpoint_id=CheckpointId(1), directory=outcome.path, attempt=Attempt(1)
+    )
+
+
+def test_repeated_request_is_one_request(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.savepoint()
+    world.savepoint()
+
+    assert len(world.view.checkpoints) == 1
+
+
+def test_savepoint_waits_until_the_job_runs(directory, tmp_path):
+    world = World(directory, savepoints=tmp_path)
+    world.savepoint()
+    assert world.view.outcomes == ()
+    world.start()
+
+    assert world.view.outcome("s").path
+
+
+def test_savepoint_without_a_directory_is_refused(directory):
+    world = running(directory).savepoint()
+
+    assert isinstance(world.view.outcome("s").error, ConfigError)
+    assert world.view.outcome("s").error.message == "savepoint has no directory"
+
+
+def test_stop_commits_what_the_savepoint_holds_and_ends_the_job(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.stop()
+
+    outcome = world.view.outcome("stop")
+    assert world.status == "FINISHED"
+    assert all(c.stop for c in world.commands(msg.TriggerCheckpoint))
+    assert all(c.final for c in world.commands(msg.CheckpointCompleted))
+    assert kinds(world.log_entries) == [AttemptStarted, StopAccepted, SavepointCompleted, Terminal]
+    metadata = open_storage(JOB_ID, world.config).snapshots.load(outcome.path)[1]
+    assert metadata.enumerators == {"read": b"s2"}, "the split that no reader had asked for"
+
+
+def test_stop_whose_savepoint_fails_leaves_the_job_running(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.faults = {"write_metadata": [REFUSED]}
+    world.stop()
+
+    assert world.status == "RUNNING"
+    assert world.view.outcome("stop").error.message == "savepoint was aborted: store refused"
+    assert world.commands(msg.CheckpointAborted)
+    assert world.run_for(2 * INTERVAL_MS).completed, "checkpoints go on"
+
+
+def test_failure_after_a_complete_stop_savepoint_only_finishes_the_commits(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.silent = {msg.CheckpointCompleted}
+    world.stop()
+    assert world.view.outcome("stop").path
+    starts = len(world.commands(msg.Start))
+    world.lose(0)
+    world.restart()
+
+    assert world.status == "FINISHED"
+    assert len(world.commands(msg.Start)) == starts, "no record is processed any more"
+    (restore,) = world.restored[0][1, 0].values()
+    assert restore.directory == world.view.outcome("stop").path
+
+
+def test_cancelled_job_keeps_its_checkpoints_or_not_as_configured(directory):
+    world = running(directory).run_for(INTERVAL_MS)
+    world.cancel()
+    assert world.status == "CANCELED"
+    assert world.view.outcome("c") == RequestOutcome(request_id="c")
+    assert chk(directory, 1).exists()
+    assert kinds(world.log_entries)[-2:] == [CancelAccepted, Terminal]
+
+    option = {"execution.checkpointing.externalized_checkpoint_retention": "delete-on-cancellation"}
+    other = running(directory.parent / "other", **option).run_for(INTERVAL_MS).cancel()
+    assert other.status == "CANCELED"
+    assert not list((directory.parent / "other").glob("*/chk-*"))
+
+
+@pytest.mark.parametrize("phase", [msg.Deploy, msg.Connect])
+def test_job_can_be_cancelled_while_it_is_deployed_and_restored(directory, phase):
+    world = World(directory)
+    world.silent = {phase}
+    world.start()
+    assert world.status == "CREATED"
+    world.cancel()
+
+    assert world.status == "CANCELED"
+    assert len(world.commands(msg.StopAttempt)) == 2
+    assert not list(directory.glob("*/probe-*"))
+
+
+@pytest.mark.parametrize("work", ["load_initial", "discover", "write_probe", "append", "sweep"])
+def test_job_can_be_cancelled_while_it_is_prepared(directory, work):
+    world = World(directory)
+    world.held = {work}
+    world.start()
+    world.cancel()
+    world.release_work(work)
+
+    assert world.status == "CANCELED"
+    assert not world.commands(msg.Deploy)
+    assert not list(directory.glob("*/probe-*"))
+
+
+def test_requests_to_a_job_that_has_ended_are_answered(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.end_input()
+    world.savepoint().stop().cancel()
+
+    assert all(isinstance(outcome.error, RaystreamError) for outcome in world.view.outcomes)
+    assert len(world.view.outcomes) == 3
+
+
+# ---- the log -------------------------------------------------------------------------
+
+
+def test_job_stops_at_once_when_a_newer_attempt_owns_the_log(directory):
+    world = running(directory).run_for(INTERVAL_MS)
+    other = open_storage(JOB_ID, world.config).log
+    other.read()
+    other.append(AttemptStarted(attempt=Attempt(2)))
+    sent = len(world.sent)
+    world.run_for(INTERVAL_MS)
+
+    assert world.view.abandoned
+    assert isinstance(world.view.error, FencedError)
+    assert world.completed == [1]
+    assert chk(directory, 1).exists()
+    assert world.killed == [0, 1]
+    assert world.released
+    assert not [c for _, c in world.sent[sent:] if isinstance(c, msg.CheckpointCompleted)]
+    assert world.coordinator.next_deadline_ms() is None
+
+
+def test_entry_of_unknown_outcome_is_asked_about_until_it_is_known(directory):
+    world = running(directory)
+    world.faults = {"append": [StaleLogError("who knows")], "append_again": [StaleLogError("still not")]}
+    world.run_for(INTERVAL_MS)
+    assert world.completed == []
+    world.run_for(1_000)
+
+    assert world.completed[0] == 1
+    entries = [e for e in world.log_entries if isinstance(e, CheckpointCompletedEntry)]
+    assert len({e.checkpoint_id for e in entries}) == len(entries)
+
+
+def test_entry_that_was_written_although_its_outcome_was_unknown_is_not_written_twice(directory):
+    world = running(directory)
+    log = world.storage.log
+
+    def append_and_forget():
+        append = DurableJobLog.append
+
+        def forgetful(self, entry):
+            append(self, entry)
+            self._next = None
+            DurableJobLog.append = append
+            raise StaleLogError("answer was lost")
+
+        DurableJobLog.append = forgetful
+
+    append_and_forget()
+    world.run_for(INTERVAL_MS)
+
+    assert world.completed == [1]
+    assert sum(isinstance(entry, CheckpointCompletedEntry) for entry in log.read()) == 1
+
+
+def test_checkpoint_whose_entry_is_certainly_not_there_is_given_up(directory):
+    world = running(directory)
+    world.faults = {"append": [REFUSED]}
+    world.run_for(INTERVAL_MS)
+
+    assert world.view.checkpoints[0].failure == "finalize-failed: store refused"
+    assert not chk(directory, 1).exists()
+    assert world.status == "RUNNING"
+
+
+def test_attempt_whose_entry_can_not_be_written_is_started_again(directory):
+    world = World(directory)
+    world.faults = {"append": [REFUSED]}
+    world.start()
+    world.restart()
+
+    assert world.status == "RUNNING"
+    assert world.log_entries == [AttemptStarted(attempt=Attempt(2))]
+
+
+def test_log_entries_of_deleted_checkpoints_are_pruned(directory):
+    world = running(directory).run_for(5 * INTERVAL_MS)
+    entries = [e for e in world.log_entries if isinstance(e, CheckpointCompletedEntry)]
+
+    assert len(world.completed) == 5
+    assert [entry.checkpoint_id for entry in entries] == [5]
+
+
+# ---- storage -------------------------------------------------------------------------
+
+
+def test_every_slot_reads_a_probe_that_is_gone_when_the_job_runs(directory):
+    world = World(directory)
+    world.silent = {msg.Deploy}
+    world.start()
+    (probe,) = {deploy.probe for deploy in world.commands(msg.Deploy)}
+
+    assert open_storage(JOB_ID, world.config).directory.fs.exists(probe)
+    for slot in (0, 1):
+        world.report(msg.SlotDeployed(attempt=Attempt(1), slot=slot, address="a"))
+    world.settle()
+    assert world.status == "RUNNING"
+    assert not list(directory.glob("*/probe-*"))
+
+
+def test_restart_probes_the_storage_no_more(directory):
+    world = running(directory)
+    world.fail()
+    world.restart()
+
+    assert world.commands(msg.Deploy)[-1].probe == ""
+
+
+def test_files_of_older_attempts_are_swept_when_an_attempt_begins(directory):
+    world = running(directory).run_for(INTERVAL_MS)
+    leftover = chk(directory, 77)
+    leftover.mkdir()
+    (leftover / "state").write_bytes(b"x")
+    world.fail()
+    world.restart()
+
+    assert not leftover.exists()
+    assert chk(directory, 1).exists()
+
+
+def test_checkpoint_directory_that_can_not_be_written_fails_the_job_at_once(tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    world = World(tmp_path / "file" / "checkpoints").start()
+
+    assert world.status == "FAILED"
+    assert isinstance(world.view.error, ConfigError)
+    assert not world.sent

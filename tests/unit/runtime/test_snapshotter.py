@@ -1,0 +1,289 @@
+"""Snapshots are encoded in slices between batches, written elsewhere, and given up without harm."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+
+from raystream.errors import StateError, StorageError
+from raystream.graph.physical import OperatorNode, Vertex
+from raystream.handles import InlineHandle, Redistribution
+from raystream.keygroup import KeyGroupRange
+from raystream.operators.operator import Operator, OperatorState
+from raystream.records.elements import Barrier, SnapshotKind
+from raystream.runtime.snapshotter import SLICE_MS, Snapshotter
+from raystream.state.cursor import KeyCursor
+from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.heap import HeapBackend
+from raystream.state.operator_state import decode_elements
+from raystream.state.snapshot_format import load_snapshot
+from raystream.storage.blobs import SnapshotFiles
+from tests.unit.operators.running import ManualBackground
+
+GROUPS = KeyGroupRange(0, 128)
+
+
+class TickingClock:
+    """Every look at it takes a millisecond."""
+
+    def __init__(self):
+        self.now_ms = 0.0
+
+    def monotonic_ms(self):
+        self.now_ms += 1.0
+        return self.now_ms
+
+    def wall_ms(self):
+        return 1000
+
+
+class Stateful(Operator):
+    """Has keyed state, and operator state as it is told."""
+
+    def __init__(self, *, keyed=True, elements=()):
+        self.elements = list(elements)
+        self.savepoints = []
+        self.cursor = KeyCursor()
+        backend = HeapBackend(GROUPS, 128, self.cursor) if keyed else None
+        self.state = backend.value_state(ValueStateDescriptor("n", int)) if backend else None
+        self.context = SimpleNamespace(keyed_backend=backend)
+
+    def snapshot(self, checkpoint_id, *, savepoint=False):
+        self.savepoints.append(savepoint)
+        if not self.elements:
+            return []
+        return [OperatorState(name="_splits", mode=Redistribution.SPLIT, elements=list(self.elements))]
+
+    def put(self, key, value):
+        self.cursor.current_key, self.cursor.group = key, key % 128
+        self.state.update(value)
+
+    def get(self, key):
+        self.cursor.current_key, self.cursor.group = key, key % 128
+        return self.state.value()
+
+
+def vertex_of(*uids):
+    operators = tuple(
+        OperatorNode(uid=uid, uid_generated=False, name=uid, factory=Operator, stateful=True) for uid in uids
+    )
+    return Vertex(
+        id=4, name="v", parallelism=1, max_parallelism=128, slot_offset=0, operators=operators, keyed=True
+    )
+
+
+class World:
+    def __init__(self, *operators, files=None, inline_bytes_max=1 << 20):
+        self.operators = operators
+        self.vertex = vertex_of(*(f"uid-{n}" for n in range(len(operators))))
+        self.clock = TickingClock()
+        self.background = ManualBackground()
+        self.acks, self.failures = [], []
+        self.snapshotter = Snapshotter(
+            attempt=3,
+            clock=self.clock,
+            background=self.background,
+            files=files or SnapshotFiles(),
+            inline_bytes_max=inline_bytes_max,
+            rng=random.Random(1),
+            acknowledge=lambda checkpoint_id, snapshot: self.acks.append((checkpoint_id, snapshot)),
+            failed=lambda *failure: self.failures.append(failure),
+        )
+
+    def take(self, checkpoint_id, *, kind=SnapshotKind.CHECKPOINT, directory=""):
+        barrier = Barrier(checkpoint_id=checkpoint_id, kind=kind, created_ms=900, directory=directory)
+        self.snapshotter.take(self.vertex, 0, self.operators, barrier, 40.0)
+
+    def finish(self):
+        slices = 0
+        while self.snapshotter.advance():
+            slices += 1
+        self.background.run_all()
+        return slices
+
+
+def keyed_values(operator_snapshot):
+    """Return the stored numbers, in no order."""
+    (handle,) = operator_snapshot.keyed
+    data = handle.data.data
+    loaded = load_snapshot(lambda offset, length: data[offset : offset + length], len(data), GROUPS, 128)
+    cursor = KeyCursor()
+    backend = HeapBackend(GROUPS, 128, cursor)
+    backend.restore([loaded])
+    state = backend.value_state(ValueStateDescriptor("n", int))
+    values = {}
+    for key in range(6000):
+        cursor.current_key, cursor.group = key, key % 128
+        if state.value() is not None:
+            values[key] = state.value()
+    return values
+
+
+def filled(count=5000, **arguments):
+    operator = Stateful(**arguments)
+    for key in range(count):
+        operator.put(key, key * 2)
+    return operator
+
+
+def test_state_is_encoded_in_slices_and_then_acknowledged():
+    operator = filled(elements=[b"split"])
+    world = World(operator, Stateful(keyed=False))
+    world.take(1)
+    assert not world.background.waiting
+
+    assert world.finish() > 10
+    ((checkpoint_id, snapshot),) = world.acks
+    assert (checkpoint_id, snapshot.vertex, snapshot.subtask) == (1, 4, 0)
+    first, second = snapshot.operators
+    assert keyed_values(first) == {key: key * 2 for key in range(5000)}
+    assert first.keyed[0].entries == 5000
+    assert first.keyed[0].groups == GROUPS
+    assert decode_elements(first.operator[0].data.data) == [b"split"]
+    assert [state.name for state in first.states] == ["n"]
+    assert (second.uid, second.keyed, second.operator, second.states) == ("uid-1", (), (), ())
+    assert snapshot.alignment_ms == 40
+    assert snapshot.start_delay_ms == 60
+    assert snapshot.async_ms > 0
+
+
+def test_slice_ends_soon_after_its_time():
+    world = World(filled())
+    world.take(1)
+    world.finish()
+
+    assert SLICE_MS <= world.snapshotter.slice_ms_longest <= SLICE_MS + 3
+    assert world.snapshotter.slice_ms_total >= world.snapshotter.slice_ms_longest
+
+
+def test_snapshot_shows_the_state_at_the_barrier():
+    operator = filled(count=100)
+    world = World(operator)
+    world.take(1)
+    for key in range(50, 150):
+        operator.put(key, -1)
+    world.take(2)
+    operator.put(0, None)
+    world.finish()
+
+    (_, first), (_, second) = world.acks
+    assert keyed_values(first.operators[0]) == {key: key * 2 for key in range(100)}
+    assert keyed_values(second.operators[0]) == {
+        **{key: key * 2 for key in range(50)},
+        **dict.fromkeys(range(50, 150), -1),
+    }
+    assert operator.get(0) is None
+    assert operator.get(149) == -1
+
+
+def test_snapshot_without_keyed_state_is_written_at_once():
+    world = World(Stateful(keyed=False, elements=[b"a"]))
+    world.take(1)
+
+    assert not world.snapshotter.encoding
+    world.background.run_all()
+    assert len(world.acks) == 1
+
+
+def test_operators_are_told_which_snapshots_are_savepoints():
+    operator = Stateful(keyed=False)
+    world = World(operator)
+    world.take(1)
+    world.take(2, kind=SnapshotKind.SAVEPOINT)
+
+    assert operator.savepoints == [False, True]
+
+
+def test_aborted_snapshot_is_never_written_and_its_tables_are_put_back():
+    operator = filled(count=3000)
+    world = World(operator)
+    world.take(1)
+    world.snapshotter.advance()
+    operator.put(7, 777)
+    world.snapshotter.abort(1)
+    world.finish()
+
+    assert not world.snapshotter.encoding
+    assert world.acks == world.failures == []
+    world.take(2)
+    world.finish()
+    ((_, snapshot),) = world.acks
+    assert keyed_values(snapshot.operators[0]) == {**{key: key * 2 for key in range(3000)}, 7: 777}
+
+
+def test_abort_of_one_checkpoint_leaves_the_others():
+    world = World(filled(count=10))
+    world.take(1)
+    world.take(2)
+    world.snapshotter.abort(2)
+    world.finish()
+
+    assert [checkpoint_id for checkpoint_id, _ in world.acks] == [1]
+
+
+def test_state_that_cannot_be_encoded_fails_its_snapshot_once_and_no_other():
+    operator = filled(count=300)
+    operator.put(5, "not a number")
+    world = World(operator)
+    world.take(1)
+    world.finish()
+
+    ((checkpoint_id, vertex, subtask, error),) = world.failures
+    assert (checkpoint_id, vertex.id, subtask) == (1, 4, 0)
+    assert isinstance(error, StateError)
+    assert world.acks == []
+
+    operator.put(5, 10)
+    world.take(2)
+    world.finish()
+    assert [checkpoint_id for checkpoint_id, _ in world.acks] == [2]
+    assert len(world.failures) == 1
+
+
+class FailingFiles(SnapshotFiles):
+    def write_blob(self, directory, name, data, *, inline_bytes_max):
+        raise StorageError("disk is full")
+
+
+def test_snapshot_that_cannot_be_written_fails():
+    world = World(filled(count=10), files=FailingFiles())
+    world.take(1)
+    world.finish()
+
+    assert world.acks == []
+    ((checkpoint_id, *_, error),) = world.failures
+    assert checkpoint_id == 1
+    assert str(error) == "disk is full"
+
+
+def test_large_blobs_go_to_files_with_names_of_their_own(tmp_path):
+    world = World(filled(count=500, elements=[b"x" * 100]), inline_bytes_max=0)
+    world.take(1, directory=tmp_path.as_uri())
+    world.take(2, directory=tmp_path.as_uri())
+    world.finish()
+
+    handles = [
+        handle.data
+        for _, snapshot in world.acks
+        for operator in snapshot.operators
+        for handle in (*operator.keyed, *operator.operator)
+    ]
+    assert not any(isinstance(handle, InlineHandle) for handle in handles)
+    assert len({handle.path for handle in handles}) == 4
+    assert sorted(handle.path for handle in handles) == sorted(
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    )
+
+
+def test_nothing_is_done_when_there_is_nothing_to_encode():
+    assert not World().snapshotter.advance()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_snapshots_are_acknowledged_in_the_order_of_their_barriers(count):
+    world = World(filled(count=1000))
+    for checkpoint_id in range(1, count + 1):
+        world.take(checkpoint_id)
+    world.finish()
+
+    assert [checkpoint_id for checkpoint_id, _ in world.acks] == list(range(1, count + 1))
