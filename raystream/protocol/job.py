@@ -47,7 +47,7 @@ from raystream.protocol.job_commands import (
     TakeFinalCheckpoint,
     TakeStopSavepoint,
 )
-from raystream.protocol.job_end import JobEnd
+from raystream.protocol.job_end import JobEnd, refusal
 from raystream.protocol.job_failures import Failure, FailureJudge
 from raystream.protocol.job_phases import STATUS, STOPPING_STATUS, TERMINAL_STATUS, TRANSITIONS, Aim, Phase
 from raystream.protocol.restart import GiveUp, Restart, RestartStrategy
@@ -281,7 +281,9 @@ class Job:
             case Aim.CANCEL if self._phase is not Phase.ENDED:
                 self._end.cancel_requested(request_id)
             case Aim.CANCEL | Aim.FAIL | Aim.FINISH:
-                commands = [ResolveCancel(request_id, self._end.refusal)]
+                commands = [
+                    ResolveCancel(request_id, refusal(self._end.status or TERMINAL_STATUS[self._aim]))
+                ]
             case _:
                 assert_never(self._aim)
         return self._done("cancel_requested", request_id, commands)

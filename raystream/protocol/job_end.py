@@ -74,18 +74,18 @@ class JobEnd:
     def answers(self) -> list[Command]:
         """Return the answers to all clients that wait for the end."""
         waiting, self._cancellations = self._cancellations, []
-        return [ResolveCancel(request_id, self.refusal) for request_id in waiting]
-
-    @property
-    def refusal(self) -> RaystreamError | None:
-        """What a client is told that wants the job cancelled; None when it is."""
-        if self._status is JobStatus.CANCELED:
-            return None
-        status = "FINISHED" if self._status is None else self._status.value
-        return ConfigError(f"job is already {status}; there is nothing to cancel")
+        assert self._status is not None, "the job has not ended"
+        return [ResolveCancel(request_id, refusal(self._status)) for request_id in waiting]
 
     def _log(self) -> list[Command]:
         assert self._status is not None, "the end is logged before it began"
         self._tries += 1
         self._retry_ms = None
         return [LogEnd(self._status, self._error)]
+
+
+def refusal(status: JobStatus) -> RaystreamError | None:
+    """Return what a client is told that wants a job of this terminal status cancelled; None if it is."""
+    if status is JobStatus.CANCELED:
+        return None
+    return ConfigError(f"job is already {status.value}; there is nothing to cancel")

@@ -13,8 +13,6 @@ Commands are executed in the order in which they were decided; what a command le
 queued behind them, so that no machine is entered while it decides.
 """
 
-import heapq
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -34,7 +32,7 @@ from raystream.runtime.coordinator_attempt import AttemptPreparation
 from raystream.runtime.coordinator_checkpoints import CheckpointShell
 from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, make_job
-from raystream.runtime.coordinator_services import CoordinatorServices, failure_of
+from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_view import JobView, archived
 from raystream.storage.job_log import AttemptStarted, CancelAccepted, StopAccepted, Terminal
@@ -66,8 +64,7 @@ class JobCoordinator:
         self._on_output = on_output
         self._queue: deque[Command] = deque()
         self._running = False  # A command is being executed.
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_numbers = itertools.count()
+        self._timers = Timers()
         self._progress: dict[SlotId, tuple[int, int]] = {}  # Of this attempt.
         self._counted = (0, 0)  # Records in and out of earlier attempts.
         self._started_ms = services.clock.monotonic_ms()
@@ -113,6 +110,7 @@ class JobCoordinator:
 
     def slot_lost(self, slot: SlotId, error: RaystreamError) -> None:
         """The process of a slot is gone, or is not to be had."""
+        logger.warning("slot lost", extra={"slot": slot}, exc_info=error)
         self._run(self._job.slot_lost(self._now_ms, slot, failure_of(error)))
 
     def slot_reported(self, report: msg.Report) -> None:
@@ -143,8 +141,7 @@ class JobCoordinator:
         now_ms = self._now_ms
         if deadline_ms is None or now_ms < deadline_ms:
             return False
-        while self._timers and self._timers[0][0] <= now_ms:
-            heapq.heappop(self._timers)[2]()
+        self._timers.run_due(now_ms)
         self._run(self._job.time_passed(now_ms))
         self._run(self._checkpoints.time_passed(now_ms))
         return True
@@ -153,8 +150,8 @@ class JobCoordinator:
         """Return when `step` has something to do, monotonic; None when only a call can change that."""
         if self.finished:
             return None
-        deadlines = [self._job.next_deadline_ms, self._checkpoints.next_deadline_ms]
-        deadlines += [self._timers[0][0]] if self._timers else []
+        parts = (self._job, self._checkpoints, self._timers)
+        deadlines = (part.next_deadline_ms for part in parts)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     @property
@@ -203,6 +200,7 @@ class JobCoordinator:
             case msg.SlotStopped():
                 self._run(job.slot_stopped(now_ms, report.slot))
             case msg.SlotFailed():
+                logger.warning("slot failed", extra={"slot": report.slot}, exc_info=report.error)
                 failure = Failure(report.error, retryable=report.retryable, consequence=report.consequence)
                 self._run(job.slot_failed(now_ms, report.slot, failure))
             case msg.SplitsRequested():
@@ -390,7 +388,7 @@ class JobCoordinator:
         self._run(self._checkpoints.snapshot_restored(checkpoint_id, claimed=claimed))
 
     def _later(self, delay_ms: float, call: Callable[[], None]) -> None:
-        heapq.heappush(self._timers, (self._now_ms + delay_ms, next(self._timer_numbers), call))
+        self._timers.add(self._now_ms + delay_ms, call)
         self._on_change()  # The owner may wait for a later deadline.
 
 

@@ -99,8 +99,9 @@ class AttemptPreparation:
         )
 
     def slots_deployed(self) -> None:
-        """Every slot has read the probe: remove it."""
+        """Every slot has read the probe: remove it, and forget what was sent to them."""
         attempt = self._attempt
+        self._restore = None
 
         def removed(result: Any) -> None:
             if isinstance(result, Exception):

@@ -1,7 +1,9 @@
 """What the parts of a job's coordinator share: the job, its storage, clock and background."""
 
+import heapq
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,6 +61,28 @@ class CoordinatorServices:
     clock: Clock
     background: Background
     rng: random.Random
+
+
+class Timers:
+    """Calls to be made at a time of the monotonic clock, on the thread of whoever runs them."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()  # Keeps calls of one time in order.
+
+    @property
+    def next_deadline_ms(self) -> float | None:
+        """When the next call is due; None when there is none."""
+        return self._due[0][0] if self._due else None
+
+    def add(self, due_ms: float, call: Callable[[], None]) -> None:
+        """Make a call at this time."""
+        heapq.heappush(self._due, (due_ms, next(self._numbers), call))
+
+    def run_due(self, now_ms: float) -> None:
+        """Make the calls that are due."""
+        while self._due and self._due[0][0] <= now_ms:
+            heapq.heappop(self._due)[2]()
 
 
 _NEVER_RETRIED = (ConfigError, GraphError, StateRestoreError, StateCorruptError)

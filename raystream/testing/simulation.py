@@ -37,7 +37,7 @@ _OPTIONS: dict[str, object] = {
     "execution_checkpointing_data_inline_threshold": "100",
     "execution_checkpointing_tolerable_failed_checkpoints": 1000,
     "restart_strategy_type": "fixed-delay",
-    "restart_strategy_fixed_delay_attempts": 1000,
+    "restart_strategy_fixed_delay_attempts": 100,
     "restart_strategy_fixed_delay_delay": "10ms",
     "task_cancellation_timeout": "2s",
 }

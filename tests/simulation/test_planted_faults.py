@@ -17,13 +17,13 @@ pytestmark = pytest.mark.simulation
 DOZENS = range(36)
 
 
-def problems_of(job, **arguments):
-    report = simulate(job, seeds=DOZENS, **arguments)
+def problems_of(job, expected, **arguments):
+    report = simulate(job, seeds=DOZENS, expected=expected(), steps_max=6_000, **arguments)
     return [problem for row in report.failed for problem in row.problems]
 
 
 def test_without_a_plant_nothing_is_found():
-    assert problems_of(jobs.keyed, expected=jobs.expected_keyed()) == []
+    assert problems_of(jobs.keyed, jobs.expected_keyed) == []
 
 
 def test_snapshot_that_leaves_out_a_key_group_is_found(monkeypatch):
@@ -36,7 +36,7 @@ def test_snapshot_that_leaves_out_a_key_group_is_found(monkeypatch):
         lambda tables, group, encode: group != forgotten and freeze_table(tables, group, encode),
     )
 
-    problems = problems_of(jobs.keyed, expected=jobs.expected_keyed())
+    problems = problems_of(jobs.keyed, jobs.expected_keyed)
 
     assert any("missing from the output" in problem for problem in problems)
 
@@ -44,7 +44,7 @@ def test_snapshot_that_leaves_out_a_key_group_is_found(monkeypatch):
 def test_missing_alignment_is_found(monkeypatch):
     monkeypatch.setattr(Gate, "block", lambda gate, index: None)
 
-    problems = problems_of(jobs.keyed, expected=jobs.expected_keyed())
+    problems = problems_of(jobs.keyed, jobs.expected_keyed)
 
     assert any("missing from the output" in problem for problem in problems)
 
@@ -52,14 +52,14 @@ def test_missing_alignment_is_found(monkeypatch):
 def test_commit_before_the_checkpoint_is_complete_is_found(monkeypatch):
     snapshot = SinkOperator.snapshot
 
-    def snapshot_and_commit(self, barrier):
-        states = snapshot(self, barrier)
-        self.checkpoint_complete(barrier.checkpoint_id)
+    def snapshot_and_commit(self, checkpoint_id, **options):
+        states = snapshot(self, checkpoint_id, **options)
+        self.checkpoint_complete(checkpoint_id)
         return states
 
     monkeypatch.setattr(SinkOperator, "snapshot", snapshot_and_commit)
 
-    problems = problems_of(jobs.keyed, expected=jobs.expected_keyed())
+    problems = problems_of(jobs.keyed, jobs.expected_keyed)
 
     assert any("too much in the output" in problem for problem in problems)
     assert any("published before it was complete" in problem for problem in problems)
@@ -79,6 +79,6 @@ def test_sequence_check_that_is_off_is_found(monkeypatch, damage, symptom):
     monkeypatch.setattr(FrameReader, "_check", check_all_but_the_sequence)
     faults = [FrameDamage(frame=frame, damage=damage) for frame in range(20, 100, 20)]
 
-    problems = problems_of(jobs.keyed, expected=jobs.expected_keyed(), faults=faults)
+    problems = problems_of(jobs.keyed, jobs.expected_keyed, faults=faults)
 
     assert any(symptom in problem for problem in problems)

@@ -174,13 +174,13 @@ def test_failures_of_a_job_that_is_being_cancelled_do_not_count():
 
 def test_job_that_has_ended_otherwise_can_not_be_cancelled():
     job = running(strategy=NoRestart())
-    failed(job)
-    job.end_logged()
+    job.fail()
 
-    (answer,) = job.cancel()
-
-    assert isinstance(answer.error, ConfigError)
-    assert "already FAILED" in answer.error.message
+    for event in (lambda: job.cancel("while it stops"), lambda: failed(job), job.end_logged):
+        event()
+        (answer,) = job.cancel("c")
+        assert isinstance(answer.error, ConfigError)
+        assert "already FAILED" in answer.error.message
 
 
 # ---- the log ----------------------------------------------------------------------------
