@@ -224,9 +224,11 @@ class DataStream(Generic[T]):
     def _collect_to(self, sink: Any, limit: int | None) -> None:
         """End the stream at the client, in the subtasks that its records are in."""
         parallelism = {self._graph[upstream.node].parallelism for upstream in self._upstreams}
-        options: OperatorOptions = {"parallelism": parallelism.pop() if len(parallelism) == 1 else None}
-        stream = self if limit is None else self.filter(FirstRecords(limit), name="first records", **options)
-        stream._end(sink, "execute_and_collect", "collect", options)
+        common = parallelism.pop() if len(parallelism) == 1 else None
+        stream = self
+        if limit is not None:
+            stream = self.filter(FirstRecords(limit), name="first records", parallelism=common)
+        stream._end(sink, "execute_and_collect", "collect", {"parallelism": common})
 
     def _end(self, sink: Any, operation: str, name: str, options: OperatorOptions) -> StreamSink:
         node = self._add(

@@ -22,7 +22,6 @@ Source: Flink's `AdaptiveScheduler` states; Ray Train's controller.
 """
 
 from collections.abc import Iterable
-from typing import assert_never
 
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, JobStatus, SlotId
@@ -273,19 +272,15 @@ class Job:
     def cancel_requested(self, now_ms: float, request_id: str) -> list[Command]:
         """A client wants the job to end now."""
         commands: list[Command] = []
-        match self._aim:
-            case Aim.NONE | Aim.UNDECIDED | Aim.RESTART:
-                self._end.cancel_requested(request_id)
-                commands = [LogCancel(request_id)] if self._logged else []
-                commands += self._stop(now_ms, Aim.CANCEL) + self._advance(now_ms)
-            case Aim.CANCEL if self._phase is not Phase.ENDED:
-                self._end.cancel_requested(request_id)
-            case Aim.CANCEL | Aim.FAIL | Aim.FINISH:
-                commands = [
-                    ResolveCancel(request_id, refusal(self._end.status or TERMINAL_STATUS[self._aim]))
-                ]
-            case _:
-                assert_never(self._aim)
+        if self._aim in (Aim.NONE, Aim.UNDECIDED, Aim.RESTART):
+            self._end.cancel_requested(request_id)
+            commands = [LogCancel(request_id)] if self._logged else []
+            commands += self._stop(now_ms, Aim.CANCEL) + self._advance(now_ms)
+        elif self._aim is Aim.CANCEL and self._phase is not Phase.ENDED:
+            self._end.cancel_requested(request_id)
+        else:
+            answer = refusal(self._end.status or TERMINAL_STATUS[self._aim])
+            commands = [ResolveCancel(request_id, answer)]
         return self._done("cancel_requested", request_id, commands)
 
     def time_passed(self, now_ms: float) -> list[Command]:

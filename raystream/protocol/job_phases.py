@@ -61,9 +61,10 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 STATUS: dict[Phase, JobStatus] = {
     Phase.RUNNING: JobStatus.RUNNING,
     Phase.COMMITTING: JobStatus.RUNNING,
-    Phase.ABANDONED: JobStatus.FAILING,
+    Phase.ABANDONED: JobStatus.FAILED,
 }
-"""What users see of the phases in which it depends on nothing else."""
+"""What users see of the phases in which it depends on nothing else; of an abandoned job, that the
+process they ask can do no more for it."""
 
 STOPPING_STATUS: dict[Aim, JobStatus] = {
     Aim.UNDECIDED: JobStatus.FAILING,

@@ -170,7 +170,9 @@ class LocalJob:
         """Have a request carried out, wait for its outcome and return it."""
         self._mailbox.post(lambda: self._coordinator.request(request))
         request_id = request.request_id
-        view = self._board.wait_until(lambda view: _over(view) or view.outcome(request_id) is not None, None)
+        view = self._board.wait_until(
+            lambda view: view.status.terminal or view.outcome(request_id) is not None, None
+        )
         outcome = view.outcome(request_id)
         if outcome is None:
             raise RaystreamError("job ended before the request was carried out", status=view.status.value)
@@ -182,7 +184,9 @@ class LocalJob:
         self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener
     ) -> JobView:
         """Wait for a status, or for the end of the job, and return the view."""
-        return self._board.wait_until(lambda view: view.status in until or _over(view), timeout_s, listener)
+        return self._board.wait_until(
+            lambda view: view.status in until or view.status.terminal, timeout_s, listener
+        )
 
     # ---- the job's thread --------------------------------------------------------
 
@@ -242,7 +246,3 @@ class LocalRunner:
 
 
 _jobs: dict[JobId, LocalJob] = {}
-
-
-def _over(view: JobView) -> bool:
-    return view.status.terminal or view.abandoned

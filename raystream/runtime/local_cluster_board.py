@@ -47,8 +47,7 @@ class LocalBoard:
         """The newest view; the duration of a job that runs goes on."""
         with self._changed:
             view, age_ms = self._view, self._clock.monotonic_ms() - self._published_ms
-        ended = view.status.terminal or view.abandoned
-        return view if ended else replace(view, duration_ms=view.duration_ms + round(age_ms))
+        return view if view.status.terminal else replace(view, duration_ms=view.duration_ms + round(age_ms))
 
     def publish(self, view: JobView) -> None:
         """Show a new view."""

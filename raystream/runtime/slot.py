@@ -18,6 +18,7 @@ from raystream.errors import (
     ConnectionLostError,
     GraphError,
     RaystreamError,
+    StateCorruptError,
     StateRestoreError,
 )
 from raystream.ids import Attempt, SlotId
@@ -32,7 +33,7 @@ from raystream.storage.blobs import SnapshotFiles
 
 logger = logging.getLogger(__name__)
 
-_NEVER_RETRIED = (ConfigError, GraphError, StateRestoreError)
+_NEVER_RETRIED = (ConfigError, GraphError, StateRestoreError, StateCorruptError)
 
 
 class Slot:

@@ -98,11 +98,9 @@ class TcpLinks:
         moved = False
         for key, events in self._selector.select(0):
             owner = key.data
-            if owner is None:
-                self._drain_wake_ups()
-            elif isinstance(owner, _Connection):
+            if isinstance(owner, _Connection):
                 moved = self._serve(owner, events) or moved
-            else:
+            elif owner is not None:
                 self._accept(owner)
                 moved = True
         return moved
@@ -110,7 +108,7 @@ class TcpLinks:
     def wait(self, timeout_ms: float | None) -> None:
         for key, _ in self._selector.select(None if timeout_ms is None else timeout_ms / 1000.0):
             if key.data is None:
-                # Also a loop that has no attempt, and so does not poll, must be able to wait again.
+                # Only here: `poll` would take the wake-up of mail that came after the loop had looked for it.
                 self._drain_wake_ups()
 
     def wake(self) -> None:

@@ -148,8 +148,8 @@ class Faults:
     """How many faults of each kind a run has at most; which ones is drawn from its seed.
 
     Example:
-        >>> Faults(storage_failures=0).draw(7, slot_count=2) == Faults(storage_failures=0).draw(7, slot_count=2)
-        True
+        >>> Faults(crashes=1).draw(0, slot_count=2)[0].phase
+        <CheckpointPhase.BEFORE_TRIGGER: 'before-trigger'>
     """
 
     crashes: int = 3
@@ -170,30 +170,24 @@ class Faults:
 
     def draw(self, seed: int, *, slot_count: int) -> tuple[Fault, ...]:
         """Return the faults of one run."""
-        rng = random.Random(f"faults/{seed}")
-        kinds: list[tuple[int, Callable[[random.Random, int], Fault]]] = [
-            (self.crashes - 1, _draw_crash),
-            (self.kills, _draw_kill),
-            (self.pauses, _draw_pause),
-            (self.storage_failures, _draw_storage_failure),
-            (self.work_delays, _draw_work_delay),
-            (self.frame_delays, _draw_frame_delay),
-            (self.frame_damages, _draw_frame_damage),
-            (self.connection_breaks, _draw_connection_break),
-            (self.savepoints, _draw_savepoint),
-            (self.stops, self._draw_stop),
-            (self.cancels, self._draw_cancel),
+        draw = _Draw(random.Random(f"faults/{seed}"), slot_count, self.parallelism_max)
+        kinds: list[tuple[int, Callable[[], Fault]]] = [
+            (self.crashes - 1, draw.crash),
+            (self.kills, draw.kill),
+            (self.pauses, draw.pause),
+            (self.storage_failures, draw.storage_failure),
+            (self.work_delays, draw.work_delay),
+            (self.frame_delays, draw.frame_delay),
+            (self.frame_damages, draw.frame_damage),
+            (self.connection_breaks, draw.connection_break),
+            (self.savepoints, draw.savepoint),
+            (self.stops, draw.stop),
+            (self.cancels, draw.cancel),
         ]
-        faults: list[Fault] = [_nth_crash(seed, rng, slot_count)] if self.crashes else []
-        for most, draw in kinds:
-            faults += [draw(rng, slot_count) for _ in range(rng.randint(0, max(most, 0)))]
+        faults: list[Fault] = [draw.nth_crash(seed)] if self.crashes else []
+        for most, one in kinds:
+            faults += [one() for _ in range(draw.rng.randint(0, max(most, 0)))]
         return tuple(faults)
-
-    def _draw_stop(self, rng: random.Random, slot_count: int) -> Fault:
-        return StopAndResume(at_ms=_any_time(rng), parallelism=rng.randint(1, self.parallelism_max))
-
-    def _draw_cancel(self, rng: random.Random, slot_count: int) -> Fault:
-        return CancelAndResume(at_ms=_any_time(rng), parallelism=rng.randint(1, self.parallelism_max))
 
 
 NO_FAULTS = Faults(
@@ -211,65 +205,79 @@ NO_FAULTS = Faults(
 )
 
 
-def _nth_crash(seed: int, rng: random.Random, slot_count: int) -> Fault:
-    phases = list(CheckpointPhase)
-    return SlotCrash(
-        checkpoint_id=CHECKPOINTS[seed // len(phases) % len(CHECKPOINTS)],
-        phase=phases[seed % len(phases)],
-        slot=_any_slot(rng, slot_count),
-    )
+class _Draw:
+    """Draws one fault of each kind."""
 
+    def __init__(self, rng: random.Random, slot_count: int, parallelism_max: int) -> None:
+        self.rng = rng
+        self._slot_count = slot_count
+        self._parallelism_max = parallelism_max
 
-def _draw_crash(rng: random.Random, slot_count: int) -> Fault:
-    return SlotCrash(
-        checkpoint_id=rng.choice(CHECKPOINTS),
-        phase=rng.choice(list(CheckpointPhase)),
-        slot=_any_slot(rng, slot_count),
-        moment=rng.choice((0, 0, 1, 2, 3)),
-    )
+    def nth_crash(self, number: int) -> Fault:
+        """Return the crash of this number; as many numbers in a row have every phase and checkpoint."""
+        phases = list(CheckpointPhase)
+        return SlotCrash(
+            checkpoint_id=CHECKPOINTS[number // len(phases) % len(CHECKPOINTS)],
+            phase=phases[number % len(phases)],
+            slot=self._slot_or_none(),
+        )
 
+    def crash(self) -> Fault:
+        rng = self.rng
+        return SlotCrash(
+            checkpoint_id=rng.choice(CHECKPOINTS),
+            phase=rng.choice(list(CheckpointPhase)),
+            slot=self._slot_or_none(),
+            moment=rng.choice((0, 0, 1, 2, 3)),
+        )
 
-def _any_slot(rng: random.Random, slot_count: int) -> int | None:
-    return rng.choice([None, *range(slot_count)])
+    def kill(self) -> Fault:
+        return SlotKill(at_ms=self._time_ms(), slot=self._slot())
 
+    def pause(self) -> Fault:
+        return SlotPause(at_ms=self._time_ms(), slot=self._slot(), duration_ms=self._ms(1, 200))
 
-def _any_time(rng: random.Random) -> float:
-    return round(rng.uniform(0, START_MS), 3)
+    def storage_failure(self) -> Fault:
+        rng = self.rng
+        # More of the early calls: with them a job starts, and not every run has many.
+        call = rng.randrange(rng.choice((30, 100, 300)))
+        return StorageFailure(call=call, count=rng.choice((1, 1, 1, 2, 5)), effective=rng.random() < 0.5)
 
+    def work_delay(self) -> Fault:
+        return WorkDelay(work=self.rng.randrange(100), delay_ms=self._ms(10, 800))
 
-def _draw_kill(rng: random.Random, slot_count: int) -> Fault:
-    return SlotKill(at_ms=_any_time(rng), slot=rng.randrange(slot_count))
+    def frame_delay(self) -> Fault:
+        return FrameDelay(frame=self._frame(), delay_ms=self._ms(5, 300))
 
+    def frame_damage(self) -> Fault:
+        return FrameDamage(frame=self._frame(), damage=self.rng.choice(list(Damage)))
 
-def _draw_pause(rng: random.Random, slot_count: int) -> Fault:
-    return SlotPause(
-        at_ms=_any_time(rng),
-        slot=rng.randrange(slot_count),
-        duration_ms=round(rng.uniform(1, 200), 3),
-    )
+    def connection_break(self) -> Fault:
+        return ConnectionBreak(frame=self._frame())
 
+    def savepoint(self) -> Fault:
+        return Savepoint(at_ms=self._time_ms())
 
-def _draw_storage_failure(rng: random.Random, slot_count: int) -> Fault:
-    return StorageFailure(
-        call=rng.randrange(120), count=rng.choice((1, 1, 1, 2, 5)), effective=rng.random() < 0.5
-    )
+    def stop(self) -> Fault:
+        return StopAndResume(at_ms=self._time_ms(), parallelism=self._parallelism())
 
+    def cancel(self) -> Fault:
+        return CancelAndResume(at_ms=self._time_ms(), parallelism=self._parallelism())
 
-def _draw_work_delay(rng: random.Random, slot_count: int) -> Fault:
-    return WorkDelay(work=rng.randrange(80), delay_ms=round(rng.uniform(10, 800), 3))
+    def _ms(self, least: float, most: float) -> float:
+        return round(self.rng.uniform(least, most), 3)
 
+    def _time_ms(self) -> float:
+        return self._ms(0, START_MS)
 
-def _draw_frame_delay(rng: random.Random, slot_count: int) -> Fault:
-    return FrameDelay(frame=rng.randrange(200), delay_ms=round(rng.uniform(5, 300), 3))
+    def _frame(self) -> int:
+        return self.rng.randrange(200)
 
+    def _slot(self) -> int:
+        return self.rng.randrange(self._slot_count)
 
-def _draw_frame_damage(rng: random.Random, slot_count: int) -> Fault:
-    return FrameDamage(frame=rng.randrange(200), damage=rng.choice(list(Damage)))
+    def _slot_or_none(self) -> int | None:
+        return self.rng.choice((None, self._slot()))
 
-
-def _draw_connection_break(rng: random.Random, slot_count: int) -> Fault:
-    return ConnectionBreak(frame=rng.randrange(200))
-
-
-def _draw_savepoint(rng: random.Random, slot_count: int) -> Fault:
-    return Savepoint(at_ms=_any_time(rng))
+    def _parallelism(self) -> int:
+        return self.rng.randint(1, self._parallelism_max)

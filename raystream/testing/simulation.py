@@ -19,6 +19,7 @@ from typing import Any
 from raystream.api.environment import StreamEnvironment
 from raystream.api.runner import JobHandle, Submission
 from raystream.api.stream import DataStream
+from raystream.config.load import load_config
 from raystream.errors import ConfigError
 from raystream.runtime.program import Program, pack
 from raystream.testing.faults import Fault, Faults
@@ -198,7 +199,8 @@ class _Jobs:
 
     def _pack(self, parallelism: int) -> PackedJob:
         capture = _Capture()
-        env = StreamEnvironment(runner=capture, parallelism=parallelism, **self._options)
+        config = load_config(keywords={**self._options, "parallelism_default": parallelism})
+        env = StreamEnvironment(config, runner=capture)
         stream = self._job(env)
         if stream is not None:
             stream.sink_to(SimulatedSink(self.store_name), name="simulated sink", uid="simulated-sink")

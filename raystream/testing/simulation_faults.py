@@ -64,7 +64,9 @@ class FaultInjector:
         self._crashes = [fault for fault in faults if isinstance(fault, SlotCrash)]
         self._storage = [fault for fault in faults if isinstance(fault, StorageFailure)]
         self._work = [fault for fault in faults if isinstance(fault, WorkDelay)]
-        self._frames = [fault for fault in faults if isinstance(fault, FrameDelay | FrameDamage | ConnectionBreak)]
+        self._frames = [
+            fault for fault in faults if isinstance(fault, FrameDelay | FrameDamage | ConnectionBreak)
+        ]
         self._moments: dict[tuple[int, CheckpointPhase], int] = {}
         self._calls = self._works = self._frame_count = 0
         self._log_written = False  # A job that keeps everything in the job master's memory has no files.
@@ -175,7 +177,9 @@ class FaultInjector:
             self._moment(checkpoint_id, phase, slot)
         elif (checkpoint_id := checkpoint_of_output(call.url)) is not None:
             if self._log_written and checkpoint_id > self.completed_id:
-                self.problems.append(f"output of checkpoint {checkpoint_id} was published before it was complete")
+                self.problems.append(
+                    f"output of checkpoint {checkpoint_id} was published before it was complete"
+                )
             self._moment(checkpoint_id, CheckpointPhase.COMMITTING, slot)
 
     # ---- work and frames -----------------------------------------------------
@@ -197,6 +201,7 @@ class FaultInjector:
                 self.happens(fault)
                 fate = _fate(fault)
         return fate
+
 
 def _completed_by(call: StorageCall) -> int | None:
     """Return the checkpoint that a log entry makes complete; None for any other file."""

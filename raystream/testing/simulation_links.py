@@ -8,6 +8,7 @@ is lost; a connection may deliver a frame in two pieces.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from raystream.errors import ConnectionLostError
@@ -145,10 +146,8 @@ class SimulatedLinks:
         for peer in sorted(self._expected):
             if self._slot < peer:
                 connection = self._connections[peer] = self._connection(peer)
-                address = addresses[peer]
-                self._world.after(
-                    self._world.delay_ms(CONNECT_MS_MAX), lambda c=connection, a=address: self._dial(c, a)
-                )
+                dial = partial(self._dial, connection, addresses[peer])
+                self._world.after(self._world.delay_ms(CONNECT_MS_MAX), dial)
 
     @property
     def connected(self) -> bool:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
@@ -25,7 +26,15 @@ from raystream.graph.physical import PhysicalPlan
 from raystream.ids import JobId, JobStatus
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_view import JobView
-from raystream.testing.faults import CancelAndResume, Fault, Savepoint, SlotKill, SlotPause, StopAndResume, StorageFailure
+from raystream.testing.faults import (
+    CancelAndResume,
+    Fault,
+    Savepoint,
+    SlotKill,
+    SlotPause,
+    StopAndResume,
+    StorageFailure,
+)
 from raystream.testing.simulation_coordinator import CoordinatorProcess
 from raystream.testing.simulation_faults import FaultInjector
 from raystream.testing.simulation_links import Network
@@ -114,7 +123,7 @@ class SimulatedRun:
         open_store(self._store_name, self._fs)
         for fault in self._faults:
             if isinstance(fault, SlotKill | SlotPause | Savepoint | StopAndResume | CancelAndResume):
-                self._world.after(fault.at_ms, lambda fault=fault: self._at_its_time(fault))
+                self._world.after(fault.at_ms, partial(self._at_its_time, fault))
         try:
             with _logs_in(self._world):
                 self._run_jobs()
@@ -189,9 +198,7 @@ class SimulatedRun:
     def _open_fs(self, _url: str) -> SimulatedFileSystem:
         return self._fs
 
-    def _at_its_time(
-        self, fault: SlotKill | SlotPause | Savepoint | StopAndResume | CancelAndResume
-    ) -> None:
+    def _at_its_time(self, fault: SlotKill | SlotPause | Savepoint | StopAndResume | CancelAndResume) -> None:
         """The time of a fault has come; one that finds nothing to do does not happen."""
         coordinator = self._coordinator
         assert coordinator is not None, "time passes only while a job runs"
@@ -226,7 +233,9 @@ class SimulatedRun:
 
 def _stopped_at(view: JobView) -> str:
     """Return the savepoint with which a job was stopped; empty when it was not."""
-    stops = [record for record in view.checkpoints if record.purpose == "stop" and record.status == "completed"]
+    stops = [
+        record for record in view.checkpoints if record.purpose == "stop" and record.status == "completed"
+    ]
     return stops[-1].path if stops else ""
 
 

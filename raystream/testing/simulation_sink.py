@@ -22,7 +22,7 @@ OUTPUT_URL = "memory://simulated-output"
 _PART = re.compile(r"(?P<job>[0-9a-f]{32})-c(?P<checkpoint>[0-9]+)-a(?P<attempt>[0-9]+)-s(?P<subtask>[0-9]+)")
 
 _stores: dict[str, FileSystem] = {}
-"""The store of each run that is under way, by the run's name; a sink travels in pickles and cannot hold it."""
+"""The store of each run that is under way, by the run's name: a sink is pickled and cannot hold it."""
 
 
 class SimulatedSink:

@@ -8,6 +8,7 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from raystream.errors import RaystreamError, SlotLostError
@@ -114,7 +115,7 @@ class SimulatedBackground:
             work, done = self._waiting.popleft()
             self._threads += 1
             delay_ms = self._world.delay_ms(WORK_MS_MAX) + self._extra_ms()
-            self._world.after(delay_ms, lambda w=work, d=done: self._run(w, d))
+            self._world.after(delay_ms, partial(self._run, work, done))
 
     def _run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         if self._lost:
@@ -259,7 +260,7 @@ class SimulatedSlotPool:
     def acquire(self, slots: Sequence[SlotId]) -> None:
         """Start a process for each slot."""
         for slot in slots:
-            self.world.after(self.world.delay_ms(START_MS_MAX), lambda slot=slot: self._start(slot))
+            self.world.after(self.world.delay_ms(START_MS_MAX), partial(self._start, slot))
 
     def send(self, slot: SlotId, command: msg.Command) -> None:
         """Send a command; it is lost with a process that is dead, whether that is known or not."""

@@ -50,7 +50,9 @@ class SimulatedFileSystem:
         return self._call(StorageCall("read", url), lambda: self._content(url))
 
     def read_range(self, url: str, offset: int, length: int) -> bytes:
-        return self._call(StorageCall("read_range", url), lambda: self._content(url)[offset : offset + length])
+        return self._call(
+            StorageCall("read_range", url), lambda: self._content(url)[offset : offset + length]
+        )
 
     def write(self, url: str, data: Data) -> None:
         content = b"".join(buffers(data))
@@ -71,9 +73,7 @@ class SimulatedFileSystem:
         return self._call(StorageCall("list_dir", url), lambda: self._entries(url))
 
     def exists(self, url: str) -> bool:
-        return self._call(
-            StorageCall("exists", url), lambda: url in self.files or bool(self._below(url))
-        )
+        return self._call(StorageCall("exists", url), lambda: url in self.files or bool(self._below(url)))
 
     def delete_file(self, url: str) -> None:
         self._call(StorageCall("delete_file", url), lambda: self._remove(url))

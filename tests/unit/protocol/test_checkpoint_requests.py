@@ -78,7 +78,7 @@ def test_savepoint_goes_first_and_ignores_pause_and_pending_checkpoints():
 
 
 def test_stop_waits_for_other_savepoints_and_nothing_starts_after_it():
-    requests = started(100)
+    requests = started(100, max_concurrent=9)
     requests.savepoint_requested(STOP)
     requests.savepoint_requested(SAVEPOINT)
 

@@ -173,6 +173,7 @@ def test_job_stops_at_once_when_a_newer_attempt_owns_the_log(directory):
     world.run_for(INTERVAL_MS)
 
     assert world.view.abandoned
+    assert world.status == "FAILED", "whoever waits for this process waits no longer"
     assert isinstance(world.view.error, FencedError)
     assert world.completed == [1]
     assert chk(directory, 1).exists()

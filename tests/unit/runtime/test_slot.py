@@ -160,7 +160,7 @@ def test_slot_wakes_up_when_its_source_said_so():
 
 def test_source_stops_reading_while_its_receiver_does_not():
     """Back-pressure: what waits is bounded by credit, not by the input."""
-    words = [f"{n:0100000d}" for n in range(300)]
+    words = [f"{n:0100000d}" for n in range(120)]
     world = World(word_count(TestSource(words, [])))
     world.deploy()
     world.connect()

