@@ -8,6 +8,7 @@ stretches of the same length without one.
 """
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -106,7 +107,7 @@ def main() -> None:
         for c in checkpoints
         if c.status == "completed" and c.triggered_ms > loaded_at_ms
     ]
-    gaps = [(a[0], b[0], b[1]) for a, b in zip(batches, batches[1:], strict=False) if a[0] > loaded_at_ms]
+    gaps = [(a[0], b[0], b[1]) for a, b in itertools.pairwise(batches) if a[0] > loaded_at_ms]
     during = [g for g in gaps if any(g[1] > start and g[0] < end for start, end in spans)]
     without = [g for g in gaps if g not in set(during)]
     print(f"{len(spans)} checkpoints of {options.keys:,} entries")
@@ -118,7 +119,8 @@ def main() -> None:
         print(f"{name:22} longest gap {lengths[-1]:7.1f} ms   p99.9 {tail:6.1f} ms   {rate:12,.0f} records/s")
     for checkpoint in checkpoints:
         if checkpoint.status == "completed" and checkpoint.triggered_ms > loaded_at_ms:
-            print(f"checkpoint {checkpoint.checkpoint_id}: {checkpoint.duration_ms:.0f} ms, {checkpoint.size_bytes:,} bytes")
+            size = f"{checkpoint.size_bytes:,} bytes"
+            print(f"checkpoint {checkpoint.checkpoint_id}: {checkpoint.duration_ms:.0f} ms, {size}")
 
 
 if __name__ == "__main__":

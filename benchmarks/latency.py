@@ -89,7 +89,9 @@ def measure_latency(rate: int, seconds: int) -> list[float]:
         marks = Path(scratch) / "marks"
         marks.mkdir()
         (
-            env.from_source(DatagenSource(stamped, count=rate * seconds, rate=rate), name="clock", uid="clock")
+            env.from_source(
+                DatagenSource(stamped, count=rate * seconds, rate=rate), name="clock", uid="clock"
+            )
             .key_by(lambda record: record[0] % 1000)
             .process(PassOn(), name="pass on", uid="pass-on")
             .sink_to(LatencySink(str(marks)), name="latency", uid="latency")

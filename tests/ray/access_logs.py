@@ -45,7 +45,8 @@ class Expected:
 def _line(rng: random.Random, number: int, target: str) -> str:
     match rng.choices(["combined", "json", "broken"], [48, 48, 4])[0]:
         case "combined":
-            return f'10.0.0.7 - - [17/May/2026:10:05:03 +0000] "GET {target} HTTP/1.1" 200 {number} "-" "Agent/1.0"'
+            when = "17/May/2026:10:05:03 +0000"
+            return f'10.0.0.7 - - [{when}] "GET {target} HTTP/1.1" 200 {number} "-" "Agent/1.0"'
         case "json":
             return json.dumps({"status": 200, rng.choice(["url", "path"]): target}, ensure_ascii=False)
         case _:

@@ -11,6 +11,7 @@ import pytest
 from tests.ray.access_logs import Expected, assert_counted_exactly_once, counts_by_path, records
 from tests.ray.conftest import PATIENCE_S, ROOT
 
+RAYSTREAM = (sys.executable, "-m", "raystream.cli")
 JOB = ROOT / "jobs" / "access_log_count.py"
 REAL_LOG = ROOT.parent / "shared" / "data" / "access.log"
 
@@ -27,7 +28,7 @@ def run_job(address, tmp_path):
         }
         defined = [word for key, value in settings.items() for word in ("-D", f"{key}={value}")]
         return subprocess.run(
-            [sys.executable, "-m", "raystream.cli", "run", "-p", "2", *defined, str(JOB), *map(str, arguments)],
+            [*RAYSTREAM, "run", "-p", "2", *defined, str(JOB), *map(str, arguments)],
             env=os.environ, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
 
