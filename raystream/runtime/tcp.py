@@ -22,6 +22,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from typing import Protocol
 
 from raystream.errors import ConnectionLostError, ProtocolError
 from raystream.ids import SlotId
@@ -38,8 +39,37 @@ _MAC_BYTES = 32
 _RECEIVE_BYTES = 256 << 10
 _RECEIVES_PER_POLL_MAX = 4
 _BUFFERS_PER_WRITE_MAX = 64
+DIALER_HANDSHAKE_BYTES = _HELLO.size + _MAC_BYTES
+ACCEPTOR_HANDSHAKE_BYTES = _NONCE_BYTES + _MAC_BYTES
+"""What each side sends before its first frame."""
 _STRANGERS_MAX = 64
 """Inbound connections that have not yet proved who they are."""
+
+
+class Sockets(Protocol):
+    """Where sockets come from: the operating system, or a simulated network."""
+
+    def selector(self) -> selectors.BaseSelector:
+        """Return a selector for the other sockets."""
+
+    def stream(self, host: str) -> socket.socket:
+        """Return a TCP socket for the family of an address."""
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """Return two sockets that are connected with each other."""
+
+
+class SystemSockets:
+    """Sockets of the operating system."""
+
+    def selector(self) -> selectors.BaseSelector:
+        return selectors.DefaultSelector()
+
+    def stream(self, host: str) -> socket.socket:
+        return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        return socket.socketpair()
 
 
 class TcpLinks:
@@ -47,12 +77,14 @@ class TcpLinks:
 
     Args:
         host: address of this node that its peers reach; the listener binds to it alone.
+        sockets: where sockets come from.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, sockets: Sockets | None = None) -> None:
         self._host = host
-        self._selector = selectors.DefaultSelector()
-        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._sockets = sockets or SystemSockets()
+        self._selector = self._sockets.selector()
+        self._wake_reader, self._wake_writer = self._sockets.pair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
@@ -65,8 +97,7 @@ class TcpLinks:
 
     def listen(self, identity: LinkIdentity, handler: FrameHandler) -> str:
         self._identity, self._handler = identity, handler
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = self._sockets.stream(self._host)
         listener.bind((self._host, 0))
         listener.listen(128)
         listener.setblocking(False)
@@ -137,8 +168,7 @@ class TcpLinks:
 
     def _dial(self, peer: SlotId, host: str, port: int) -> None:
         assert self._identity is not None
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = self._sockets.stream(host)
         sock.setblocking(False)
         error = sock.connect_ex((host, port))
         if error not in (0, errno.EINPROGRESS):

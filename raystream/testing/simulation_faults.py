@@ -34,9 +34,9 @@ from raystream.testing.faults import (
     StorageFailure,
     WorkDelay,
 )
-from raystream.testing.simulation_links import FrameFate
 from raystream.testing.simulation_sink import checkpoint_of_output
 from raystream.testing.simulation_slots import Running, SimulatedSlotPool
+from raystream.testing.simulation_sockets import FrameFate
 from raystream.testing.simulation_storage import StorageCall
 from raystream.testing.simulation_world import World
 
@@ -103,12 +103,11 @@ class FaultInjector:
             return any(isinstance(fault, FrameDamage) for fault in self.happened)
         return isinstance(error, ConnectionLostError | StorageError | UserCodeError)
 
-    def frame_arrived(self, slot: SlotId, kind: FrameKind, payload: memoryview) -> None:
+    def frame_arrived(self, slot: SlotId, kind: FrameKind, payload: bytes) -> None:
         if kind is FrameKind.CONTROL:
-            control = decode_control(payload)
+            control = decode_control(memoryview(payload))
             if isinstance(control, Barrier):
                 self._moment(control.checkpoint_id, CheckpointPhase.ALIGNMENT, slot)
-                self._running.stop_if_dead()
 
     def _moment(self, checkpoint_id: int, phase: CheckpointPhase, slot: SlotId | None) -> None:
         """A phase of a checkpoint has one of its moments; crash whoever is to crash in it."""

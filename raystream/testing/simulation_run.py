@@ -37,9 +37,9 @@ from raystream.testing.faults import (
 )
 from raystream.testing.simulation_coordinator import CoordinatorProcess
 from raystream.testing.simulation_faults import FaultInjector
-from raystream.testing.simulation_links import Network
 from raystream.testing.simulation_sink import close_store, open_store, pending_parts, visible_records
 from raystream.testing.simulation_slots import Running, SimulatedSlotPool
+from raystream.testing.simulation_sockets import Network
 from raystream.testing.simulation_storage import SimulatedFileSystem
 from raystream.testing.simulation_world import SimulationError, World
 

@@ -16,9 +16,10 @@ from raystream.ids import SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.mailbox import Mailbox
 from raystream.runtime.slot import Slot
+from raystream.runtime.tcp import TcpLinks
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import OpenFileSystem
-from raystream.testing.simulation_links import Network, SimulatedLinks
+from raystream.testing.simulation_sockets import HOST, Network, ProcessSockets
 from raystream.testing.simulation_world import ProcessDiedError, VirtualClock, World
 
 MESSAGE_MS_MAX = 3.0
@@ -155,7 +156,7 @@ class SlotProcess:
         self._pool = pool
         self._commands_ms = self._reports_ms = 0.0
         mailbox = Mailbox(self._wake)
-        self.links = SimulatedLinks(pool.network, slot, self._wake)
+        self._sockets = ProcessSockets(pool.network, slot, self._wake)
         self._slot = Slot(
             slot,
             clock=VirtualClock(world, world.rng.choice(CLOCK_READ_MS)),
@@ -163,7 +164,7 @@ class SlotProcess:
             background=SimulatedBackground(
                 world, mailbox, pool.running, process=self, extra_ms=pool.watcher.work_begun
             ),
-            links=self.links,
+            links=TcpLinks(HOST, self._sockets),
             report=self._report,
             files=SnapshotFiles(pool.open_fs),
         )
@@ -172,7 +173,7 @@ class SlotProcess:
         """Do one round of the slot's loop."""
         try:
             with self._pool.running.inside(self):
-                return self._slot.step()
+                return self._slot.step() or self._sockets.ready
         except ProcessDiedError:
             return False
 
@@ -196,7 +197,7 @@ class SlotProcess:
     def die(self) -> None:
         """Lose mailbox, blocking work and connections at once."""
         self.alive = False
-        self.links.drop(self._world.delay_ms(DEATH_NOTICE_MS_MAX))
+        self._sockets.die()
         self._world.remove(self)
 
     def _wake(self) -> None:

@@ -112,15 +112,23 @@ def program(build, *, parallelism=2, **options):
 
 
 class ManualBackground:
-    """Work waits in `waiting` until the world runs it; its outcome comes through the mailbox."""
+    """Work waits in `waiting` until the world runs it; its outcome comes through the mailbox.
+
+    Attributes:
+        held: nothing is run until this is taken back.
+        eager: work is run the moment it is submitted, as by a thread that wins every race.
+    """
 
     def __init__(self, mailbox):
         self.mailbox = mailbox
         self.held = False
+        self.eager = False
         self.waiting = deque()
 
     def submit(self, work, done):
         self.waiting.append((work, done))
+        if self.eager:
+            self.run()
 
     def run(self):
         ran = bool(self.waiting) and not self.held

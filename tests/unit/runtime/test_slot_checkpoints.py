@@ -35,6 +35,7 @@ def test_barrier_is_sent_before_the_first_byte_of_the_snapshot_is_written():
     world = World(word_count(endless([WORDS, WORDS], [WORDS])))
     world.begin()
     world.log.clear()
+    world.backgrounds[0].eager = True
 
     world.trigger(1, slots=[0])
 
