@@ -180,6 +180,7 @@ class _Flow:
     def _forward(self, frame: bytes, fate: FrameFate) -> None:
         rng = self._world.rng
         at = rng.randrange(1, len(frame)) if rng.random() < CUT_SHARE else 0
+        seen = frame if fate.damage is None else b""
         match fate.damage:
             case Damage.LOST:
                 return
@@ -192,7 +193,7 @@ class _Flow:
                 frame = bytes(damaged)
         if at:
             self._arrive_later(frame[:at], fate.delay_ms)
-        self._arrive_later(frame[at:], fate.delay_ms, frame)
+        self._arrive_later(frame[at:], fate.delay_ms, seen)
 
     def _arrive_later(self, data: bytes, delay_ms: float, frame: bytes = b"") -> None:
         world = self._world
