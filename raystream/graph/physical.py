@@ -114,24 +114,44 @@ class PhysicalPlan:
     edges: tuple[Edge, ...]
     slot_count: int
 
-    def channels(self, edge: Edge) -> Iterator[Channel]:
-        """Yield the channels of one edge, by id."""
+    def channel(self, edge: Edge, sender: int, receiver: int) -> Channel:
+        """Return the channel of an edge between two of its subtasks."""
         source, target = self.vertices[edge.source], self.vertices[edge.target]
         forward = edge.partitioning is Partitioning.FORWARD
-        pairs = (
-            [(i, i) for i in range(source.parallelism)]
-            if forward
-            else [(i, j) for i in range(source.parallelism) for j in range(target.parallelism)]
+        offset = sender if forward else sender * target.parallelism + receiver
+        return Channel(
+            id=ChannelId(edge.first_channel + offset),
+            edge=edge,
+            sender=sender,
+            receiver=receiver,
+            sender_slot=source.slot(sender),
+            receiver_slot=target.slot(receiver),
         )
-        for offset, (sender, receiver) in enumerate(pairs):
-            yield Channel(
-                id=ChannelId(edge.first_channel + offset),
-                edge=edge,
-                sender=sender,
-                receiver=receiver,
-                sender_slot=source.slot(sender),
-                receiver_slot=target.slot(receiver),
-            )
+
+    def outgoing(self, edge: Edge, sender: int) -> list[Channel]:
+        """Return the channels of an edge that leave one subtask, by receiver."""
+        if edge.partitioning is Partitioning.FORWARD:
+            return [self.channel(edge, sender, sender)]
+        receivers = range(self.vertices[edge.target].parallelism)
+        return [self.channel(edge, sender, receiver) for receiver in receivers]
+
+    def incoming(self, vertex: Vertex, receiver: int) -> list[Channel]:
+        """Return all channels that enter one subtask, by edge, then by sender."""
+        return [
+            self.channel(edge, sender, receiver)
+            for edge in self.edges
+            if edge.target == vertex.id
+            for sender in self._senders(edge, receiver)
+        ]
+
+    def incoming_count(self, vertex: Vertex) -> int:
+        """Return how many channels enter each subtask of a vertex."""
+        return sum(len(self._senders(edge, 0)) for edge in self.edges if edge.target == vertex.id)
+
+    def _senders(self, edge: Edge, receiver: int) -> range:
+        if edge.partitioning is Partitioning.FORWARD:
+            return range(receiver, receiver + 1)
+        return range(self.vertices[edge.source].parallelism)
 
     def subtasks(self) -> Iterator[tuple[Vertex, int]]:
         """Yield every (vertex, subtask), vertices in topological order."""

@@ -81,13 +81,7 @@ class SlotBuilder:
     def gate(self, vertex: Vertex, subtask: int) -> Gate:
         """Return the gate of a subtask, its channels numbered by edge, then by sender."""
         gate = Gate()
-        incoming = [
-            channel
-            for edge in self._plan.edges
-            if edge.target == vertex.id
-            for channel in self._plan.channels(edge)
-            if channel.receiver == subtask
-        ]
+        incoming = self._plan.incoming(vertex, subtask)
         window = window_bytes_of(GATE_BUDGET_BYTES, max(len(incoming), 1))
         for channel in incoming:
             largest = LOCAL_BYTES_MAX if channel.sender_slot == self._slot else FRAME_BYTES_MAX
@@ -106,10 +100,10 @@ class SlotBuilder:
     def edge_writer(self, edge: Edge, subtask: int, context: OperatorContext) -> EdgeWriter:
         """Return the sending side of an edge in one of its subtasks."""
         target = self._plan.vertices[edge.target]
+        window = window_bytes_of(GATE_BUDGET_BYTES, self._plan.incoming_count(target))
         channels = [
-            self._output_channel(channel, context.name)
-            for channel in self._plan.channels(edge)
-            if channel.sender == subtask
+            self._output_channel(channel, window, context.name)
+            for channel in self._plan.outgoing(edge, subtask)
         ]
         match edge.partitioning:
             case Partitioning.FORWARD:
@@ -125,15 +119,7 @@ class SlotBuilder:
                     context=context,
                 )
 
-    def _output_channel(self, channel: Channel, operator: str) -> OutputChannel:
-        incoming = sum(
-            1
-            for edge in self._plan.edges
-            if edge.target == channel.edge.target
-            for other in self._plan.channels(edge)
-            if other.receiver == channel.receiver
-        )
-        window = window_bytes_of(GATE_BUDGET_BYTES, incoming)
+    def _output_channel(self, channel: Channel, window: int, operator: str) -> OutputChannel:
         if channel.receiver_slot == self._slot:
             local = self._local_outputs[channel.id] = LocalOutput(window)
             return local

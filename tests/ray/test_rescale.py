@@ -15,7 +15,6 @@ from tests.ray.access_logs import (
 from tests.ray.conftest import PATIENCE_S, completed, handle_of, wait_until
 
 
-
 @pytest.fixture
 def counting(environment, tmp_path):
     """Start the main job over one log of many splits, from a snapshot if there is one."""

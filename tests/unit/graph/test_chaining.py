@@ -130,7 +130,17 @@ def test_channels_are_numbered_without_gaps():
     )
     plan = plan_job(graph, parallelism=2)
 
-    ids = [channel.id for edge in plan.edges for channel in plan.channels(edge)]
+    leaving = [
+        channel
+        for edge in plan.edges
+        for sender in range(plan.vertices[edge.source].parallelism)
+        for channel in plan.outgoing(edge, sender)
+    ]
+    entering = [channel for vertex, subtask in plan.subtasks() for channel in plan.incoming(vertex, subtask)]
+    assert sorted(leaving, key=lambda c: c.id) == sorted(entering, key=lambda c: c.id)
+    for vertex, subtask in plan.subtasks():
+        assert len(plan.incoming(vertex, subtask)) == plan.incoming_count(vertex)
+    ids = [channel.id for channel in leaving]
 
     assert ids == list(range(2 * 2 + 3 * 2 + 2))
 
