@@ -126,7 +126,7 @@ class _Waker:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
 
-    def setblocking(self, _flag: bool) -> None:  # noqa: FBT001 - the signature of sockets
+    def setblocking(self, _flag: bool) -> None:
         """Do nothing: it never blocks."""
 
     def send(self, data: bytes) -> int:
@@ -237,7 +237,7 @@ class SimulatedSocket:
 
     # ---- what the program calls ----------------------------------------------
 
-    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - the signature of sockets
+    def setblocking(self, flag: bool) -> None:
         """Do nothing: it never blocks."""
 
     def setsockopt(self, level: int, option: int, value: int) -> None:

@@ -7,7 +7,8 @@ and, at the last one, all that it holds of them.
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from raystream import (
     KeyedProcessFunction,
@@ -105,8 +106,51 @@ def united(env):
     return listed.union(rebalanced).key_by(key_of).process(Tally(), name="tally", uid="tally")
 
 
-def reduced(env):
-    return numbers(env).key_by(key_of).map(lambda value: 1).rebalance().filter(bool)
+def typed(env):
+    """Records, keys and state of classes that only this function knows; parted by a side output."""
+
+    @dataclass(frozen=True)
+    class Hit:
+        path: str
+        size: int
+
+    class Sums(NamedTuple):
+        hits: int = 0
+        bytes: int = 0
+
+    class AddUp(KeyedProcessFunction):
+        def open(self, ctx):
+            self.sums = ctx.get_state(ValueStateDescriptor("sums", default=Sums()))
+
+        def process_element(self, hit, ctx):
+            before = self.sums.value()
+            after = Sums(before.hits + 1, before.bytes + hit.size)
+            self.sums.update(after)
+            if after.hits == TOTALS[hit.path]:
+                yield "sums", hit.path, after.bytes
+            elif after.hits == 1:
+                ctx.output("first", ("first", hit.path))
+
+    hits = numbers(env).map(lambda value: Hit(key_of(value), value))
+    sums = hits.key_by(lambda hit: hit.path).process(AddUp(), name="add up", uid="add-up")
+    return sums.union(sums.get_side_output("first"))
+
+
+def heavy(env):
+    """Records so large that few of them fit into the credit of a channel."""
+    source = DatagenSource(number, count=HEAVY_COUNT)
+    fat = env.from_source(source, uid="numbers").map(lambda value: (value, bytes(HEAVY_BYTES)))
+    keyed = fat.key_by(lambda record: record[0]).process(Weigh(), name="weigh", uid="weigh")
+    return keyed.rebalance().map(lambda record: record, name="same", uid="same")
+
+
+class Weigh(KeyedProcessFunction):
+    def process_element(self, record, ctx):
+        yield record[0], len(record[1])
+
+
+HEAVY_COUNT = 24
+HEAVY_BYTES = 900_000
 
 
 # ---- their outputs -------------------------------------------------------------------
@@ -132,3 +176,14 @@ def expected_twice_keyed() -> list[Any]:
 
 def expected_united() -> list[Any]:
     return [("tally", key, n + 1) for key, total in TOTALS.items() for n in range(2 * total)]
+
+
+def expected_typed() -> list[Any]:
+    sums = [
+        ("sums", key, sum(value for value in NUMBERS if key_of(value) == key)) for key in TOTALS
+    ]
+    return [*sums, *(("first", key) for key in TOTALS)]
+
+
+def expected_heavy() -> list[Any]:
+    return [(value, HEAVY_BYTES) for value in NUMBERS[:HEAVY_COUNT]]
