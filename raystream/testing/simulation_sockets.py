@@ -28,8 +28,8 @@ CONNECT_MS_MAX = 5.0
 BREAK_NOTICE_MS_MAX = 30.0
 """Time until one end of a connection learns that the other one is gone."""
 
-SEND_BUFFER_BYTES = (300, 4_000, 200_000)
-"""What a socket takes before its peer's machine has it; one is drawn for each."""
+FULL_SHARE = 0.15
+"""Share of the writes with which a socket becomes full, so that it takes only a part."""
 
 CUT_SHARE = 0.1
 """Share of the frames that arrive in two pieces."""
@@ -232,7 +232,7 @@ class SimulatedSocket:
         self._flow: _Flow | None = None
         self._inbox = bytearray()
         self._ended = False
-        self._room_bytes = self._world.rng.choice(SEND_BUFFER_BYTES)
+        self._full = False
         owner.open.append(self)
 
     # ---- what the program calls ----------------------------------------------
@@ -275,11 +275,14 @@ class SimulatedSocket:
     def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
         if self.error is not None:
             raise self.error
-        if self._flow is None or not self._room_bytes:
+        if self._flow is None or self._full:
             raise BlockingIOError(errno.EAGAIN, "no room")
-        data = b"".join(buffers)[: self._room_bytes]
-        self._room_bytes -= len(data)
-        self._world.after(self._world.delay_ms(LATENCY_MS_MAX), partial(self._has_room, len(data)))
+        data = b"".join(buffers)
+        rng = self._world.rng
+        if rng.random() < FULL_SHARE and len(data) > 1:
+            data = data[: rng.randrange(1, len(data))]
+            self._full = True
+            self._world.after(self._world.delay_ms(LATENCY_MS_MAX), self._has_room)
         if not self._flow.take(data):
             self._break()
         return len(data)
@@ -307,7 +310,7 @@ class SimulatedSocket:
     @property
     def writable(self) -> bool:
         """True when writing would not block."""
-        return self.error is not None or (self._flow is not None and self._room_bytes > 0)
+        return self.error is not None or (self._flow is not None and not self._full)
 
     def arrived(self, data: bytes) -> None:
         """Bytes have come."""
@@ -341,8 +344,8 @@ class SimulatedSocket:
         self._peer = peer
         self._flow = _Flow(self._network, peer, handshake_bytes)
 
-    def _has_room(self, size: int) -> None:
-        self._room_bytes += size
+    def _has_room(self) -> None:
+        self._full = False
         self._owner.changed(self)
 
     def _break(self) -> None:

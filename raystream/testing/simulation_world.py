@@ -156,8 +156,10 @@ class World:
         Raises:
             SimulationError: nothing happens any more, or the run takes too long.
         """
-        while not done():
+        while True:
             self._make_due_calls()
+            if done():
+                return
             actor = self._choose()
             if actor is not None:
                 self._step(actor)

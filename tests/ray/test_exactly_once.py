@@ -104,17 +104,17 @@ def kills(seed: int) -> dict[int, Kill]:
     }
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_log_is_counted_exactly_once_whenever_a_slot_is_killed(environment, tmp_path, seed):
     log, out, expected = tmp_path / "mixed.log", tmp_path / "out", Expected()
-    expected.append_to(log, lines=80_000, seed=seed)
+    expected.append_to(log, lines=120_000, seed=seed)
     # The first checkpoint is due after the shortest pause, when the first process is long dead.
     interval = "200ms"
     env = environment(
         2, execution_checkpointing_interval=interval, execution_checkpointing_min_pause=interval
     )
     sink = KillingSink(FileSink.json_lines(out), kills(seed))
-    add_count(env, lines_of(log), out, parse=PacedParse(pause_s=0.00005), sink=sink)
+    add_count(env, lines_of(log), out, parse=PacedParse(), sink=sink)
 
     client = env.submit("killed at the worst moments")
     handle = handle_of(client.job_id)

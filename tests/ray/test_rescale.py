@@ -9,6 +9,7 @@ from tests.ray.access_logs import (
     add_count,
     assert_counted_exactly_once,
     assert_published_exactly_once,
+    counts_by_path,
     lines_of,
     records,
 )
@@ -20,12 +21,12 @@ def counting(environment, tmp_path):
     """Start the main job over one log of many splits, from a snapshot if there is one."""
     expected = Expected()
     for number in range(4):
-        expected.append_to(tmp_path / f"{number}.log", lines=15_000, seed=number)
+        expected.append_to(tmp_path / f"{number}.log", lines=30_000, seed=number)
 
-    def start(parallelism: int, path: str | None = None):
+    def start(parallelism: int, path: str | None = None, out: str = "out"):
         options = {} if path is None else {"execution_state_recovery_path": path}
         env = environment(parallelism, **options)
-        add_count(env, lines_of(tmp_path / "*.log"), tmp_path / "out", parse=PacedParse(pause_s=0.00005))
+        add_count(env, lines_of(tmp_path / "*.log"), tmp_path / out, parse=PacedParse())
         client = env.submit("count, stop and go on")
         return client, handle_of(client.job_id)
 
@@ -71,3 +72,26 @@ def test_counts_go_on_from_the_checkpoint_that_a_cancelled_job_retains(counting,
     assert result.status is JobStatus.FINISHED
     # What the cancelled job had pre-committed for a checkpoint that never completed is its own, and stays.
     assert_published_exactly_once(tmp_path / "out", counting.expected)
+
+
+def test_savepoint_leaves_its_job_alone_and_another_goes_on_from_it(counting, tmp_path):
+    client, handle = counting(2)
+    count_for_a_while(handle)
+    savepoint = client.savepoint(str(tmp_path / "savepoints"))
+    count_for_a_while(handle)
+    client.cancel()
+
+    other, _ = counting(1, savepoint, out="other")
+    assert other.wait(PATIENCE_S).status is JobStatus.FINISHED
+
+    # The savepoint was taken when each path had as many hits as the other job did not count.
+    before, after = counts_by_path(tmp_path / "out"), counts_by_path(tmp_path / "other")
+    beyond = 0
+    for path, n in counting.expected.hits.items():
+        first, second = before.get(path, []), after.get(path, [])
+        assert first == list(range(1, len(first) + 1))
+        assert second == list(range(n - len(second) + 1, n + 1))
+        beyond += len(first) + len(second) - n
+    assert beyond > 0, "the first job did not go on"
+    rejected = [*records(tmp_path / "out" / "rejected"), *records(tmp_path / "other" / "rejected")]
+    assert {(row["file"], row["offset"]) for row in rejected} == {row[:2] for row in counting.expected.rejected}

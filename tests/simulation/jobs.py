@@ -106,31 +106,34 @@ def united(env):
     return listed.union(rebalanced).key_by(key_of).process(Tally(), name="tally", uid="tally")
 
 
+@dataclass(frozen=True)
+class Hit:
+    path: str
+    size: int
+
+
+class Sums(NamedTuple):
+    hits: int = 0
+    bytes: int = 0
+
+
+class AddUp(KeyedProcessFunction):
+    """Keeps an object of a class of its own; the first record of each key goes aside."""
+
+    def open(self, ctx):
+        self.sums = ctx.get_state(ValueStateDescriptor("sums", default=Sums()))
+
+    def process_element(self, hit, ctx):
+        before = self.sums.value()
+        after = Sums(before.hits + 1, before.bytes + hit.size)
+        self.sums.update(after)
+        if after.hits == TOTALS[hit.path]:
+            yield "sums", hit.path, after.bytes
+        if after.hits == 1:
+            ctx.output("first", ("first", hit.path))
+
+
 def typed(env):
-    """Records, keys and state of classes that only this function knows; parted by a side output."""
-
-    @dataclass(frozen=True)
-    class Hit:
-        path: str
-        size: int
-
-    class Sums(NamedTuple):
-        hits: int = 0
-        bytes: int = 0
-
-    class AddUp(KeyedProcessFunction):
-        def open(self, ctx):
-            self.sums = ctx.get_state(ValueStateDescriptor("sums", default=Sums()))
-
-        def process_element(self, hit, ctx):
-            before = self.sums.value()
-            after = Sums(before.hits + 1, before.bytes + hit.size)
-            self.sums.update(after)
-            if after.hits == TOTALS[hit.path]:
-                yield "sums", hit.path, after.bytes
-            elif after.hits == 1:
-                ctx.output("first", ("first", hit.path))
-
     hits = numbers(env).map(lambda value: Hit(key_of(value), value))
     sums = hits.key_by(lambda hit: hit.path).process(AddUp(), name="add up", uid="add-up")
     return sums.union(sums.get_side_output("first"))
@@ -149,7 +152,7 @@ class Weigh(KeyedProcessFunction):
         yield record[0], len(record[1])
 
 
-HEAVY_COUNT = 24
+HEAVY_COUNT = 60
 HEAVY_BYTES = 900_000
 
 
@@ -179,9 +182,7 @@ def expected_united() -> list[Any]:
 
 
 def expected_typed() -> list[Any]:
-    sums = [
-        ("sums", key, sum(value for value in NUMBERS if key_of(value) == key)) for key in TOTALS
-    ]
+    sums = [("sums", key, sum(value for value in NUMBERS if key_of(value) == key)) for key in TOTALS]
     return [*sums, *(("first", key) for key in TOTALS)]
 
 

@@ -28,6 +28,13 @@ def test_output_is_there_exactly_once_whatever_goes_wrong(name, seeds):
     simulate(job, seeds=seeds, expected=expected()).check()
 
 
+@pytest.mark.parametrize(
+    ("job", "expected"), [(jobs.typed, jobs.expected_typed), (jobs.heavy, jobs.expected_heavy)]
+)
+def test_records_of_any_class_and_size_are_there_exactly_once(job, expected, seeds):
+    simulate(job, seeds=seeds[: len(seeds) // 3], expected=expected()).check()
+
+
 def test_overlapping_checkpoints_cost_no_record(seeds):
     simulate(
         jobs.united,

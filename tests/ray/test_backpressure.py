@@ -1,0 +1,112 @@
+"""A sink that takes nothing holds up its source, at no cost, and loses nothing."""
+
+import json
+import os
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raystream import JobStatus
+from raystream.connectors.datagen import DatagenSource
+from raystream.connectors.files import FileSink
+from tests.ray.conftest import PATIENCE_S, handle_of
+
+RECORDS = 300_000
+PATHS = 500
+BLOCKED_S = 5.0
+RSS_GROWTH_BYTES_MAX = 64 << 20
+CPU_SHARE_MAX = 0.05
+
+
+@dataclass(frozen=True)
+class BlockingSink:
+    """The file sink, whose subtask 0 stops at a record until somebody opens the gate.
+
+    Args:
+        gate: a named pipe.  Whoever opens it for writing waits until the sink has stopped.
+    """
+
+    inner: FileSink
+    gate: Path
+    after: int
+
+    def open_writer(self, context):
+        writer = self.inner.open_writer(context)
+        return BlockingWriter(writer, self.gate, self.after) if context.subtask == 0 else writer
+
+    def open_committer(self, context):
+        return self.inner.open_committer(context)
+
+
+@dataclass
+class BlockingWriter:
+    """A writer that blocks once."""
+
+    inner: Any
+    gate: Path
+    left: int
+
+    def write(self, batch):
+        before, self.left = self.left, self.left - len(batch.values)
+        if before > 0 >= self.left:
+            self.gate.read_bytes()
+        self.inner.write(batch)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has used so far."""
+
+    cpu_s: float
+    rss_bytes: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Usage":
+        behind_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = map(int, behind_name[11:13])
+        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return cls((user + system) / os.sysconf("SC_CLK_TCK"), resident * os.sysconf("SC_PAGE_SIZE"))
+
+
+@pytest.fixture
+def gate(tmp_path):
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
+def test_blocked_sink_holds_up_the_source_and_costs_neither_memory_nor_cpu(environment, tmp_path, gate):
+    env = environment(2)
+    (
+        env.from_source(DatagenSource(lambda index: (f"/{index % PATHS}", 1), count=RECORDS), uid="source")
+        .key_by(lambda pair: pair[0])
+        .sum(1, uid="count")
+        .sink_to(BlockingSink(FileSink.json_lines(tmp_path / "out"), gate, after=5_000), uid="sink")
+    )
+    client = env.submit("blocked")
+    handle = handle_of(client.job_id)
+
+    with gate.open("wb"):  # Waits for the sink to stop.
+        pids = [worker.pid for worker in handle.workers()]
+        before = [Usage.of(pid) for pid in pids]
+        with suppress(TimeoutError):
+            last = [view.records_in for view in handle.watch(BLOCKED_S)][-1]
+        after = [Usage.of(pid) for pid in pids]
+    result = client.wait(PATIENCE_S)
+
+    for old, new in zip(before, after, strict=True):
+        assert new.rss_bytes - old.rss_bytes < RSS_GROWTH_BYTES_MAX
+        assert new.cpu_s - old.cpu_s < CPU_SHARE_MAX * BLOCKED_S
+    assert last < RECORDS
+    assert (result.status, result.restarts) == (JobStatus.FINISHED, 0)
+    lines = [line for part in (tmp_path / "out").glob("part-*") for line in part.read_text().splitlines()]
+    assert Counter(map(tuple, map(json.loads, lines))) == {
+        (f"/{path}", n): 1 for path in range(PATHS) for n in range(1, RECORDS // PATHS + 1)
+    }
