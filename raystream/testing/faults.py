@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from raystream.storage.layout import METADATA_NAME
+
 CHECKPOINTS = (1, 2, 3)
 """Checkpoints in which slots crash."""
 
@@ -76,6 +78,8 @@ class StorageFailure:
 
     call: int
     count: int = 1
+    where: str = ""
+    """Only calls whose URL contains this are counted, and fail."""
     effective: bool = False
     """The call does what it should, and only its answer is an error."""
 
@@ -239,9 +243,15 @@ class _Draw:
 
     def storage_failure(self) -> Fault:
         rng = self.rng
+        where = rng.choice(("", "", "/log", METADATA_NAME, "/pending", "/visible"))
         # More of the early calls: with them a job starts, and not every run has many.
-        call = rng.randrange(rng.choice((30, 100, 300)))
-        return StorageFailure(call=call, count=rng.choice((1, 1, 1, 2, 5)), effective=rng.random() < 0.5)
+        calls = 12 if where else rng.choice((30, 100, 300))
+        return StorageFailure(
+            call=rng.randrange(calls),
+            count=rng.choice((1, 1, 1, 2, 5)),
+            where=where,
+            effective=rng.random() < 0.5,
+        )
 
     def work_delay(self) -> Fault:
         return WorkDelay(work=self.rng.randrange(100), delay_ms=self._ms(10, 800))

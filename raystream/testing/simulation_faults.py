@@ -68,7 +68,8 @@ class FaultInjector:
             fault for fault in faults if isinstance(fault, FrameDelay | FrameDamage | ConnectionBreak)
         ]
         self._moments: dict[tuple[int, CheckpointPhase], int] = {}
-        self._calls = self._works = self._frame_count = 0
+        self._calls = dict.fromkeys(self._storage, 0)
+        self._works = self._frame_count = 0
         self._log_written = False  # A job that keeps everything in the job master's memory has no files.
 
     def attach(self, pool: SimulatedSlotPool) -> None:
@@ -141,7 +142,8 @@ class FaultInjector:
         self._running.stop_if_dead()
         # A store that is down when the job is submitted is told to the user, and no restart follows.
         if _PROBE not in call.url:
-            self._calls += 1
+            for fault in self._storage:
+                self._calls[fault] += fault.where in call.url
             self._fail_storage(call, effective=False)
 
     def storage_done(self, call: StorageCall) -> None:
@@ -152,7 +154,8 @@ class FaultInjector:
 
     def _fail_storage(self, call: StorageCall, *, effective: bool) -> None:
         for fault in self._storage:
-            if fault.effective == effective and 0 <= self._calls - 1 - fault.call < fault.count:
+            due = fault.call < self._calls[fault] <= fault.call + fault.count
+            if due and fault.effective == effective and fault.where in call.url:
                 self.happens(fault)
                 raise StorageError(
                     "store did not answer" if effective else "store refused",

@@ -1,7 +1,11 @@
 """Whatever crashes, breaks, fails or is delayed, every job's output is there exactly once."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
+from raystream.cli.script import run_script
 from raystream.testing import Faults, simulate
 from raystream.testing.faults import CHECKPOINTS, CheckpointPhase, SlotCrash
 from tests.simulation import jobs
@@ -87,3 +91,13 @@ def test_slots_crash_in_every_phase_of_the_first_three_checkpoints(job):
     assert {(crash.checkpoint_id, crash.phase) for crash in crashes} == wanted
     assert all(row.attempts == 2 for row in report.rows)
     assert all(row.checkpoints >= 4 for row in report.rows)
+
+
+def test_classes_of_a_job_script_are_records_and_state(seeds, monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", None)
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    run_script(Path(__file__).with_name("script_job.py"), [])
+    script = sys.modules["__main__"]
+
+    simulate(script.job, seeds=seeds[: len(seeds) // 3], expected=script.expected()).check()
