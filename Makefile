@@ -38,6 +38,13 @@ demo: $(INSTALLED) ## count the hits of an access log with two slots on Ray, and
 .PHONY: test
 test: lint ## lint, type check and the whole test suite
 	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory coverage
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## the share of runtime/ and protocol/ lines that a few simulated seeds alone cover
+	$(BIN)/coverage run --source=raystream/runtime,raystream/protocol -m pytest -q -m simulation \
+	    --seeds=20 tests/simulation/test_exactly_once.py
+	@$(BIN)/coverage report | tail -n 3
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff and mypy

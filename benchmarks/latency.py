@@ -21,6 +21,7 @@ from pathlib import Path
 import ray
 
 from raystream import KeyedProcessFunction, StreamEnvironment
+from raystream.cluster.client import RayRunner
 from raystream.connectors.basic import DiscardSink
 from raystream.connectors.datagen import DatagenSource
 
@@ -109,9 +110,6 @@ def echo(connection: socket.socket) -> None:
 
 def measure_ping_pong(rounds: int = 20_000) -> list[float]:
     """Return the times of round trips of 200 bytes, in ms."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX)
-    ours.close()
-    theirs.close()
     server = socket.create_server(("127.0.0.1", 0))
     ours = socket.create_connection(server.getsockname())
     theirs, _ = server.accept()
@@ -145,20 +143,6 @@ class BareActor:
         return os.getpid()
 
 
-def pids(title: str) -> list[int]:
-    """Return the processes whose command line begins with a title."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:  # It has ended meanwhile.
-                continue
-            if command.startswith(title.encode()):
-                found.append(int(entry.name))
-    return found
-
-
 def measure_idle(seconds: int) -> tuple[float, float]:
     """Return the CPU share of an idle slot and of a bare actor, in percent of a core."""
     env = StreamEnvironment(runner="ray", parallelism=1)
@@ -171,16 +155,16 @@ def measure_idle(seconds: int) -> tuple[float, float]:
         pass
     bare = BareActor.remote()
     bare_pid = ray.get(bare.pid.remote())
-    slots = pids("ray::SlotActor")
-    before = [cpu_s(pid) for pid in (slots[0], bare_pid)]
-    os.waitid(os.P_PID, multiprocessing_sleep(seconds), os.WEXITED)
-    after = [cpu_s(pid) for pid in (slots[0], bare_pid)]
+    (slot,) = RayRunner().attach(client.job_id).workers()
+    before = [cpu_s(pid) for pid in (slot.pid, bare_pid)]
+    os.waitid(os.P_PID, start_sleep(seconds), os.WEXITED)
+    after = [cpu_s(pid) for pid in (slot.pid, bare_pid)]
     client.cancel()
-    slot, nothing = (100 * (b - a) / seconds for a, b in zip(before, after, strict=True))
-    return slot, nothing
+    busy, nothing = (100 * (b - a) / seconds for a, b in zip(before, after, strict=True))
+    return busy, nothing
 
 
-def multiprocessing_sleep(seconds: int) -> int:
+def start_sleep(seconds: int) -> int:
     """Start a process that ends after some seconds, and return its id."""
     return os.spawnlp(os.P_NOWAIT, "sleep", "sleep", str(seconds))
 

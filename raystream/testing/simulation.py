@@ -12,9 +12,8 @@ the seed, so a run that fails is repeated exactly by simulating its seed again.
 
 import itertools
 import os
-import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from raystream.api.environment import StreamEnvironment
@@ -22,7 +21,7 @@ from raystream.api.runner import JobHandle, Submission
 from raystream.api.stream import DataStream
 from raystream.config.load import load_config
 from raystream.errors import ConfigError
-from raystream.runtime.program import Program, pack, unpack
+from raystream.runtime.program import Program, pack
 from raystream.testing.faults import Fault, Faults
 from raystream.testing.simulation_run import PackedJob, RunResult, SimulatedRun, counted
 from raystream.testing.simulation_sink import SimulatedSink
@@ -215,16 +214,9 @@ class _Jobs:
             name=self.name,
             plan=submission.plan,
             config=submission.config,
-            program=_shipped(pack(program)),
+            program=pack(program),
             steps_max=self._steps_max,
         )
-
-
-def _shipped(program: bytes) -> bytes:
-    """Return the program as another process loads it: its job module is not the script that runs here."""
-    unpacked = unpack(program)
-    assert unpacked.job_code is not None, "what was packed comes with its code"
-    return pack(replace(unpacked, job_code=replace(unpacked.job_code, id=uuid.uuid4().hex)))
 
 
 class _Capture:
