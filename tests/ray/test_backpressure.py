@@ -1,4 +1,7 @@
-"""A sink that takes nothing holds up its source, at no cost, and loses nothing."""
+"""A sink that takes nothing holds up its source, in little memory, and loses nothing.
+
+What it costs in CPU is measured by `benchmarks/back_pressure.py`.
+"""
 
 import json
 import os
@@ -19,7 +22,6 @@ PATHS = [f"/{number:0100}" for number in range(500)]
 """Long ones: what is on its way between two slots is bounded in bytes."""
 BLOCKED_S = 5.0
 RSS_GROWTH_BYTES_MAX = 64 << 20
-CPU_SHARE_MAX = 0.05
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,9 @@ class BlockingWriter:
         return getattr(self.inner, name)
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a process has used so far."""
-
-    cpu_s: float
-    rss_bytes: int
-
-    @classmethod
-    def of(cls, pid: int) -> "Usage":
-        behind_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        user, system = map(int, behind_name[11:13])
-        resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        return cls((user + system) / os.sysconf("SC_CLK_TCK"), resident * os.sysconf("SC_PAGE_SIZE"))
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
@@ -82,7 +74,7 @@ def gate(tmp_path):
     return path
 
 
-def test_blocked_sink_holds_up_the_source_and_costs_neither_memory_nor_cpu(environment, tmp_path, gate):
+def test_blocked_sink_holds_up_the_source_and_costs_little_memory(environment, tmp_path, gate):
     env = environment(2)
     (
         env.from_source(DatagenSource(lambda n: (PATHS[n % len(PATHS)], 1), count=RECORDS), uid="source")
@@ -95,17 +87,16 @@ def test_blocked_sink_holds_up_the_source_and_costs_neither_memory_nor_cpu(envir
 
     with gate.open("wb"):  # Waits for the sink to stop.
         pids = [worker.pid for worker in handle.workers()]
-        before = [Usage.of(pid) for pid in pids]
+        before = [resident_bytes(pid) for pid in pids]
         with suppress(TimeoutError):
             for _ in handle.watch(BLOCKED_S):
                 pass
         read = handle.view().records_in
-        after = [Usage.of(pid) for pid in pids]
+        after = [resident_bytes(pid) for pid in pids]
     result = client.wait(PATIENCE_S)
 
     for old, new in zip(before, after, strict=True):
-        assert new.rss_bytes - old.rss_bytes < RSS_GROWTH_BYTES_MAX
-        assert new.cpu_s - old.cpu_s < CPU_SHARE_MAX * BLOCKED_S
+        assert new - old < RSS_GROWTH_BYTES_MAX
     assert read < RECORDS // 2, "the source was not held up"
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 0)
     lines = [line for part in (tmp_path / "out").glob("part-*") for line in part.read_text().splitlines()]

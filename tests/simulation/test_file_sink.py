@@ -1,0 +1,38 @@
+"""The exactly-once file sink under the faults of the simulation: real files, crashed writers."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from raystream.connectors.files import FileSink
+from raystream.testing import Faults, simulate
+from tests.simulation import jobs
+
+pytestmark = pytest.mark.simulation
+
+
+def counts_into(directory):
+    def job(env):
+        jobs.twice_keyed(env).sink_to(FileSink.json_lines(directory), uid="files")
+
+    return job
+
+
+def records_in(directory):
+    parts = [path for path in directory.iterdir() if ".inprogress" not in path.name]
+    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+
+
+# A writer that dies with its process leaves its file to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_files_hold_every_record_once_and_nothing_unfinished_is_left(tmp_path, seeds):
+    expected = Counter(json.dumps(record) for record in jobs.expected_twice_keyed())
+    for seed in seeds[: len(seeds) // 10]:
+        directory = tmp_path / str(seed)
+        # What a cancelled job has written ahead stays: it may be resumed from an older checkpoint.
+        faults = Faults(cancels=0)
+        simulate(counts_into(str(directory)), seeds=[seed], faults=faults, expected=()).check()
+
+        assert Counter(map(json.dumps, records_in(directory))) == expected
+        assert not [path.name for path in directory.iterdir() if ".inprogress" in path.name], seed
