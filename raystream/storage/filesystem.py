@@ -272,11 +272,10 @@ class LocalFileSystem(FsspecFileSystem):
     def delete_file(self, url: str) -> None:
         with _translated("delete file", url):
             path = _local_path(url)
-            try:
+            # Gone already, or its directory is by now: a sweep may remove the same checkpoint meanwhile.
+            with suppress(FileNotFoundError, NotADirectoryError):
                 path.unlink()
-            except (FileNotFoundError, NotADirectoryError):
-                return
-            _sync_directory(path.parent)
+                _sync_directory(path.parent)
 
 
 def _local_path(url: str) -> Path:

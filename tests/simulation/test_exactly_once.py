@@ -48,6 +48,7 @@ def test_overlapping_checkpoints_cost_no_record(seeds):
         execution_checkpointing_timeout="150ms",
         execution_checkpointing_max_concurrent_checkpoints=4,
         execution_checkpointing_num_retained=3,
+        execution_checkpointing_tolerable_failed_checkpoints=0,
     ).check()
 
 

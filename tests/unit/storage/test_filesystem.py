@@ -119,6 +119,22 @@ def test_a_file_is_whole_or_absent_whatever_call_fails(local, tmp_path, monkeypa
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name a descriptor")
+def test_a_file_whose_directory_is_removed_meanwhile_counts_as_deleted(local, tmp_path, monkeypatch):
+    path = tmp_path / "chk-1" / "_metadata"
+    path.parent.mkdir()
+    path.touch()
+    unlink = Path.unlink
+
+    def unlink_with_directory(self, missing_ok=False):
+        unlink(self, missing_ok=missing_ok)
+        self.parent.rmdir()
+
+    monkeypatch.setattr(Path, "unlink", unlink_with_directory)
+    local.delete_file(to_url(str(path)))
+
+    assert not path.parent.exists()
+
+
 def test_files_and_their_directories_are_synced_in_order(local, tmp_path, monkeypatch):
     synced = []
     real = os.fsync
