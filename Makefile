@@ -37,7 +37,8 @@ demo: $(INSTALLED) ## count the hits of an access log with two slots on Ray, and
 
 .PHONY: test
 test: lint ## lint, type check and the whole test suite
-	$(BIN)/python -m pytest tests/unit tests/test_*.py
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/test_*.py
 	$(BIN)/python -m pytest tests/e2e
 	$(BIN)/python -m pytest tests/simulation
 	$(BIN)/python -m pytest tests/ray
