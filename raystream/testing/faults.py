@@ -34,6 +34,9 @@ class CheckpointPhase(Enum):
     COMMITTING = "committing"
     """A sink publishes what belongs to the checkpoint."""
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 class Damage(Enum):
     """What happens to a frame."""
@@ -41,6 +44,9 @@ class Damage(Enum):
     LOST = "lost"
     REPEATED = "repeated"
     BIT_FLIPPED = "bit-flipped"
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +159,7 @@ class Faults:
 
     Example:
         >>> Faults(crashes=1).draw(0, slot_count=2)[0].phase
-        <CheckpointPhase.BEFORE_TRIGGER: 'before-trigger'>
+        CheckpointPhase.BEFORE_TRIGGER
     """
 
     crashes: int = 3

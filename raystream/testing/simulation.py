@@ -112,7 +112,7 @@ class SimulationReport:
                     *(f"  seed {row.seed}: {row.problems[0]}" for row in self.failed[:_FAILURES_SHOWN_MAX]),
                     f"the last events of seed {first.seed}:",
                     *first.trace,
-                    *(f"  planned and happened: {fault}" for fault in first.faults),
+                    *(f"  happened: {fault}" for fault in first.faults),
                     *(f"  problem: {problem}" for problem in first.problems),
                 ]
             ),
@@ -266,4 +266,7 @@ def _repeat(
     arguments += [f"faults={faults!r}"] if faults is not None else []
     arguments += [f"parallelism={parallelism}", *(f"{key}={value!r}" for key, value in options.items())]
     call = f"simulate({name}, {', '.join(arguments)}).check()"
-    return f'python -c "from {module} import {name}; from raystream.testing import *; {call}"'
+    if module == "__main__" or not name.isidentifier():
+        return call  # Nobody else can import the function.
+    imports = f"from {module} import {name}; from raystream.testing.faults import *"
+    return f'python -c "{imports}; from raystream.testing import simulate; {call}"'

@@ -1,6 +1,7 @@
 """`simulate` is exact: a seed is a run, and a run that fails says how to see it again."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ import pytest
 
 from raystream import KeyedProcessFunction, ValueStateDescriptor
 from raystream.errors import ConfigError
-from raystream.testing import NO_FAULTS, Crash, Faults, TestSource, simulate
+from raystream.testing import NO_FAULTS, Crash, Faults, SimulationReport, TestSource, simulate
+from raystream.testing.faults import CheckpointPhase, SlotCrash, StorageFailure
 from raystream.testing.simulation_world import SimulationError
 from tests.simulation import jobs
 
@@ -79,6 +81,20 @@ def test_state_outside_of_the_state_backend_is_found_and_the_failure_says_how_to
     assert f"simulate(forgetful, seeds=[{seed}], parallelism=3).check()" in caught.value.hint
     again = simulate(forgetful, seeds=[seed], parallelism=3)
     assert again.rows[0] == report.failed[0]
+
+
+def test_the_command_that_repeats_a_seed_finds_the_same(monkeypatch):
+    faults = [SlotCrash(checkpoint_id=2, phase=CheckpointPhase.LOGGED), StorageFailure(call=30, where="/log")]
+    report = simulate(jobs.keyed, seeds=[1], faults=faults, expected=[], parallelism=3)
+    with pytest.raises(SimulationError) as caught:
+        report.check()
+
+    command = shlex.split(caught.value.hint.removeprefix("repeat it with: "))
+    assert command[:2] == ["python", "-c"]
+    repeated = {}
+    monkeypatch.setattr(SimulationReport, "check", lambda self: repeated.update(hash=self.rows[0].trace_hash))
+    exec(command[2], {})
+    assert repeated["hash"] == report.rows[0].trace_hash
 
 
 def test_output_of_a_test_source_that_crashes_is_there_once():
