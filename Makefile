@@ -18,7 +18,7 @@ for part in pathlib.Path(sys.argv[1]).iterdir():
     if part.is_file() and ".inprogress" not in part.name:
         for path, hits in map(json.loads, part.open(encoding="utf-8")):
             largest[path] = max(hits, largest.get(path, 0))
-print(f"{sum(largest.values())} requests to {len(largest)} paths, the most frequent:")
+print(f"{sum(largest.values()):,} requests to {len(largest):,} paths, the most frequent:")
 for path, hits in sorted(largest.items(), key=lambda item: -item[1])[:10]:
     print(f"{hits:10}  {path}")
 endef
@@ -30,7 +30,7 @@ help: ## list the targets
 
 .PHONY: demo
 demo: $(INSTALLED) ## count the hits of an access log with two slots on Ray, and show the largest counts
-	rm -rf $(OUT)
+	rm -rf $(OUT) $(OUT)-checkpoints
 	$(BIN)/raystream run -p 2 -D execution.checkpointing.interval=1s \
 	    -D execution.checkpointing.dir=$(OUT)-checkpoints jobs/access_log_count.py --out $(OUT)
 	@$(BIN)/python -c "$$SHOW_LARGEST" $(OUT)
@@ -52,7 +52,7 @@ coverage: $(INSTALLED) ## the share of runtime/ and protocol/ lines that a few s
 
 .PHONY: lint
 lint: $(INSTALLED) ## ruff and mypy
-	$(BIN)/ruff check .
+	$(BIN)/ruff check raystream tests jobs benchmarks
 	$(BIN)/mypy
 
 .PHONY: simulate
@@ -90,5 +90,6 @@ $(INSTALLED): pyproject.toml
 	    echo "hint: install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
 	    exit 1; \
 	}
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@echo "installing raystream, Ray and the development tools into $(VENV); the first time takes a minute or two"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -59,6 +59,9 @@ class TimingWriter:
     def prepare_commit(self, checkpoint_id):
         return []
 
+    def sync(self):
+        pass
+
     def keep(self, committables):
         pass
 

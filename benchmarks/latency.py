@@ -63,6 +63,9 @@ class LatencyWriter:
     def prepare_commit(self, checkpoint_id):
         return []
 
+    def sync(self):
+        pass
+
     def keep(self, committables):
         pass
 

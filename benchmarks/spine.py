@@ -89,6 +89,9 @@ class MarkingWriter:
     def prepare_commit(self, checkpoint_id):
         return []
 
+    def sync(self):
+        pass
+
     def keep(self, committables):
         pass
 

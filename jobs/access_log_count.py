@@ -129,11 +129,13 @@ def made_up_log(out: Path, lines: int) -> Path:
     unfinished = log.with_suffix(".unfinished")
     with unfinished.open("w") as file:
         for start in range(0, lines, 100_000):
-            print(f"making {log}: {start:,} of {lines:,} lines", end="\r", file=sys.stderr)
+            if sys.stderr.isatty():
+                print(f"making {log}: {start:,} of {lines:,} lines", end="\r", file=sys.stderr)
             numbers = range(start, min(start + 100_000, lines))
             file.writelines(map(log_line, numbers, rng.choices(paths, cum_weights=weights, k=len(numbers))))
     unfinished.rename(log)  # So that a log that exists is whole.
-    print(f"made {log}: {lines:,} lines", " " * 20, file=sys.stderr)
+    overwritten = " " * 20 if sys.stderr.isatty() else ""
+    print(f"made {log}: {lines:,} lines{overwritten}", file=sys.stderr)
     return log
 
 

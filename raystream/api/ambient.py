@@ -39,6 +39,7 @@ class Ambient:
     restore_path: str | None = None
     claim_mode: str | None = None
     allow_non_restored: bool = False
+    allow_older: bool = False
     submitted: list[JobId] = field(default_factory=list)
     """The jobs that the script has submitted so far, in order."""
 
@@ -55,6 +56,7 @@ class Ambient:
             "execution.state-recovery.path": self.restore_path,
             "execution.state-recovery.claim-mode": self.claim_mode,
             "execution.state-recovery.ignore-unclaimed-state": "true" if self.allow_non_restored else None,
+            "execution.state-recovery.allow-older-checkpoint": "true" if self.allow_older else None,
         }
         return {**self.definitions, **{key: text for key, text in named.items() if text is not None}}
 

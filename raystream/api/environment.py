@@ -164,6 +164,7 @@ class StreamEnvironment:
         return JobClient(handle)
 
     def _plan(self) -> PhysicalPlan:
+        _check_ends(self._graph)
         return plan_job(
             self._graph,
             parallelism=self._config.parallelism,
@@ -253,6 +254,27 @@ def _with_absolute_paths(config: JobConfig) -> JobConfig:
         ),
         recovery=replace(config.recovery, path=path if path is None or path == LATEST else to_url(path)),
     )
+
+
+def _check_ends(graph: LogicalGraph) -> None:
+    """Refuse a job whose records all go nowhere, and warn of operators whose records do.
+
+    An operator that works by its side effects may be meant to have no sink, so it runs (Flink does the same).
+
+    Raises:
+        GraphError: there are operators, but no sink.
+    """
+    read = {upstream.node for node in graph for upstream in node.upstreams}
+    sinks = [node for node in graph if node.kind is OperatorKind.SINK]
+    loose = [node.label for node in graph if node.id not in read and node.kind is not OperatorKind.SINK]
+    if loose and not sinks:
+        raise GraphError(
+            "stream has no sink",
+            hint="end it with .sink_to(...) or .print(); DiscardSink() drops what nobody needs",
+            operator=", ".join(loose),
+        )
+    for operator in loose:
+        logger.warning("stream has no sink, its records go nowhere", extra={"operator": operator})
 
 
 def _check_sources(plan: PhysicalPlan, config: JobConfig) -> None:

@@ -34,6 +34,7 @@ from raystream.api.operator_options import (
 from raystream.errors import GraphError
 from raystream.graph.logical import LogicalGraph, LogicalNode, OperatorKind, Upstream
 from raystream.graph.physical import Partitioning
+from raystream.operators.keyed_map import KeyedFilterOperator, KeyedFlatMapOperator, KeyedMapOperator
 from raystream.operators.map import FilterOperator, FlatMapOperator, MapOperator
 from raystream.operators.operator import Operator
 from raystream.operators.process import KeyedProcessOperator, ProcessOperator, ReduceOperator
@@ -250,11 +251,12 @@ class DataStream(Generic[T]):
             run: Any = CallableProcess(function)
         else:
             run = function
+        operator = operation.with_state if rich_on_keyed else operation.operator
         node = self._add(
             kind=operation.kind,
             operation=name,
             name=default_name(name, function),
-            factory=OperatorFactory(operation.operator, run),
+            factory=OperatorFactory(operator, run),
             stateful=keyed or rich_on_keyed,
             options=options,
         )
@@ -287,7 +289,11 @@ class DataStream(Generic[T]):
 
 
 class KeyedStream(DataStream[T], Generic[T, K]):
-    """A stream in which all records of one key go to one subtask, where the key has its state."""
+    """A stream in which all records of one key go to one subtask, where the key has its state.
+
+    Every function object has that state at hand, also one of `map`, `flat_map` or `filter`: it is
+    registered in `open(ctx)`.
+    """
 
     def process(
         self,
@@ -330,16 +336,32 @@ class _Operation:
     use: FunctionUse
     kind: OperatorKind
     operator: type[Operator]
+    with_state: type[Operator]
+    """The operator of a function object on a keyed stream, which may keep state for each key."""
 
 
 _KEY_BY = FunctionUse("key_by", (), returns_record=True)
-_MAP = _Operation(FunctionUse("map", (MapFunction,), returns_record=True), OperatorKind.MAP, MapOperator)
-_FLAT_MAP = _Operation(FunctionUse("flat_map", (FlatMapFunction,)), OperatorKind.FLAT_MAP, FlatMapOperator)
-_FILTER = _Operation(
-    FunctionUse("filter", (FilterFunction,), returns_record=True), OperatorKind.FILTER, FilterOperator
+_MAP = _Operation(
+    FunctionUse("map", (MapFunction,), returns_record=True), OperatorKind.MAP, MapOperator, KeyedMapOperator
 )
-_PROCESS = _Operation(FunctionUse("process", (ProcessFunction,)), OperatorKind.PROCESS, ProcessOperator)
-_KEYED_PROCESS = _Operation(_PROCESS.use, OperatorKind.KEYED_PROCESS, KeyedProcessOperator)
+_FLAT_MAP = _Operation(
+    FunctionUse("flat_map", (FlatMapFunction,)), OperatorKind.FLAT_MAP, FlatMapOperator, KeyedFlatMapOperator
+)
+_FILTER = _Operation(
+    FunctionUse("filter", (FilterFunction,), returns_record=True),
+    OperatorKind.FILTER,
+    FilterOperator,
+    KeyedFilterOperator,
+)
+_PROCESS = _Operation(
+    FunctionUse("process", (ProcessFunction,)), OperatorKind.PROCESS, ProcessOperator, KeyedProcessOperator
+)
+_KEYED_PROCESS = _Operation(
+    _PROCESS.use, OperatorKind.KEYED_PROCESS, KeyedProcessOperator, KeyedProcessOperator
+)
 _REDUCE = _Operation(
-    FunctionUse("reduce", (ReduceFunction,), returns_record=True), OperatorKind.REDUCE, ReduceOperator
+    FunctionUse("reduce", (ReduceFunction,), returns_record=True),
+    OperatorKind.REDUCE,
+    ReduceOperator,
+    ReduceOperator,
 )

@@ -62,13 +62,13 @@ class CheckpointRow:
     checkpoint_id: int
     kind: str
     status: str
-    """`pending`, `completed` or `failed`."""
+    """`pending`, `completed`, `failed`, or `deleted` when it was complete and is not kept any more."""
     triggered_ms: int
     """Wall time, ms since epoch."""
     duration_ms: float
     size_bytes: int
     path: str
-    """Empty unless complete, and for checkpoints in the memory of the job master."""
+    """Empty unless it is there."""
     failure: str
 
     @classmethod
@@ -79,6 +79,8 @@ class CheckpointRow:
         else:
             status = "failed" if checkpoint.failure else "completed"
             path, triggered_ms = checkpoint.location, checkpoint.created_ms
+        if status == "completed" and not path:
+            status = "deleted"
         return cls(
             checkpoint_id=checkpoint.checkpoint_id,
             kind=checkpoint.kind.value,

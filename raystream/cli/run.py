@@ -69,6 +69,10 @@ parallelism_option = click.option(
     "-n", "--allow-non-restored-state", "allow_non_restored", is_flag=True,
     help="Start even if the snapshot has state that the program no longer has, and drop that.",
 )  # fmt: skip
+@click.option(
+    "--allow-older-checkpoint", "allow_older", is_flag=True,
+    help="Let `-s latest` pass over a damaged snapshot; what was committed since the older one comes twice.",
+)  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")
 @address_option

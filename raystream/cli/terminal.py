@@ -37,10 +37,9 @@ class StatusLine:
     def show(self, text: str) -> None:
         """Show a text instead of the one before, cut to the width of the terminal."""
         with self._lock:
-            self._text = text[: self._columns() - 1]
-            if not self._line_begun:
-                self._stream.write(f"{_ERASE_LINE}{self._text}")
-                self._stream.flush()
+            erase = "" if self._line_begun else self._erase()
+            self._text = text
+            self._draw(erase)
 
     def clear(self) -> None:
         """Remove the line."""
@@ -50,15 +49,26 @@ class StatusLine:
         """Write to a stream that is the same terminal, above the status line."""
         with self._lock:
             if self._text and not self._line_begun:
-                self._stream.write(_ERASE_LINE)
+                self._stream.write(self._erase())
                 self._stream.flush()
             written = stream.write(text)
             stream.flush()
             self._line_begun = not text.endswith("\n") if text else self._line_begun
-            if self._text and not self._line_begun:
-                self._stream.write(self._text)
-                self._stream.flush()
+            if self._text:
+                self._draw()
         return written
+
+    def _draw(self, before: str = "") -> None:
+        """Write the line as far as it fits."""
+        if not self._line_begun:
+            self._text = self._text[: self._columns() - 1]
+            self._stream.write(f"{before}{self._text}")
+            self._stream.flush()
+
+    def _erase(self) -> str:
+        """Return what removes the line; a terminal that became narrower since has wrapped it."""
+        wrapped = max(len(self._text) - 1, 0) // self._columns()
+        return f"\r\x1b[{wrapped}A\x1b[J" if wrapped else _ERASE_LINE
 
     def _columns(self) -> int:
         try:

@@ -19,6 +19,7 @@ from raystream.cluster.publication import Publication
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import ProtocolError
 from raystream.ids import JobStatus, SlotId
+from raystream.operators.user_code import said
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, SlotPool
@@ -101,12 +102,12 @@ class JobLoop:
         try:
             while True:
                 self._round()
-        except Exception as error:
+        except BaseException as error:
             # A bug of ours.  What the log says is still true; nothing is added to it.
             logger.exception("job master failed")
-            self._pool.release()
+            self._pool.release(lambda: None)
             self._pool.flush()
-            failure = ProtocolError("job master failed", cause=f"{type(error).__name__}: {error}")
+            failure = ProtocolError("job master failed", cause=said(error))
             failed = replace(self.publication.view, status=JobStatus.FAILED, error=failure)
             self.publication.publish(failed, news=True)
             self._tell_ended()

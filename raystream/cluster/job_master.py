@@ -28,12 +28,13 @@ from raystream.cluster.versions import check_client
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import RaystreamError
 from raystream.ids import JobId, SlotId
+from raystream.runtime.admission import check_start
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
 from raystream.runtime.coordinator_view import JobView
-from raystream.runtime.mailbox import ThreadBackground
 from raystream.runtime.messages import Report
 from raystream.runtime.program import unpack
+from raystream.runtime.thread_pools import CoordinatorThreads
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,15 @@ class JobMasterActor:
 
     def _begin(self, packed: bytes) -> None:
         program = unpack(packed)
+        submission = JobSubmission(
+            job_id=self._job_id,
+            name=program.job_name,
+            plan=program.plan,
+            config=program.config,
+            program=packed,
+        )
+        storage = open_storage(self._job_id, program.config)
+        check_start(submission, storage)
         clock, mailbox = SystemClock(), self._loop.mailbox
         pool = RaySlotPool(
             job_id=self._job_id,
@@ -129,18 +139,16 @@ class JobMasterActor:
             mailbox=mailbox,
             changed=self._loop.touch,
         )
+        threads = CoordinatorThreads(mailbox)
         services = CoordinatorServices(
-            submission=JobSubmission(
-                job_id=self._job_id,
-                name=program.job_name,
-                plan=program.plan,
-                config=program.config,
-                program=packed,
-            ),
-            storage=open_storage(self._job_id, program.config),
+            submission=submission,
+            storage=storage,
             slots=pool,
             clock=clock,
-            background=ThreadBackground(mailbox, name="job-background"),
+            background=threads.metadata,
+            log=threads.log,
+            discovery=threads.discovery,
+            deletion=threads.deletion,
             rng=random.SystemRandom(),
         )
         pool.attach(self._loop.prepare(services, pool))

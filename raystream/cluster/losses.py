@@ -7,7 +7,7 @@ choose words here and decide nothing.
 import re
 from typing import Any
 
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
 
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import RaystreamError, SlotLostError
@@ -36,6 +36,11 @@ def slot_lost(slot: SlotId, info: WorkerInfo | None, error: BaseException) -> Ra
         return cause
     message, hint = _explained(error)
     return SlotLostError(message, hint=hint, slot=slot, **place(info), cause=_in_short(str(error)))
+
+
+def is_death(error: BaseException | None) -> bool:
+    """Return whether what a call to an actor raised means that its process is no more."""
+    return error is not None and not isinstance(error, (ActorUnavailableError, RayTaskError))
 
 
 def slot_silent(slot: SlotId, info: WorkerInfo | None, silent_ms: float) -> SlotLostError:

@@ -13,16 +13,23 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from raystream.runtime.messages import Report
+from raystream.handles import InlineHandle, SubtaskSnapshot
+from raystream.runtime.messages import ClientOutput, Report, SnapshotAcked
 
 logger = logging.getLogger(__name__)
 
 REPORTS_PER_CALL_MAX = 1_000
+BYTES_PER_CALL_MAX = 16 << 20
+"""A report may carry a whole inlined snapshot, or the lines that a sink prints.  A call takes one
+report of any size."""
 REPORTS_WAITING_MAX = 20_000
+BYTES_WAITING_MAX = 64 << 20
 """A loop that reports faster than the job master takes it, such as one that prints every record,
 waits here: the alternative is memory without bound."""
-CALLS_PER_BATCH_MAX = 5
-"""Times that a batch is sent when the job master cannot be reached for a moment."""
+REPORT_BYTES = 256
+"""What a report is taken for that carries nothing."""
+RETRY_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
+"""Pauses before a batch is sent again when the job master cannot be reached for a moment."""
 
 
 class UnreachableError(Exception):
@@ -36,22 +43,33 @@ class Outbox:
         call: delivers a batch under its number, from 1, and returns when it was taken; raises
             `UnreachableError` when it is worth another try.
         gone: called once, with what `call` raised, when there is nobody to report to.
+        pause: waits before another try, for a time in seconds; by default until `close` at most.
     """
 
-    def __init__(self, call: Callable[[int, list[Report]], None], gone: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        call: Callable[[int, list[Report]], None],
+        gone: Callable[[BaseException], None],
+        *,
+        pause: Callable[[float], object] | None = None,
+    ) -> None:
         self._call = call
         self._gone = gone
+        self._pause = pause or self._wait_for_close
         self._changed = threading.Condition()
-        self._waiting: deque[Report] = deque()
+        self._waiting: deque[tuple[Report, int]] = deque()  # With its bytes.
+        self._waiting_bytes = 0
         self._closed = False
         self._batches = 0
 
     def put(self, report: Report) -> None:
         """Let a report be delivered soon; from any thread."""
+        size_bytes = report_bytes(report)
         with self._changed:
-            while len(self._waiting) >= REPORTS_WAITING_MAX and not self._closed:
+            while self._full and not self._closed:
                 self._changed.wait()
-            self._waiting.append(report)
+            self._waiting.append((report, size_bytes))
+            self._waiting_bytes += size_bytes
             self._changed.notify_all()
 
     def run(self) -> None:
@@ -60,7 +78,7 @@ class Outbox:
             self._batches += 1
             try:
                 self._deliver(batch)
-            except Exception as error:
+            except BaseException as error:
                 self.close()
                 self._gone(error)
 
@@ -77,17 +95,50 @@ class Outbox:
                 self._changed.wait()
             if self._closed:
                 return []
-            count = min(len(self._waiting), REPORTS_PER_CALL_MAX)
-            batch = [self._waiting.popleft() for _ in range(count)]
+            batch: list[Report] = []
+            room_bytes = BYTES_PER_CALL_MAX
+            while self._waiting and len(batch) < REPORTS_PER_CALL_MAX:
+                report, size_bytes = self._waiting[0]
+                if batch and size_bytes > room_bytes:
+                    break
+                self._waiting.popleft()
+                self._waiting_bytes -= size_bytes
+                room_bytes -= size_bytes
+                batch.append(report)
             self._changed.notify_all()
             return batch
 
+    @property
+    def _full(self) -> bool:
+        return len(self._waiting) >= REPORTS_WAITING_MAX or self._waiting_bytes >= BYTES_WAITING_MAX
+
     def _deliver(self, batch: list[Report]) -> None:
-        for tries_left in reversed(range(CALLS_PER_BATCH_MAX)):
+        for delay_s in RETRY_DELAYS_S:
             try:
                 self._call(self._batches, batch)
                 return
             except UnreachableError:
-                if not tries_left:
-                    raise
                 logger.warning("job master not reached, trying again", extra={"batch": self._batches})
+            self._pause(delay_s)
+        self._call(self._batches, batch)
+
+    def _wait_for_close(self, timeout_s: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, timeout_s)
+
+
+def report_bytes(report: Report) -> int:
+    """Return about how large a report is: what it carries, and a little for the rest."""
+    match report:
+        case ClientOutput(payload=payload):
+            return REPORT_BYTES + (len(payload) if isinstance(payload, bytes) else sum(map(len, payload)))
+        case SnapshotAcked(snapshot=snapshot):
+            return REPORT_BYTES + _inlined_bytes(snapshot)
+        case _:
+            return REPORT_BYTES
+
+
+def _inlined_bytes(snapshot: SubtaskSnapshot) -> int:
+    keyed = [handle.data for one in snapshot.operators for handle in one.keyed]
+    operator = [handle.data for one in snapshot.operators for handle in one.operator]
+    return sum(len(stored.data) for stored in (*keyed, *operator) if isinstance(stored, InlineHandle))

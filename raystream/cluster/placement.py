@@ -23,6 +23,7 @@ from ray.exceptions import ActorUnavailableError
 
 from raystream.clock import Clock
 from raystream.cluster import losses
+from raystream.cluster.endings import Endings
 from raystream.cluster.resources import cluster_cpus, waiting_text
 from raystream.cluster.vitals import Heartbeat
 from raystream.cluster.worker import SlotActor, WorkerInfo
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 WAIT_SHOWN_AFTER_MS = 5_000.0
 """A job that waits for its slots this long says what it waits for, and again after as long."""
+
+KILL_THREADS_MAX = 4
+"""Processes that are being killed at once."""
 
 
 class SlotListener(Protocol):
@@ -99,7 +103,9 @@ class RaySlotPool:
         self._mailbox = mailbox
         self._changed = changed
         # Calls to Ray's head may hang for as long as it is away.
-        self._background = ThreadBackground(mailbox, name="placement", threads_max=2)
+        kills = ThreadBackground(mailbox, name="kill", threads_max=KILL_THREADS_MAX)
+        self._endings = Endings(clock, kills, kill=ray.kill, ask=self._ask_whether_dead)
+        self._looks = ThreadBackground(mailbox, name="resources", threads_max=1)
         self._actor_class: Any = ray.remote(SlotActor)
         self._workers: dict[SlotId, _Worker] = {}
         self._incarnations = 0
@@ -127,18 +133,19 @@ class RaySlotPool:
             worker.commands.append(command)
 
     def kill(self, slot: SlotId) -> None:
-        """Kill the process of a slot; answered by `slot_lost`."""
+        """Kill the process of a slot; answered by `slot_lost` when it is dead."""
         worker = self._workers.get(slot)
         if worker is not None:
             where = losses.place(worker.info)
             error = SlotLostError("process of a slot was killed: it did not stop", slot=slot, **where)
-            self._kill(worker, then=partial(self._lost, worker, error))
+            self._endings.condemn(slot, worker.actor, partial(self._lost, worker, error))
 
-    def release(self) -> None:
-        """Kill all processes; nothing is told."""
+    def release(self, released: Callable[[], None]) -> None:
+        """Kill all processes; told when they are dead, and those that were given up before."""
         for worker in self._workers.values():
-            self._kill(worker)
+            self._endings.condemn(worker.slot, worker.actor)
         self._workers.clear()
+        self._endings.when_all_dead(released)
         self._look_ms = None
         self._show("")
 
@@ -160,8 +167,9 @@ class RaySlotPool:
         return True
 
     def step(self) -> None:
-        """Do what is due: ask for heartbeats, give up silent slots, look what is waited for."""
+        """Do what is due: ask for heartbeats, give up silent slots, kill again, look what is waited for."""
         now_ms = self._clock.monotonic_ms()
+        self._endings.step()
         for worker in [*self._workers.values()]:
             if worker.silent_ms is not None and now_ms >= worker.silent_ms + self._config.timeout_ms:
                 silent_ms = now_ms - worker.silent_ms
@@ -175,7 +183,7 @@ class RaySlotPool:
 
     def next_deadline_ms(self) -> float | None:
         """Return when `step` next has something to do, in ms of the monotonic clock."""
-        deadlines = [self._look_ms]
+        deadlines = [self._look_ms, self._endings.next_deadline_ms()]
         for worker in self._workers.values():
             deadlines.append(worker.ping_ms)
             if worker.silent_ms is not None:
@@ -248,7 +256,7 @@ class RaySlotPool:
         return self._workers.get(worker.slot) is worker
 
     def _give_up(self, worker: _Worker, error: RaystreamError) -> None:
-        self._kill(worker)
+        self._endings.condemn(worker.slot, worker.actor)
         self._lost(worker, error)
 
     def _lost(self, worker: _Worker, error: RaystreamError) -> None:
@@ -258,19 +266,17 @@ class RaySlotPool:
             assert self._listener is not None, "loss before `attach`"
             self._listener.slot_lost(worker.slot, error)
 
-    def _kill(self, worker: _Worker, then: Callable[[], None] | None = None) -> None:
-        def killed(result: Any) -> None:
-            if isinstance(result, Exception):
-                logger.warning("slot could not be killed", extra={"slot": worker.slot}, exc_info=result)
-            if then is not None:
-                then()
+    def _ask_whether_dead(self, actor: Any, answered: Callable[[bool], None]) -> None:
+        def arrived(answer: "Future[Heartbeat]") -> None:
+            dead = losses.is_death(answer.exception())
+            self._mailbox.post(lambda: answered(dead))
 
-        self._background.submit(partial(ray.kill, worker.actor), killed)
+        actor.heartbeat.remote().future().add_done_callback(arrived)
 
     def _look(self, now_ms: float) -> None:
         """Find out what starting slots wait for."""
         self._look_ms = now_ms + WAIT_SHOWN_AFTER_MS
-        self._background.submit(cluster_cpus, self._looked)
+        self._looks.submit(cluster_cpus, self._looked)
 
     def _looked(self, cluster: Any) -> None:
         missing = sum(worker.info is None for worker in self._workers.values())

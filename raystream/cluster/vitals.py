@@ -4,14 +4,19 @@ The heartbeat is answered by a control thread, so it comes also while user code 
 slot's loop; what the loop has done since the last one travels in it.  Knows no Ray.
 """
 
+import logging
 import resource
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from raystream.clock import Clock
+from raystream.errors import RaystreamError
+
+logger = logging.getLogger(__name__)
 
 HELD_MS_MIN = 5_000.0
 """A loop that has not come round for this long is reported with its stack."""
@@ -32,6 +37,37 @@ class Heartbeat:
     """Where the loop is held up; empty while `held_ms` is small."""
     memory_bytes: int
     """Resident memory of the process."""
+
+
+class LoopThread(threading.Thread):
+    """The thread of a loop that is never to end; whoever asks after it learns that it has.
+
+    Args:
+        loop: the loop.
+        name: of the thread.
+    """
+
+    def __init__(self, loop: Callable[[], None], *, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._call = loop
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Run the loop, and keep what ends it."""
+        try:
+            self._call()
+        except BaseException as error:
+            logger.exception("loop of a slot ended")
+            self._error = error
+
+    def check(self) -> None:
+        """Do nothing while the loop runs.
+
+        Raises:
+            RaystreamError: it does not.
+        """
+        if not self.is_alive():
+            raise RaystreamError("loop of a slot ended", cause=repr(self._error)) from self._error
 
 
 class LoopWatch:

@@ -19,16 +19,16 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError
 
-from raystream.clock import SystemClock
+from raystream.clock import Clock, SystemClock
 from raystream.cluster.outbox import Outbox, UnreachableError
 from raystream.cluster.process import configure_logging
-from raystream.cluster.vitals import Heartbeat, LoopWatch, stack_of
-from raystream.errors import RaystreamError
+from raystream.cluster.vitals import Heartbeat, LoopThread, LoopWatch, stack_of
 from raystream.ids import JobId, SlotId
-from raystream.runtime.mailbox import Mailbox, ThreadBackground
+from raystream.runtime.mailbox import Mailbox
 from raystream.runtime.messages import Command, Report
 from raystream.runtime.slot import Slot
 from raystream.runtime.tcp import TcpLinks
+from raystream.runtime.thread_pools import SlotThreads
 
 logger = logging.getLogger(__name__)
 
@@ -62,29 +62,31 @@ class SlotActor:
         self._id = slot
         self._incarnation = incarnation
         self._master = master
-        self._error: Exception | None = None
         self._outbox = Outbox(self._call_master, _exit)
-        self._links = _WatchedLinks(self._host)
-        mailbox = Mailbox(self._links.wake)
         clock = SystemClock()
+        self._links = _WatchedLinks(self._host, clock)
+        mailbox = Mailbox(self._links.wake)
+        threads = SlotThreads(mailbox, slot)
         self._slot = Slot(
             slot,
             clock=clock,
             mailbox=mailbox,
-            background=ThreadBackground(mailbox, name=f"slot-{slot}-background"),
+            uploads=threads.uploads,
+            commits=threads.commits,
             links=self._links,
             report=self._outbox.put,
+            reclaim=gc.collect,
         )
-        loop = threading.Thread(target=self._run_loop, name=f"slot-{slot}", daemon=True)
+        self._loop = LoopThread(self._slot.run, name=f"slot-{slot}")
         self._watch = LoopWatch(
             clock,
             rounds=lambda: self._slot.rounds,
             waiting=lambda: self._links.waiting,
-            stack=lambda: stack_of(loop.ident),
+            stack=lambda: stack_of(self._loop.ident),
         )
         _tune_garbage_collection()
         threading.Thread(target=self._outbox.run, name=f"slot-{slot}-outbox", daemon=True).start()
-        loop.start()
+        self._loop.start()
         logger.info("slot created", extra={"job_id": job_id, "slot": slot, "host": self._host})
 
     def describe(self) -> WorkerInfo:
@@ -101,22 +103,14 @@ class SlotActor:
         """Return how the loop has got on.
 
         Raises:
-            RaystreamError: the loop has ended by an error of ours.
+            RaystreamError: the loop has ended, which nothing that it runs may make it do.
         """
-        if self._error is not None:
-            raise RaystreamError("loop of a slot ended", cause=repr(self._error)) from self._error
+        self._loop.check()
         return self._watch.heartbeat()
 
     def __repr__(self) -> str:
         """Return what Ray puts before each line that the process logs."""
         return f"slot {self._id}"
-
-    def _run_loop(self) -> None:
-        try:
-            self._slot.run()
-        except Exception as error:
-            logger.exception("loop of a slot ended", extra={"slot": self._id})
-            self._error = error  # Reaches the job master with the next heartbeat.
 
     def _call_master(self, batch: int, reports: list[Report]) -> None:
         try:
@@ -128,8 +122,8 @@ class SlotActor:
 class _WatchedLinks(TcpLinks):
     """Links that tell other threads whether the loop waits in them."""
 
-    def __init__(self, host: str) -> None:
-        super().__init__(host)
+    def __init__(self, host: str, clock: Clock) -> None:
+        super().__init__(host, clock)
         self.waiting = False
 
     def wait(self, timeout_ms: float | None) -> None:
@@ -152,7 +146,7 @@ def _tune_garbage_collection() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def _exit(error: Exception) -> None:
+def _exit(error: BaseException) -> None:
     """End the process without more ado: with no job master nothing that it does can count."""
     logger.warning("job master is gone, slot exits", exc_info=error)
     logging.shutdown()

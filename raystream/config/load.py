@@ -25,6 +25,8 @@ _OPTIONS: dict[str, Option] = {
 }
 _PREFIXES = {name[:end] for name in _OPTIONS for end, letter in enumerate(name) if letter == "."}
 
+_FILE_ADVICE = "give a YAML file with one `key: value` per line; `raystream config` lists every key"
+
 Layer = dict[str, object]
 """Typed values by canonical key."""
 
@@ -84,21 +86,24 @@ def _yaml_file(path: Path) -> Mapping[str, object]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            "configuration file could not be read", path=str(path), cause=str(error)
+            "configuration file could not be read", hint=_FILE_ADVICE, path=str(path), cause=str(error)
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(
-            "configuration file is not YAML", path=str(path), cause=" ".join(str(error).split())
+            "configuration file is not YAML", hint=_FILE_ADVICE, path=str(path), **_place(error)
         ) from error
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise ConfigError(
-            "configuration file holds no keys",
-            hint="write one `key: value` per line",
-            path=str(path),
-        )
+        raise ConfigError("configuration file holds no keys", hint=_FILE_ADVICE, path=str(path))
     return content
+
+
+def _place(error: yaml.YAMLError) -> dict[str, object]:
+    """Return what the parser stumbled over, and in which line, 1-based."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return {"line": error.problem_mark.line + 1, "cause": error.problem}
+    return {"cause": " ".join(str(error).split())}
 
 
 def _read(written: Mapping[str, object], *, where: str) -> Layer:
@@ -128,22 +133,39 @@ def _flatten(tree: Mapping[str, object], *, where: str, prefix: str = "") -> Ite
         elif name in _OPTIONS:
             yield name, value
         else:
-            raise _no_such_key(name, _OPTIONS, where=where)
+            raise _no_such_key(name, value, _OPTIONS, where=where)
 
 
 def _named_keywords(keywords: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     keys = {name.replace(".", "_").replace("-", "_"): name for name in _OPTIONS}
     for keyword, value in keywords.items():
         if keyword not in keys:
-            raise _no_such_key(keyword, keys, where="keyword arguments")
+            known = {spelt: _OPTIONS[name] for spelt, name in keys.items()}
+            raise _no_such_key(keyword, value, known, where="keyword arguments")
         yield keys[keyword], value
 
 
-def _no_such_key(name: str, known: Mapping[str, object], *, where: str) -> ConfigError:
-    (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+def _no_such_key(name: str, value: object, known: Mapping[str, Option], *, where: str) -> ConfigError:
+    nearest = _key_below(name, value, known)
+    if nearest is None:
+        (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     return ConfigError(
         "no configuration key has this name",
         hint=f"did you mean {nearest}? `raystream config` lists every key",
         key=name,
         where=where,
     )
+
+
+def _key_below(name: str, value: object, known: Mapping[str, Option]) -> str | None:
+    """Return the first key of a group of keys that takes this value; None when the name is no group."""
+    below = (key for key in known if key.startswith((f"{name}.", f"{name}_")))
+    return next((key for key in below if _takes(known[key], value)), None)
+
+
+def _takes(declared: Option, value: object) -> bool:
+    try:
+        declared.parse(value, where="")
+    except ConfigError:
+        return False
+    return True

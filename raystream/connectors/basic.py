@@ -52,6 +52,9 @@ class _DiscardWriter:
         """Return nothing to commit."""
         return []
 
+    def sync(self) -> None:
+        """Do nothing."""
+
     def keep(self, committables: Sequence[bytes]) -> None:
         """Do nothing."""
 

@@ -98,6 +98,9 @@ class CollectWriter:
         self._values = []
         return [encode(FORMAT_VERSION, payload)]
 
+    def sync(self) -> None:
+        """Do nothing: a committable holds its values."""
+
     def keep(self, committables: Sequence[bytes]) -> None:
         """Do nothing: a committable holds its values."""
 

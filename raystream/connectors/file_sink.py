@@ -4,10 +4,16 @@
     .part-<uid>-<job>-<subtask>-<attempt>-<counter>.inprogress.savepoint   a link, for a savepoint
      part-<uid>-<job>-<subtask>-<attempt>-<counter>              once its checkpoint is complete
 
-Each checkpoint closes the file that is being written and makes it durable; the commit
-renames it.  `<uid>` is percent-encoded and `<job>` the first 8 digits of the job id, so
-that no two operators, jobs, attempts or checkpoints ever use one name, also when a
-second job starts from a savepoint of the first.
+Each checkpoint ends the file that is being written; it is made durable in a thread, before
+the checkpoint can complete, and the commit renames it.  `<uid>` is percent-encoded and `<job>`
+the first 16 digits of the job id, so that no two operators, jobs, attempts or checkpoints use
+one name, also when a second job starts from a savepoint of the first.  If some other file has
+the final name all the same, the commit fails: nothing visible is ever overwritten.
+
+Unfinished files of older attempts are removed when an attempt starts and when it closes: by
+then everything that a checkpoint knows of them is committed.  Two kinds of files stay until
+somebody removes them: the links of savepoints that no job was restored from, and what a slot
+that was taken for dead begins to write after the last attempt of the job has closed.
 
 Knows names, bytes and durability; how records become bytes is a function it is given.
 """
@@ -16,12 +22,14 @@ import contextlib
 import logging
 import os
 import urllib.parse
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
+from raystream.connectors.file_rename import rename_exclusively
 from raystream.connectors.versioned import decode, encode
 from raystream.errors import ConfigError, StorageError
 from raystream.operators.sink import WriterContext
@@ -34,14 +42,17 @@ IN_PROGRESS_PREFIX = "."
 """Hides unfinished files from shells and from most programs that read directories."""
 IN_PROGRESS_SUFFIX = ".inprogress"
 KEPT_SUFFIX = ".savepoint"
+JOB_DIGITS = 16
 WRITE_BUFFER_BYTES = 256 << 10
 
 
 class FileCommittable(msgspec.Struct, frozen=True, array_like=True):
-    """A durable file and the name under which it becomes visible, both absolute."""
+    """A file, the name under which it becomes visible, both absolute, and who wrote it."""
 
     in_progress: str
     final: str
+    job_id: str
+    attempt: int
 
 
 class PartFileWriter:
@@ -59,10 +70,14 @@ class PartFileWriter:
         self._encode_records = encode_records
         self._context = context
         uid = urllib.parse.quote(context.uid, safe="")
-        self._operator_prefix = f"part-{uid}-{context.job_id[:8]}-"
+        self._operator_prefix = f"part-{uid}-{context.job_id[:JOB_DIGITS]}-"
         self._counter = 0
         self._path = self._directory
         self._file: BinaryIO | None = None
+        self._unsynced: deque[tuple[Path, BinaryIO]] = deque()  # Taken out by the thread that syncs.
+        self._names_unsynced = False
+        self._damaged: Path | None = None
+        self._started = False
         _make_writable(self._directory)
 
     def start(self) -> None:
@@ -73,6 +88,10 @@ class PartFileWriter:
         Raises:
             StorageError: the directory cannot be read or a file not removed.
         """
+        self._started = True
+        self._sweep()
+
+    def _sweep(self) -> None:
         try:
             for path in sorted(self._directory.iterdir()):
                 if self._left_behind(path.name):
@@ -99,22 +118,16 @@ class PartFileWriter:
             raise _storage_error("output file cannot be written", self._path, error) from error
 
     def prepare_commit(self, checkpoint_id: int) -> list[bytes]:
-        """Close the file and make it durable under its unfinished name.
-
-        Raises:
-            StorageError: the file cannot be written.
-        """
+        """End the file that is being written; `sync` makes it durable."""
         if self._file is None:
             return []
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            sync_directory(self._directory)  # Else the file itself may be missing after a power cut.
-        except OSError as error:
-            raise _storage_error("output file cannot be written", self._path, error) from error
+        self._unsynced.append((self._path, self._file))
         self._file = None
-        return [encode(FORMAT_VERSION, FileCommittable(str(self._path), str(_final_path(self._path))))]
+        self._names_unsynced = True
+        file = FileCommittable(
+            str(self._path), str(_final_path(self._path)), self._context.job_id, self._context.attempt
+        )
+        return [encode(FORMAT_VERSION, file)]
 
     def keep(self, committables: Sequence[bytes]) -> None:
         """Give the files a second name that no later attempt removes; the commit removes it.
@@ -126,6 +139,7 @@ class PartFileWriter:
             file = decode(raw, FORMAT_VERSION, FileCommittable, "output file")
             try:
                 os.link(file.in_progress, _kept_path(file))
+                self._names_unsynced = True
             except FileExistsError:
                 continue  # An earlier savepoint has kept it.
             except FileNotFoundError:
@@ -133,20 +147,53 @@ class PartFileWriter:
             except OSError as error:
                 raise _storage_error("output file cannot be kept", Path(file.in_progress), error) from error
 
+    def sync(self) -> None:
+        """Make the files that `prepare_commit` has ended durable, and their names.
+
+        Raises:
+            StorageError: a file cannot be written, now or in an earlier call.
+        """
+        if self._damaged is not None:
+            # After a failed fsync the system may have dropped what it could not write, and a second
+            # one would succeed: nothing that holds this file may become a checkpoint.
+            raise StorageError("output file was not written", path=str(self._damaged))
+        path = self._directory
+        try:
+            while self._unsynced:
+                path, file = self._unsynced.popleft()
+                with file:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if self._names_unsynced:
+                self._names_unsynced = False
+                path = self._directory
+                sync_directory(path)  # Else the file itself may be missing after a power cut.
+        except OSError as error:
+            self._damaged = path
+            raise _storage_error("output file cannot be written", path, error) from error
+
     def abort(self) -> None:
         """Remove the file that is being written."""
-        if self._file is None:
+        file, self._file = self._file, None
+        if file is None:
             return
-        self.close()
+        _close(file)
         with contextlib.suppress(OSError):  # The next attempt removes what is left.
             self._path.unlink()
 
     def close(self) -> None:
-        """Close the file and leave it where it is."""
-        file, self._file = self._file, None
-        if file is not None:
-            with contextlib.suppress(OSError):  # Nothing of this file counts.
-                file.close()
+        """Close the files and leave them where they are; remove what dead attempts left since the start."""
+        if self._file is not None:
+            _close(self._file)
+            self._file = None
+        while self._unsynced:  # Nobody waits for them to become durable any more.
+            _close(self._unsynced.popleft()[1])
+        if self._started:
+            self._started = False
+            try:
+                self._sweep()
+            except StorageError:
+                logger.warning("unfinished files of dead attempts are left", exc_info=True)
 
     def _create(self) -> BinaryIO:
         context = self._context
@@ -171,18 +218,25 @@ class PartFileWriter:
 class PartFileCommitter:
     """Makes part files visible by renaming them."""
 
+    def __init__(self, context: WriterContext) -> None:
+        self._context = context
+
     def commit(self, committables: Sequence[bytes]) -> None:
         """Rename each file to its final name; one that has it already is left as it is.
 
+        A file of another attempt that is under no name was committed before that attempt ended, and
+        whoever reads the directory has removed it since.  A file of this one can only be lost.
+
         Raises:
-            StorageError: some file could not be renamed; all others were.
+            StorageError: some file could not be renamed, or is lost; all others were.
             StateRestoreError: a committable of another version.
         """
         files = [decode(raw, FORMAT_VERSION, FileCommittable, "output file") for raw in committables]
         failure: StorageError | None = None
         for file in files:
             try:
-                _publish(file)
+                if not _publish(file):
+                    self._missing(file)
             except StorageError as error:
                 failure = failure or error
         for directory in dict.fromkeys(Path(file.final).parent for file in files):
@@ -192,6 +246,20 @@ class PartFileCommitter:
                 failure = failure or _storage_error("output cannot be committed", directory, error)
         if failure is not None:
             raise failure
+
+    def _missing(self, file: FileCommittable) -> None:
+        """Take in that a file is neither to be committed nor visible."""
+        context = self._context
+        if (file.job_id, file.attempt) == (context.job_id, context.attempt):
+            raise StorageError(
+                "pre-committed output is missing",
+                hint="its records are lost; was the output directory cleaned or moved?",
+                path=file.in_progress,
+            )
+        logger.warning(
+            "output of an earlier attempt is not there any more; it counts as committed, read and removed",
+            extra={"path": file.final},
+        )
 
 
 def sync_directory(directory: Path) -> None:
@@ -203,24 +271,25 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _publish(file: FileCommittable) -> None:
+def _publish(file: FileCommittable) -> bool:
+    """Give a file its final name unless it has it; False when it is under no name."""
     source, target, kept = Path(file.in_progress), Path(file.final), _kept_path(file)
     try:
-        source.rename(target)
-        kept.unlink(missing_ok=True)
-    except FileNotFoundError as error:
-        if target.exists():
-            return
-        with contextlib.suppress(FileNotFoundError):
-            kept.rename(target)
-        if not target.exists():
-            raise StorageError(
-                "pre-committed output is missing",
-                hint="its records are lost; was the output directory cleaned or moved?",
-                path=file.in_progress,
-            ) from error
+        if source.exists():
+            # Before, since a link that outlives the commit could be published a second time when
+            # the visible file has been read and removed.
+            kept.unlink(missing_ok=True)
+        elif target.exists():
+            return True
+        elif kept.exists():
+            source = kept  # An attempt that restored an older checkpoint has removed the first name.
+        else:
+            return False
+        rename_exclusively(source, target)
+        kept.unlink(missing_ok=True)  # A savepoint may have begun meanwhile.
     except OSError as error:
         raise _storage_error("output cannot be committed", target, error) from error
+    return True
 
 
 def _kept_path(file: FileCommittable) -> Path:
@@ -231,6 +300,11 @@ def _kept_path(file: FileCommittable) -> Path:
 def _final_path(in_progress: Path) -> Path:
     name = in_progress.name
     return in_progress.with_name(name[len(IN_PROGRESS_PREFIX) : -len(IN_PROGRESS_SUFFIX)])
+
+
+def _close(file: BinaryIO) -> None:
+    with contextlib.suppress(OSError):  # Nothing of this file counts.
+        file.close()
 
 
 def _make_writable(directory: Path) -> None:

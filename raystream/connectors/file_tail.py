@@ -1,28 +1,30 @@
-"""One file that others write to: how it grows, moves, is cut off and goes away.
+"""One file that others write to: how it grows, moves, is cut off, goes away and comes back.
 
-    AT HOME --renamed, removed--> LOST --silent for KEEP_LOOKS looks--> GIVEN UP --read--> FINISHED
-       ^                            |
-       +-----found in the pattern---+
+             sighted nowhere             silent for KEEP_LOOKS looks, or closed
+    AT HOME ----------------> ABSENT --------------------------------------> GONE
+       ^                        |                                              |
+       +----sighted again-------+<---------------------------------------------+
 
 A line is handed out when its end has arrived; the unfinished last line of a file is
-handed out only when the file is given up.  While the descriptor is open a renamed or
-removed file is read on.
+handed out only when the file has gone.  While the descriptor is open a renamed or
+removed file is read on.  Of a file that has gone the position is kept: if it comes back,
+it is read on from there.
 
 The bytes just before the reading position, the *anchor*, are kept and compared before
 every read.  When they differ, or the file has become shorter than the position, it
-was truncated, overwritten, or (after a restart) another file has got its inode, and it
-is read from its start.
+was truncated or overwritten, and it is read from its start.
 
-Knows one file; listing directories is left to `raystream.connectors.file_watch`.
+Knows one file; where it is, is said by `raystream.connectors.file_watch`.
 """
 
 import logging
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from raystream.connectors.file_birth import birth_of, same_birth
 from raystream.connectors.file_lines import LineBlock, LineDecoder, read_fully
 from raystream.connectors.versioned import decode, encode
 from raystream.errors import StorageError
@@ -33,56 +35,73 @@ FORMAT_VERSION = 1
 ANCHOR_BYTES = 64
 READ_BYTES = 256 << 10
 KEEP_LOOKS = 5
-"""Looks without growth after which a file that left the pattern is given up; more than the
-listings after which the enumerator forgets it, so that its inode is not reused before."""
-LISTINGS_MAX = 2
-"""Looks at which a file that left its name is searched for in the pattern."""
+"""Looks without growth after which a file that is sighted nowhere has gone."""
 
 
-class WatchedSplit(msgspec.Struct, frozen=True, array_like=True):
+class WatchedSplit(msgspec.Struct, frozen=True, array_like=True, tag="file"):
     """A file and the position behind the last line that was handed out."""
 
     path: str
     inode: int
+    birth_ns: int
+    number: int
+    """How many files had been found before it."""
     offset: int = 0
     anchor: bytes = b""
     """Up to `ANCHOR_BYTES` bytes of the file before `offset`."""
+    gone: bool = False
+    """Nothing is read until it is sighted again."""
 
     def encode(self) -> bytes:
         """Return the bytes that a snapshot stores."""
         return encode(FORMAT_VERSION, self)
 
-    @classmethod
-    def decode(cls, raw: bytes) -> "WatchedSplit":
-        """Return the split that `encode` wrote.
 
-        Raises:
-            StateRestoreError: the bytes are of another version or damaged.
-        """
-        return decode(raw, FORMAT_VERSION, cls, "watched file")
+class Sighting(msgspec.Struct, frozen=True, array_like=True, tag="sighting"):
+    """Where a file is that somebody reads; goes to readers as splits do, and is never stored."""
+
+    number: int
+    path: str | None
+    """None when it is not in the pattern any more."""
+    found_before: int = 0
+    """How many files had been found when it went."""
+
+    def encode(self) -> bytes:
+        """Return the bytes that travel to a reader."""
+        return encode(FORMAT_VERSION, self)
 
 
-class Listing(Protocol):
-    """Says where a file is now."""
+def decode_word(raw: bytes) -> WatchedSplit | Sighting:
+    """Return what the enumerator, or a snapshot, says to a reader.
 
-    def path_of(self, inode: int) -> str | None:
-        """Return the path of a file of the pattern, or None when it has none."""
+    Raises:
+        StateRestoreError: the bytes are of another version or damaged.
+    """
+    word: WatchedSplit | Sighting = decode(raw, FORMAT_VERSION, _WORD, "watched file")
+    return word
+
+
+_WORD: Any = WatchedSplit | Sighting
 
 
 class TailedFile:
     """Follows one file.
 
     Attributes:
+        number: of its split.
         ready: there may be whole lines to take.
-        finished: the file is gone and everything of it was handed out.
+        gone: it is not in the pattern any more and everything of it was handed out.
+        absent_since: how many files had been found when it went; None until that is said.
     """
 
     def __init__(self, split: WatchedSplit, decoder: LineDecoder) -> None:
-        self.ready = True
-        self.finished = False
-        self._silent_looks = 0
+        self.number = split.number
+        self.ready = not split.gone
+        self.gone = split.gone
+        self.absent_since: int | None = None
         self._path = split.path
         self._inode = split.inode
+        self._birth_ns = split.birth_ns
         self._offset = split.offset
         self._anchor = split.anchor
         self._decoder = decoder
@@ -90,34 +109,42 @@ class TailedFile:
         self._block: LineBlock | None = None
         self._searched = 0  # No line end lies between `_offset` and here.
         self._seen: tuple[int, int] | None = None  # Size and time of change at the last look.
-        self._lost_looks = 0
+        self._named = True  # The path led to it at the last look.
+        self._absent = split.gone
+        self._silent_looks = 0  # Since it is absent.
         self._given_up = False
 
-    def look(self, listing: Listing) -> None:
-        """Find out whether the file grew, moved or went away, and set `ready` or `finished`.
+    def sighted(self, sighting: Sighting) -> None:
+        """Take in where it is."""
+        self._silent_looks = 0
+        self._absent = sighting.path is None
+        self.absent_since = sighting.found_before if self._absent else None
+        if sighting.path is not None:
+            self._path = sighting.path
+            self._seen = None
+            self.gone = self._given_up = False
+
+    def look(self) -> None:
+        """Find out whether the file grew or went away, and set `ready` or `gone`.
 
         Raises:
             StorageError: the file system does not answer.
         """
         named = self._status_by_name()
-        if named is None and self._lost_looks < LISTINGS_MAX:
-            path = listing.path_of(self._inode)
-            if path is not None:
-                self._path = path
-                named = self._status_by_name()
-        self._lost_looks = self._lost_looks + 1 if named is None else 0
+        self._named = named is not None
         status = named if self._descriptor is None else os.fstat(self._descriptor)
         if status is None:
-            self._look_for_closed_file()
-            return
+            if self._absent:
+                self._close_absent()
+            return  # Otherwise it is on its way: a sighting will tell.
         seen = (status.st_size, status.st_mtime_ns)
         if seen != self._seen:
             self._seen = seen
             self._silent_looks = 0
             self.ready = True
             return
-        self._silent_looks += 1
-        if min(self._lost_looks, self._silent_looks) >= KEEP_LOOKS:
+        self._silent_looks = self._silent_looks + 1 if self._absent and not self._named else 0
+        if self._silent_looks >= KEEP_LOOKS:
             self._given_up = True
             self.ready = True
 
@@ -133,7 +160,7 @@ class TailedFile:
         block = self._block
         if block is None:
             self.ready = False
-            self.finished = self._given_up
+            self.gone = self._given_up
             return []
         values = self._decoder.values(self._path, block, block.cut(records_max, bytes_max))
         if block.taken == len(block.lines):
@@ -144,10 +171,12 @@ class TailedFile:
 
     def split(self) -> WatchedSplit:
         """Return the file with the position behind the last record that was taken."""
-        if self._block is None:
-            return WatchedSplit(self._path, self._inode, self._offset, self._anchor)
-        anchor = self._anchor_at(self._block)
-        return WatchedSplit(self._path, self._inode, self._block.position, anchor)
+        offset, anchor = self._offset, self._anchor
+        if self._block is not None:
+            offset, anchor = self._block.position, self._anchor_at(self._block)
+        return WatchedSplit(
+            self._path, self._inode, self._birth_ns, self.number, offset, anchor, gone=self.gone
+        )
 
     def close(self) -> None:
         """Close the descriptor; the file is opened again when it is read."""
@@ -157,7 +186,7 @@ class TailedFile:
 
     def rest(self) -> None:
         """Close the descriptor unless that would lose a file that has left its name."""
-        if self._lost_looks == 0:
+        if self._named:
             self.close()
 
     def _status_by_name(self) -> os.stat_result | None:
@@ -170,15 +199,13 @@ class TailedFile:
             raise self._unreadable(error) from error
         return status if status.st_ino == self._inode else None
 
-    def _look_for_closed_file(self) -> None:
+    def _close_absent(self) -> None:
         """Give up a file that is nowhere and was not held open."""
-        if self._lost_looks < LISTINGS_MAX:
-            return
         logger.warning(
             "watched file is gone; what was written to it after the last look is not read",
             extra={"path": self._path, "offset": self._offset},
         )
-        self.finished = True
+        self.gone = True
 
     def _open(self) -> int | None:
         """Return the descriptor, or None when the file is not where it was."""
@@ -190,7 +217,7 @@ class TailedFile:
             return None
         except OSError as error:
             raise self._unreadable(error) from error
-        if os.fstat(descriptor).st_ino != self._inode:
+        if os.fstat(descriptor).st_ino != self._inode or not same_birth(birth_of(descriptor), self._birth_ns):
             os.close(descriptor)
             return None
         self._descriptor = descriptor

@@ -128,7 +128,7 @@ class FileSource:
         decoder = LineDecoder(self.line_format)
         if self.watch_ms is None:
             return BoundedFileReader(decoder, context)
-        return WatchReader(self.pattern, self.watch_ms, decoder, context)
+        return WatchReader(self.watch_ms, decoder, context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +176,7 @@ class FileSink:
 
     def open_committer(self, context: WriterContext) -> Committer:
         """Return what renames the files of one subtask."""
-        return PartFileCommitter()
+        return PartFileCommitter(context)
 
 
 def encode_lines(values: list[Any]) -> bytes:

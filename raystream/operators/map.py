@@ -60,7 +60,7 @@ class FlatMapOperator(_FunctionOperator):
                     out.extend(result)
                     if timestamps is not None and batch.timestamps is not None:
                         timestamps.extend([batch.timestamps[position]] * (len(out) - len(timestamps)))
-        except Exception as error:
+        except BaseException as error:
             raise_for_record(error, self.context, value)
         if out:
             self.emit(RowBatch(out, timestamps))

@@ -31,7 +31,7 @@ class Background(Protocol):
     def submit(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Call `work` in a thread, then `done` with its result on the owner's loop.
 
-        When `work` raises an `Exception`, `done` gets the exception instead.
+        When `work` raises, `done` gets the exception instead, or an `Exception` that stands for what is none.
         """
 
 
@@ -120,6 +120,12 @@ class Operator:
             savepoint: the snapshot may outlive the job; what it refers to must be kept.
         """
         return []
+
+    def sync(self) -> None:
+        """Make durable what the snapshots so far refer to outside of the checkpoint.
+
+        Blocks; called in a thread after `snapshot`, before the snapshot is acknowledged.
+        """
 
     def checkpoint_complete(self, checkpoint_id: int) -> None:
         """The checkpoint is durable."""

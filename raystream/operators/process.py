@@ -77,7 +77,7 @@ class ProcessOperator(Operator):
                     result = call(value, ctx)
                     if result is not None:
                         emit((ctx.timestamp, record) for record in result)
-        except Exception as error:
+        except BaseException as error:
             raise_for_record(error, self.context, value)
         self._emit_all(out, timestamped=batch.timestamps is not None)
 
@@ -111,7 +111,7 @@ class KeyedProcessOperator(ProcessOperator):
                 result = call(value, ctx)
                 if result is not None:
                     emit(result)
-        except Exception as error:
+        except BaseException as error:
             raise_for_record(error, self.context, value)
         finally:
             ctx.current_key, ctx.group = None, NO_KEY_GROUP
@@ -129,7 +129,7 @@ class KeyedProcessOperator(ProcessOperator):
                 result = call(value, ctx)
                 if result is not None:
                     out.extend((ctx.timestamp, record) for record in result)
-        except Exception as error:
+        except BaseException as error:
             raise_for_record(error, self.context, value)
         finally:
             ctx.current_key, ctx.group = None, NO_KEY_GROUP

@@ -1,9 +1,10 @@
 """The contract between raystream and a sink: a writer and, for exactly-once, a committer.
 
-A transactional sink writes in two phases.  At a barrier `prepare_commit` closes what
-was written since the last one and returns *committables*, opaque bytes that become
-state of the sink.  When the checkpoint is complete they are committed, in a thread;
-after a restore they are committed again, so a commit must be idempotent.
+A transactional sink writes in two phases.  At a barrier `prepare_commit` ends what was
+written since the last one and returns *committables*, opaque bytes that become state of
+the sink; `sync` makes what they name durable, in a thread, before the snapshot is
+acknowledged.  When the checkpoint is complete they are committed, in a thread; after a
+restore they are committed again, so a commit must be idempotent.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,13 +46,24 @@ class SinkWriter(Protocol):
         """
 
     def write(self, batch: RowBatch) -> None:
-        """Take the records of a batch; nothing of it need be durable before `prepare_commit`."""
+        """Take the records of a batch; nothing of it need be durable before `sync`."""
 
     def prepare_commit(self, checkpoint_id: int) -> list[bytes]:
-        """Make everything written since the last call durable but not visible; return the committables.
+        """End everything written since the last call, not visible; return the committables.
 
-        Also called once at the end of the input, with the id of the final checkpoint, or 0
-        when checkpointing is off.
+        The stream waits for it, so that what takes time belongs into `sync`.  Also called once at the
+        end of the input, with the id of the final checkpoint, or 0 when checkpointing is off.
+        """
+
+    def sync(self) -> None:
+        """Make durable what every earlier `prepare_commit` and `keep` has left to do.
+
+        Blocks; runs in a thread, one call at a time, while the slot's thread goes on writing.  Called
+        before each snapshot is acknowledged, and before the commit at the end of the input.  What a
+        snapshot that was given up did not sync is named by the next one too.
+
+        Raises:
+            StorageError: the snapshot fails, and so must every later one that names what was lost.
         """
 
     def keep(self, committables: Sequence[bytes]) -> None:
@@ -65,7 +77,10 @@ class SinkWriter(Protocol):
         """Remove what this writer wrote after its last `prepare_commit`; nothing older."""
 
     def close(self) -> None:
-        """Free resources; must not remove or publish anything."""
+        """Free resources; must publish nothing, and remove nothing that a snapshot may refer to.
+
+        A `sync` may still be under way.
+        """
 
 
 class Committer(Protocol):

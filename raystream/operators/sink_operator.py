@@ -1,5 +1,7 @@
 """The end of a chain: writes batches and commits them when their checkpoint is complete."""
 
+import threading
+
 from raystream.errors import RaystreamError
 from raystream.handles import Redistribution
 from raystream.operators.operator import Operator, OperatorState
@@ -25,6 +27,8 @@ class SinkOperator(Operator):
         self._writer: SinkWriter | None = None
         self._committer: Committer | None = None
         self._commits = PendingCommits()
+        self._syncing = threading.Lock()
+        self._ended_without_checkpoint = False
 
     def open(self) -> None:
         context = self.context
@@ -42,7 +46,7 @@ class SinkOperator(Operator):
             self._commits = PendingCommits(context.restored.get(COMMITTABLES_STATE, ()))
             self._commit_what_is_due()
             self._writer = self._sink.open_writer(writer_context)
-        except Exception as error:
+        except BaseException as error:
             raise_for_connector("sink failed to open", error, context)
 
     @property
@@ -61,7 +65,7 @@ class SinkOperator(Operator):
         self.records_written += len(batch.values)
         try:
             self._writer.write(batch)  # type: ignore[union-attr]
-        except Exception as error:
+        except BaseException as error:
             raise_for_connector("sink failed to write", error, self.context)
 
     def snapshot(self, checkpoint_id: int, *, savepoint: bool = False) -> list[OperatorState]:
@@ -73,12 +77,21 @@ class SinkOperator(Operator):
             self._keep(elements)
         return [OperatorState(name=COMMITTABLES_STATE, mode=Redistribution.SPLIT, elements=elements)]
 
+    def sync(self) -> None:
+        assert self._writer is not None, "sync before open"
+        try:
+            with self._syncing:
+                self._writer.sync()
+        except BaseException as error:
+            raise_for_connector("sink failed to make its output durable", error, self.context)
+
     def checkpoint_complete(self, checkpoint_id: int) -> None:
         self._commits.checkpoint_completed(checkpoint_id)
         self._commit_what_is_due()
 
     def commit_at_end(self) -> None:
         self._commits.ended(self._prepare(0))
+        self._ended_without_checkpoint = True
         self._commit_what_is_due()
 
     def close(self) -> None:
@@ -94,14 +107,14 @@ class SinkOperator(Operator):
         assert self._writer is not None, "snapshot before open"
         try:
             return self._writer.prepare_commit(checkpoint_id)
-        except Exception as error:
+        except BaseException as error:
             raise_for_connector("sink failed to pre-commit", error, self.context)
 
     def _keep(self, committables: list[bytes]) -> None:
         assert self._writer is not None, "snapshot before open"
         try:
             self._writer.keep(committables)
-        except Exception as error:
+        except BaseException as error:
             raise_for_connector("sink failed to keep what a savepoint refers to", error, self.context)
 
     def _commit_what_is_due(self) -> None:
@@ -110,7 +123,13 @@ class SinkOperator(Operator):
             return
         committer = self._committer
         assert committer is not None, "committables of a sink without a committer"
-        self.context.background.submit(lambda: committer.commit(due), self._commit_ended)
+
+        def commit() -> None:
+            if self._ended_without_checkpoint:  # Else the snapshot that names it was synced.
+                self.sync()
+            committer.commit(due)
+
+        self.context.background.submit(commit, self._commit_ended)
 
     def _commit_ended(self, result: object) -> None:
         if isinstance(result, Exception):

@@ -43,7 +43,7 @@ class SourceOperator(Operator):
             restored = context.restored.get(SPLITS_STATE)
             if restored:
                 self.reader.add_splits(restored)
-        except Exception as error:
+        except BaseException as error:
             raise_for_connector("source failed to open", error, context)
 
     def poll(self) -> int | ReaderSignal:
@@ -54,7 +54,7 @@ class SourceOperator(Operator):
         """
         try:
             result = self.reader.poll(RECORDS_MAX, BYTES_MAX)
-        except Exception as error:
+        except BaseException as error:
             raise_for_connector("source failed", error, self.context)
         if not self._no_more_splits and not self._request_pending and self.reader.wants_splits:
             self._request_pending = True

@@ -17,6 +17,36 @@ V = TypeVar("V")
 _REPR_CHARACTERS_MAX = 200
 
 
+class EscapedError(Exception):
+    """Stands for what was raised and is no `Exception`, where only an `Exception` can be handed on.
+
+    User code calls `sys.exit`, is cancelled by its own event loop, or panics in an extension module: in
+    a thread of ours each of these is an error like any other, and not the end of the thread.
+    """
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__(said(original))
+        self.original = original
+
+
+def as_exception(error: BaseException) -> Exception:
+    """Return the error itself if it is an `Exception`, else one that stands for it."""
+    if isinstance(error, Exception):
+        return error
+    escaped = EscapedError(error)
+    escaped.__cause__ = error
+    return escaped
+
+
+def said(error: BaseException) -> str:
+    """Return type and message of an error; of any, also when its `__str__` raises."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except BaseException as own:
+        return f"{name} whose message raised {type(own).__name__}"
+
+
 class RuntimeContext:
     """What a function's `open(ctx)` gets: its place in the job and its state.
 
@@ -86,7 +116,7 @@ def open_function(function: Any, context: OperatorContext) -> None:
         opener(RuntimeContext(context))
     except RaystreamError:
         raise
-    except Exception as error:
+    except BaseException as error:
         raise _user_code_error("user function failed to open", error, context) from error
 
 
@@ -96,7 +126,7 @@ def close_function(function: Any) -> None:
         function.close()
 
 
-def raise_for_record(error: Exception, context: OperatorContext, record: Any) -> NoReturn:
+def raise_for_record(error: BaseException, context: OperatorContext, record: Any) -> NoReturn:
     """Raise the error that names operator, subtask and record of a failed user function.
 
     Raises:
@@ -116,7 +146,7 @@ def call_for_each(call: Callable[[Any], Any], values: list[Any], context: Operat
     records = iter(values)
     try:
         results = list(map(call, records))
-    except Exception as error:
+    except BaseException as error:
         raise_for_record(error, context, _record_at(records, values))
     if len(results) != len(values):
         # `map` takes a StopIteration of the function, from a bare `next(...)` say, for its own end.
@@ -124,7 +154,7 @@ def call_for_each(call: Callable[[Any], Any], values: list[Any], context: Operat
     return results
 
 
-def raise_for_connector(message: str, error: Exception, context: OperatorContext) -> NoReturn:
+def raise_for_connector(message: str, error: BaseException, context: OperatorContext) -> NoReturn:
     """Raise the error of a source or sink: its own if it has a clear one, else one that names the operator.
 
     Raises:
@@ -149,23 +179,25 @@ def cut_repr(record: Any) -> str:
     """Return the record's repr, cut at 200 characters."""
     try:
         text = repr(record)
-    except Exception as error:
+    except BaseException as error:
         return f"<{type(record).__name__} whose repr raised {type(error).__name__}>"
     return text if len(text) <= _REPR_CHARACTERS_MAX else text[:_REPR_CHARACTERS_MAX] + "..."
 
 
-def _user_code_error(message: str, error: Exception, context: OperatorContext) -> UserCodeError:
+def _user_code_error(message: str, error: BaseException, context: OperatorContext) -> UserCodeError:
+    if isinstance(error, EscapedError):
+        error = error.original
     return UserCodeError(
         message,
         operator=context.name,
         uid=context.uid,
         subtask=context.subtask,
-        cause=f"{type(error).__name__}: {error}",
+        cause=said(error),
         traceback="".join(traceback.format_exception(type(error), error, _users_frames(error))),
     )
 
 
-def _users_frames(error: Exception) -> TracebackType | None:
+def _users_frames(error: BaseException) -> TracebackType | None:
     """Return the error's traceback without the frames of raystream that lead to the user's code."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("raystream."):

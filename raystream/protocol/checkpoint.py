@@ -48,7 +48,8 @@ from raystream.protocol.checkpoint_commands import (
     StartCheckpoint,
     WriteMetadata,
 )
-from raystream.protocol.checkpoint_failures import TolerableFailures
+from raystream.protocol.checkpoint_failures import TolerableFailures, never_complete, savepoint_error
+from raystream.protocol.checkpoint_ids import CheckpointIds
 from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
@@ -88,7 +89,7 @@ class CheckpointCoordinator:
         self._finishing = False  # What ends the job is complete; the attempt only commits.
         self._settling = False  # The end of an attempt waits for a log entry.
         self._ended = False  # The job has ended.
-        self._last_id = CheckpointId(0)
+        self._ids = CheckpointIds()
         self._recovery_point: CheckpointId | None = None
         self._history: History[Command] = History()
         self._done = self._history.done
@@ -97,6 +98,11 @@ class CheckpointCoordinator:
     def recovery_point(self) -> CheckpointId | None:
         """What the next attempt restores; None for nothing."""
         return self._recovery_point
+
+    @property
+    def newest(self) -> CheckpointId:
+        """The newest id that was given to a checkpoint; 0 before the first."""
+        return self._ids.last
 
     @property
     def retained(self) -> tuple[CheckpointId, ...]:
@@ -120,9 +126,10 @@ class CheckpointCoordinator:
             checkpoint_id: its id.
             claimed: the snapshot belongs to this job from now on and is deleted when it is subsumed.
         """
-        if self._last_id:
+        if self._ids.last:
             raise self._history.broken("snapshot restored after a checkpoint", checkpoint_id=checkpoint_id)
-        self._last_id = self._recovery_point = checkpoint_id
+        self._ids.begin_above(checkpoint_id)
+        self._recovery_point = checkpoint_id
         if claimed:
             self._retention.checkpoint_completed(checkpoint_id)
         return self._done("snapshot_restored", (checkpoint_id, claimed), [])
@@ -132,6 +139,7 @@ class CheckpointCoordinator:
         if self._running or self._settling or self._pending or attempt <= self._attempt:
             raise self._history.broken("attempt started before the last one was settled", attempt=attempt)
         self._attempt, self._running, self._finishing = attempt, True, False
+        self._ids.logged(self._ids.last)  # By the entry of the attempt.
         self._failures.attempt_started()
         self._requests.attempt_started(now_ms)
         return self._done("attempt_started", attempt, self._start_due(now_ms))
@@ -267,7 +275,7 @@ class CheckpointCoordinator:
 
     @property
     def _may_start(self) -> bool:
-        return self._running and not self._finishing and not self._failures.exhausted
+        return not (not self._running or self._finishing or self._failures.exhausted or self._ids.exhausted)
 
     def _start_due(self, now_ms: float) -> list[Command]:
         commands: list[Command] = []
@@ -275,9 +283,11 @@ class CheckpointCoordinator:
             if request.purpose is Purpose.FINAL and not self._requests.periodic:
                 self._finishing = True
                 return [*commands, CommitAtEnd()]
-            self._last_id = CheckpointId(self._last_id + 1)
-            self._pending.add(PendingCheckpoint(self._last_id, request, now_ms))
-            commands.append(StartCheckpoint(self._last_id, request.purpose, request.base))
+            checkpoint_id = self._ids.give()
+            self._pending.add(PendingCheckpoint(checkpoint_id, request, now_ms))
+            commands.append(StartCheckpoint(checkpoint_id, request.purpose, request.base))
+            if self._ids.exhausted:
+                commands.append(FailAttempt(never_complete()))
         return commands
 
     def _collect(
@@ -311,6 +321,7 @@ class CheckpointCoordinator:
 
     def _complete(self, now_ms: float, pending: PendingCheckpoint) -> list[Command]:
         self._pending.end(pending, AckOutcome.SETTLED)
+        self._ids.logged(pending.id)
         self._requests.checkpoint_completed(now_ms)
         commands: list[Command] = [RecordCompletion(pending.id, pending.purpose)]
         if pending.purpose.recovers:
@@ -362,7 +373,7 @@ class CheckpointCoordinator:
         commands: list[Command] = [NotifyAborted(pending.id)] if self._running else []
         commands += [DeleteCheckpoint(pending.id), RecordFailure(pending.id, reason, error)]
         if pending.request.request_id:
-            outcome = _savepoint_error(reason, error)
+            outcome = savepoint_error(reason, error)
             commands.append(ResolveSavepoint(pending.request.request_id, None, outcome))
         if pending.purpose is Purpose.FINAL and self._running:
             self._requests.final_wanted(now_ms + FINAL_RETRY_MS)
@@ -383,18 +394,5 @@ class CheckpointCoordinator:
         self._retention.validate()
         self._pending.validate()
         known = [*(pending.id for pending in self._pending), *self._retention.retained]
-        assert all(checkpoint_id <= self._last_id for checkpoint_id in known), known
+        assert all(checkpoint_id <= self._ids.last for checkpoint_id in known), known
         assert self._running or not self._pending.abortable, "only a log entry outlives its attempt"
-
-
-def _savepoint_error(reason: CheckpointFailureReason, error: RaystreamError) -> RaystreamError:
-    """Return what the client is told; a request that could not even start is answered as it is."""
-    if reason is CheckpointFailureReason.TRIGGER_FAILED:
-        return error
-    outcome = CheckpointError(
-        f"savepoint was aborted: {error.message}",
-        hint=error.hint,
-        **{"reason": reason.value, **error.context},
-    )
-    outcome.__cause__ = error
-    return outcome

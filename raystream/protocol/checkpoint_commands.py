@@ -122,7 +122,7 @@ class NotifyAborted:
 
 @dataclass(frozen=True, slots=True)
 class CommitAtEnd:
-    """Checkpointing is off and all input has ended: tell all slots to commit without a checkpoint."""
+    """Checkpointing is off and all input has ended: the job machine has the slots commit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How many checkpoints in a row may fail before the attempt does.
+"""How many checkpoints in a row may fail before the attempt does, and what clients are told.
 
 Counts declines and storage errors, each checkpoint once.  Expired checkpoints do not
 count: a slow checkpoint does not kill a healthy job.  Savepoints do not count either:
@@ -10,6 +10,7 @@ Source: Flink's `CheckpointFailureManager`.
 from raystream.errors import CheckpointError, RaystreamError
 from raystream.ids import CheckpointId
 from raystream.protocol.checkpoint_commands import CheckpointFailureReason
+from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 
 _REASONS_SHOWN_MAX = 3
 
@@ -58,3 +59,24 @@ class TolerableFailures:
         )
         failure.__cause__ = error
         return failure
+
+
+def savepoint_error(reason: CheckpointFailureReason, error: RaystreamError) -> RaystreamError:
+    """Return what the client is told; a request that could not even start is answered as it is."""
+    if reason is CheckpointFailureReason.TRIGGER_FAILED:
+        return error
+    outcome = CheckpointError(
+        f"savepoint was aborted: {error.message}",
+        hint=error.hint,
+        **{"reason": reason.value, **error.context},
+    )
+    outcome.__cause__ = error
+    return outcome
+
+
+def never_complete() -> CheckpointError:
+    """Return what an attempt fails with that has used up its ids."""
+    return CheckpointError(
+        f"{IDS_AHEAD_MAX} checkpoints in a row were not complete",
+        hint="raise execution.checkpointing.timeout, or use faster storage",
+    )

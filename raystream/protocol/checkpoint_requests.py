@@ -5,8 +5,9 @@ files or how a checkpoint ends.  `raystream.protocol.checkpoint` asks it after e
 
     savepoints (in the order they were asked for)  >  the final checkpoint  >  periodic ones
 
-* A savepoint starts whatever is pending; one that stops the job waits for other savepoints
-  to end, and nothing starts after it.
+* A savepoint starts whatever is pending, but for too many other savepoints, since every pending
+  one holds a copy of the state; one that stops the job waits for other savepoints to end, and
+  nothing starts after it.
 * The final checkpoint of a job whose input has ended waits for savepoints, and keeps
   periodic ones from starting.
 * A periodic checkpoint starts when its time has come, fewer than `max_concurrent` are pending
@@ -22,6 +23,9 @@ from enum import Enum
 
 SAVEPOINTS_WAITING_MAX = 100
 """Requests that wait for the job to run, or for a stop to end; more are refused."""
+
+SAVEPOINTS_PENDING_MAX = 4
+"""Savepoints that are being taken at once; more wait."""
 
 FINAL_RETRY_MS = 1_000
 """Time between two tries of the final checkpoint."""
@@ -135,9 +139,8 @@ class CheckpointRequests:
         if load.ending:
             return None
         if self._savepoints:
-            if self._savepoints[0].purpose is Purpose.STOP and load.savepoints:
-                return None
-            return self._savepoints.popleft()
+            at_once = 1 if self._savepoints[0].purpose is Purpose.STOP else SAVEPOINTS_PENDING_MAX
+            return self._savepoints.popleft() if load.savepoints < at_once else None
         due_ms = self.deadline_ms(load)
         if due_ms is None or now_ms < due_ms:
             return None

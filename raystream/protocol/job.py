@@ -32,6 +32,7 @@ from raystream.protocol.job_commands import (
     AcquireSlots,
     BeginCheckpoints,
     Command,
+    CommitSlots,
     ConnectSlots,
     DeploySlots,
     EndCheckpoints,
@@ -50,7 +51,7 @@ from raystream.protocol.job_end import JobEnd, refusal
 from raystream.protocol.job_failures import Failure, FailureJudge
 from raystream.protocol.job_phases import STATUS, STOPPING_STATUS, TERMINAL_STATUS, TRANSITIONS, Aim, Phase
 from raystream.protocol.restart import GiveUp, Restart, RestartStrategy
-from raystream.protocol.slot_roster import SlotRoster, SlotState
+from raystream.protocol.slot_roster import KILL_RETRY_MS, SlotRoster, SlotState
 from raystream.protocol.subtasks import Roll, Subtask
 
 _WITHOUT_SLOTS = (Phase.PREPARING, Phase.LOGGING)
@@ -90,7 +91,6 @@ class Job:
         self._kill_ms: float | None = None
         self._logged = False  # An attempt is in the log, or may be.
         self._conflict: RaystreamError | None = None
-        self._gave_up = ""
         self._end = JobEnd()
         self._history: History[Command] = History()
         self._done = self._history.done
@@ -125,7 +125,7 @@ class Job:
     @property
     def gave_up(self) -> str:
         """Why a failed job was not started again; empty otherwise."""
-        return self._gave_up
+        return self._judge.gave_up
 
     @property
     def waiting_for(self) -> str:
@@ -209,11 +209,14 @@ class Job:
                 self._enter(Phase.COMMITTING)
         return self._done("checkpoint_completed", purpose.value, [])
 
-    def commit_without_checkpoint_begun(self) -> list[Command]:
-        """All input has ended and checkpointing is off: the slots were told to commit."""
+    def commit_without_checkpoint_due(self) -> list[Command]:
+        """All input has ended and checkpointing is off."""
+        commands: list[Command] = []
         if self._phase is Phase.RUNNING:
             self._enter(Phase.COMMITTING)
-        return self._done("commit_without_checkpoint_begun", None, [])
+            self._judge.commit_without_checkpoint_begun()
+            commands = [CommitSlots(self._attempt)]
+        return self._done("commit_without_checkpoint_due", None, commands)
 
     def commits_done(self, now_ms: float, subtask: Subtask) -> list[Command]:
         """A subtask has committed everything."""
@@ -287,7 +290,7 @@ class Job:
         """Do what is due."""
         commands = self._end.time_passed(now_ms) + self._advance(now_ms)
         if self._kill_ms is not None and now_ms >= self._kill_ms:
-            self._kill_ms = None
+            self._kill_ms = now_ms + KILL_RETRY_MS
             commands += [KillSlot(slot) for slot in self._roster.slots(SlotState.STOPPING)]
         return self._done("time_passed", now_ms, commands)
 
@@ -378,8 +381,8 @@ class Job:
         match self._judge.decide(now_ms):
             case Restart(delay_ms):
                 self._aim, self._restart_ms = Aim.RESTART, now_ms + delay_ms
-            case GiveUp(reason):
-                self._aim, self._gave_up = Aim.FAIL, reason
+            case GiveUp():
+                self._aim = Aim.FAIL
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self._phase]:

@@ -19,7 +19,7 @@ class PrepareAttempt:
 
 @dataclass(frozen=True, slots=True)
 class LogAttempt:
-    """Append the attempt's entry and sweep what older ones left.
+    """Append the attempt's entry; what older ones left is swept while it goes on.
 
     Answered by `attempt_logged` or `attempt_failed`.
     """
@@ -67,7 +67,7 @@ class StopSlots:
 
 @dataclass(frozen=True, slots=True)
 class KillSlot:
-    """Kill the process of a slot that does not stop; answered by `slot_lost`."""
+    """Kill the process of a slot that does not stop; answered by `slot_lost`, and repeated until then."""
 
     slot: SlotId
 
@@ -87,6 +87,13 @@ class EndCheckpoints:
 @dataclass(frozen=True, slots=True)
 class TakeFinalCheckpoint:
     """All subtasks have processed all their input."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSlots:
+    """All input has ended and checkpointing is off: slots commit; answered by `commits_done`."""
+
+    attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,10 @@ class LogEnd:
 
 @dataclass(frozen=True, slots=True)
 class CleanUp:
-    """Give the slots back, delete what the end of the job leaves superfluous; answered by `cleaned_up`."""
+    """Give the slots back, wait for the end of their processes, then delete what the job need not leave.
+
+    Answered by `cleaned_up`.
+    """
 
     status: JobStatus
     archive: bool
@@ -145,6 +155,6 @@ class AbandonJob:
 
 Command = (
     PrepareAttempt | LogAttempt | AcquireSlots | DeploySlots | ConnectSlots | StartSlots | StopSlots
-    | KillSlot | BeginCheckpoints | EndCheckpoints | TakeFinalCheckpoint | LogStop | LogCancel
-    | TakeStopSavepoint | LogEnd | CleanUp | ResolveCancel | AbandonJob
+    | KillSlot | BeginCheckpoints | EndCheckpoints | TakeFinalCheckpoint | CommitSlots | LogStop
+    | LogCancel | TakeStopSavepoint | LogEnd | CleanUp | ResolveCancel | AbandonJob
 )  # fmt: skip

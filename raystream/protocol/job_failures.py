@@ -3,6 +3,10 @@
 When a slot dies, its peers report broken connections, usually before the death itself is
 known.  Such a *consequence* is believed only when no primary cause follows for a moment.
 A failure that no restart can mend counts more than the others.
+
+Sinks that commit without a checkpoint can not be told apart afterwards into those that had
+committed and those that had not: from then on no failure is followed by a restart, which would
+read all input again and write it twice.
 """
 
 from dataclasses import dataclass
@@ -37,6 +41,9 @@ class FailureJudge:
 
     Args:
         strategy: whether and when a failed attempt is followed by another one.
+
+    Attributes:
+        gave_up: why the last failure was not followed by a restart; empty before that.
     """
 
     def __init__(self, strategy: RestartStrategy) -> None:
@@ -45,6 +52,8 @@ class FailureJudge:
         self._primary: Failure | None = None  # Of this attempt.
         self._last: Failure | None = None  # Of this attempt or an earlier one.
         self._progress = False  # A checkpoint has completed since the last failure.
+        self._visible = False  # Output of this attempt may be visible, and no checkpoint says which.
+        self.gave_up = ""
 
     @property
     def error(self) -> RaystreamError | None:
@@ -60,6 +69,11 @@ class FailureJudge:
     def attempt_started(self) -> None:
         """Forget the failures of the attempt before."""
         self._primary = None
+        self._visible = False
+
+    def commit_without_checkpoint_begun(self) -> None:
+        """Sinks publish their output, and no checkpoint remembers it."""
+        self._visible = True
 
     def checkpoint_completed(self) -> None:
         """The job has made progress that a restart will not undo."""
@@ -77,7 +91,16 @@ class FailureJudge:
         assert self._primary is not None, "nothing has failed"
         if now_ms < self.decision_ms:
             return None
-        if not self._primary.retryable:
+        decision = self._decision(now_ms, self._primary)
+        if isinstance(decision, GiveUp):
+            self.gave_up = decision.reason
+        return decision
+
+    def _decision(self, now_ms: float, primary: Failure) -> Decision:
+        if self._visible:
+            self._primary = self._last = Failure(_partly_visible(primary.error), retryable=False)
+            return GiveUp("a restart would write again what is visible already")
+        if not primary.retryable:
             return GiveUp("a restart can not help")
         progress, self._progress = self._progress, False
         return self._strategy.failure_occurred(now_ms, checkpoint_completed_since=progress)
@@ -86,3 +109,15 @@ class FailureJudge:
         """Assert every invariant."""
         self._strategy.validate()
         assert self._primary is None or self._primary is self._last
+
+
+def _partly_visible(error: RaystreamError) -> RaystreamError:
+    """Return the error of an attempt that failed while its sinks committed."""
+    failure = type(error)(
+        f"job failed while it committed its output, which may be partly visible: {error.message}",
+        hint="remove that output before the job is run again; with execution.checkpointing.interval set,"
+        " a restart finishes the commit",
+        **error.context,
+    )
+    failure.__cause__ = error
+    return failure

@@ -1,7 +1,8 @@
 """Which stored state goes to which subtask at a restore, perhaps at another parallelism.
 
 Pure arithmetic over handles: it reads how many elements or which key groups a handle holds
-and never what is in it.  Keyed state follows its key groups; operator state follows its mode:
+and never what is in it.  Keyed state follows its key groups, or its keys when their number has
+changed; operator state follows its mode:
 
     SPLIT       p unchanged: handles stay where they are.  p changed: the elements of one name, in the
                 order of the old subtasks, are cut into p runs that differ by at most one
@@ -11,6 +12,7 @@ and never what is in it.  Keyed state follows its key groups; operator state fol
 Source: Flink `RoundRobinOperatorStateRepartitioner`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,12 +34,32 @@ Assignment = dict[int, list[ElementSlice]]
 """What each new subtask reads; every subtask has an entry."""
 
 
-def overlapping(handles: Iterable[KeyedStateHandle], groups: KeyGroupRange) -> list[KeyedStateHandle]:
-    """Return the handles that hold key groups of the range, in their order.
+def holding(
+    handles: Iterable[KeyedStateHandle],
+    groups: KeyGroupRange,
+    *,
+    stored_max_parallelism: int,
+    max_parallelism: int,
+) -> list[KeyedStateHandle]:
+    """Return the handles that may hold keys of some key groups, in their order.
 
-    The ranges of stored handles may be any; the reader takes only its own groups from each.
+    The ranges of stored handles may be any; the reader takes only its own keys from each.
+
+    Args:
+        handles: stored ones, their ranges under `stored_max_parallelism`.
+        groups: the wanted key groups, under `max_parallelism`.
+        stored_max_parallelism: number of key groups when the handles were stored.
+        max_parallelism: number of key groups now.
     """
-    return [handle for handle in handles if handle.groups.intersect(groups)]
+    # A hash h is in the groups h mod M and h mod N; all that ties these two to each other is that
+    # they are equal modulo the greatest common divisor.  For M = N that leaves the overlap.
+    step = math.gcd(stored_max_parallelism, max_parallelism)
+
+    def may_hold(stored: KeyGroupRange) -> bool:
+        least, most = stored.start - (groups.stop - 1), (stored.stop - 1) - groups.start
+        return most // step * step >= least
+
+    return [handle for handle in handles if may_hold(handle.groups)]
 
 
 def redistribute(old: Sequence[Iterable[OperatorStateHandle]], parallelism: int) -> Assignment:

@@ -17,6 +17,9 @@ from enum import Enum
 from raystream.errors import ProtocolError
 from raystream.ids import SlotId
 
+KILL_RETRY_MS = 10_000.0
+"""Time after which the death of a slot that was to be killed is asked for again."""
+
 
 class SlotState(Enum):
     """What a slot does."""

@@ -31,13 +31,16 @@ class SlotServices:
     """What a slot gives to an attempt that runs in it.
 
     Attributes:
+        uploads: writes and reads snapshots.
+        commits: runs what operators have to wait for.
         post: makes a call on the slot's thread soon, unless the attempt is over; any thread.
         report: sends a report to the coordinator; the slot's thread only.
         failed: reports an error that occurred outside of a call into the attempt; any thread.
     """
 
     clock: Clock
-    background: Background
+    uploads: Background
+    commits: Background
     links: Links
     files: SnapshotFiles
     post: Callable[[Callable[[], None]], None]
@@ -122,7 +125,7 @@ class Assembly:
     def build(
         self, restored: Restored, *, snapshotter: Snapshotter, listener: SubtaskListener
     ) -> list[Subtask]:
-        """Return the subtasks, wired and not yet open, sources first."""
+        """Return the subtasks, wired and not yet open, sources first; called once."""
         gates = [self._builder.gate(draft.vertex, draft.index) for draft in self._drafts]
         subtasks = []
         for draft, gate in zip(self._drafts, gates, strict=True):
@@ -141,6 +144,7 @@ class Assembly:
                 )
             )
         self._builder.attach_local_channels()
+        self._drafts = []  # Their operators know this assembly by their contexts: a cycle around all state.
         return subtasks
 
     def _context(self, draft: _Draft, position: int, restored: Restored) -> OperatorContext:
@@ -162,7 +166,7 @@ class Assembly:
             max_parallelism=vertex.max_parallelism,
             attempt=attempt,
             clock=services.clock,
-            background=services.background,
+            background=services.commits,
             restored=restored.get((vertex.id, index, node.uid), RestoredOperator()).operator_state,
             keyed_backend=None if keyed is None else keyed.backend,
             request_splits=lambda: services.report(

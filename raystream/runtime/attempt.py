@@ -50,6 +50,7 @@ class SlotAttempt:
     def __init__(self, deploy: msg.Deploy, program: Program, services: SlotServices) -> None:
         self._deploy = deploy
         self._config = program.config
+        self._slot_count = program.plan.slot_count
         self._services = services
         self._clock = services.clock
         self._links = services.links
@@ -66,7 +67,7 @@ class SlotAttempt:
         self._snapshotter = Snapshotter(
             attempt=deploy.attempt,
             clock=services.clock,
-            background=services.background,
+            background=services.uploads,
             files=services.files,
             inline_bytes_max=self._config.checkpointing.inline_threshold_bytes,
             rng=random.Random(f"{deploy.job_id}/{deploy.attempt}/{deploy.slot}"),
@@ -88,6 +89,7 @@ class SlotAttempt:
             attempt=self._deploy.attempt,
             slot=self._deploy.slot,
             secret=self._deploy.secret,
+            slot_count=self._slot_count,
         )
         address = self._links.listen(identity, self._assembly.wiring.frame_received)
         probe = self._deploy.probe
@@ -101,8 +103,9 @@ class SlotAttempt:
             )
 
         if probe:
-            read = partial(read_probe, probe, open_fs=self._services.files.open_fs)
-            self._services.background.submit(read, probed)
+            served = self._deploy.attempt > 1
+            read = partial(read_probe, probe, served=served, open_fs=self._services.files.open_fs)
+            self._services.uploads.submit(read, probed)
         else:
             probed(None)
 
@@ -119,11 +122,12 @@ class SlotAttempt:
                     self._sources.append(subtask)
                 else:
                     self._consumers.insert(0, subtask)
-            self._links.connect(addresses, sorted(self._assembly.wiring.peers))
             self._open()
+            # Afterwards, since user code takes its time: a peer does not wait long for our first word.
+            self._links.connect(addresses, sorted(self._assembly.wiring.peers))
 
         self._phase = _Phase.RESTORING
-        self._services.background.submit(self._assembly.read_restored, have_read)
+        self._services.uploads.submit(self._assembly.read_restored, have_read)
 
     def _open(self) -> None:
         self._phase = _Phase.OPENING
@@ -285,11 +289,21 @@ class SlotAttempt:
 
         What fails does not keep the rest from being freed; the last error is raised at the end.
         """
+        self._snapshotter.close()
         with contextlib.ExitStack() as stack:  # Calls back in reverse order, whatever is raised.
+            stack.callback(self._let_go)
             stack.callback(self._links.close)
             for operator in reversed(self._opened):
                 stack.callback(operator.close)
                 stack.callback(operator.abort)
+
+    def _let_go(self) -> None:
+        """Cut the cycles between the attempt and its parts, so that state is freed now.
+
+        It may be most of the memory of the process, whose collector of cycles is made to run rarely.
+        """
+        self.subtasks, self._sources, self._consumers, self._opened = [], [], [], []
+        del self._assembly, self._snapshotter
 
     # ---- what subtasks and snapshots say ----------------------------------
 

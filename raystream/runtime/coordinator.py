@@ -16,12 +16,11 @@ queued behind them, so that no machine is entered while it decides.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any, assert_never
+from typing import assert_never
 
 from raystream.api.runner import CancelRequest, ClientRequest, SavepointRequest, StopRequest
-from raystream.errors import CheckpointError, RaystreamError, StorageError
-from raystream.ids import Attempt, CheckpointId, JobStatus, SlotId
+from raystream.errors import CheckpointError, RaystreamError
+from raystream.ids import Attempt, CheckpointId, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
 from raystream.protocol import job_commands as cmd
 from raystream.protocol.client_requests import ClientRequests, RequestOutcome
@@ -30,12 +29,13 @@ from raystream.protocol.job_phases import Phase
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_attempt import AttemptPreparation
 from raystream.runtime.coordinator_checkpoints import CheckpointShell
+from raystream.runtime.coordinator_end import release_slots
+from raystream.runtime.coordinator_entries import JobEntries
 from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, make_job
 from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
-from raystream.runtime.coordinator_view import JobView, archived
-from raystream.storage.job_log import AttemptStarted, CancelAccepted, StopAccepted, Terminal
+from raystream.runtime.coordinator_view import JobView
 
 logger = logging.getLogger(__name__)
 
@@ -69,15 +69,14 @@ class JobCoordinator:
         self._counted = (0, 0)  # Records in and out of earlier attempts.
         self._started_ms = services.clock.monotonic_ms()
         self._ended_ms: float | None = None
-        self._archived_as: JobStatus | None = None
         self._job = make_job(services)
         self._checkpoints = make_checkpoint_coordinator(services)
         self._requests = ClientRequests()
         self._log = LogWriter(
-            services.storage.log, services.background, later=self._later, conflicted=self._log_conflicted
+            services.storage.log, services.log, later=self._later, conflicted=self._log_conflicted
         )
         self._sources = SourceCoordinator(
-            services.background, later=self._later, send=services.slots.send, failed=self._attempt_failed
+            services.discovery, later=self._later, send=services.slots.send, failed=self._attempt_failed
         )
         self._preparation = AttemptPreparation(
             services,
@@ -95,7 +94,20 @@ class JobCoordinator:
             log=self._log,
             plan=lambda: self._preparation.plan,
             run=self._run,
-            deleted=self._write_archive,
+            deleted=lambda: self._entries.archive(self.view()),
+        )
+        self._entries = self._make_entries()
+
+    def _make_entries(self) -> JobEntries:
+        return JobEntries(
+            self._services,
+            self._log,
+            job=self._job,
+            checkpoints=self._checkpoints,
+            location=self._shell.location,
+            program_checksum=lambda: self._preparation.program_checksum,
+            run=self._run,
+            failed=self._attempt_failed,
         )
 
     # ---- what the owner calls --------------------------------------------------
@@ -121,6 +133,11 @@ class JobCoordinator:
     def request(self, request: ClientRequest) -> None:
         """A client wants something; the answer is in the view.  Repeating a request is harmless."""
         if not self._requests.request_received(request.request_id):
+            return
+        if self._job.phase is Phase.ABANDONED:  # The machines say nothing any more.
+            outcome = RequestOutcome(request_id=request.request_id, error=self._job.error)
+            self._requests.request_resolved(outcome)
+            self._on_change()
             return
         match request:
             case SavepointRequest(request_id, directory):
@@ -253,7 +270,7 @@ class JobCoordinator:
                 self._count_records()
                 self._preparation.begin(attempt, self._shell.location(checkpoints.recovery_point))
             case cmd.LogAttempt(attempt):
-                self._log_attempt(attempt)
+                self._entries.attempt_begins(attempt)
             case cmd.AcquireSlots(wanted):
                 slots.acquire(wanted)
             case cmd.DeploySlots(_, deployed):
@@ -277,12 +294,14 @@ class JobCoordinator:
                 self._run(checkpoints.input_ended(self._now_ms))
             case cmd.TakeStopSavepoint(request_id, base):
                 self._run(checkpoints.savepoint_requested(self._now_ms, request_id, base=base, stop=True))
+            case cmd.CommitSlots(attempt):
+                self._send_all(msg.CommitAtEnd(attempt=attempt), self._all_slots)
             case cmd.LogStop(request_id):
-                self._log.append(StopAccepted(request_id=request_id), _request_logged)
+                self._entries.stop_accepted(request_id)
             case cmd.LogCancel(request_id):
-                self._log.append(CancelAccepted(request_id=request_id), _request_logged)
+                self._entries.cancel_accepted(request_id)
             case cmd.LogEnd(status, error):
-                self._log_end(status, error)
+                self._entries.job_ends(status, error)
             case cmd.CleanUp():
                 self._clean_up(command)
             case cmd.ResolveCancel(request_id, error):
@@ -291,15 +310,18 @@ class JobCoordinator:
                 logger.error("job given up to another process", exc_info=self._job.error)
                 for slot in abandoned:
                     slots.kill(slot)
-                slots.release()
+                slots.release(lambda: None)
             case _:
                 assert_never(command)
 
     def _clean_up(self, command: cmd.CleanUp) -> None:
-        self._archived_as = command.status if command.archive else None
-        self._services.slots.release()
-        self._preparation.close()
-        self._run(self._checkpoints.job_ended(command.status))
+        self._entries.archived_as = command.status if command.archive else None
+
+        def gone() -> None:
+            self._preparation.close()
+            self._run(self._checkpoints.job_ended(command.status))
+
+        release_slots(self._services.slots, self._later, gone)
 
     def _end_attempt(self) -> None:
         logger.info("attempt ends", extra={"attempt": self._job.attempt})
@@ -311,55 +333,6 @@ class JobCoordinator:
         """Add the records of the attempt before; nothing it still says is listened to."""
         view = self.view()
         self._counted, self._progress = (view.records_in, view.records_out), {}
-
-    # ---- the log ---------------------------------------------------------------
-
-    def _log_attempt(self, attempt: Attempt) -> None:
-        restored = self._checkpoints.recovery_point
-        entry = AttemptStarted(
-            attempt=attempt,
-            restored_checkpoint=restored,
-            restored_path=self._shell.location(restored),
-        )
-        sweep = partial(self._services.storage.snapshots.sweep, self._checkpoints.retained)
-
-        def swept(result: Any) -> None:
-            if isinstance(result, Exception):
-                logger.warning("files of older attempts stay", exc_info=result)
-            self._run(self._job.attempt_logged(attempt))
-
-        def appended(error: StorageError | None) -> None:
-            if error is not None:
-                self._attempt_failed(attempt, error)
-            else:
-                self._services.background.submit(sweep, swept)
-
-        self._log.append(entry, appended)
-
-    def _log_end(self, status: JobStatus, error: RaystreamError | None) -> None:
-        def appended(failure: StorageError | None) -> None:
-            if failure is None:
-                self._run(self._job.end_logged())
-            else:
-                self._run(self._job.end_not_logged(self._now_ms, failure))
-
-        text = None if error is None else str(error)
-        self._log.append(Terminal(status=status, error=text), appended)
-
-    def _write_archive(self) -> None:
-        """Leave what `list -a` shows, then the job has ended."""
-        directory, status = self._services.storage.directory, self._archived_as
-        if directory is None or status is None:
-            self._run(self._job.cleaned_up())
-            return
-
-        def written(result: Any) -> None:
-            if isinstance(result, Exception):
-                logger.warning("archive of the job was not written", exc_info=result)
-            self._run(self._job.cleaned_up())
-
-        archive = archived(self.view(), status)
-        self._services.background.submit(partial(directory.write_archive, archive), written)
 
     def _log_conflicted(self, error: RaystreamError) -> None:
         self._run(self._job.log_conflicted(error))
@@ -390,8 +363,3 @@ class JobCoordinator:
     def _later(self, delay_ms: float, call: Callable[[], None]) -> None:
         self._timers.add(self._now_ms + delay_ms, call)
         self._on_change()  # The owner may wait for a later deadline.
-
-
-def _request_logged(error: StorageError | None) -> None:
-    if error is not None:
-        logger.warning("request of a client is not in the job log", exc_info=error)

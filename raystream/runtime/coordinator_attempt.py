@@ -1,6 +1,7 @@
 """Makes an attempt ready to be deployed: the state it restores, its splits, its message to each slot.
 
-    load `_metadata` -> match it with the plan -> first discovery of every source -> probe (attempt 1)
+    load `_metadata` -> match it with the plan -> first discovery of every source
+    -> set up the checkpoint directory, unless that is done
 
 Everything that may be wrong with a path, a snapshot or a source is found here, before a process
 is asked for.  Outcomes of work for an older attempt are dropped.
@@ -20,7 +21,7 @@ from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_restore import Restore, plan_restore
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
-from raystream.runtime.coordinator_storage import load_initial
+from raystream.runtime.coordinator_storage import DirectorySetUp, load_initial
 from raystream.runtime.program import pack, unpack
 from raystream.storage.metadata import SnapshotMetadata
 
@@ -60,13 +61,18 @@ class AttemptPreparation:
         self._program = self._submission.program
         self._restore: Restore | None = None
         self._secret = b""
-        self._probe = ""
+        self._directory: DirectorySetUp | None = None
         self._closed = False
 
     @property
     def plan(self) -> PhysicalPlan:
         """The plan of the attempt; may have another max parallelism than the submitted one."""
         return self._plan
+
+    @property
+    def program_checksum(self) -> str | None:
+        """Checksum of the stored program; None when nothing of the job is durable."""
+        return None if self._directory is None else self._directory.program_checksum
 
     def begin(self, attempt: Attempt, location: str | None) -> None:
         """Prepare an attempt that restores a snapshot of this job, or else what the configuration says."""
@@ -95,28 +101,21 @@ class AttemptPreparation:
                 for (vertex, subtask), restore in restores.items()
                 if self._plan.vertices[vertex].slot(subtask) == slot
             },
-            probe=self._probe,
+            probe=self._directory.probe if self._directory is not None else "",
         )
 
     def slots_deployed(self) -> None:
-        """Every slot has read the probe: remove it, and forget what was sent to them."""
-        attempt = self._attempt
+        """Forget what was sent to the slots."""
         self._restore = None
 
-        def removed(result: Any) -> None:
-            if isinstance(result, Exception):
-                self._failed(attempt, as_error(result, "removal of the storage probe"))
-
-        self._remove_probe(removed)
-
     def end(self) -> None:
-        """The attempt is over; the probe stays, since a slot that has not stopped yet may still read it."""
+        """The attempt is over; what is in the checkpoint directory stays for the next one."""
         self._attempt = Attempt(0)
 
     def close(self) -> None:
         """The job has ended, and so has every slot."""
         self._closed = True
-        self._remove_probe(_probe_removed)
+        self._clear(self._directory)
 
     def _loaded(self, attempt: Attempt, result: Any, *, initial: bool) -> None:
         if attempt != self._attempt:
@@ -155,33 +154,35 @@ class AttemptPreparation:
 
     def _discovered(self, attempt: Attempt) -> None:
         directory = self._services.storage.directory
-        if directory is None or attempt > 1:
+        if directory is None or self._directory is not None:
             self._ready(attempt)
             return
 
-        def written(result: Any) -> None:
+        def done(result: Any) -> None:
             if isinstance(result, Exception):
                 if attempt == self._attempt:
                     self._failed(attempt, as_error(result, "check of the checkpoint directory"))
                 return
-            self._probe = result
             if self._closed:
-                self._remove_probe(_probe_removed)
-            elif attempt == self._attempt:
+                self._clear(result)
+            elif self._directory is None:
+                self._directory = result
+            else:  # By an attempt that did not wait for this one.
+                self._services.background.submit(partial(directory.remove_probe, result.probe), _cleared)
+            if attempt == self._attempt:
                 self._ready(attempt)
 
-        self._services.background.submit(directory.write_probe, written)
+        self._services.background.submit(partial(directory.set_up, self._submission.program), done)
 
-    def _remove_probe(self, done: Callable[[Any], None]) -> None:
-        probe, self._probe = self._probe, ""
+    def _clear(self, set_up: DirectorySetUp | None) -> None:
         directory = self._services.storage.directory
-        if probe and directory is not None:
-            self._services.background.submit(partial(directory.remove_probe, probe), done)
+        if set_up is not None and directory is not None:
+            self._services.background.submit(partial(directory.clear, set_up.probe), _cleared)
 
 
-def _probe_removed(result: Any) -> None:
+def _cleared(result: Any) -> None:
     if isinstance(result, Exception):
-        logger.warning("storage probe stays", exc_info=result)
+        logger.warning("probe or program stays in the checkpoint directory", exc_info=result)
 
 
 def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:

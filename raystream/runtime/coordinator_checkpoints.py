@@ -4,7 +4,7 @@ Holds no decisions.  Knows where every checkpoint is; the machine knows only ids
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
@@ -87,6 +87,7 @@ class CheckpointShell:
         self._deleted = deleted
         self._deletions = 0  # Under way.
         self._confirm_deleted = False
+        self._given_up = False  # Some checkpoint was.
         self._cuts: dict[CheckpointId, _Cut] = {}
         self._locations: dict[CheckpointId, str] = {}
         self.records = CheckpointRecords()
@@ -119,16 +120,17 @@ class CheckpointShell:
             case cmd.NotifyAborted(checkpoint_id):
                 self._broadcast(msg.CheckpointAborted(attempt=self._job.attempt, checkpoint_id=checkpoint_id))
             case cmd.CommitAtEnd():
-                self._broadcast(msg.CommitAtEnd(attempt=self._job.attempt))
-                self._run(self._job.commit_without_checkpoint_begun())
+                self._run(self._job.commit_without_checkpoint_due())
             case cmd.DiscardSnapshot(checkpoint_id, snapshot):
                 directory = self._locations.get(checkpoint_id, "")
                 if handles := _handles(snapshot):
                     self._delete(partial(self._snapshots.delete_files, directory, handles))
             case cmd.DeleteCheckpoint(checkpoint_id):
+                self.records.deleted(checkpoint_id)
                 self._delete(partial(self._snapshots.delete, self._locations.get(checkpoint_id, "")))
             case cmd.PruneLog(keep):
                 self._log.prune(keep)
+                self._sweep_late_uploads(keep)
             case cmd.FailAttempt(error):
                 failure = Failure(error)
                 self._run(self._job.attempt_failed(self._now_ms, self._job.attempt, failure))
@@ -140,7 +142,8 @@ class CheckpointShell:
                 self._confirm_deleted = True
                 if self.records.shown():
                     # An upload for an aborted checkpoint may have outlasted its attempt, not its slot.
-                    self._delete(partial(self._snapshots.sweep, self._machine.retained))
+                    machine = self._machine
+                    self._delete(partial(self._snapshots.sweep, machine.retained, newest=machine.newest))
                 self._confirm_if_deleted()
             case _:
                 assert_never(command)
@@ -253,6 +256,7 @@ class CheckpointShell:
             logger.info("checkpoint completed", extra=details)
             self._run(self._job.checkpoint_completed(command.purpose))
             return
+        self._given_up = True
         failure = f"{command.reason.value}: {command.error.message}"
         self.records.ended(checkpoint_id, self._now_ms, failure=failure)
         details = {"checkpoint_id": checkpoint_id, "reason": command.reason.value}
@@ -282,7 +286,13 @@ class CheckpointShell:
             self._confirm_if_deleted()
 
         self._deletions += 1
-        self._services.background.submit(work, done)
+        self._services.deletion.submit(work, done)
+
+    def _sweep_late_uploads(self, keep: Sequence[CheckpointId]) -> None:
+        """Remove what slots have still written for checkpoints that were given up, and deleted by then."""
+        if self._given_up:
+            older = CheckpointId(min(keep) - 1)  # Whatever is pending is newer.
+            self._delete(partial(self._snapshots.sweep, keep, newest=older, writing=True))
 
     def _confirm_if_deleted(self) -> None:
         if self._confirm_deleted and not self._deletions:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from raystream.errors import FencedError, RaystreamError, StorageError
+from raystream.errors import FencedError, RaystreamError, StateError, StorageError
 from raystream.ids import CheckpointId
 from raystream.operators.operator import Background
 from raystream.storage.job_log import AttemptStarted, JobLog, LogEntry, StaleLogError
@@ -37,8 +37,8 @@ Appended = Callable[[StorageError | None], None]
 class _Task:
     work: Callable[[], None]
     """Reads or writes the log; runs in a thread."""
-    in_doubt: Callable[[], None]
-    """The same, when it is not known whether `work` has succeeded before."""
+    in_doubt: Callable[[], None] | None
+    """The same, when it is not known whether `work` has succeeded before; None when that is no matter."""
     done: Appended
     tries: int = 0
 
@@ -75,8 +75,7 @@ class LogWriter:
 
     def prune(self, keep: Collection[CheckpointId]) -> None:
         """Remove entries of checkpoints that are no longer kept; failing to is harmless."""
-        prune = partial(self._log.prune_checkpoints, keep)
-        self._add(_Task(prune, prune, _pruned))
+        self._add(_Task(partial(self._log.prune_checkpoints, keep), None, _pruned))
 
     def _add(self, task: _Task) -> None:
         if self._stopped:
@@ -94,27 +93,23 @@ class LogWriter:
         if isinstance(result, FencedError):
             self._stop(result)
             return
-        if isinstance(result, StaleLogError):
-            self._ask_again(task, result)
+        error = _as_storage_error(result) if isinstance(result, Exception) else None
+        if isinstance(error, StaleLogError) and task.in_doubt is not None:
+            self._ask_again(task, task.in_doubt, error)
             return
         self._tasks.popleft()
         if self._tasks:
             self._submit(self._tasks[0].work)
-        if isinstance(result, StorageError):
-            task.done(result)
-        elif isinstance(result, Exception):
-            task.done(StorageError("job log could not be written", cause=repr(result)))
-        else:
-            task.done(None)
+        task.done(error)
 
-    def _ask_again(self, task: _Task, error: StaleLogError) -> None:
+    def _ask_again(self, task: _Task, in_doubt: Callable[[], None], error: StaleLogError) -> None:
         task.tries += 1
         if task.tries > DOUBT_TRIES_MAX:
             self._stop(error)
             return
         logger.warning("job log append of unknown outcome", extra={"tries": task.tries}, exc_info=error)
         delay_ms = 0 if task.tries == 1 else DOUBT_RETRY_MS
-        self._later(delay_ms, lambda: self._submit(task.in_doubt))
+        self._later(delay_ms, lambda: self._submit(in_doubt))
 
     def _stop(self, error: RaystreamError) -> None:
         self._stopped = True
@@ -125,7 +120,10 @@ class LogWriter:
 
     def _append(self, entry: LogEntry) -> None:
         if not self._read:
-            self._log.read()
+            try:
+                self._log.read()
+            except StateError as error:  # Nothing was appended, so that there is no doubt.
+                raise StorageError("job log cannot be read", cause=str(error)) from error
             self._read = True
         self._log.append(entry)
 
@@ -139,6 +137,15 @@ class LogWriter:
         # Two masters may begin the same attempt; only appending tells whose entry it is.
         if isinstance(entry, AttemptStarted) or entry not in entries:
             self._log.append(entry)
+
+
+def _as_storage_error(error: Exception) -> StorageError:
+    """Return what an error says about the entry: only a clean `StorageError` says that it is not there."""
+    if isinstance(error, StorageError):
+        return error
+    doubt = StaleLogError("job log append ended with an error of another kind", cause=repr(error))
+    doubt.__cause__ = error
+    return doubt
 
 
 def _pruned(error: StorageError | None) -> None:

@@ -1,9 +1,10 @@
 """What each subtask of a program reads back from a snapshot, or why the snapshot does not fit.
 
 Operators are matched by uid.  Keyed state follows its key groups, operator state its mode of
-redistribution (`raystream.protocol.redistribution`).  Everything that does not fit is found here,
-before a slot is deployed, and reported at once; what only the operators themselves know (kinds
-and serializers of their states) is checked when they open.
+redistribution (`raystream.protocol.redistribution`).  Where a program sets another max parallelism than
+the stored one, keys go by their hash, and every subtask reads more than it keeps.  Everything that does
+not fit is found here, before a slot is deployed, and reported at once; what only the operators
+themselves know (kinds and serializers of their states) is checked when they open.
 
 Pure: reads a plan and `_metadata`, no files.
 """
@@ -16,7 +17,7 @@ from raystream.errors import StateRestoreError
 from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
 from raystream.ids import CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import groups_of_subtask
-from raystream.protocol.redistribution import overlapping, redistribute
+from raystream.protocol.redistribution import holding, redistribute
 from raystream.runtime.messages import OperatorRestore, OperatorStateSlice, SubtaskRestore
 from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
 
@@ -80,20 +81,15 @@ def plan_restore(
 
 
 def _with_stored_groups(vertex: Vertex, metadata: SnapshotMetadata, problems: list[str]) -> Vertex:
-    """Return the vertex with the max parallelism of its stored keyed state."""
+    """Return the vertex with the max parallelism of its stored keyed state, unless it has its own."""
     head = vertex.operators[0]
     stored = metadata.operator(head.uid)
-    if not vertex.keyed or stored is None or not _keyed(stored):
+    if not vertex.keyed or stored is None or not _keyed(stored) or vertex.max_parallelism_explicit:
         return vertex
     if vertex.parallelism > stored.max_parallelism:
         problems.append(
             f"operator {head.name!r} (uid {head.uid!r}) has parallelism {vertex.parallelism}, above the"
             f" max parallelism {stored.max_parallelism} of its state"
-        )
-    elif vertex.max_parallelism != stored.max_parallelism and vertex.max_parallelism_explicit:
-        problems.append(
-            f"operator {head.name!r} (uid {head.uid!r}) has max parallelism {vertex.max_parallelism}, its"
-            f" state has {stored.max_parallelism}"
         )
     return replace(vertex, max_parallelism=stored.max_parallelism)
 
@@ -125,7 +121,12 @@ def _restore_operator(vertex: Vertex, directory: str, stored: OperatorMetadata) 
             directory=directory,
             states=stored.states,
             keyed=tuple(
-                overlapping(keyed, groups_of_subtask(subtask, vertex.max_parallelism, vertex.parallelism))
+                holding(
+                    keyed,
+                    groups_of_subtask(subtask, vertex.max_parallelism, vertex.parallelism),
+                    stored_max_parallelism=stored.max_parallelism,
+                    max_parallelism=vertex.max_parallelism,
+                )
             ),
             operator=tuple(
                 OperatorStateSlice(handle=part.handle, start=part.start, stop=part.stop)
@@ -179,4 +180,4 @@ def _stored(metadata: SnapshotMetadata, uid: OperatorUid) -> bool:
 def _advice(*, missing: bool) -> str:
     if missing:
         return "give operators the uids they had, or drop this state with --allow-non-restored-state"
-    return "use a parallelism and max parallelism that fit the snapshot"
+    return "lower the parallelism, or set a max parallelism: keys are then dealt out anew when they are read"

@@ -42,8 +42,8 @@ class SlotPool(Protocol):
     def kill(self, slot: SlotId) -> None:
         """End the process of a slot at once; answered by `slot_lost`."""
 
-    def release(self) -> None:
-        """Give back all slots; nothing is answered any more."""
+    def release(self, released: Callable[[], None]) -> None:
+        """End all processes; `released` is called when none is left.  Nothing else is answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,10 @@ class CoordinatorServices:
     """The world of one coordinator.
 
     Attributes:
-        background: its `done` calls come on the coordinator's thread.
+        background: what the coordinator waits for; its `done` calls come on the coordinator's thread.
+        log: likewise, for the job log alone.
+        discovery: likewise, for the split discovery of sources.
+        deletion: likewise, for files that nothing needs any more.
         rng: decides everything random, so that the simulation can repeat it.
     """
 
@@ -60,6 +63,9 @@ class CoordinatorServices:
     slots: SlotPool
     clock: Clock
     background: Background
+    log: Background
+    discovery: Background
+    deletion: Background
     rng: random.Random
 
 

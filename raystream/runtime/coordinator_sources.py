@@ -87,7 +87,7 @@ class SourceCoordinator:
                 if vertex.source is not None:
                     source = _Source(vertex, _enumerator(vertex, states))
                     self._sources[source.uid] = source
-        except Exception as error:
+        except BaseException as error:
             self._failed(attempt, _source_error(vertex, error))
             return
         missing = set(self._sources)
@@ -122,7 +122,7 @@ class SourceCoordinator:
         for uid, source in self._sources.items():
             try:
                 states[uid] = source.enumerator.snapshot()
-            except Exception as error:
+            except BaseException as error:
                 raise _source_error(source.vertex, error) from error
         return states
 
@@ -179,7 +179,7 @@ class SourceCoordinator:
         attempt = self._attempt
         try:
             call(source)
-        except Exception as error:
+        except BaseException as error:
             self._failed(attempt, _source_error(source.vertex, error))
             return False
         return True
@@ -194,7 +194,7 @@ def _enumerator(vertex: Vertex, states: Mapping[OperatorUid, bytes] | None) -> S
     return enumerator
 
 
-def _source_error(vertex: Vertex, error: Exception) -> RaystreamError:
+def _source_error(vertex: Vertex, error: BaseException) -> RaystreamError:
     if isinstance(error, RaystreamError):
         return error
     operator = vertex.operators[0]

@@ -1,10 +1,13 @@
 """The durable things of one job, as its configuration wants them; opened where the coordinator runs."""
 
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 
+import xxhash
+
 from raystream.config.options import JobConfig
-from raystream.errors import ConfigError
+from raystream.errors import ConfigError, StorageError
 from raystream.ids import JobId
 from raystream.storage.archive import ArchivedJob, write_archive
 from raystream.storage.filesystem import FileSystem, OpenFileSystem, open_file_system
@@ -16,6 +19,16 @@ from raystream.storage.probe import remove_probe, write_probe
 from raystream.storage.snapshots import SnapshotStore
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectorySetUp:
+    """What a job has in its checkpoint directory before its first attempt."""
+
+    probe: str
+    """URL that slots must be able to read."""
+    program_checksum: str
+    """xxh3-64 of the stored program, for the job log."""
+
+
 @dataclass(frozen=True, slots=True)
 class Directory:
     """The checkpoint directory of a job; all calls block."""
@@ -23,21 +36,41 @@ class Directory:
     fs: FileSystem
     layout: JobLayout
 
-    def write_probe(self) -> str:
-        """Find out whether checkpoints can be kept there; return the URL that slots must be able to read.
+    def set_up(self, program: bytes) -> DirectorySetUp:
+        """Find out whether checkpoints can be kept there, and store what only the job master reads.
+
+        Args:
+            program: the packed program; a later life of the job master deploys it again.
 
         Raises:
             ConfigError: they can not.
+            StorageError: the program could not be stored.
         """
-        return write_probe(self.fs, self.layout)
+        probe = write_probe(self.fs, self.layout)
+        try:
+            self.fs.create_exclusive(self.layout.graph_path, program)
+        except StorageError:
+            with suppress(StorageError):
+                self.remove_probe(probe)
+            raise
+        return DirectorySetUp(probe=probe, program_checksum=xxhash.xxh3_64_hexdigest(program))
 
-    def remove_probe(self, url: str) -> None:
-        """Delete the probe.
+    def clear(self, probe: str) -> None:
+        """Delete what `set_up` has written; the job has ended.
 
         Raises:
-            ConfigError: nothing can be deleted there.
+            StorageError: the store refused.
         """
-        remove_probe(self.fs, url)
+        self.remove_probe(probe)
+        self.fs.delete_file(self.layout.graph_path)
+
+    def remove_probe(self, probe: str) -> None:
+        """Delete a probe alone.
+
+        Raises:
+            StorageError: the store refused.
+        """
+        remove_probe(self.fs, probe)
 
     def write_archive(self, job: ArchivedJob) -> None:
         """Leave what `list -a` shows when the job master is gone.
@@ -98,7 +131,9 @@ def load_initial(
                 "the latest snapshot was asked for, but there is no checkpoint directory to look in",
                 hint="set execution.checkpointing.dir",
             )
-        path = find_latest(config.checkpointing.directory, job_name)
+        path = find_latest(
+            config.checkpointing.directory, job_name, allow_older=config.recovery.allow_older
+        )
     return storage.snapshots.load(path) if path else None
 
 

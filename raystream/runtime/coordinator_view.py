@@ -48,7 +48,7 @@ class CheckpointRecord:
     """From the trigger to the log entry, or to the failure."""
     size_bytes: int = 0
     path: str = ""
-    """Directory of `_metadata`, once complete."""
+    """Directory of `_metadata`, once complete and until it is deleted."""
     failure: str = ""
     """Reason and cause, if it failed."""
     subtasks: tuple[SubtaskRecord, ...] = ()
@@ -152,6 +152,11 @@ class CheckpointRecords:
         )
         self._put(record)
         return record
+
+    def deleted(self, checkpoint_id: CheckpointId) -> None:
+        """Show that its files are gone, or will be."""
+        if record := self._records.get(checkpoint_id):
+            self._put(replace(record, path=""))
 
     def shown(self) -> tuple[CheckpointRecord, ...]:
         """Return all records, oldest first."""

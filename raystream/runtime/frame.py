@@ -21,6 +21,10 @@ from raystream.records.elements import Barrier, CancelBarrier, Control, EndOfInp
 FRAME_BYTES_MAX = 1 << 30
 """Largest payload of one frame."""
 
+_PINNED_RATIO_MAX = 4
+"""A payload that may have to wait keeps at most this many times its size in memory; a smaller part of
+what was received with it is copied."""
+
 _HEADER = struct.Struct("<IIIBQQ")
 _CHECKED = struct.Struct("<IIIBQ")
 HEADER_BYTES = _HEADER.size
@@ -83,6 +87,8 @@ class FrameReader:
             if end > len(buffer):
                 break
             payload = view[position + HEADER_BYTES : end]
+            if length * _PINNED_RATIO_MAX < len(buffer):
+                payload = memoryview(bytes(payload))
             digest = xxhash.xxh3_64(view[position : position + _CHECKED.size])
             digest.update(payload)
             if digest.intdigest() != checksum:

@@ -46,9 +46,11 @@ class Gate:
     def take(self) -> tuple[InputChannel, RowBatch | Control]:
         """Remove and return the next element and the channel that it came through."""
         channel = self._ready.popleft()
+        # A queue that this empties becomes ready by the next `put`, which the credit that goes back
+        # may bring about at once.
+        more = len(channel.queue) > 1
         element = channel.take()
-        # Inside a slot the credit that goes back may have filled the empty queue, and made it ready, again.
-        if channel.queue and channel not in self._ready:
+        if more:
             self._ready.append(channel)
         return channel, element
 

@@ -231,11 +231,28 @@ _finder = _ShippedFinder()
 
 
 def install_modules(modules: Mapping[str, ShippedModule]) -> None:
-    """Make shipped modules importable; a module of the same name with another text is forgotten."""
+    """Make shipped modules importable; a module of the same name with another text is forgotten.
+
+    One with the same text stays, wherever it came from: a second one beside it would have
+    classes that are not those of the first.
+    """
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     for name, module in modules.items():
-        before = _finder.loader.modules.get(name)
-        if name in sys.modules and before != module:
+        loaded = sys.modules.get(name)
+        if loaded is not None and not _has_source(loaded, module):
             del sys.modules[name]
     _finder.loader.modules.update(modules)
+
+
+def _has_source(loaded: types.ModuleType, module: ShippedModule) -> bool:
+    before = _finder.loader.modules.get(loaded.__name__)
+    if before is not None:
+        return before == module
+    path = _user_file(loaded)
+    if path is None:
+        return not module.source  # Such as a namespace package.
+    try:
+        return read_source(path) == module.source
+    except ConfigError:
+        return False

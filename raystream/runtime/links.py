@@ -19,12 +19,14 @@ FrameHandler = Callable[[SlotId, int, FrameKind, memoryview], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkIdentity:
-    """What two slots must agree on before a payload is decoded."""
+    """Who a slot is to its peers, and what they must agree on before a payload is decoded."""
 
     job_id: JobId
     attempt: Attempt
     slot: SlotId
     secret: bytes
+    slot_count: int
+    """Slots of the job: no more peers than that will come."""
 
 
 class Links(Protocol):
@@ -50,6 +52,9 @@ class Links(Protocol):
             ConnectionLostError: a connection broke.
             ProtocolError: a peer sent what it must not.
         """
+
+    def next_deadline_ms(self) -> float | None:
+        """Return when `poll` has something to do by itself, in ms of the monotonic clock."""
 
     def wait(self, timeout_ms: float | None) -> None:
         """Block until `poll` has something to do, `wake` is called or the time is over."""
@@ -137,6 +142,9 @@ class MemoryLinks:
                 assert self._handler is not None, "frame before listen"
                 self._handler(peer, channel, kind, payload)
         return moved
+
+    def next_deadline_ms(self) -> float | None:
+        return None
 
     def wait(self, timeout_ms: float | None) -> None:
         """Do nothing: whoever drives several slots with one thread waits for all of them."""

@@ -10,7 +10,7 @@ are in memory, and a breakpoint in user code stops the whole job.
 import logging
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from raystream.api.runner import ClientRequest, JobHandle, OutputListener, Submission
@@ -18,15 +18,17 @@ from raystream.clock import SystemClock
 from raystream.errors import JobNotFoundError, ProtocolError, RaystreamError, SlotLostError
 from raystream.ids import JobId, JobStatus, SlotId
 from raystream.runtime import messages as msg
+from raystream.runtime.admission import check_start
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.links import MemoryLinks, MemoryNetwork
 from raystream.runtime.local_cluster_board import LocalBoard
-from raystream.runtime.mailbox import Mailbox, ThreadBackground
+from raystream.runtime.mailbox import Mailbox
 from raystream.runtime.program import Program, pack
 from raystream.runtime.slot import Slot
+from raystream.runtime.thread_pools import CoordinatorThreads, SlotThreads
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +37,6 @@ JOBS_REMEMBERED_MAX = 100
 
 PUBLISH_INTERVAL_MS = 200
 """Time between two views while a busy job has no other news than its counts."""
-
-SLOT_THREADS_MAX = 2
-"""Threads of each slot for what blocks: uploads, commits, reading of restored state."""
 
 
 class LocalSlots:
@@ -53,7 +52,7 @@ class LocalSlots:
         self._mailbox = mailbox
         self._wake = wake
         self._network = MemoryNetwork()
-        self._slots: dict[SlotId, tuple[Slot, ThreadBackground]] = {}
+        self._slots: dict[SlotId, tuple[Slot, SlotThreads]] = {}
         self.coordinator: JobCoordinator
 
     def acquire(self, slots: Sequence[SlotId]) -> None:
@@ -72,9 +71,15 @@ class LocalSlots:
             error = SlotLostError("slot was given up", slot=slot)
             self._mailbox.post(lambda: self.coordinator.slot_lost(slot, error))
 
-    def release(self) -> None:
-        for slot in list(self._slots):
-            self._drop(slot)
+    def release(self, released: Callable[[], None]) -> None:
+        dropped = [self._drop(slot) for slot in list(self._slots)]
+
+        def wait() -> None:
+            for threads in dropped:
+                threads.join()
+            self._mailbox.post(released)
+
+        threading.Thread(target=wait, name="release", daemon=True).start()
 
     def step(self) -> bool:
         """Let every slot do one round; True when there was anything to do."""
@@ -91,24 +96,26 @@ class LocalSlots:
     def _acquired(self, slot: SlotId) -> None:
         self.coordinator.slot_acquired(slot)
 
-    def _make(self, slot: SlotId) -> tuple[Slot, ThreadBackground]:
+    def _make(self, slot: SlotId) -> tuple[Slot, SlotThreads]:
         mailbox = Mailbox(self._wake.set)
-        background = ThreadBackground(mailbox, name=f"slot-{slot}", threads_max=SLOT_THREADS_MAX)
+        threads = SlotThreads(mailbox, slot)
         made = Slot(
             slot,
             clock=self._clock,
             mailbox=mailbox,
-            background=background,
+            uploads=threads.uploads,
+            commits=threads.commits,
             links=MemoryLinks(self._network, self._wake.set),
             report=lambda report: self._mailbox.post(lambda: self.coordinator.slot_reported(report)),
         )
-        return made, background
+        return made, threads
 
-    def _drop(self, slot: SlotId) -> None:
-        dropped, background = self._slots.pop(slot)
+    def _drop(self, slot: SlotId) -> SlotThreads:
+        dropped, threads = self._slots.pop(slot)
         dropped.close()
         dropped.step()  # What was posted, and the end of the loop.
-        background.close()
+        threads.close()
+        return threads
 
 
 class LocalJob:
@@ -120,30 +127,39 @@ class LocalJob:
     Raises:
         ConfigError: the job can not be shipped, or its checkpoint directory is of a store that is
             not supported.
+        StateRestoreError: there is no snapshot to start from where the configuration says, or it
+            does not fit the program.
+        StateCorruptError: that snapshot is damaged.
     """
 
     def __init__(self, submission: Submission) -> None:
+        program = Program(job_name=submission.name, plan=submission.plan, config=submission.config)
+        job = JobSubmission(
+            job_id=submission.job_id,
+            name=submission.name,
+            plan=submission.plan,
+            config=submission.config,
+            program=pack(program),
+        )
+        storage = open_storage(submission.job_id, submission.config)
+        check_start(job, storage)
         self._job_id = submission.job_id
         self._clock = SystemClock()
         self._woken = threading.Event()
         self._mailbox = Mailbox(self._woken.set)
         self._slots = LocalSlots(self._clock, self._mailbox, self._woken)
-        self._background = ThreadBackground(self._mailbox, name="coordinator")
+        self._threads = CoordinatorThreads(self._mailbox)
         self._shows_news = False
         self._publish_ms = 0.0
-        program = Program(job_name=submission.name, plan=submission.plan, config=submission.config)
         services = CoordinatorServices(
-            submission=JobSubmission(
-                job_id=submission.job_id,
-                name=submission.name,
-                plan=submission.plan,
-                config=submission.config,
-                program=pack(program),
-            ),
-            storage=open_storage(submission.job_id, submission.config),
+            submission=job,
+            storage=storage,
             slots=self._slots,
             clock=self._clock,
-            background=self._background,
+            background=self._threads.metadata,
+            log=self._threads.log,
+            discovery=self._threads.discovery,
+            deletion=self._threads.deletion,
             rng=random.SystemRandom(),
         )
         self._coordinator = JobCoordinator(
@@ -195,12 +211,12 @@ class LocalJob:
             self._coordinator.start()
             while not self._coordinator.finished:
                 self._round()
-        except Exception as error:
+        except BaseException as error:
             logger.exception("local job broke down")
-            self._slots.release()
+            self._slots.release(lambda: None)
             self._board.break_down(ProtocolError("local job broke down", cause=repr(error)))
         finally:
-            self._background.close()
+            self._threads.close()
 
     def _round(self) -> None:
         self._woken.clear()  # First: whatever is posted from here on interrupts the wait below.

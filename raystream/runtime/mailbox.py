@@ -8,7 +8,10 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
+
+from raystream.operators.user_code import as_exception
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class Mailbox:
 
 
 class ThreadBackground:
-    """Runs blocking work in a few threads and posts the outcome to the owner's mailbox.
+    """Runs blocking work of one kind in a few threads and posts the outcome to the owner's mailbox.
 
     Args:
         mailbox: where `done` calls go.
@@ -55,7 +58,7 @@ class ThreadBackground:
         threads_max: bound on work under way; more waits its turn.
     """
 
-    def __init__(self, mailbox: Mailbox, *, name: str, threads_max: int = 4) -> None:
+    def __init__(self, mailbox: Mailbox, *, name: str, threads_max: int) -> None:
         self._mailbox = mailbox
         self._pool = ThreadPoolExecutor(threads_max, thread_name_prefix=name)
 
@@ -67,10 +70,15 @@ class ThreadBackground:
         """Let running work end by itself; nothing new starts."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def join(self) -> None:
+        """Wait for the end of running work, after `close`; blocks."""
+        self._pool.shutdown(wait=True)
+
     def _run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         result: Any
         try:
             result = work()
-        except Exception as error:
-            result = error
-        self._mailbox.post(lambda: done(result))
+        except BaseException as error:
+            result = as_exception(error)
+        self._mailbox.post(partial(done, result))
+        del work, done, result  # An error's traceback holds this frame, which would hold the error.

@@ -10,7 +10,9 @@ slot; the slot itself lives on and takes the next one.
 
 import logging
 import pickle
+import traceback
 from collections.abc import Callable
+from functools import partial
 
 from raystream.clock import Clock
 from raystream.errors import (
@@ -23,6 +25,7 @@ from raystream.errors import (
 )
 from raystream.ids import Attempt, SlotId
 from raystream.operators.operator import Background
+from raystream.operators.user_code import said
 from raystream.runtime import messages as msg
 from raystream.runtime.assembly import SlotServices
 from raystream.runtime.attempt import SlotAttempt
@@ -41,9 +44,11 @@ class Slot:
 
     Args:
         mailbox: calls that other threads post; its `wake` must interrupt `links.wait`.
-        background: its `done` calls must come through `mailbox`.
+        uploads: writes and reads snapshots; its `done` calls must come through `mailbox`.
+        commits: likewise, for what operators have to wait for.
         report: takes a report for the coordinator; must not block.
         files: blobs of snapshots.
+        reclaim: called when an attempt was dropped, to free what user code holds in cycles.
     """
 
     def __init__(
@@ -52,18 +57,22 @@ class Slot:
         *,
         clock: Clock,
         mailbox: Mailbox,
-        background: Background,
+        uploads: Background,
+        commits: Background,
         links: Links,
         report: Callable[[msg.Report], None],
         files: SnapshotFiles | None = None,
+        reclaim: Callable[[], object] = lambda: None,
     ) -> None:
         self.id = slot
         self._clock = clock
         self._mailbox = mailbox
-        self._background = background
+        self._uploads = uploads
+        self._commits = commits
         self._links = links
         self._report = report
         self._files = files or SnapshotFiles()
+        self._reclaim = reclaim
         self._attempt: SlotAttempt | None = None
         self._number = 0
         self._failed = False
@@ -97,7 +106,7 @@ class Slot:
             return self._discard_input() or worked
         try:
             return attempt.round() or worked
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
             return True
 
@@ -105,13 +114,14 @@ class Slot:
         """Return when the loop has timed work, in ms of the monotonic clock; None when it has none."""
         if self._attempt is None or self._failed:
             return None
-        return self._attempt.next_deadline_ms()
+        deadlines = (self._attempt.next_deadline_ms(), self._links.next_deadline_ms())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _discard_input(self) -> bool:
         """Read what peers of a failed attempt still send, so that no socket keeps the loop awake."""
         try:
             return self._links.poll()
-        except Exception as error:
+        except BaseException as error:
             logger.info(
                 "connections of a failed attempt closed", extra={"slot": self.id, "cause": str(error)}
             )
@@ -135,7 +145,7 @@ class Slot:
         elif self._attempt is not None and not self._failed:
             try:
                 _execute(self._attempt, command)
-            except Exception as error:
+            except BaseException as error:
                 self._fail(error)
 
     def _deploy(self, command: msg.Deploy) -> None:
@@ -145,7 +155,8 @@ class Slot:
         try:
             services = SlotServices(
                 clock=self._clock,
-                background=_AttemptBackground(self, number),
+                uploads=_AttemptBackground(self, number, self._uploads),
+                commits=_AttemptBackground(self, number, self._commits),
                 links=self._links,
                 files=self._files,
                 post=lambda call: self._mailbox.post(lambda: self._guarded(number, call)),
@@ -156,16 +167,14 @@ class Slot:
             )
             self._attempt = SlotAttempt(command, unpack(command.program), services)
             self._attempt.deploy()
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
 
-    def submit(self, number: int, work: Callable[[], object], done: Callable[[object], None]) -> None:
-        """Run blocking work of an attempt; its outcome is dropped when the attempt is over."""
-        self._background.submit(
-            work, lambda result: self._guarded(number, lambda: self._background_done(done, result))
-        )
+    def background_done(self, number: int, done: Callable[[object], None], result: object) -> None:
+        """Hand over the outcome of blocking work of an attempt; it is dropped when the attempt is over."""
+        self._guarded(number, lambda: self._take_outcome(done, result))
 
-    def _background_done(self, done: Callable[[object], None], result: object) -> None:
+    def _take_outcome(self, done: Callable[[object], None], result: object) -> None:
         done(result)
         if self._attempt is not None:
             self._attempt.report_commits()
@@ -176,10 +185,10 @@ class Slot:
             return
         try:
             call()
-        except Exception as error:
+        except BaseException as error:
             self._fail(error)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self._failed = True
         logger.warning("attempt failed in this slot", extra={"slot": self.id}, exc_info=error)
         self._report(
@@ -191,6 +200,7 @@ class Slot:
                 retryable=not isinstance(error, _NEVER_RETRIED),
             )
         )
+        _forget_frames(error)
 
     def _drop_attempt(self) -> None:
         attempt, self._attempt = self._attempt, None
@@ -198,20 +208,24 @@ class Slot:
             return
         try:
             attempt.close()
-        except Exception as error:
+        except BaseException as error:
             logger.warning("attempt did not close cleanly", extra={"slot": self.id}, exc_info=error)
+            _forget_frames(error)
+        del attempt
+        self._reclaim()
 
 
 class _AttemptBackground:
-    """The slot's background, bound to one attempt."""
+    """A background of the slot, bound to one attempt."""
 
-    def __init__(self, slot: Slot, number: int) -> None:
+    def __init__(self, slot: Slot, number: int, background: Background) -> None:
         self._slot = slot
         self._number = number
+        self._background = background
 
     def submit(self, work: Callable[[], object], done: Callable[[object], None]) -> None:
         """Call `work` in a thread, then `done` on the loop while the attempt lasts."""
-        self._slot.submit(self._number, work, done)
+        self._background.submit(work, partial(self._slot.background_done, self._number, done))
 
 
 def _execute(attempt: SlotAttempt, command: msg.Command) -> None:
@@ -234,12 +248,25 @@ def _execute(attempt: SlotAttempt, command: msg.Command) -> None:
             raise AssertionError(f"command of a running attempt: {command!r}")
 
 
-def _portable(error: Exception) -> RaystreamError:
-    """Return the error in a form that reaches the coordinator."""
+def _forget_frames(error: BaseException) -> None:
+    """Empty the frames that an error came through; they hold records, operators and state, and the error."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+
+
+def _portable(error: BaseException) -> RaystreamError:
+    """Return the error in a form that reaches the coordinator, without the frames that it came through.
+
+    It is a copy also where the coordinator is in this process and keeps it, and with it nothing else.
+    """
     if isinstance(error, RaystreamError):
         try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
+            copied: RaystreamError = pickle.loads(pickle.dumps(error))
+        except BaseException:
             return type(error)(error.message, hint=error.hint, cause=repr(error.context))
-        return error
-    return RaystreamError("slot failed", cause=f"{type(error).__name__}: {error}")
+        return copied
+    return RaystreamError("slot failed", cause=said(error))

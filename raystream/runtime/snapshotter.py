@@ -2,9 +2,11 @@
 
     take (at the barrier: freeze keyed state, ask operators for theirs)
       -> advance (encode frozen tables in slices, on the loop)
-      -> write (in a thread) -> acknowledge
+      -> upload (in a thread, `raystream.runtime.upload`) -> acknowledge
 
-Several snapshots may be under way, of several subtasks and of several checkpoints.
+Several snapshots may be under way, of several subtasks and of several checkpoints.  Those of a
+checkpoint that is aborted are dropped wherever they are, so that a store that is slower than the
+checkpoints' timeout holds no more of them than there are checkpoints pending.
 """
 
 import logging
@@ -15,21 +17,13 @@ from dataclasses import dataclass, field
 
 from raystream.clock import Clock
 from raystream.graph.physical import Vertex
-from raystream.handles import (
-    Handle,
-    KeyedStateHandle,
-    OperatorSnapshot,
-    OperatorStateHandle,
-    SubtaskSnapshot,
-)
-from raystream.ids import Attempt, CheckpointId, OperatorUid
-from raystream.keygroup import groups_of_subtask
-from raystream.operators.operator import Background, Operator, OperatorState
+from raystream.handles import OperatorSnapshot, SubtaskSnapshot
+from raystream.ids import Attempt, CheckpointId
+from raystream.operators.operator import Background, Operator
 from raystream.records.elements import Barrier, SnapshotKind
+from raystream.runtime.upload import OperatorPart, Upload, UploadTarget
 from raystream.state.backend import KeyedSnapshot
-from raystream.state.operator_state import encode_elements
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.layout import data_file
 
 logger = logging.getLogger(__name__)
 
@@ -37,28 +31,21 @@ SLICE_MS = 3.0
 """Longest time that encoding holds the loop at once."""
 
 
-@dataclass(slots=True)
-class _OperatorPart:
-    """What one operator contributes, before it is stored."""
-
-    uid: OperatorUid
-    states: list[OperatorState]
-    keyed: KeyedSnapshot | None
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Snapshot:
     """One subtask's snapshot on its way."""
 
     barrier: Barrier
     vertex: Vertex
     subtask: int
-    parts: list[_OperatorPart]
+    parts: list[OperatorPart]
     alignment_ms: float
     start_delay_ms: float
     sync_ms: float
     sync_ended_ms: float
     unencoded: deque[KeyedSnapshot] = field(default_factory=deque)
+    upload: Upload | None = None
+    """Set when everything is encoded."""
     dropped: bool = False
     """True when nothing is to be written; what was frozen is still put back in slices."""
 
@@ -94,6 +81,7 @@ class Snapshotter:
         self._acknowledge = acknowledge
         self._failed = failed
         self._encoding: deque[_Snapshot] = deque()
+        self._uploading: list[_Snapshot] = []  # Submitted; of dropped ones only the mark is left.
         self.slice_ms_total = 0.0
         self.slice_ms_longest = 0.0
 
@@ -113,7 +101,7 @@ class Snapshotter:
             states = operator.snapshot(barrier.checkpoint_id, savepoint=savepoint)
             backend = operator.context.keyed_backend
             keyed = None if backend is None else backend.freeze(barrier.checkpoint_id)
-            parts.append(_OperatorPart(node.uid, states, keyed))
+            parts.append(OperatorPart(node.uid, states, keyed, operator.sync))
         ended_ms = self._clock.monotonic_ms()
         snapshot = _Snapshot(
             barrier,
@@ -162,79 +150,61 @@ class Snapshotter:
         """True when `advance` has something to do."""
         return bool(self._encoding)
 
+    @property
+    def uploads_pending(self) -> int:
+        """How many snapshots are encoded, wanted and not stored yet."""
+        return sum(not snapshot.dropped for snapshot in self._uploading)
+
     def abort(self, checkpoint_id: CheckpointId) -> None:
-        """Drop the snapshots of a checkpoint that are not yet being written."""
-        for snapshot in self._encoding:
+        """Drop the snapshots of a checkpoint, and what is written of them already."""
+        for snapshot in [*self._encoding, *self._uploading]:
             if snapshot.barrier.checkpoint_id == checkpoint_id:
                 self._drop(snapshot)
 
+    def close(self) -> None:
+        """Drop everything: the attempt is over."""
+        for snapshot in [*self._encoding, *self._uploading]:
+            self._drop(snapshot)
+
     def _write(self, snapshot: _Snapshot) -> None:
         """Store the encoded parts in a thread, then acknowledge."""
+        tokens = [self._rng.randbytes(4).hex() for part in snapshot.parts for _ in range(part.blob_count)]
+        upload = snapshot.upload = Upload(
+            UploadTarget(
+                files=self._files,
+                inline_bytes_max=self._inline_bytes_max,
+                attempt=self._attempt,
+                barrier=snapshot.barrier,
+                vertex=snapshot.vertex,
+                subtask=snapshot.subtask,
+            ),
+            snapshot.parts,
+            tokens,
+        )
+        snapshot.parts = []
 
         def written(result: tuple[OperatorSnapshot, ...] | Exception) -> None:
+            self._uploading.remove(snapshot)
             if isinstance(result, Exception):
                 self._give_up(snapshot, result)
-                return
-            self._acknowledge(
-                snapshot.barrier.checkpoint_id,
-                SubtaskSnapshot(
-                    vertex=snapshot.vertex.id,
-                    subtask=snapshot.subtask,
-                    operators=result,
-                    sync_ms=snapshot.sync_ms,
-                    async_ms=self._clock.monotonic_ms() - snapshot.sync_ended_ms,
-                    alignment_ms=snapshot.alignment_ms,
-                    start_delay_ms=snapshot.start_delay_ms,
-                ),
-            )
+            elif snapshot.dropped:  # Between its last look at the mark and now.
+                self._background.submit(upload.discard, _discarded)
+            else:
+                self._acknowledge(snapshot.barrier.checkpoint_id, self._stored(snapshot, result))
 
-        count = sum(len(part.states) + 1 for part in snapshot.parts)
-        tokens = [self._rng.randbytes(4).hex() for _ in range(count)]
-        self._background.submit(lambda: self._store(snapshot, iter(tokens).__next__), written)
+        self._uploading.append(snapshot)
+        self._background.submit(upload.run, written)
 
-    def _store(self, snapshot: _Snapshot, token: Callable[[], str]) -> tuple[OperatorSnapshot, ...]:
-        """Write every blob of a snapshot; runs in a thread and touches nothing else."""
-
-        def store(uid: OperatorUid, kind: str, data: bytes | list[bytes]) -> Handle:
-            name = data_file(
-                snapshot.barrier.checkpoint_id,
-                self._attempt,
-                (snapshot.vertex.id, snapshot.subtask),
-                uid,
-                kind=kind,
-                token=token(),
-            )
-            return self._files.write_blob(
-                snapshot.barrier.directory, name, data, inline_bytes_max=self._inline_bytes_max
-            )
-
-        vertex = snapshot.vertex
-        groups = groups_of_subtask(snapshot.subtask, vertex.max_parallelism, vertex.parallelism)
-        stored = []
-        for part in snapshot.parts:
-            keyed: tuple[KeyedStateHandle, ...] = ()
-            if part.keyed is not None:
-                data = store(part.uid, "keyed", part.keyed.blob())
-                keyed = (KeyedStateHandle(groups=groups, entries=part.keyed.entries, data=data),)
-            operator = tuple(
-                OperatorStateHandle(
-                    name=state.name,
-                    mode=state.mode,
-                    element_count=len(state.elements),
-                    data=store(part.uid, state.name.strip("_"), encode_elements(state.elements)),
-                )
-                for state in part.states
-            )
-            stored.append(
-                OperatorSnapshot(
-                    uid=part.uid,
-                    subtask=snapshot.subtask,
-                    states=() if part.keyed is None else part.keyed.states,
-                    keyed=keyed,
-                    operator=operator,
-                )
-            )
-        return tuple(stored)
+    def _stored(self, snapshot: _Snapshot, operators: tuple[OperatorSnapshot, ...]) -> SubtaskSnapshot:
+        return SubtaskSnapshot(
+            vertex=snapshot.vertex.id,
+            subtask=snapshot.subtask,
+            operators=operators,
+            sync_ms=snapshot.sync_ms,
+            async_ms=self._clock.monotonic_ms() - snapshot.sync_ended_ms,
+            alignment_ms=snapshot.alignment_ms,
+            start_delay_ms=snapshot.start_delay_ms,
+        )
 
     def _give_up(self, snapshot: _Snapshot, error: Exception) -> None:
         if snapshot.dropped:
@@ -243,6 +213,25 @@ class Snapshotter:
         self._failed(snapshot.barrier.checkpoint_id, snapshot.vertex, snapshot.subtask, error)
 
     def _drop(self, snapshot: _Snapshot) -> None:
+        if snapshot.dropped:
+            return
         snapshot.dropped = True
+        snapshot.parts = []
         for keyed in snapshot.unencoded:
             keyed.discard()
+        if snapshot.upload is not None:
+            snapshot.upload.drop()
+        if snapshot in self._uploading:
+            logger.info(
+                "upload of a snapshot dropped",
+                extra={
+                    "checkpoint_id": snapshot.barrier.checkpoint_id,
+                    "vertex": snapshot.vertex.name,
+                    "subtask": snapshot.subtask,
+                    "uploads_pending": self.uploads_pending,
+                },
+            )
+
+
+def _discarded(_: object) -> None:
+    """Nothing follows: what could not be deleted is swept."""

@@ -1,49 +1,36 @@
 """Data connections over TCP: one connection per pair of slots, driven by the slot's selector.
 
-    dialer                                    acceptor
-      | -- hello: magic, version, job, attempt, from, to, nonce ----> |
-      | <- challenge: nonce, HMAC("acceptor", hello, both nonces) --- |
-      | -- proof: HMAC("dialer", hello, both nonces) ---------------> |
-      | <=========================== frames ========================> |
+The slot with the lower id dials, and both sides prove who they are (`tcp_connection`).  A stranger
+is cut off and does not disturb the attempt; a broken connection to a peer fails it.
 
-The slot with the lower id dials.  Both sides prove that they hold the attempt's secret
-before the other decodes a byte of payload.  A stranger is cut off and does not disturb
-the attempt; a broken connection to a peer fails it.
+Who has not yet proved anything may be a peer.  So none is cut off to make room: when there are
+too many, nobody is accepted until one of them has spoken, gone, or been silent for too long.
 """
 
 import contextlib
 import errno
-import hmac
 import logging
 import os
 import selectors
 import socket
-import struct
-from collections import deque
 from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import Protocol
 
+from raystream.clock import Clock
 from raystream.errors import ConnectionLostError, ProtocolError
 from raystream.ids import SlotId
-from raystream.runtime.frame import FrameKind, FrameReader, FrameWriter
+from raystream.runtime.frame import FrameKind
 from raystream.runtime.links import FrameHandler, LinkIdentity
+from raystream.runtime.tcp_connection import Connection
 
 logger = logging.getLogger(__name__)
 
-_MAGIC = b"RAYSTRM\x00"
-_VERSION = 1
-_HELLO = struct.Struct("<8sH32sIII32s")
-_NONCE_BYTES = 32
-_MAC_BYTES = 32
 _RECEIVE_BYTES = 256 << 10
 _RECEIVES_PER_POLL_MAX = 4
-_BUFFERS_PER_WRITE_MAX = 64
-DIALER_HANDSHAKE_BYTES = _HELLO.size + _MAC_BYTES
-ACCEPTOR_HANDSHAKE_BYTES = _NONCE_BYTES + _MAC_BYTES
-"""What each side sends before its first frame."""
 _STRANGERS_MAX = 64
-"""Inbound connections that have not yet proved who they are."""
+"""Inbound connections that have not yet proved who they are, beyond one for each slot of the job."""
+HANDSHAKE_TIMEOUT_MS = 30_000.0
+"""Time that such a connection may stay silent before it is closed."""
 
 
 class Sockets(Protocol):
@@ -77,11 +64,13 @@ class TcpLinks:
 
     Args:
         host: address of this node that its peers reach; the listener binds to it alone.
+        clock: measures how long a stranger is silent.
         sockets: where sockets come from.
     """
 
-    def __init__(self, host: str, sockets: Sockets | None = None) -> None:
+    def __init__(self, host: str, clock: Clock, sockets: Sockets | None = None) -> None:
         self._host = host
+        self._clock = clock
         self._sockets = sockets or SystemSockets()
         self._selector = self._sockets.selector()
         self._wake_reader, self._wake_writer = self._sockets.pair()
@@ -89,20 +78,21 @@ class TcpLinks:
         self._wake_writer.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
         self._listener: socket.socket | None = None
+        self._accepting = False  # The listener is registered.
         self._identity: LinkIdentity | None = None
         self._handler: FrameHandler | None = None
         self._expected: frozenset[SlotId] | None = None
-        self._connections: dict[SlotId, _Connection] = {}
-        self._strangers: deque[_Connection] = deque()
+        self._connections: dict[SlotId, Connection] = {}
+        self._strangers: dict[Connection, float] = {}  # When each is closed, the next one first.
 
     def listen(self, identity: LinkIdentity, handler: FrameHandler) -> str:
         self._identity, self._handler = identity, handler
         listener = self._sockets.stream(self._host)
         listener.bind((self._host, 0))
-        listener.listen(128)
+        listener.listen(self._strangers_max)
         listener.setblocking(False)
         self._listener = listener
-        self._selector.register(listener, selectors.EVENT_READ, listener)
+        self._accept_if_room()
         return f"{self._host}|{listener.getsockname()[1]}"
 
     def connect(self, addresses: Mapping[SlotId, str], peers: Iterable[SlotId]) -> None:
@@ -129,12 +119,17 @@ class TcpLinks:
         moved = False
         for key, events in self._selector.select(0):
             owner = key.data
-            if isinstance(owner, _Connection):
+            if isinstance(owner, Connection):
                 moved = self._serve(owner, events) or moved
             elif owner is not None:
                 self._accept(owner)
                 moved = True
+        if self._strangers:  # Only now: who has spoken while the slot was busy is not silent.
+            self._close_silent()
         return moved
+
+    def next_deadline_ms(self) -> float | None:
+        return next(iter(self._strangers.values()), None)
 
     def wait(self, timeout_ms: float | None) -> None:
         for key, _ in self._selector.select(None if timeout_ms is None else timeout_ms / 1000.0):
@@ -151,11 +146,12 @@ class TcpLinks:
             connection.close()
         self._connections.clear()
         self._strangers.clear()
-        self._expected = None
+        self._expected = self._identity = self._handler = None
         if self._listener is not None:
-            self._selector.unregister(self._listener)
+            if self._accepting:
+                self._selector.unregister(self._listener)
             self._listener.close()
-            self._listener = None
+            self._listener, self._accepting = None, False
 
     def dispose(self) -> None:
         """Drop everything, for good."""
@@ -174,7 +170,7 @@ class TcpLinks:
         if error not in (0, errno.EINPROGRESS):
             sock.close()
             raise ConnectionLostError("slot does not accept connections", peer=peer, cause=os.strerror(error))
-        connection = _Connection(sock, self._selector, self._identity, peer=peer)
+        connection = Connection(sock, self._selector, self._identity, peer=peer)
         self._connections[peer] = connection
 
     def _accept(self, listener: socket.socket) -> None:
@@ -182,11 +178,39 @@ class TcpLinks:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             sock, _ = listener.accept()
             sock.setblocking(False)
-            if len(self._strangers) >= _STRANGERS_MAX:
-                self._strangers.popleft().close()
-            self._strangers.append(_Connection(sock, self._selector, self._identity, peer=None))
+            self._heard(Connection(sock, self._selector, self._identity, peer=None))
+            if len(self._strangers) >= self._strangers_max:
+                self._selector.unregister(listener)
+                self._accepting = False
 
-    def _serve(self, connection: "_Connection", events: int) -> bool:
+    @property
+    def _strangers_max(self) -> int:
+        assert self._identity is not None
+        return self._identity.slot_count + _STRANGERS_MAX
+
+    def _heard(self, stranger: "Connection") -> None:
+        """Give a stranger more time; the handshake is short, so that it ends after some bytes at most."""
+        self._strangers.pop(stranger, None)
+        self._strangers[stranger] = self._clock.monotonic_ms() + HANDSHAKE_TIMEOUT_MS
+
+    def _close_silent(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        for stranger in [one for one, close_ms in self._strangers.items() if close_ms <= now_ms]:
+            logger.warning("connection that does not say who it is closed")
+            stranger.close()
+            self._forget(stranger)
+
+    def _forget(self, stranger: "Connection") -> None:
+        """Take a connection from the strangers, which makes room for another one."""
+        del self._strangers[stranger]
+        self._accept_if_room()
+
+    def _accept_if_room(self) -> None:
+        if self._listener is not None and not self._accepting and len(self._strangers) < self._strangers_max:
+            self._selector.register(self._listener, selectors.EVENT_READ, self._listener)
+            self._accepting = True
+
+    def _serve(self, connection: "Connection", events: int) -> bool:
         try:
             if events & selectors.EVENT_WRITE:
                 connection.write()
@@ -197,15 +221,15 @@ class TcpLinks:
             logger.warning("connection refused", extra={"cause": str(error)})
             connection.close()
             if connection in self._strangers:
-                self._strangers.remove(connection)
+                self._forget(connection)
             return True
 
-    def _lost(self, connection: "_Connection", error: Exception) -> Exception:
+    def _lost(self, connection: "Connection", error: Exception) -> Exception:
         if not isinstance(error, OSError):
             return error
         return ConnectionLostError("connection to a slot broke", peer=connection.peer, cause=str(error))
 
-    def _read(self, connection: "_Connection") -> bool:
+    def _read(self, connection: "Connection") -> bool:
         for _ in range(_RECEIVES_PER_POLL_MAX):
             try:
                 data = connection.sock.recv(_RECEIVE_BYTES)
@@ -217,8 +241,11 @@ class TcpLinks:
                 )
             was_established = connection.established
             frames = connection.received(data)
-            if connection.established and not was_established and connection in self._strangers:
-                self._adopt(connection)
+            if not was_established and connection in self._strangers:
+                if connection.established:
+                    self._adopt(connection)
+                else:
+                    self._heard(connection)
             assert self._handler is not None
             for channel, kind, payload in frames:
                 self._handler(connection.peer, channel, kind, payload)  # type: ignore[arg-type]
@@ -226,11 +253,11 @@ class TcpLinks:
                 break
         return True
 
-    def _adopt(self, connection: "_Connection") -> None:
+    def _adopt(self, connection: "Connection") -> None:
         """Take in an inbound connection that has proved who it is."""
         assert connection.peer is not None
         assert self._identity is not None
-        self._strangers.remove(connection)
+        self._forget(connection)
         known = connection.peer in self._connections
         if known or connection.peer >= self._identity.slot:
             connection.close()
@@ -241,138 +268,3 @@ class TcpLinks:
         with contextlib.suppress(BlockingIOError):
             while len(self._wake_reader.recv(4096)) == 4096:
                 pass
-
-
-class _Connection:
-    """One socket: handshake, then frames in both directions."""
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        selector: selectors.BaseSelector,
-        identity: LinkIdentity,
-        *,
-        peer: SlotId | None,
-    ) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = sock
-        self.peer = peer
-        self.dialed = peer is not None
-        self.established = False
-        self._selector = selector
-        self._identity = identity
-        self._reader = FrameReader(identity.attempt)
-        self._writer = FrameWriter(identity.attempt)
-        self._out: deque[memoryview] = deque()
-        self._handshake = bytearray()
-        self._nonce = os.urandom(_NONCE_BYTES)
-        self._hello = b""
-        self._expected_proof = b""
-        self._registered_events = selectors.EVENT_READ
-        if peer is not None:
-            self._hello = _HELLO.pack(
-                _MAGIC, _VERSION, identity.job_id.encode(), identity.attempt, identity.slot, peer, self._nonce
-            )
-            self._out.append(memoryview(self._hello))
-            self._registered_events |= selectors.EVENT_WRITE
-        selector.register(sock, self._registered_events, self)
-
-    def send_frame(self, channel: int, kind: FrameKind, payload: bytes) -> None:
-        """Queue a frame and write what the socket takes now."""
-        idle = not self._out
-        self._out.append(memoryview(self._writer.header(channel, kind, payload)))
-        if payload:
-            self._out.append(memoryview(payload))
-        if idle:
-            self.write()
-
-    def write(self) -> None:
-        """Write what the socket takes; watch for more room only while something is left."""
-        while self._out:
-            try:
-                written = self.sock.sendmsg(islice(self._out, _BUFFERS_PER_WRITE_MAX))
-            except BlockingIOError:
-                break
-            except OSError as error:
-                raise ConnectionLostError(
-                    "connection to a slot broke", peer=self.peer, cause=str(error)
-                ) from error
-            self._written(written)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
-        if events != self._registered_events:
-            self._registered_events = events
-            self._selector.modify(self.sock, events, self)
-
-    def _written(self, count: int) -> None:
-        while count:
-            first = self._out[0]
-            if len(first) > count:
-                self._out[0] = first[count:]
-                return
-            count -= len(first)
-            self._out.popleft()
-
-    def received(self, data: bytes) -> list[tuple[int, FrameKind, memoryview]]:
-        """Take in bytes; return complete frames once the handshake is over."""
-        if self.established:
-            return self._reader.feed(data)
-        self._handshake += data
-        if self.dialed:
-            self._challenged()
-        elif not self._hello:
-            self._greeted()
-        if not self.dialed and self._hello and not self.established:
-            self._proved()
-        if not self.established:
-            return []
-        rest, self._handshake = bytes(self._handshake), bytearray()
-        return self._reader.feed(rest) if rest else []
-
-    def _greeted(self) -> None:
-        """Acceptor: check the hello and answer with a challenge."""
-        if len(self._handshake) < _HELLO.size:
-            return
-        hello = bytes(self._handshake[: _HELLO.size])
-        del self._handshake[: _HELLO.size]
-        magic, version, job, attempt, sender, receiver, _ = _HELLO.unpack(hello)
-        own = self._identity
-        if (magic, version) != (_MAGIC, _VERSION):
-            raise ProtocolError("peer speaks another protocol", magic=magic, version=version)
-        if (job, attempt, receiver) != (own.job_id.encode(), own.attempt, own.slot):
-            raise ProtocolError("peer is of another job or attempt", job=job, attempt=attempt)
-        self._hello, self.peer = hello, SlotId(sender)
-        self._expected_proof = self._mac(b"dialer", self._nonce)
-        self._out.append(memoryview(self._nonce + self._mac(b"acceptor", self._nonce)))
-        self.write()
-
-    def _challenged(self) -> None:
-        """Dialer: check that the acceptor holds the secret and prove the same."""
-        size = _NONCE_BYTES + _MAC_BYTES
-        if len(self._handshake) < size:
-            return
-        nonce, mac = bytes(self._handshake[:_NONCE_BYTES]), bytes(self._handshake[_NONCE_BYTES:size])
-        del self._handshake[:size]
-        if not hmac.compare_digest(mac, self._mac(b"acceptor", nonce)):
-            raise ProtocolError("peer does not hold the attempt's secret", peer=self.peer)
-        self._out.append(memoryview(self._mac(b"dialer", nonce)))
-        self.established = True
-        self.write()
-
-    def _proved(self) -> None:
-        """Acceptor: check the dialer's proof."""
-        if len(self._handshake) < _MAC_BYTES:
-            return
-        proof = bytes(self._handshake[:_MAC_BYTES])
-        del self._handshake[:_MAC_BYTES]
-        if not hmac.compare_digest(proof, self._expected_proof):
-            raise ProtocolError("peer does not hold the attempt's secret", peer=self.peer)
-        self.established = True
-
-    def _mac(self, role: bytes, acceptor_nonce: bytes) -> bytes:
-        return hmac.digest(self._identity.secret, role + self._hello + acceptor_nonce, "sha256")
-
-    def close(self) -> None:
-        """Close the socket."""
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(self.sock)
-        self.sock.close()

@@ -101,6 +101,15 @@ class SnapshotFiles:
         self.open_fs(directory).write(join_url(directory, name), parts)
         return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
 
+    def delete_handle(self, directory: str, handle: FileHandle) -> None:
+        """Remove the file of a blob that no snapshot will refer to.
+
+        Raises:
+            StateCorruptError: the handle leads out of the directory.
+            StorageError: the store refused.
+        """
+        self.open_fs(directory).delete_file(resolve(directory, handle.path))
+
     def read_handle(self, directory: str, handle: Handle) -> bytes:
         """Return a whole blob, its size and checksum verified.
 

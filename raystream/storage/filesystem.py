@@ -292,7 +292,7 @@ def _write_temporary(directory: Path, data: Data) -> Path:
                 file.write(buffer)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except BaseException:  # Also what the data itself raises, when nobody wants it any more.
         _discard(path)
         raise
     return path

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from raystream.errors import FencedError, ProtocolError, StateCorruptError, StorageError
+from raystream.errors import FencedError, ProtocolError, StateCorruptError, StateError, StorageError
 from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.filesystem import FileSystem, MissingFileError
@@ -45,6 +45,13 @@ class AttemptStarted:
     """What it started from; None for nothing."""
     restored_path: str | None = None
     """Location of that snapshot."""
+    newest_checkpoint: CheckpointId | None = None
+    """Newest id that a checkpoint was given before; None when there was none.
+
+    Whoever takes the log over gives ids from `protocol.checkpoint_ids.IDS_AHEAD_MAX` above the
+    newest one in it, since those below may still be used by the writer before, unknowingly."""
+    program_checksum: str | None = None
+    """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +233,12 @@ class DurableJobLog:
 
     def _taken(self, number: int, attempt: int) -> StorageError:
         """Return what it means that another entry has our number."""
-        other = self._read_record(number)
+        try:
+            other = self._read_record(number)
+        except (StorageError, StateError) as error:
+            return StaleLogError(
+                "job log has an entry that could not be read", path=self._url(number), cause=error.message
+            )
         if other.writer != self._writer and other.attempt >= attempt:
             return self._fenced(other.attempt)
         # An older attempt went on until now, or an append of ours that had failed has arrived.

@@ -83,7 +83,7 @@ class JobLayout:
         return join_url(self.log_dir, f"{number:08d}")
 
     def probe_path(self, token: str) -> str:
-        """File that is written and read once, before the job starts."""
+        """File that every slot must be able to read before an attempt starts."""
         return join_url(self.job_dir, f"probe-{token}")
 
 

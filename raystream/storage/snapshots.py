@@ -149,15 +149,20 @@ class SnapshotStore:
             if isinstance(handle, FileHandle):
                 self._open_fs(directory).delete_file(resolve(directory, handle.path))
 
-    def sweep(self, live: Collection[CheckpointId]) -> list[str]:
+    def sweep(
+        self, live: Collection[CheckpointId], *, newest: CheckpointId, writing: bool = False
+    ) -> list[str]:
         """Remove what earlier attempts left in the job's directory, and return its names.
 
-        That is every checkpoint that is not in `live`, and unfinished files.  To be called
-        only behind the log entry that starts an attempt: from then on nobody else can complete a
-        checkpoint.  A file without a reference inside a live checkpoint goes with it.
+        That is every checkpoint up to `newest` that is not in `live`, and unfinished files.  Ids are
+        never given twice, so that this harms nobody, however late it comes: neither an attempt that
+        runs meanwhile nor a job master that has replaced this one.  A file without a reference inside
+        a live checkpoint goes with it.
 
         Args:
-            live: complete checkpoints of this job that are still retained.
+            live: complete checkpoints of this job that were retained when `newest` was the newest.
+            newest: newest id that was given before.
+            writing: an attempt of the job runs; unfinished files may be its own.
 
         Raises:
             StorageError: the store refused.
@@ -168,14 +173,12 @@ class SnapshotStore:
         swept = []
         for entry in fs.list_dir(self._layout.job_dir):
             checkpoint_id = checkpoint_of(entry.name) if entry.directory else None
-            if checkpoint_id is not None and checkpoint_id not in live:
+            if checkpoint_id is not None and checkpoint_id <= newest and checkpoint_id not in live:
                 self.delete(self._layout.checkpoint_dir(checkpoint_id))
                 swept.append(entry.name)
-        unfinished_in = [
-            self._layout.job_dir,
-            self._layout.log_dir,
-            *(self._layout.checkpoint_dir(checkpoint_id) for checkpoint_id in sorted(live)),
-        ]
+        unfinished_in = [self._layout.checkpoint_dir(checkpoint_id) for checkpoint_id in sorted(live)]
+        if not writing:
+            unfinished_in += [self._layout.job_dir, self._layout.log_dir]
         for directory in unfinished_in:
             for entry in fs.list_dir(directory):
                 if entry.name.startswith(TEMPORARY_PREFIX):

@@ -16,15 +16,14 @@ with which parallelism it comes back.  A failure names the seed.
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cloudpickle
 
 from raystream.operators.sink import Sink, WriterContext
 from raystream.operators.source import EnumeratorContext, Source
-from raystream.protocol.commit import PendingCommits
-from raystream.records.batch import RowBatch
+from raystream.testing.sink_run import SinkSubtask
 from raystream.testing.source_run import ReaderRun, SourceRun, SourceSnapshot, deal_evenly
 
 __all__ = ["SinkContract", "SourceContract"]
@@ -265,6 +264,17 @@ class SinkContract(ABC):
         subtask.complete(0)
         self.assert_visible(*range(3000))
 
+    def test_a_snapshot_makes_durable_what_an_aborted_one_did_not(self) -> None:
+        """The records of an aborted checkpoint belong to the next one."""
+        subtask = self.subtask()
+        subtask.write(1)
+        subtask.begin_snapshot(1)
+        subtask.write(2)
+        state = subtask.snapshot(2)
+        subtask.writer.close()
+        self.subtask(attempt=2, restored=state)
+        self.assert_visible(1, 2)
+
     def test_random_histories_show_every_record_of_complete_checkpoints_once(self) -> None:
         """Random writes, checkpoints, late and lost completions, crashes and other parallelism."""
         first = 0
@@ -273,7 +283,7 @@ class SinkContract(ABC):
 
     def subtask(
         self, *, index: int = 0, parallelism: int = 1, attempt: int = 1, restored: Sequence[bytes] = ()
-    ) -> "SinkSubtask":
+    ) -> SinkSubtask:
         """Open one subtask, commit what it restored and let it start."""
         subtask = self._open(self._context(index, parallelism, attempt), restored)
         subtask.writer.start()
@@ -320,7 +330,7 @@ class SinkContract(ABC):
         assert _canonical(self.visible()) == _canonical(expected)
         return number
 
-    def _open(self, context: WriterContext, restored: Sequence[bytes]) -> "SinkSubtask":
+    def _open(self, context: WriterContext, restored: Sequence[bytes]) -> SinkSubtask:
         """Open a subtask of the sink as a worker gets it."""
         sink: Sink = cloudpickle.loads(cloudpickle.dumps(self.sink()))
         subtask = SinkSubtask(sink, context, self.record, restored)
@@ -337,44 +347,6 @@ class SinkContract(ABC):
             tell_client=lambda _lines: None,
             deliver=self.delivered.append,
         )
-
-
-class SinkSubtask:
-    """One subtask of a sink with the rules of commit around it.
-
-    Attributes:
-        writer: the sink's writer.
-    """
-
-    def __init__(
-        self, sink: Sink, context: WriterContext, record: Callable[[int], Any], restored: Sequence[bytes]
-    ) -> None:
-        self._record = record
-        self._commits = PendingCommits(restored)
-        self._committer = sink.open_committer(context)
-        self._commit_what_is_due()
-        self.writer = sink.open_writer(context)
-
-    def write(self, *numbers: int) -> None:
-        """Write the records of these numbers as one batch."""
-        self.writer.write(RowBatch([self._record(number) for number in numbers]))
-
-    def snapshot(self, checkpoint_id: int) -> list[bytes]:
-        """Pre-commit, and return the committables that a snapshot stores."""
-        self._commits.prepared(checkpoint_id, self.writer.prepare_commit(checkpoint_id))
-        return self._commits.state()
-
-    def complete(self, checkpoint_id: int) -> None:
-        """Commit what was pre-committed up to this checkpoint."""
-        self._commits.checkpoint_completed(checkpoint_id)
-        self._commit_what_is_due()
-
-    def _commit_what_is_due(self) -> None:
-        due = self._commits.begin()
-        if due:
-            assert self._committer is not None, "a sink with committables needs a committer"
-            self._committer.commit(due)
-            self._commits.committed()
 
 
 def _all_splits(source: Source) -> list[bytes]:

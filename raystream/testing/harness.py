@@ -28,13 +28,14 @@ from typing import Any, Literal, Self
 import cloudpickle
 
 from raystream.api.factories import CallableProcess
-from raystream.api.functions import KeyedProcessFunction
+from raystream.api.functions import Function, KeyedProcessFunction
 from raystream.errors import ConfigError
 from raystream.keygroup import check_parallelism, groups_of_subtask, routing_table
+from raystream.operators.keyed_map import KeyedFilterOperator, KeyedFlatMapOperator, KeyedMapOperator
 from raystream.operators.map import FilterOperator, FlatMapOperator, MapOperator
 from raystream.operators.operator import Emit, Operator, OperatorContext
 from raystream.operators.process import KeyedProcessOperator, ProcessOperator, ReduceOperator
-from raystream.protocol.redistribution import overlapping, redistribute
+from raystream.protocol.redistribution import holding, redistribute
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Control
 from raystream.runtime.deployment import copying
@@ -59,6 +60,13 @@ _OPERATORS: dict[str, type[Operator]] = {
     "flat_map": FlatMapOperator,
     "filter": FilterOperator,
     "process": ProcessOperator,
+    "reduce": ReduceOperator,
+}
+_WITH_STATE: dict[str, type[Operator]] = {
+    "map": KeyedMapOperator,
+    "flat_map": KeyedFlatMapOperator,
+    "filter": KeyedFilterOperator,
+    "process": KeyedProcessOperator,
     "reduce": ReduceOperator,
 }
 _METHODS: dict[str, Operation] = {
@@ -204,10 +212,18 @@ class OperatorHarness:
             return [None] * parallelism
         keyed = [handle for old in snapshot.subtasks for handle in old.keyed]
         operator = redistribute([old.operator for old in snapshot.subtasks], parallelism)
+        groups_max = self._max_parallelism
         return [
             OperatorRestore(
                 directory="",
-                keyed=tuple(overlapping(keyed, groups_of_subtask(index, self._max_parallelism, parallelism))),
+                keyed=tuple(
+                    holding(
+                        keyed,
+                        groups_of_subtask(index, groups_max, parallelism),
+                        stored_max_parallelism=groups_max,
+                        max_parallelism=groups_max,
+                    )
+                ),
                 operator=tuple(
                     OperatorStateSlice(handle=part.handle, start=part.start, stop=part.stop)
                     for part in operator[index]
@@ -369,4 +385,5 @@ def _operator_of(function: Any, operation: Operation, *, keyed: bool) -> type[Op
             hint="pass key=, the function that key_by would get",
             function=type(function).__name__,
         )
-    return KeyedProcessOperator if keyed and operation == "process" else _OPERATORS[operation]
+    with_state = keyed and (operation == "process" or isinstance(function, Function))
+    return (_WITH_STATE if with_state else _OPERATORS)[operation]

@@ -46,15 +46,19 @@ class CoordinatorProcess:
         self._world = world
         self._mailbox = Mailbox(lambda: world.wake(self))
         self._status = ""
+        background = SimulatedBackground(
+            world, self._mailbox, running, process=None, extra_ms=pool.watcher.work_begun
+        )
         self._coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=submission,
                 storage=open_storage(submission.job_id, submission.config, open_fs=open_fs),
                 slots=pool,
                 clock=VirtualClock(world, _CLOCK_READ_MS),
-                background=SimulatedBackground(
-                    world, self._mailbox, running, process=None, extra_ms=pool.watcher.work_begun
-                ),
+                background=background,
+                log=background,
+                discovery=background,
+                deletion=background,
                 rng=random.Random(world.rng.getrandbits(64)),
             ),
             on_change=self._changed,

@@ -9,6 +9,7 @@ prepared for, and who wrote it.
 
 import pickle
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,8 @@ class _Writer:
         self._fs = fs
         self._context = context
         self._values: list[Any] = []
+        self._prepared: deque[tuple[str, bytes]] = deque()
+        self._to_keep: deque[str] = deque()
 
     def start(self) -> None:
         """Remove the parts of dead attempts; whatever was to be published of them is."""
@@ -70,21 +73,30 @@ class _Writer:
             return []
         context = self._context
         part = f"{context.job_id}-c{checkpoint_id}-a{context.attempt}-s{context.subtask}"
-        self._fs.write(_pending(part), pickle.dumps(self._values))
+        self._prepared.append((_pending(part), pickle.dumps(self._values)))
         self._values = []
         return [part.encode()]
 
-    def keep(self, committables: Sequence[bytes]) -> None:
-        for committable in committables:
-            part = committable.decode()
+    def sync(self) -> None:
+        while self._prepared:
+            self._fs.write(*self._prepared[0])
+            self._prepared.popleft()
+        while self._to_keep:
+            part = self._to_keep[0]
             if self._fs.exists(_pending(part)):
                 self._fs.create_exclusive(_kept(part), self._fs.read(_pending(part)))
+            self._to_keep.popleft()
+
+    def keep(self, committables: Sequence[bytes]) -> None:
+        self._to_keep.extend(committable.decode() for committable in committables)
 
     def abort(self) -> None:
         self._values = []
 
     def close(self) -> None:
-        """Do nothing: nothing is open."""
+        """Have nothing more written: the next attempt removes what is there."""
+        self._prepared.clear()
+        self._to_keep.clear()
 
 
 class _Committer:

@@ -157,14 +157,17 @@ class SlotProcess:
         self._commands_ms = self._reports_ms = 0.0
         mailbox = Mailbox(self._wake)
         self._sockets = ProcessSockets(pool.network, slot, self._wake)
+        clock = VirtualClock(world, world.rng.choice(CLOCK_READ_MS))
+        background = SimulatedBackground(
+            world, mailbox, pool.running, process=self, extra_ms=pool.watcher.work_begun
+        )
         self._slot = Slot(
             slot,
-            clock=VirtualClock(world, world.rng.choice(CLOCK_READ_MS)),
+            clock=clock,
             mailbox=mailbox,
-            background=SimulatedBackground(
-                world, mailbox, pool.running, process=self, extra_ms=pool.watcher.work_begun
-            ),
-            links=TcpLinks(HOST, self._sockets),
+            uploads=background,
+            commits=background,
+            links=TcpLinks(HOST, clock, self._sockets),
             report=self._report,
             files=SnapshotFiles(pool.open_fs),
         )
@@ -204,6 +207,8 @@ class SlotProcess:
         self._world.wake(self)
 
     def _report(self, report: msg.Report) -> None:
+        if not self.alive:
+            return  # What unwinds a dead process looks to its slot like an error to be reported.
         data = pickle.dumps(report)
         self._world.record(self.name, f"says {_describe(report)}")
         arrival_ms = self._world.now_ms + self._world.delay_ms(MESSAGE_MS_MAX)
@@ -274,13 +279,14 @@ class SimulatedSlotPool:
         """Kill a process, as the coordinator wants it."""
         self.crash(slot)
 
-    def release(self) -> None:
-        """Stop all processes; nobody is told."""
+    def release(self, released: Callable[[], None]) -> None:
+        """Stop all processes, at once."""
         self._released = True
         for process in self._processes.values():
             if process.alive:
                 process.die()
         self._processes = {}
+        released()
 
     def crash(self, slot: SlotId) -> bool:
         """Let a process die; False when there is none."""

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 
 from raystream.ids import SlotId
 from raystream.runtime.frame import HEADER_BYTES, FrameKind
-from raystream.runtime.tcp import ACCEPTOR_HANDSHAKE_BYTES, DIALER_HANDSHAKE_BYTES
+from raystream.runtime.tcp_connection import ACCEPTOR_HANDSHAKE_BYTES, DIALER_HANDSHAKE_BYTES
 from raystream.testing.faults import Damage
 from raystream.testing.simulation_world import World
 

@@ -36,7 +36,7 @@ class SimulationError(RaystreamError):
 
 
 class ProcessDiedError(BaseException):
-    """Unwinds what a process was doing when it was killed; no `except Exception` holds it up."""
+    """Unwinds what a process was doing when it was killed; whoever holds it up does nothing that counts."""
 
 
 class Trace:

@@ -1,37 +1,22 @@
 """The main job counts every request of a log exactly once."""
 
 import json
-import random
-import re
-from collections import Counter, defaultdict
-from pathlib import Path
+from collections import Counter
 
 import pytest
 
 from jobs.access_log_count import request_target
-from tests.e2e.conftest import ROOT
-
-JOB = ROOT / "jobs" / "access_log_count.py"
-REAL_LOG = ROOT.parent / "shared" / "data" / "access.log"
+from tests.access_logs import (
+    JOB,
+    REAL_LOG,
+    Expected,
+    assert_counted_exactly_once,
+    assert_real_log_counted,
+    needs_real_log,
+)
+from tests.published import counts_by_key, one_to_n, records
 
 PREFIX = b"127.0.0.1 - - [17/May/2015:10:05:03 +0000] "
-
-
-def records(directory: Path) -> list:
-    """Return the content of all part files of a directory."""
-    assert not list(directory.glob("*.inprogress")) + list(directory.glob(".*.inprogress"))
-    parts = [path for path in directory.iterdir() if path.is_file()]
-    return [json.loads(line) for path in parts for line in path.read_text().splitlines()]
-
-
-def counts(directory: Path) -> dict[str, int]:
-    """Return the largest count of each path, after a check that all counts up to it are there once."""
-    values = defaultdict(list)
-    for path, hits in records(directory):
-        values[path].append(hits)
-    for path, hits in values.items():
-        assert sorted(hits) == list(range(1, len(hits) + 1)), path
-    return {path: len(hits) for path, hits in values.items()}
 
 
 # ---- one line ---------------------------------------------------------------
@@ -96,48 +81,22 @@ def test_line_without_a_path_is_rejected(line):
 # ---- whole logs -------------------------------------------------------------
 
 
-def mixed_log(path: Path, *, lines: int, seed: int) -> tuple[Counter[str], list[tuple[int, str]]]:
-    """Write a log of both formats with broken lines.
-
-    Returns:
-        Number of requests by path, and byte offset and text of each broken line.
-    """
-    rng = random.Random(seed)
-    hits: Counter[str] = Counter()
-    rejected = []
-    with path.open("wb") as file:
-        for _ in range(lines):
-            target = f"/{'x' * rng.randrange(40)}?page={int(rng.paretovariate(0.8))}"
-            kind = rng.random()
-            if kind < 0.02:
-                rejected.append((file.tell(), f"broken {target}"))
-                line = f"broken {target}"
-            elif kind < 0.5:
-                hits[target] += 1
-                line = json.dumps({"status": 200, rng.choice(["url", "path"]): target})
-            else:
-                hits[target] += 1
-                line = f'{PREFIX.decode()}"GET {target} HTTP/1.1" 200 {rng.randrange(9_999)} "-" "Agent/1.0"'
-            file.write(line.encode() + rng.choice([b"\n", b"\r\n"]))
-    return hits, rejected
-
-
 @pytest.mark.parametrize("parallelism", [1, 2])
 def test_log_of_both_formats_is_counted_exactly_once(raystream, tmp_path, parallelism):
     log, out = tmp_path / "mixed.log", tmp_path / "out"
-    hits, rejected = mixed_log(log, lines=20_000, seed=parallelism)
+    expected = Expected()
+    expected.append_to(log, lines=20_000, seed=parallelism)
 
     outcome = raystream("run", "--runner", "local", "-p", parallelism, JOB, log, "--out", out)
 
     assert (outcome.code, outcome.out) == (0, ""), outcome.err
-    assert counts(out) == hits
-    assert sorted((row["offset"], row["line"]) for row in records(out / "rejected")) == rejected
-    assert {row["file"] for row in records(out / "rejected")} == {str(log)}
+    assert_counted_exactly_once(out, expected)
 
 
 def test_checkpoints_on_the_way_change_nothing(raystream, tmp_path):
     log, out = tmp_path / "mixed.log", tmp_path / "out"
-    hits, rejected = mixed_log(log, lines=20_000, seed=3)
+    expected = Expected()
+    expected.append_to(log, lines=20_000, seed=3)
 
     outcome = raystream(
         "run", "--runner", "local", "-p", "2", "-D", "execution.checkpointing.interval=50ms",
@@ -145,16 +104,16 @@ def test_checkpoints_on_the_way_change_nothing(raystream, tmp_path):
     )  # fmt: skip
 
     assert outcome.code == 0, outcome.err
-    assert counts(out) == hits
-    assert len(records(out / "rejected")) == len(rejected)
+    assert_counted_exactly_once(out, expected)
 
 
 def test_several_logs_are_counted_together(raystream, tmp_path):
-    first, _ = mixed_log(tmp_path / "a.log", lines=500, seed=4)
-    second, _ = mixed_log(tmp_path / "b.log", lines=500, seed=5)
+    expected = Expected()
+    expected.append_to(tmp_path / "a.log", lines=500, seed=4)
+    expected.append_to(tmp_path / "b.log", lines=500, seed=5)
 
     assert raystream("run", "--runner", "local", JOB, tmp_path / "*.log", "--out", tmp_path / "out").code == 0
-    assert counts(tmp_path / "out") == first + second
+    assert_counted_exactly_once(tmp_path / "out", expected)
 
 
 def test_job_makes_itself_a_log_when_it_is_given_none(raystream, tmp_path):
@@ -170,23 +129,17 @@ def test_job_makes_itself_a_log_when_it_is_given_none(raystream, tmp_path):
     )
     assert len(lines) == 2_000
     assert sum(line.startswith("{") for line in lines) == 1_000
-    assert counts(tmp_path / "first") == counts(tmp_path / "second") == independent
+    assert counts_by_key(tmp_path / "first") == one_to_n(independent.elements())
+    assert counts_by_key(tmp_path / "second") == one_to_n(independent.elements())
     assert records(tmp_path / "first" / "rejected") == []
 
 
-@pytest.mark.skipif(not REAL_LOG.exists(), reason=f"{REAL_LOG.name}: the real log is not on this machine")
+@needs_real_log
 @pytest.mark.parametrize("parallelism", [1, 2])
 def test_real_log_has_the_counts_of_an_independent_program(raystream, tmp_path, parallelism):
     out = tmp_path / "out"
 
     outcome = raystream("run", "--runner", "local", "-p", parallelism, JOB, REAL_LOG, "--out", out)
 
-    found = counts(out)
-    independent = Counter(
-        match[1] for match in re.finditer(r'^[^"]*"[A-Z]+ (\S+) ', REAL_LOG.read_text(), flags=re.MULTILINE)
-    )
     assert outcome.code == 0, outcome.err
-    assert found == independent
-    assert (len(found), sum(found.values())) == (1_498, 10_000)
-    assert (found["/favicon.ico"], found["/style2.css"], found["/reset.css"]) == (807, 546, 538)
-    assert records(out / "rejected") == []
+    assert_real_log_counted(out)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.published import records
+
 LOCAL = ("run", "--runner", "local")
 
 # Emits [key, n] for n = 1..100 of each of ten keys, and takes about two seconds.
@@ -47,8 +49,7 @@ def output(tmp_path: Path):
     """Return what is visible in the output directory."""
 
     def read() -> list[list[int]]:
-        parts = (tmp_path / "out").glob("part-*")
-        return sorted(json.loads(line) for part in parts for line in part.read_text().splitlines())
+        return sorted(records(tmp_path / "out"))
 
     return read
 

@@ -107,6 +107,24 @@ def test_configuration_key_that_is_misspelt(raystream, script):
     )
 
 
+def test_value_for_a_group_of_configuration_keys(raystream, script):
+    refused(
+        raystream(*LOCAL, "-D", "execution.checkpointing=1s", script(job("map(int)"))),
+        code=2,
+        cause=r"no configuration key has this name \(key='execution\.checkpointing' where='command line'\)",
+        advice=r"did you mean execution\.checkpointing\.interval\? `raystream config` lists every key",
+    )
+
+
+def test_configuration_file_that_is_something_else(raystream, script):
+    refused(
+        raystream(*LOCAL, "-c", ROOT / "README.md", script(job("map(int)"))),
+        code=2,
+        cause=r"configuration file is not YAML \(path='.*/README\.md' line=\d+ cause=.*\)",
+        advice="give a YAML file with one `key: value` per line; `raystream config` lists every key",
+    )
+
+
 def test_checkpoint_directory_that_is_not_writable(raystream, script, tmp_path):
     (tmp_path / "file").write_text("a file where a directory should be; also root cannot write below it")
 
@@ -124,16 +142,29 @@ def test_checkpoint_directory_that_is_not_writable(raystream, script, tmp_path):
 @pytest.mark.parametrize(
     ("path", "cause"),
     [
-        ("missing", r"snapshot does not exist \(path='file://.*/missing' .*\)"),
+        ("missing", r"snapshot does not exist \(path='file://.*/missing'\)"),
         (".", r"path is not a snapshot: it has no _metadata \(path='file://.*\)"),
     ],
 )
 def test_restore_from_a_wrong_path(raystream, script, path, cause):
+    outcome = raystream(*LOCAL, "-s", path, script(job("map(str)")))
+
+    assert "FAILED" not in outcome.err  # There has never been a job.
     refused(
-        raystream(*LOCAL, "-s", path, script(job("map(str)"))),
+        outcome,
         code=2,
         cause=cause,
         advice=r"give the directory of a checkpoint \(.*/chk-<n>\) or savepoint \(.*/savepoint-.*\)",
+    )
+
+
+def test_stream_without_a_sink(raystream, script):
+    without = script(job("map(int)").replace(".print()", ""))
+    refused(
+        raystream(*LOCAL, without),
+        code=2,
+        cause=r"stream has no sink \(operator='map\(int\)'\)",
+        advice=r"end it with \.sink_to\(\.\.\.\) or \.print\(\); .*",
     )
 
 
@@ -207,7 +238,7 @@ def test_savepoint_of_another_job(raystream, script, savepoint):
     refused(
         outcome,
         code=2,
-        cause=r"snapshot does not fit the program: state of 2 operator\(s\) .* job='numbers' .*\)",
+        cause=r"snapshot does not fit the program: state of 2 operator\(s\) .* job='numbers'\)",
         advice="give operators the uids they had, or drop this state with --allow-non-restored-state",
     )
 
@@ -220,5 +251,5 @@ def test_parallelism_above_the_max_parallelism_of_the_savepoint(raystream, scrip
         code=2,
         cause=r"snapshot does not fit the program: operator 'total' \(uid 'total'\) has parallelism 129,"
         r" above the max parallelism 128 of its state \(.*\)",
-        advice="use a parallelism and max parallelism that fit the snapshot",
+        advice="lower the parallelism, or set a max parallelism: keys are then dealt out anew .*",
     )

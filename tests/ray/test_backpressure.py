@@ -3,7 +3,6 @@
 What it costs in CPU is measured by `benchmarks/back_pressure.py`.
 """
 
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 from raystream import JobStatus
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
+from tests.published import counts_by_key, one_to_n
 from tests.ray.conftest import PATIENCE_S, handle_of
 
 RECORDS = 300_000
@@ -99,6 +99,4 @@ def test_blocked_sink_holds_up_the_source_and_costs_little_memory(environment, t
         assert new - old < RSS_GROWTH_BYTES_MAX
     assert read < RECORDS // 2, "the source was not held up"
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 0)
-    lines = [line for part in (tmp_path / "out").glob("part-*") for line in part.read_text().splitlines()]
-    counts = range(1, RECORDS // len(PATHS) + 1)
-    assert sorted(map(tuple, map(json.loads, lines))) == [(path, n) for path in PATHS for n in counts]
+    assert counts_by_key(tmp_path / "out") == one_to_n(PATHS * (RECORDS // len(PATHS)))

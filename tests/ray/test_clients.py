@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raystream import JobClient, JobNotFoundError, JobStatus
+from raystream import JobClient, JobNotFoundError, JobStatus, StateRestoreError
 from raystream.api.runner import CancelRequest
 from raystream.cluster.client import RayRunner, list_jobs
 from raystream.connectors.basic import DiscardSink
@@ -85,6 +85,18 @@ def test_name_of_two_jobs_is_refused_and_both_are_told(endless):
 def test_job_that_does_not_exist_is_an_error(address):
     with pytest.raises(JobNotFoundError, match="no job has this"):
         RayRunner().attach("ffffffffffff")
+
+
+def test_job_that_is_to_start_from_a_wrong_path_is_refused_and_no_job_is_there(environment, tmp_path):
+    jobs = {view.job_id for view in list_jobs()}
+    env = environment(1, execution_state_recovery_path=str(tmp_path / "nowhere"))
+    env.from_collection([1]).sink_to(DiscardSink())
+
+    with pytest.raises(StateRestoreError, match="snapshot does not exist"):
+        env.submit("from nowhere")
+
+    assert {view.job_id for view in list_jobs()} == jobs
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ended_job_still_answers_and_cancelling_it_again_is_harmless(endless):

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from raystream import JobStatus
+from raystream.connectors.file_sink import JOB_DIGITS
 from raystream.connectors.files import FileSink
-from tests.ray.access_logs import (
+from tests.access_logs import (
     Expected,
     PacedParse,
     add_count,
@@ -56,7 +57,7 @@ class KillingSink:
         writer = self.inner.open_writer(context)
         if kill is None or kill.subtask != context.subtask:
             return writer
-        visible = f"part-*-{context.job_id[:8]}-*-{context.attempt}-*"
+        visible = f"part-*-{context.job_id[:JOB_DIGITS]}-*-{context.attempt}-*"
         return KillingWriter(writer, kill, Path(self.inner.directory), visible)
 
     def open_committer(self, context):
@@ -122,7 +123,9 @@ def test_log_is_counted_exactly_once_whenever_a_slot_is_killed(environment, tmp_
         wait_until(handle, lambda view, n=attempt: completed_from(view, n) >= 1)
         assert [name for number, name in unfinished(out) if number < attempt] == [], "left by dead attempts"
     wait_until(handle, lambda view: completed_from(view, 5) >= 3)
-    assert any(out.glob(f"part-sink-{client.job_id[:8]}-*-5-*")), "two checkpoints later it must be visible"
+    assert any(out.glob(f"part-sink-{client.job_id[:JOB_DIGITS]}-*-5-*")), (
+        "two checkpoints later it must be visible"
+    )
     result = client.wait(PATIENCE_S)
 
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 4)

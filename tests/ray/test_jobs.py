@@ -1,10 +1,8 @@
 """Jobs on Ray give the results they must, at any parallelism and whatever is killed."""
 
-import json
 import os
 import select
 import signal
-from collections import Counter, defaultdict
 
 import pytest
 import ray
@@ -14,24 +12,16 @@ from raystream.cluster.connection import NAMESPACE
 from raystream.cluster.job_master import master_name
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
+from tests.published import counts_by_key, one_to_n, unfinished
 from tests.ray.conftest import PATIENCE_S, completed, handle_of, runs, wait_until
 
 KEYS = 7
 
 
-def counted(directory) -> dict[int, list[int]]:
-    """Return the counts that a job has published, by key."""
-    counts = defaultdict(list)
-    for part in directory.iterdir():
-        assert ".inprogress" not in part.name, "unpublished output is left"
-        for key, count in map(json.loads, part.read_text().splitlines()):
-            counts[key].append(count)
-    return {key: sorted(values) for key, values in counts.items()}
-
-
-def one_to_n(records: int) -> dict[int, list[int]]:
-    """Return what counting the records once each gives."""
-    return {key: list(range(1, n + 1)) for key, n in Counter(i % KEYS for i in range(records)).items()}
+def assert_counted_once(directory, records: int) -> None:
+    """Each record was counted once, and no unpublished output is left."""
+    assert counts_by_key(directory) == one_to_n(index % KEYS for index in range(records))
+    assert unfinished(directory) == []
 
 
 def add_counting(env, records, directory, rate=None):
@@ -53,7 +43,7 @@ def test_every_record_is_counted_once(environment, tmp_path, parallelism):
 
     assert result.status is JobStatus.FINISHED
     assert (result.records_in, result.records_out, result.restarts) == (10_000, 10_000, 0)
-    assert counted(tmp_path / "out") == one_to_n(10_000)
+    assert_counted_once(tmp_path / "out", 10_000)
 
 
 def test_printed_lines_reach_the_client_before_the_job_is_over(environment, capsys):
@@ -82,7 +72,7 @@ def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp
 
     result = client.wait(PATIENCE_S)
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 3)
-    assert counted(tmp_path / "out") == one_to_n(20_000)
+    assert_counted_once(tmp_path / "out", 20_000)
 
 
 def test_slot_that_does_not_answer_is_given_up_and_its_process_ended(environment, tmp_path):
@@ -100,7 +90,7 @@ def test_slot_that_does_not_answer_is_given_up_and_its_process_ended(environment
     assert view.error.message == "process of a slot did not answer and was given up"
     result = client.wait(PATIENCE_S)
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 1)
-    assert counted(tmp_path / "out") == one_to_n(20_000)
+    assert_counted_once(tmp_path / "out", 20_000)
     assert select.select([process], [], [], PATIENCE_S)[0], "the silent process still exists"
     os.close(process)
 

@@ -3,16 +3,15 @@
 import pytest
 
 from raystream import JobStatus
-from tests.ray.access_logs import (
+from tests.access_logs import (
     Expected,
     PacedParse,
     add_count,
     assert_counted_exactly_once,
     assert_published_exactly_once,
-    counts_by_path,
     lines_of,
-    records,
 )
+from tests.published import counts_by_key, records
 from tests.ray.conftest import PATIENCE_S, completed, handle_of, wait_until
 
 
@@ -85,7 +84,7 @@ def test_savepoint_leaves_its_job_alone_and_another_goes_on_from_it(counting, tm
     assert other.wait(PATIENCE_S).status is JobStatus.FINISHED
 
     # The savepoint was taken when each path had as many hits as the other job did not count.
-    before, after = counts_by_path(tmp_path / "out"), counts_by_path(tmp_path / "other")
+    before, after = counts_by_key(tmp_path / "out"), counts_by_key(tmp_path / "other")
     beyond = 0
     for path, n in counting.expected.hits.items():
         first, second = before.get(path, []), after.get(path, [])

@@ -9,6 +9,7 @@ import pytest
 from raystream.connectors.files import FileSink
 from raystream.testing import simulate
 from raystream.testing.faults import CancelAndResume
+from tests.published import records, unfinished
 from tests.simulation import jobs
 
 pytestmark = pytest.mark.simulation
@@ -21,11 +22,6 @@ def counts_into(directory):
     return job
 
 
-def records_in(directory):
-    parts = [path for path in directory.iterdir() if ".inprogress" not in path.name]
-    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
-
-
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_files_hold_every_record_once_and_nothing_unfinished_is_left(tmp_path, seeds):
     expected = Counter(json.dumps(record) for record in jobs.expected_twice_keyed())
@@ -34,8 +30,8 @@ def test_files_hold_every_record_once_and_nothing_unfinished_is_left(tmp_path, s
         report = simulate(counts_into(str(directory)), seeds=[seed], expected=())
         report.check()
 
-        assert Counter(map(json.dumps, records_in(directory))) == expected
+        assert Counter(map(json.dumps, records(directory))) == expected
         # A cancelled job leaves what it had pre-committed: its newest checkpoint may refer to it.
         if not any(isinstance(fault, CancelAndResume) for fault in report.rows[0].faults):
-            assert not list(directory.glob(".*.inprogress")), seed
+            assert unfinished(directory) == [], seed
     gc.collect()  # Writers that died with their processes left their files to the garbage collector.

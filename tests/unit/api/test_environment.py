@@ -67,6 +67,7 @@ def test_options_of_the_command_line_are_those_of_their_keys():
         restore_path="/savepoints/x",
         claim_mode="claim",
         allow_non_restored=True,
+        allow_older=True,
     )
     with ambient.use(options):
         config = StreamEnvironment().config
@@ -74,6 +75,7 @@ def test_options_of_the_command_line_are_those_of_their_keys():
     assert (config.parallelism, config.runner) == (4, "local")
     assert (config.recovery.path, config.recovery.claim_mode) == ("/savepoints/x", "claim")
     assert config.recovery.allow_non_restored
+    assert config.recovery.allow_older
 
 
 def test_options_of_the_command_line_end_with_the_script():
@@ -135,6 +137,7 @@ def test_execute_without_operators_is_refused(runner):
 def test_refused_job_can_be_completed_and_submitted_again(runner):
     env = StreamEnvironment(runner=runner)
     stream = env.from_source(FakeSource(), uid="x")
+    stream.sink_to(FakeSink(), uid="sink")
     runner.submit = lambda submission: (_ for _ in ()).throw(ConfigError("no"))
     with pytest.raises(ConfigError):
         env.execute("first")
@@ -184,6 +187,42 @@ def test_source_that_cannot_rewind_is_refused_with_checkpoints(runner):
 
 def test_source_that_cannot_rewind_runs_without_checkpoints(runner):
     assert job(StreamEnvironment(runner=runner), rewindable=False).execute("a").status is JobStatus.FINISHED
+
+
+@pytest.mark.parametrize("method", ["execute", "submit", "explain"])
+def test_job_without_a_sink_is_refused_and_every_loose_operator_named(runner, method):
+    env = StreamEnvironment(runner=runner)
+    lines = env.from_source(FakeSource())
+    lines.map(len, name="lengths", uid="lengths")
+    lines.filter(bool, name="not empty")
+
+    with pytest.raises(GraphError, match="stream has no sink") as raised:
+        getattr(env, method)()
+
+    assert raised.value.context == {"operator": "lengths (uid lengths), not empty"}
+    assert ".sink_to(...) or .print()" in raised.value.hint
+    assert runner.submissions == []
+
+
+def test_operator_without_a_sink_beside_one_that_has_is_warned_about(runner, caplog):
+    env = job(StreamEnvironment(runner=runner))
+    env.from_source(FakeSource(), name="forgotten", uid="forgotten")
+
+    env.execute("a")
+
+    assert [(record.message, record.operator) for record in caplog.records] == [
+        ("stream has no sink, its records go nowhere", "forgotten (uid forgotten)")
+    ]
+
+
+def test_operator_of_which_only_a_side_output_is_read_has_a_sink(runner, caplog):
+    env = StreamEnvironment(runner=runner)
+    split = env.from_source(FakeSource(), uid="source").process(lambda value, ctx: None)
+    split.get_side_output("late").sink_to(FakeSink(), uid="sink")
+
+    env.execute("a")
+
+    assert caplog.messages == []
 
 
 def test_generated_uid_of_keyed_state_is_warned_about(runner, caplog):

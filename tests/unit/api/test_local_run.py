@@ -45,6 +45,15 @@ class Numbered(KeyedProcessFunction):
         return [(ctx.current_key, self.count.value(), list(self.seen.get()))]
 
 
+class NumberOfKey(MapFunction):
+    def open(self, ctx):
+        self.count = ctx.get_state(ValueStateDescriptor("count", int, default=0))
+
+    def map(self, value):
+        self.count.update(self.count.value() + 1)
+        return value, self.count.value()
+
+
 class Offset(MapFunction):
     def __init__(self, offset):
         self.offset = offset
@@ -82,6 +91,14 @@ def test_keyed_state_is_that_of_the_key(env):
         ("a", 3, ["ab", "ac", "ad"]),
         ("b", 1, ["b"]),
     ]
+
+
+def test_map_of_a_function_object_on_a_keyed_stream_has_the_state_of_the_key(env):
+    words = env.from_collection(["ab", "ac", "b", "ad"]).key_by(lambda word: word[0])
+
+    numbered = words.map(NumberOfKey()).execute_and_collect()
+
+    assert sorted(numbered) == [("ab", 1), ("ac", 2), ("ad", 3), ("b", 1)]
 
 
 def test_sum_and_reduce_are_running(env):

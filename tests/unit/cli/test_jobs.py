@@ -272,6 +272,20 @@ def test_checkpoints_as_json(raystream, cluster):
     assert [row["status"] for row in rows] == ["completed", "failed", "pending"]
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_checkpoints_that_were_deleted_have_no_path(raystream, cluster, archive, gone):
+    """Whether the job master still answers or only its archive."""
+    job = view(JobStatus.FINISHED, checkpoints=[checkpoint(1, path=""), checkpoint(2)])
+    cluster.views = [] if gone else [job]
+    options = archive(job)
+
+    rows = json.loads(raystream("checkpoints", "numbers", "--json", *options).out)
+
+    assert [(row["status"], row["path"]) for row in rows] == [
+        ("deleted", ""), ("completed", "file:///checkpoints/5eed/chk-2")
+    ]  # fmt: skip
+
+
 def test_checkpoints_of_a_job_whose_master_is_gone_come_from_its_archive(raystream, no_cluster, archive):
     options = archive(view(JobStatus.FAILED, checkpoints=HISTORY[:2]))
 

@@ -42,8 +42,8 @@ def test_options_reach_the_environment(raystream, script, jobs_do, tmp_path):
 
     raystream(
         "run", "-c", str(config), "-D", "slot.cpus=0.5", "-D", "heartbeat.interval=2s", "-p", "4",
-        "-s", "latest", "-n", "--claim-mode", "no-claim", "--runner", "local", "--address", "10.0.0.1:6379",
-        script(),
+        "-s", "latest", "-n", "--allow-older-checkpoint", "--claim-mode", "no-claim", "--runner", "local",
+        "--address", "10.0.0.1:6379", script(),
     )  # fmt: skip
 
     (submission,) = runner.submissions
@@ -51,7 +51,9 @@ def test_options_reach_the_environment(raystream, script, jobs_do, tmp_path):
     assert (submission.name, submission.address, submission.detached) == ("numbers", "10.0.0.1:6379", False)
     assert (config.parallelism, config.runner, config.slot.cpus) == (4, "local", 0.5)
     assert (config.pipeline.buffer_timeout_ms, config.heartbeat.interval_ms) == (5, 2_000)
-    assert (config.recovery.path, config.recovery.allow_non_restored) == ("latest", True)
+    assert config.recovery.path == "latest"
+    assert config.recovery.allow_non_restored
+    assert config.recovery.allow_older
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -27,9 +28,57 @@ def screen(written: str) -> list[str]:
     return lines
 
 
+class NarrowingTerminal(io.StringIO):
+    """A terminal of 60 columns that wraps what it shows when it is made narrower, as most do."""
+
+    def __init__(self):
+        super().__init__()
+        self.terminal, self._end = pty.openpty()
+        self.columns = 0
+        self.rows = [""]
+        self.resize(60)
+
+    def fileno(self):
+        return self._end
+
+    def resize(self, columns):
+        termios.tcsetwinsize(self._end, (24, columns))
+        self.columns = columns
+        self.rows = [
+            row[start : start + columns] for row in self.rows for start in range(0, max(len(row), 1), columns)
+        ]
+
+    def write(self, text):
+        for part in re.findall(r"\n|\r|\x1b\[\d*[AJK]|[^\n\r\x1b]+", text):
+            if part == "\n":
+                self.rows.append("")
+            elif part == ERASE[1:]:
+                self.rows[-1] = ""
+            elif part.endswith("A"):
+                self.rows[-int(part[2:-1]) :] = []
+            elif part == "\x1b[J":
+                self.rows[-1] = ""
+            elif part != "\r":
+                assert len(self.rows[-1] + part) < self.columns, "line does not fit"
+                self.rows[-1] += part
+        return len(text)
+
+    def close(self):
+        os.close(self.terminal)
+        os.close(self._end)
+        super().close()
+
+
 @pytest.fixture
 def stream():
     return io.StringIO()
+
+
+@pytest.fixture
+def narrowing():
+    terminal = NarrowingTerminal()
+    yield terminal
+    terminal.close()
 
 
 def test_status_is_rewritten_in_place(stream):
@@ -71,6 +120,22 @@ def test_status_is_cut_to_the_width_of_the_terminal(stream):
     StatusLine(stream).show("x" * 1_000)
 
     assert screen(stream.getvalue()) == ["x" * 79]
+
+
+@pytest.mark.parametrize("columns", [59, 58, 30, 20, 7])
+def test_nothing_is_left_of_a_status_that_was_wrapped_by_a_narrower_terminal(narrowing, columns):
+    narrowing.write("hi\n")
+    line = StatusLine(narrowing)
+    line.show("x" * 100)
+    narrowing.resize(columns)
+    line.show("y" * 100)
+    shown = list(narrowing.rows)
+    narrowing.resize(max(columns // 2, 4))
+    line.write_above(narrowing, "0>\n")
+    line.clear()
+
+    assert shown == ["hi", "y" * (columns - 1)]
+    assert narrowing.rows == ["hi", "0>", ""]
 
 
 def test_there_is_no_status_line_without_a_terminal(capsys):

@@ -16,7 +16,7 @@ from raystream.ids import JobId, JobStatus
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
-from raystream.runtime.mailbox import ThreadBackground
+from raystream.runtime.thread_pools import CoordinatorThreads
 from tests.unit.runtime.coordinator_world import FakeSource, make_plan
 
 PATIENCE_S = 60.0
@@ -47,8 +47,9 @@ class FakePool:
     def kill(self, slot):
         raise AssertionError("nothing is killed here")
 
-    def release(self):
+    def release(self, released):
         self.released = True
+        released()
 
     def takes(self, slot, incarnation, batch):
         return incarnation == 1
@@ -73,6 +74,7 @@ def started():
         clock = SystemClock()
         loop = pool.loop = JobLoop(clock, ended.set)
         config = load_config({})
+        threads = CoordinatorThreads(loop.mailbox)
         services = CoordinatorServices(
             submission=JobSubmission(
                 job_id=JOB_ID, name="job", plan=make_plan(FakeSource()), config=config, program=b""
@@ -80,7 +82,10 @@ def started():
             storage=open_storage(JOB_ID, config),
             slots=pool,
             clock=clock,
-            background=ThreadBackground(loop.mailbox, name="test"),
+            background=threads.metadata,
+            log=threads.log,
+            discovery=threads.discovery,
+            deletion=threads.deletion,
             rng=random.Random(0),
         )
         coordinator = loop.prepare(services, pool)
@@ -141,9 +146,10 @@ def test_clients_are_answered_after_the_end(started):
     assert first(loop, lambda view: view.outcome("second")).status is JobStatus.CANCELED
 
 
-def test_bug_in_the_job_master_fails_the_job_and_gives_the_slots_back(started):
+@pytest.mark.parametrize("bug", [AssertionError, SystemExit])
+def test_bug_in_the_job_master_fails_the_job_and_gives_the_slots_back(started, bug):
     pool = FakePool()
-    pool.fault = AssertionError("an invariant is broken")
+    pool.fault = bug("an invariant is broken")
     loop, _, ended = started(pool)
 
     view = first(loop, lambda view: view.status.terminal)

@@ -2,7 +2,10 @@
 
 from threading import Event, Thread
 
-from raystream.cluster.vitals import HELD_MS_MIN, LoopWatch, resident_bytes, stack_of
+import pytest
+
+from raystream.cluster.vitals import HELD_MS_MIN, LoopThread, LoopWatch, resident_bytes, stack_of
+from raystream.errors import RaystreamError
 
 
 class Loop:
@@ -67,3 +70,29 @@ def test_stack_names_the_function_in_which_a_thread_is():
 
 def test_memory_of_this_process_is_known():
     assert 1 << 20 < resident_bytes() < 1 << 40
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_thread_of_a_loop_that_has_ended_is_missed(error):
+    def loop():
+        raise error("a bug")
+
+    thread = LoopThread(loop, name="loop")
+    thread.start()
+    thread.join(60)
+
+    with pytest.raises(RaystreamError, match="loop of a slot ended") as caught:
+        thread.check()
+    assert isinstance(caught.value.__cause__, error)
+
+
+def test_thread_of_a_loop_that_has_returned_is_missed_and_one_that_runs_is_not():
+    go_on = Event()
+    thread = LoopThread(go_on.wait, name="loop")
+    thread.start()
+    thread.check()
+
+    go_on.set()
+    thread.join(60)
+    with pytest.raises(RaystreamError, match="loop of a slot ended"):
+        thread.check()

@@ -158,6 +158,29 @@ def test_key_that_does_not_exist_is_an_error_that_names_the_nearest(misspelt, ne
         assert f"did you mean {nearest}?" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("group", "value", "meant"),
+    [
+        ("execution.checkpointing", "1s", "execution.checkpointing.interval"),
+        ("execution.checkpointing", "/checkpoints", "execution.checkpointing.dir"),
+        ("execution", "local", "execution.runner"),
+        ("restart-strategy", "fixed-delay", "restart-strategy.type"),
+        ("restart-strategy.fixed-delay", "5", "restart-strategy.fixed-delay.attempts"),
+        ("slot", 2, "slot.cpus"),
+    ],
+)
+def test_value_for_a_group_of_keys_is_an_error_that_names_the_first_one_to_take_it(group, value, meant):
+    for give in ({"source": {group: value}}, {"overrides": {group: value}}):
+        with pytest.raises(ConfigError, match="no configuration key has this name") as caught:
+            load_config(**give)
+        assert f"did you mean {meant}?" in caught.value.hint
+
+
+def test_value_for_a_group_of_keys_as_a_keyword_is_an_error_in_the_spelling_of_keywords():
+    with pytest.raises(ConfigError, match=r"did you mean execution_checkpointing_interval\?"):
+        load_config(keywords={"execution_checkpointing": "1s"})
+
+
 def test_nested_key_that_does_not_exist_is_named_in_full(config_file):
     path = config_file("execution:\n  checkpointing:\n    intervall: 1s\n")
 
@@ -253,6 +276,21 @@ def test_file_that_does_not_exist_is_one_line_of_cause_and_one_of_advice(tmp_pat
 def test_file_that_is_no_configuration_is_refused(config_file, text, cause):
     with pytest.raises(ConfigError, match=cause):
         load_config(config_file(text))
+
+
+def test_file_that_is_not_yaml_is_one_line_of_cause_that_says_where_and_one_of_advice(config_file):
+    path = config_file("# raystream\n\nStream processing with\nthe guarantees of Flink: none\n\n```console\n")
+
+    with pytest.raises(ConfigError, match="configuration file is not YAML") as caught:
+        load_config(path)
+
+    assert caught.value.context == {
+        "path": str(path),
+        "line": 4,
+        "cause": "mapping values are not allowed here",
+    }
+    assert caught.value.hint.startswith("give a YAML file with one `key: value` per line")
+    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_file_that_is_not_text_is_refused(tmp_path):

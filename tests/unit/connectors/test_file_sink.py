@@ -1,57 +1,19 @@
 """Part files appear whole, once, and only when their checkpoint is complete."""
 
-import dataclasses
-import enum
+import errno
 import os
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
 import pytest
 
-from raystream.connectors import file_sink
+from raystream.connectors import file_rename, file_sink
 from raystream.connectors.file_sink import FileCommittable
-from raystream.connectors.file_splits import FileSplit
-from raystream.connectors.files import FileSink, FileSource
+from raystream.connectors.files import FileSink
 from raystream.connectors.versioned import encode
-from raystream.errors import ConfigError, GraphError, StateRestoreError, StorageError
-from raystream.operators.sink import WriterContext
+from raystream.errors import ConfigError, StateRestoreError, StorageError
 from raystream.records.batch import RowBatch
 from raystream.testing.contracts import SinkContract
-from raystream.testing.source_run import ReaderRun
-
-JOB_ID = "0123456789abcdef" * 2
-
-
-def context_of(**changes):
-    fields = {
-        "job_id": JOB_ID, "uid": "sink", "subtask": 0, "parallelism": 1, "attempt": 1,
-        "tell_client": None, "deliver": None,
-    }  # fmt: skip
-    return WriterContext(**{**fields, **changes})
-
-
-@pytest.fixture
-def open_writer():
-    """Opens and starts a writer; closes it when the test is over."""
-    writers = []
-
-    def open_one(sink, **changes):
-        writers.append(sink.open_writer(context_of(**changes)))
-        writers[-1].start()
-        return writers[-1]
-
-    yield open_one
-    for writer in writers:
-        writer.close()
-
-
-def visible_files(directory):
-    return sorted(path for path in Path(directory).iterdir() if ".inprogress" not in path.name)
-
-
-def in_progress_files(directory):
-    return sorted(path.name for path in Path(directory).iterdir() if ".inprogress" in path.name)
+from tests.unit.connectors.sinks import JOB_ID, commit, context_of, in_progress_files, visible_files
 
 
 class TestFileSinkContract(SinkContract):
@@ -78,9 +40,9 @@ def test_a_part_file_is_named_after_operator_job_subtask_attempt_and_counter(tmp
     for text in ("a", "b"):
         writer.write(RowBatch([text]))
         names += in_progress_files(tmp_path)[-1:]
-        sink.open_committer(context_of()).commit(writer.prepare_commit(1))
+        commit(sink, writer)
 
-    final = "part-count%2Fhits%20%C3%A9-01234567-3-7-"
+    final = "part-count%2Fhits%20%C3%A9-0123456789abcdef-3-7-"
     assert names == [f".{final}0.inprogress", f".{final}1.inprogress"]
     assert [path.name for path in visible_files(tmp_path)] == [f"{final}0", f"{final}1"]
 
@@ -90,25 +52,25 @@ def test_a_job_that_starts_from_a_savepoint_of_another_collides_with_none_of_its
     for job_id in ("a" * 32, "b" * 32):
         writer = open_writer(sink, job_id=job_id)
         writer.write(RowBatch([job_id[:1]]))
-        sink.open_committer(context_of()).commit(writer.prepare_commit(1))
+        commit(sink, writer)
 
     assert [path.read_text() for path in visible_files(tmp_path)] == ["a\n", "b\n"]
 
 
 def test_start_removes_what_dead_attempts_of_this_job_left_and_nothing_else(tmp_path, open_writer):
     mine = [
-        ".part-sink-01234567-0-1-0.inprogress",
-        ".part-sink-01234567-2-1-5.inprogress",  # Of a time with more subtasks.
-        ".part-sink-01234567-4-2-0.inprogress",
+        ".part-sink-0123456789abcdef-0-1-0.inprogress",
+        ".part-sink-0123456789abcdef-2-1-5.inprogress",  # Of a time with more subtasks.
+        ".part-sink-0123456789abcdef-4-2-0.inprogress",
     ]
     others = [
-        ".part-sink-01234567-0-3-0.inprogress",  # This attempt.
-        ".part-sink-01234567-1-1-0.inprogress",  # The other subtask's.
-        ".part-sink-89abcdef-0-1-0.inprogress",  # Another job.
-        ".part-sink2-01234567-0-1-0.inprogress",  # Another operator.
-        ".part-sink-01234567-00000000-0-1-0.inprogress",  # An operator whose name ends like a job id.
-        ".part-sink-01234567-x-1-0.inprogress",
-        "part-sink-01234567-0-1-1",
+        ".part-sink-0123456789abcdef-0-3-0.inprogress",  # This attempt.
+        ".part-sink-0123456789abcdef-1-1-0.inprogress",  # The other subtask's.
+        ".part-sink-89abcdef01234567-0-1-0.inprogress",  # Another job.
+        ".part-sink2-0123456789abcdef-0-1-0.inprogress",  # Another operator.
+        ".part-sink-0123456789abcdef-0000000000000000-0-1-0.inprogress",  # An operator with such a name.
+        ".part-sink-0123456789abcdef-x-1-0.inprogress",
+        "part-sink-0123456789abcdef-0-1-1",
         "notes.txt",
     ]
     for name in mine + others:
@@ -139,7 +101,7 @@ def test_abort_removes_the_file_that_is_being_written(tmp_path, open_writer):
     writer.abort()
     writer.abort()
 
-    assert in_progress_files(tmp_path) == [".part-sink-01234567-0-1-0.inprogress"]
+    assert in_progress_files(tmp_path) == [".part-sink-0123456789abcdef-0-1-0.inprogress"]
 
 
 def test_an_empty_batch_makes_no_file(tmp_path, open_writer):
@@ -159,25 +121,28 @@ def test_a_committed_file_that_is_gone_under_both_names_is_an_error_and_the_othe
     for text in ("a", "b", "c"):
         writer.write(RowBatch([text]))
         committables += writer.prepare_commit(1)
+    writer.sync()
     (tmp_path / in_progress_files(tmp_path)[1]).unlink()
 
     with pytest.raises(StorageError, match="pre-committed output is missing") as raised:
         sink.open_committer(context_of()).commit(committables)
 
-    assert raised.value.context["path"] == str(tmp_path / ".part-sink-01234567-0-1-1.inprogress")
+    assert raised.value.context["path"] == str(tmp_path / ".part-sink-0123456789abcdef-0-1-1.inprogress")
     assert [path.read_text() for path in visible_files(tmp_path)] == ["a\n", "c\n"]
 
 
 def test_a_committable_of_another_format_is_refused(tmp_path):
-    committable = encode(9, FileCommittable("a", "b"))
+    committable = encode(9, FileCommittable("a", "b", JOB_ID, 1))
 
     with pytest.raises(StateRestoreError, match="format"):
         FileSink.lines(tmp_path).open_committer(context_of()).commit([committable])
 
 
-def test_files_and_names_are_durable_before_they_count(tmp_path, open_writer, monkeypatch):
+@pytest.fixture
+def calls(monkeypatch):
+    """What reaches the disk, in order."""
     calls = []
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename = os.fsync, file_sink.rename_exclusively
 
     def recording_fsync(descriptor):
         calls.append(("fsync", "directory" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file"))  # noqa: PTH112
@@ -188,32 +153,126 @@ def test_files_and_names_are_durable_before_they_count(tmp_path, open_writer, mo
         return rename(source, target)
 
     monkeypatch.setattr(file_sink.os, "fsync", recording_fsync)
-    monkeypatch.setattr(Path, "rename", recording_rename)
+    monkeypatch.setattr(file_sink, "rename_exclusively", recording_rename)
+    return calls
+
+
+def test_files_and_names_are_durable_before_they_count(tmp_path, open_writer, calls):
     sink = FileSink.lines(tmp_path)
     writer = open_writer(sink)
     writer.write(RowBatch(["a"]))
     committables = writer.prepare_commit(1)
+    assert calls == [], "the stream waits for prepare_commit"
+    writer.sync()
     sink.open_committer(context_of()).commit(committables)
 
     assert calls == [
         ("fsync", "file"),
         ("fsync", "directory"),
-        ("rename", "part-sink-01234567-0-1-0"),
+        ("rename", "part-sink-0123456789abcdef-0-1-0"),
         ("fsync", "directory"),
     ]
 
 
-def test_a_write_that_fails_names_the_file(tmp_path, open_writer, monkeypatch):
+def test_a_name_kept_for_a_savepoint_is_durable_too(tmp_path, open_writer, calls):
+    writer = open_writer(FileSink.lines(tmp_path))
+    writer.write(RowBatch(["a"]))
+    committables = writer.prepare_commit(1)
+    writer.sync()
+    calls.clear()
+    writer.keep(committables)
+    writer.sync()
+    writer.sync()
+
+    assert calls == [("fsync", "directory")]
+
+
+def test_a_write_that_fails_names_the_file_and_fails_every_later_snapshot(tmp_path, open_writer, monkeypatch):
     writer = open_writer(FileSink.lines(tmp_path))
     monkeypatch.setattr(Path, "open", lambda path, *args, **options: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
     writer.write(RowBatch(["a"]))
+    writer.prepare_commit(1)
 
     with pytest.raises(StorageError, match="cannot be written") as raised:
-        writer.prepare_commit(1)
+        writer.sync()
 
     assert raised.value.context["path"].endswith(".inprogress")
     assert raised.value.context["reason"] == "No space left on device"
+    with pytest.raises(StorageError, match="was not written"):
+        writer.sync()
     writer.abort()
+
+
+def prepared(sink, writer, text):
+    writer.write(RowBatch([text]))
+    committables = writer.prepare_commit(1)
+    writer.sync()
+    return committables
+
+
+def test_output_that_a_reader_has_taken_away_does_not_stop_a_restore(tmp_path, open_writer, caplog):
+    sink = FileSink.lines(tmp_path)
+    writer = open_writer(sink)
+    committables = prepared(sink, writer, "a") + prepared(sink, writer, "b")
+    sink.open_committer(context_of()).commit(committables)
+    visible_files(tmp_path)[0].unlink()
+
+    for changes in ({"attempt": 2}, {"job_id": "f" * 32}):
+        caplog.clear()
+        sink.open_committer(context_of(**changes)).commit(committables)
+        assert [record.path for record in caplog.records] == [
+            str(tmp_path / "part-sink-0123456789abcdef-0-1-0")
+        ]
+    assert [path.read_text() for path in visible_files(tmp_path)] == ["b\n"]
+
+
+def test_output_of_another_file_under_the_final_name_is_never_overwritten(tmp_path, open_writer):
+    sink = FileSink.lines(tmp_path)
+    committables = prepared(sink, open_writer(sink), "mine")
+    name = tmp_path / "part-sink-0123456789abcdef-0-1-0"
+    name.write_text("somebody else's\n")
+
+    with pytest.raises(StorageError, match="cannot be committed") as raised:
+        sink.open_committer(context_of()).commit(committables)
+
+    assert raised.value.context["reason"] == "File exists"
+    assert name.read_text() == "somebody else's\n"
+    assert len(in_progress_files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("call", [None, lambda *_: -1])
+def test_file_systems_without_an_exclusive_rename_look_first(tmp_path, monkeypatch, call):
+    monkeypatch.setattr(file_rename, "_renameat2", call)
+    monkeypatch.setattr(file_rename.ctypes, "get_errno", lambda: errno.EINVAL)
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_text("new")
+    file_rename.rename_exclusively(source, target)
+    source.write_text("newer")
+
+    with pytest.raises(FileExistsError):
+        file_rename.rename_exclusively(source, target)
+    assert target.read_text() == "new"
+
+
+def test_close_removes_what_a_stopped_process_of_an_older_attempt_wrote_after_the_start(
+    tmp_path, open_writer
+):
+    sink = FileSink.lines(tmp_path)
+    stopped = open_writer(sink)
+    writer = open_writer(sink, attempt=2)
+    stopped.write(RowBatch(["late"]))
+    writer.write(RowBatch(["a"]))
+    writer.prepare_commit(1)
+    writer.close()
+
+    assert in_progress_files(tmp_path) == [".part-sink-0123456789abcdef-0-2-0.inprogress"]
+
+
+def test_close_before_the_start_leaves_what_is_not_committed_yet(tmp_path):
+    (tmp_path / ".part-sink-0123456789abcdef-0-1-0.inprogress").touch()
+    FileSink.lines(tmp_path).open_writer(context_of(attempt=2)).close()
+
+    assert len(in_progress_files(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
@@ -231,81 +290,3 @@ def test_a_directory_that_cannot_be_written_is_a_configuration_error(tmp_path, m
 
     with pytest.raises(ConfigError, match="cannot be written by this user"):
         FileSink.lines(tmp_path).open_writer(context_of())
-
-
-# ---- formats ----------------------------------------------------------------
-
-
-def written(tmp_path, open_writer, sink, *batches):
-    writer = open_writer(sink)
-    for values in batches:
-        writer.write(RowBatch(list(values)))
-    sink.open_committer(context_of()).commit(writer.prepare_commit(1))
-    [path] = visible_files(tmp_path)
-    return path.read_bytes()
-
-
-def test_lines_are_text_or_bytes_also_mixed(tmp_path, open_writer):
-    batches = (["é", ""], [b"\xff", b"b"], ["a", b"b", bytearray(b"c")])
-    content = written(tmp_path, open_writer, FileSink.lines(tmp_path), *batches)
-
-    assert content == "é\n\n".encode() + b"\xff\nb\na\nb\nc\n"
-
-
-@pytest.mark.parametrize("values", [[1], ["a", None], [b"a", "b", 2.5], ["\ud800"]])
-def test_a_record_that_is_not_a_line_is_shown_in_the_error(tmp_path, open_writer, values):
-    writer = open_writer(FileSink.lines(tmp_path))
-
-    with pytest.raises(GraphError, match="line of text") as raised:
-        writer.write(RowBatch(values))
-
-    assert raised.value.context["record"] == repr(values[-1])
-
-
-class Struct(msgspec.Struct):
-    a: int
-
-
-@dataclasses.dataclass
-class Data:
-    b: str
-
-
-class Color(enum.Enum):
-    RED = "red"
-
-
-class Pair(NamedTuple):
-    x: int
-    y: int
-
-
-def test_json_lines_hold_arrays_for_tuples_and_objects_for_classes(tmp_path, open_writer):
-    values = [("/a", 1), Pair(1, 2), Struct(3), Data("é"), {"k": [None, True]}, Color.RED, "text", 1.5]
-
-    content = written(tmp_path, open_writer, FileSink.json_lines(tmp_path), values)
-
-    assert content.decode().splitlines() == [
-        '["/a",1]', "[1,2]", '{"a":3}', '{"b":"é"}', '{"k":[null,true]}', '"red"', '"text"', "1.5",
-    ]  # fmt: skip
-
-
-def test_a_record_that_json_does_not_have_is_shown_in_the_error(tmp_path, open_writer):
-    recursive: list = []
-    recursive.append(recursive)
-    writer = open_writer(FileSink.json_lines(tmp_path))
-    for record in (object, {("a", "b"): 1}, 1j, recursive):
-        with pytest.raises(GraphError, match="as JSON") as raised:
-            writer.write(RowBatch([{"fine": 1}, record]))
-        assert raised.value.context["record"] == repr(record)
-
-
-def test_what_one_job_writes_another_reads(tmp_path, open_writer):
-    written(tmp_path, open_writer, FileSink.json_lines(tmp_path), [["a", i] for i in range(5)])
-    source = FileSource.json_lines(tmp_path)
-    run = ReaderRun(source)
-    [file] = visible_files(tmp_path)
-    run.reader.add_splits([FileSplit(str(file), 0, file.stat().st_size).encode()])
-
-    assert run.read_all() == [["a", i] for i in range(5)]
-    run.close()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from raystream.connectors import file_sink
 from raystream.connectors.files import FileSink
 from raystream.errors import StorageError
 from raystream.operators.sink import WriterContext
@@ -28,7 +29,29 @@ def prepared(tmp_path, *, kept: bool):
     committables = writer.prepare_commit(1)
     if kept:
         writer.keep(committables)
+    writer.sync()
     return sink, writer, committables
+
+
+def test_a_kept_name_never_outlives_the_commit_so_that_a_second_restore_repeats_nothing(
+    tmp_path, monkeypatch
+):
+    """A crash comes between the commit and whatever would follow; the output is read and removed."""
+    sink, _, committables = prepared(tmp_path, kept=True)
+
+    def crash_behind(source, target):
+        source.rename(target)
+        raise OSError("power cut")
+
+    monkeypatch.setattr(file_sink, "rename_exclusively", crash_behind)
+    with pytest.raises(StorageError, match="cannot be committed"):
+        sink.open_committer(context_of(1)).commit(committables)
+    monkeypatch.undo()
+    for path in tmp_path.glob("part-*"):
+        path.unlink()
+    sink.open_committer(context_of(2)).commit(committables)
+
+    assert visible(tmp_path) == []
 
 
 def visible(tmp_path):
@@ -62,4 +85,4 @@ def test_the_commit_removes_what_was_kept(tmp_path):
     sink.open_committer(context_of(1)).commit(committables)
     writer.keep(committables)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["part-sink-abababab-0-1-0"]
+    assert [path.name for path in tmp_path.iterdir()] == ["part-sink-abababababababab-0-1-0"]

@@ -1,65 +1,23 @@
 """Watched files: growth, new files, rotation, truncation and removal, nothing lost and nothing twice."""
 
-import contextlib
 import os
 import random
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from raystream.connectors import file_watch
-from raystream.connectors.file_tail import KEEP_LOOKS, WatchedSplit
+from raystream.connectors.file_tail import KEEP_LOOKS, decode_word
 from raystream.connectors.files import FileSource
 from raystream.errors import ConfigError
 from raystream.operators.source import NOTHING
 from raystream.testing.contracts import SourceContract
-from raystream.testing.source_run import SourceRun
-
-INTERVAL_MS = 1000
-
-
-class Watch:
-    """A watching job on one directory, with its own clock."""
-
-    def __init__(self, pattern, parallelism=1, snapshot=None, **options):
-        self.source = FileSource.lines(pattern, watch=INTERVAL_MS, **options)
-        self.run = SourceRun(self.source, parallelism, random.Random(1), snapshot=snapshot)
-
-    def read(self, intervals=2):
-        """Return what comes within some intervals."""
-        self.run.records = []
-        for _ in range(intervals):
-            self.run.tick()
-            self.run.read_what_is_there()
-        return self.run.records
-
-    def restart(self, pattern=None, parallelism=1):
-        snapshot = self.run.snapshot()
-        self.run.close()
-        return Watch(pattern or self.source.pattern, parallelism, snapshot)
-
-    @property
-    def files(self):
-        return [file for run in self.run.readers for file in run.reader.snapshot()]
+from tests.unit.connectors.watching import INTERVAL_MS, Watch, append, open_files
 
 
 @pytest.fixture
 def log(tmp_path):
     return tmp_path / "access.log"
-
-
-def open_files(directory):
-    """Paths of the open descriptors of this process in a directory."""
-    paths = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            paths.append(str(descriptor.readlink()))
-    return [path for path in paths if path.startswith(str(directory))]
-
-
-def append(path, text):
-    with path.open("a") as file:
-        file.write(text)
 
 
 class TestWatchedLinesContract(SourceContract):
@@ -246,10 +204,7 @@ def test_device_numbers_may_change_between_restarts(log, monkeypatch):
     find_files = file_watch.find_files
 
     def on_another_device(pattern, *, required):
-        return [
-            type(file)(path=file.path, device=file.device + 1, inode=file.inode, size=file.size)
-            for file in find_files(pattern, required=required)
-        ]
+        return [replace(file, device=file.device + 1) for file in find_files(pattern, required=required)]
 
     monkeypatch.setattr(file_watch, "find_files", on_another_device)
     append(log, "2\n")
@@ -335,7 +290,7 @@ def test_the_anchor_spans_several_small_reads(log):
         assert watch.read(1) == [f"{i:03}"]
 
     [raw] = watch.files
-    assert WatchedSplit.decode(raw).anchor == "".join(f"{i:03}\n" for i in range(84, 100)).encode()
+    assert decode_word(raw).anchor == "".join(f"{i:03}\n" for i in range(84, 100)).encode()
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -392,4 +347,37 @@ def test_a_snapshot_inside_a_block_stands_behind_the_last_line_handed_out(log):
     reader.poll(1, 1 << 20)
 
     [raw] = watch.run.snapshot().splits[0]
-    assert WatchedSplit.decode(raw) == WatchedSplit(str(log), log.stat().st_ino, 4, "é\r\n".encode())
+    split = decode_word(raw)
+    assert (split.path, split.inode, split.offset, split.anchor) == (
+        str(log), log.stat().st_ino, 4, "é\r\n".encode(),
+    )  # fmt: skip
+
+
+def test_a_file_that_left_the_pattern_for_long_and_comes_back_is_read_on(tmp_path, log):
+    append(log, "1\n2\n")
+    watch = Watch(tmp_path / "*.log", parallelism=2)
+    assert watch.read() == ["1", "2"]
+    away = log.rename(tmp_path / "away")
+    assert watch.read(3 * KEEP_LOOKS) == []
+    assert watch.files == []
+    append(away, "3\n")
+    away.rename(tmp_path / "back.log")
+
+    assert watch.read() == ["3"]
+    watch = watch.restart(parallelism=3)
+    append(tmp_path / "back.log", "4\n")
+    assert watch.read() == ["4"]
+
+
+def test_a_file_that_was_gone_at_a_restart_is_read_on_when_it_comes_back(tmp_path, log):
+    append(log, "1\n")
+    watch = Watch(tmp_path / "*.log")
+    watch.read()
+    away = log.rename(tmp_path / "away")
+    watch.read(3 * KEEP_LOOKS)
+    watch = watch.restart(parallelism=2)
+    assert watch.read(3 * KEEP_LOOKS) == []
+    append(away, "2\n")
+    away.rename(log)
+
+    assert watch.read() == ["2"]

@@ -47,6 +47,11 @@ class ListSink:
             raise self.errors.pop()
         self.visible += [c for c in committables if c not in self.visible]
 
+    def sync(self):
+        if self.errors:
+            raise self.errors.pop()
+        self.log.append("sync")
+
     def keep(self, committables):
         if self.errors:
             raise self.errors.pop()
@@ -294,3 +299,42 @@ def test_abort_and_close_reach_the_writer():
     operator.close()
 
     assert sink.log == ["open", "abort", "close"]
+
+
+def test_output_is_synced_in_a_thread_and_not_by_the_snapshot():
+    operator, sink, _ = opened()
+    operator.process(RowBatch([1]))
+    operator.snapshot(1)
+    assert "sync" not in sink.log
+
+    operator.sync()
+    assert sink.log == ["open", "sync"]
+
+
+def test_output_that_cannot_be_synced_names_the_operator():
+    operator, sink, _ = opened()
+    sink.errors.append(OSError("disk is full"))
+
+    with pytest.raises(UserCodeError, match="sink failed to make its output durable"):
+        operator.sync()
+
+
+def test_end_without_checkpoints_syncs_before_it_commits():
+    operator, sink, running = opened()
+    operator.process(RowBatch([1]))
+    operator.commit_at_end()
+    sink.errors.append(StorageError("disk is full"))
+    running.background.run_all()
+
+    assert sink.commits == []
+    assert [error.message for error in running.failures] == ["disk is full"]
+
+
+def test_end_without_checkpoints_syncs_also_behind_a_commit_that_is_under_way():
+    operator, sink, running = opened(restored=[b"old"])
+    operator.process(RowBatch([1]))
+    operator.commit_at_end()
+    running.background.run_all()
+
+    assert sink.visible == [b"old", b"1"]
+    assert sink.log[-1] == "sync"

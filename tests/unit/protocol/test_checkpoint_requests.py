@@ -5,6 +5,7 @@ import random
 import pytest
 
 from raystream.protocol.checkpoint_requests import (
+    SAVEPOINTS_PENDING_MAX,
     SAVEPOINTS_WAITING_MAX,
     CheckpointRequests,
     Load,
@@ -58,6 +59,15 @@ def test_no_periodic_checkpoint_starts_while_as_many_are_pending_as_may_be():
 def test_pending_savepoint_counts_against_periodic_checkpoints():
     assert started(100).take(150, SAVEPOINT_PENDING) is None
     assert started(100, max_concurrent=2).take(150, SAVEPOINT_PENDING) == PERIODIC
+
+
+def test_savepoint_waits_while_as_many_others_are_taken_as_may_be():
+    requests = started()
+    requests.savepoint_requested(SAVEPOINT)
+    full = Load(pending=SAVEPOINTS_PENDING_MAX, savepoints=SAVEPOINTS_PENDING_MAX, ending=False)
+
+    assert requests.take(0, full) is None
+    assert requests.take(0, Load(pending=9, savepoints=SAVEPOINTS_PENDING_MAX - 1, ending=False)) == SAVEPOINT
 
 
 def test_periodic_checkpoint_is_put_off_until_the_pause_after_a_completion_is_over():

@@ -22,6 +22,7 @@ from raystream.protocol.job_commands import (
 from raystream.protocol.job_failures import CAUSE_WAIT_MS
 from raystream.protocol.job_phases import TRANSITIONS, Phase
 from raystream.protocol.restart import GiveUp, NoRestart, Restart
+from raystream.protocol.slot_roster import KILL_RETRY_MS
 from tests.unit.protocol.job_driver import (
     CANCELLATION_TIMEOUT_MS,
     CRASH,
@@ -128,8 +129,23 @@ def test_slot_that_does_not_stop_in_time_is_killed():
     job.stopped(FIRST)
 
     assert job.tick(CANCELLATION_TIMEOUT_MS) == [KillSlot(SECOND)]
-    assert job.tick(CANCELLATION_TIMEOUT_MS) == []
+    assert job.tick(KILL_RETRY_MS - 1) == []
     assert job.lose(SECOND) == [PrepareAttempt(Attempt(2))]
+
+
+def test_slot_that_stays_though_it_was_to_be_killed_is_killed_again_until_it_is_lost():
+    job = running()
+    job.fail()
+    job.settled()
+    job.stopped(FIRST)
+    job.tick(CANCELLATION_TIMEOUT_MS)
+
+    for _ in range(3):
+        assert job.machine.next_deadline_ms == job.now_ms + KILL_RETRY_MS
+        assert job.tick(KILL_RETRY_MS) == [KillSlot(SECOND)]
+    job.lose(SECOND)
+
+    assert job.tick(10 * KILL_RETRY_MS) == []
 
 
 @pytest.mark.parametrize("cause", [CRASH, LOST])

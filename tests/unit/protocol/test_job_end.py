@@ -8,6 +8,7 @@ from raystream.protocol.checkpoint_requests import Purpose
 from raystream.protocol.job_commands import (
     AbandonJob,
     CleanUp,
+    CommitSlots,
     EndCheckpoints,
     LogCancel,
     LogEnd,
@@ -20,13 +21,17 @@ from raystream.protocol.job_commands import (
     TakeStopSavepoint,
 )
 from raystream.protocol.job_end import LOG_RETRY_MS, LOG_TRIES_MAX
-from raystream.protocol.job_failures import Failure
+from raystream.protocol.job_failures import CAUSE_WAIT_MS, Failure
 from raystream.protocol.job_phases import Phase
 from raystream.protocol.restart import NoRestart
 from tests.unit.protocol.job_driver import (
+    CRASH,
     DELAY_MS,
+    ECHO,
     HOPELESS,
+    LOST,
     SLOTS,
+    SUBTASKS,
     JobDriver,
     failed,
     running,
@@ -64,11 +69,39 @@ def test_job_is_finished_when_all_subtasks_have_committed_the_final_checkpoint()
 def test_without_checkpointing_the_job_is_finished_when_all_have_committed():
     job = running()
     job.end_of_input()
-    job.commit_without_checkpoint_begun()
+    assert job.commit_without_checkpoint_due() == [CommitSlots(Attempt(1))]
     job.commits()
     job.stopped()
 
     assert job.settled() == [LogEnd(JobStatus.FINISHED, None)]
+
+
+@pytest.mark.parametrize("failure", [CRASH, LOST, ECHO])
+def test_failure_of_a_commit_without_a_checkpoint_is_the_end_and_says_that_output_may_be_visible(failure):
+    job = running()
+    job.end_of_input()
+    job.commit_without_checkpoint_due()
+    job.commits_done(job.now_ms, SUBTASKS[0])
+
+    job.fail(failure)
+    job.stopped()
+    (end,) = [*job.settled(), *job.tick(CAUSE_WAIT_MS)]
+
+    assert end.status is JobStatus.FAILED
+    assert "may be partly visible" in end.error.message
+    assert failure.error.message in end.error.message
+    assert "again" in job.machine.gave_up
+
+
+def test_nothing_is_committed_without_a_checkpoint_by_an_attempt_that_has_failed():
+    job = running()
+    job.end_of_input()
+    job.fail()
+
+    assert job.commit_without_checkpoint_due() == []
+    job.stopped()
+    job.settled()
+    assert job.status == "RESTARTING"
 
 
 @pytest.mark.parametrize("purpose", [Purpose.FINAL, Purpose.STOP])

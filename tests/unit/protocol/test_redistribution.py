@@ -9,7 +9,7 @@ import pytest
 from raystream.errors import StateCorruptError
 from raystream.handles import InlineHandle, KeyedStateHandle, OperatorStateHandle, Redistribution
 from raystream.keygroup import KeyGroupRange, groups_of_subtask
-from raystream.protocol.redistribution import ElementSlice, overlapping, redistribute
+from raystream.protocol.redistribution import ElementSlice, holding, redistribute
 
 SPLIT, UNION, BROADCAST = Redistribution.SPLIT, Redistribution.UNION, Redistribution.BROADCAST
 
@@ -160,18 +160,22 @@ def keyed(start, stop):
     return KeyedStateHandle(groups=KeyGroupRange(start, stop), entries=1, data=InlineHandle(data=b""))
 
 
+def same(handles, groups, max_parallelism=128):
+    return holding(handles, groups, stored_max_parallelism=max_parallelism, max_parallelism=max_parallelism)
+
+
 def test_a_new_subtask_reads_the_overlapping_handles_of_the_worked_example():
     old = [keyed(g.start, g.stop) for g in (groups_of_subtask(i, 128, 3) for i in range(3))]
 
-    assert overlapping(old, groups_of_subtask(1, 128, 5)) == old[:2]
-    assert overlapping(old, groups_of_subtask(0, 128, 5)) == old[:1]
+    assert same(old, groups_of_subtask(1, 128, 5)) == old[:2]
+    assert same(old, groups_of_subtask(0, 128, 5)) == old[:1]
 
 
 def test_stored_ranges_may_be_any():
     old = [keyed(60, 128), keyed(0, 1), keyed(1, 60)]
 
-    assert overlapping(old, KeyGroupRange(0, 60)) == [old[1], old[2]]
-    assert overlapping([], KeyGroupRange(0, 60)) == []
+    assert same(old, KeyGroupRange(0, 60)) == [old[1], old[2]]
+    assert same([], KeyGroupRange(0, 60)) == []
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -185,8 +189,25 @@ def test_every_stored_group_is_read_by_exactly_its_new_owner(seed):
         group
         for i in range(parallelism)
         for owned in [groups_of_subtask(i, max_parallelism, parallelism)]
-        for handle in overlapping(old, owned)
+        for handle in same(old, owned, max_parallelism)
         for group in handle.groups.intersect(owned)
     )
 
     assert read == Counter(range(max_parallelism))
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted", "parallelism"), [(128, 256, 3), (256, 128, 3), (12, 18, 4), (7, 5, 2)]
+)
+def test_another_number_of_groups_reads_every_handle_that_can_hold_a_key_and_no_other(
+    stored, wanted, parallelism
+):
+    old = [keyed(g.start, g.stop) for g in (groups_of_subtask(i, stored, 5) for i in range(5))]
+    for subtask in range(parallelism):
+        own = groups_of_subtask(subtask, wanted, parallelism)
+        # Every pair of groups that a key can have occurs among the hashes below the product.
+        hashes = (h for h in range(stored * wanted) if h % wanted in own)
+        reachable = {h % stored for h in hashes}
+        expected = [handle for handle in old if reachable & set(handle.groups)]
+
+        assert holding(old, own, stored_max_parallelism=stored, max_parallelism=wanted) == expected

@@ -127,8 +127,8 @@ class VirtualClock:
 class World:
     """Runs a coordinator until nothing more happens by itself.
 
-    `silent` holds the types of commands that slots do not answer; `held` names of work that is not
-    done before the test says so; `faults` makes such work raise.
+    `silent` holds the types of commands that slots do not answer, or `release`; `held` names of work
+    that is not done before the test says so; `faults` makes such work raise.
     """
 
     def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, **options):
@@ -165,6 +165,9 @@ class World:
                 slots=self,
                 clock=self.clock,
                 background=self,
+                log=self,
+                discovery=self,
+                deletion=self,
                 rng=random.Random(1),
             ),
             on_change=self._changed,
@@ -216,9 +219,12 @@ class World:
         self.killed.append(slot)
         self.inbox.append(partial(self.lose, slot))
 
-    def release(self):
+    def release(self, released):
         self.released = True
         self.alive.clear()
+        self.told_released = released
+        if "release" not in self.silent:
+            self.inbox.append(released)
 
     def report(self, report):
         self.coordinator.slot_reported(report)

@@ -2,6 +2,7 @@
 
 import pickle
 from collections import deque
+from functools import partial
 from typing import Any, ClassVar
 
 from raystream import KeyedProcessFunction, StreamEnvironment, ValueStateDescriptor
@@ -9,6 +10,7 @@ from raystream.config.options import JobConfig
 from raystream.handles import InlineHandle
 from raystream.ids import JobId, SlotId
 from raystream.operators.source import EnumeratorContext
+from raystream.operators.user_code import as_exception
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
 from raystream.runtime.frame import FrameKind
@@ -64,6 +66,9 @@ class _Writer:
     def prepare_commit(self, checkpoint_id):
         values, self.values = self.values, []
         return [pickle.dumps(values)] if values else []
+
+    def sync(self):
+        pass
 
     def keep(self, committables):
         pass
@@ -136,9 +141,10 @@ class ManualBackground:
             work, done = self.waiting.popleft()
             try:
                 result = work()
-            except Exception as error:
-                result = error
-            self.mailbox.post(lambda done=done, result=result: done(result))
+            except BaseException as error:
+                result = as_exception(error)
+            self.mailbox.post(partial(done, result))
+            del work, done, result  # As in `ThreadBackground`.
         return ran
 
 
@@ -174,11 +180,14 @@ class World:
     """Slots, their clock and network, and everything that they reported.
 
     Attributes:
+        backgrounds: of the uploads of each slot.
+        commits: the backgrounds of their commits.
         reports: of all slots, in order.
         log: barriers sent to other slots and blobs written, in order.
     """
 
-    def __init__(self, job, slots=2):
+    def __init__(self, job, slots=2, *, links=None, **slot_options):
+        """Make the slots; `links` makes those of one slot, in memory and logged by default."""
         self.packed = pack(job)
         self.program = unpack(self.packed)
         self.clock = ManualClock()
@@ -187,20 +196,23 @@ class World:
         self.files = LoggedFiles(self.log)
         self.network = MemoryNetwork()
         self.attempt = 0
-        self.slots, self.backgrounds, self.links = [], [], []
+        self.slots, self.backgrounds, self.commits, self.links = [], [], [], []
         for number in range(slots):
             mailbox = Mailbox(lambda: None)
             self.backgrounds.append(ManualBackground(mailbox))
-            self.links.append(LoggedLinks(self.network, self.log))
+            self.commits.append(ManualBackground(mailbox))
+            self.links.append(links() if links is not None else LoggedLinks(self.network, self.log))
             self.slots.append(
                 Slot(
                     SlotId(number),
                     clock=self.clock,
                     mailbox=mailbox,
-                    background=self.backgrounds[-1],
+                    uploads=self.backgrounds[-1],
+                    commits=self.commits[-1],
                     links=self.links[-1],
                     report=self.reports.append,
                     files=self.files,
+                    **slot_options,
                 )
             )
 
@@ -212,6 +224,7 @@ class World:
         for number in range(len(self.slots)) if slots is None else slots:
             worked = self.slots[number].step() or worked
             worked = self.backgrounds[number].run() or worked
+            worked = self.commits[number].run() or worked
         return self._answer_requests() or worked
 
     def settle(self, slots=None):

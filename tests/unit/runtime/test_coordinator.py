@@ -114,6 +114,19 @@ def test_without_checkpointing_nothing_is_written_and_the_end_commits_without_a_
     assert not directory.exists()
 
 
+def test_job_without_checkpointing_never_runs_again_once_its_sinks_commit(directory):
+    world = running(directory, execution__checkpointing__interval="off")
+    world.silent = {msg.CommitAtEnd}
+    world.end_input()
+    world.report(msg.CommitsDone(attempt=Attempt(1), vertex=1, subtask=0))
+    world.lose(1)
+    world.run_for(INTERVAL_MS)
+
+    assert world.status == "FAILED"
+    assert world.view.restarts == 0
+    assert "may be partly visible: process of the slot is gone" in world.view.error.message
+
+
 def test_checkpoints_without_a_directory_stay_in_memory():
     world = running().run_for(2 * INTERVAL_MS)
     assert {c.directory for c in world.commands(msg.TriggerCheckpoint)} == {""}
@@ -185,6 +198,31 @@ def test_late_ack_of_a_declined_checkpoint_is_deleted(directory):
     assert not file.exists()
 
 
+def test_file_that_is_written_for_a_declined_checkpoint_after_its_deletion_goes_with_an_older_one(directory):
+    world = running(directory)
+    world.silent = {msg.TriggerCheckpoint}
+    world.run_for(INTERVAL_MS)
+    world.report(msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=1, vertex=1, subtask=0, reason="no"))
+    world.settle()
+    chk(directory, 1).mkdir(parents=True)
+    (chk(directory, 1) / "late").write_bytes(b"state")
+    world.silent.clear()
+
+    world.run_for(3 * INTERVAL_MS)
+
+    assert world.completed[-2:] == [3, 4]
+    assert [path.name for path in directory.glob("*/chk-*")] == ["chk-4"]
+
+
+def test_a_deleted_checkpoint_is_shown_without_a_path(directory):
+    world = running(directory).run_for(2 * INTERVAL_MS)
+
+    assert [record.path for record in world.view.checkpoints] == ["", f"file://{chk(directory, 2)}"]
+    world.end_input()
+    assert world.status == "FINISHED"
+    assert [record.path for record in world.view.checkpoints] == [""] * 3
+
+
 def test_too_many_failed_checkpoints_fail_the_attempt(directory):
     world = running(directory, execution__checkpointing__tolerable_failed_checkpoints="1")
     world.faults = {"write_metadata": [REFUSED] * 2}
@@ -218,7 +256,7 @@ def test_crash_before_the_first_checkpoint_starts_from_nothing(directory):
     assert world.status == "RUNNING"
     assert world.restored == {0: {}, 1: {}}
     assert [state for _, state in world.source.made] == [None, None]
-    assert world.log_entries[1] == AttemptStarted(attempt=Attempt(2))
+    assert (world.log_entries[1].attempt, world.log_entries[1].restored_checkpoint) == (2, None)
 
 
 def test_crash_between_metadata_and_log_entry_restores_the_checkpoint_before(directory):

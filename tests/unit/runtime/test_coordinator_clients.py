@@ -1,6 +1,7 @@
 """The coordinator answers clients, and keeps to what the job log says."""
 
 import pytest
+import xxhash
 
 from raystream.errors import (
     ConfigError,
@@ -139,7 +140,7 @@ def test_job_can_be_cancelled_while_it_is_deployed_and_restored(directory, phase
     assert not list(directory.glob("*/probe-*"))
 
 
-@pytest.mark.parametrize("work", ["load_initial", "discover", "write_probe", "append", "sweep"])
+@pytest.mark.parametrize("work", ["load_initial", "discover", "set_up", "append"])
 def test_job_can_be_cancelled_while_it_is_prepared(directory, work):
     world = World(directory)
     world.held = {work}
@@ -162,6 +163,20 @@ def test_requests_to_a_job_that_has_ended_are_answered(directory, tmp_path):
 
 
 # ---- the log -------------------------------------------------------------------------
+
+
+def test_requests_to_a_job_that_lives_on_elsewhere_are_refused(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path).run_for(INTERVAL_MS)
+    other = open_storage(JOB_ID, world.config).log
+    other.read()
+    other.append(AttemptStarted(attempt=Attempt(2)))
+    world.run_for(INTERVAL_MS)
+    assert world.view.abandoned
+
+    world.savepoint().stop().cancel()
+
+    assert [outcome.request_id for outcome in world.view.outcomes] == ["s", "stop", "c"]
+    assert all(isinstance(outcome.error, FencedError) for outcome in world.view.outcomes)
 
 
 def test_job_stops_at_once_when_a_newer_attempt_owns_the_log(directory):
@@ -234,7 +249,7 @@ def test_attempt_whose_entry_can_not_be_written_is_started_again(directory):
     world.restart()
 
     assert world.status == "RUNNING"
-    assert world.log_entries == [AttemptStarted(attempt=Attempt(2))]
+    assert [entry.attempt for entry in world.log_entries] == [2]
 
 
 def test_log_entries_of_deleted_checkpoints_are_pruned(directory):
@@ -248,38 +263,80 @@ def test_log_entries_of_deleted_checkpoints_are_pruned(directory):
 # ---- storage -------------------------------------------------------------------------
 
 
-def test_every_slot_reads_a_probe_that_is_gone_when_the_job_runs(directory):
-    world = World(directory)
-    world.silent = {msg.Deploy}
-    world.start()
-    (probe,) = {deploy.probe for deploy in world.commands(msg.Deploy)}
-
-    assert open_storage(JOB_ID, world.config).directory.fs.exists(probe)
-    for slot in (0, 1):
-        world.report(msg.SlotDeployed(attempt=Attempt(1), slot=slot, address="a"))
+def test_every_slot_of_every_attempt_reads_a_probe_that_is_gone_when_the_job_has_ended(directory):
+    world = running(directory)
+    world.lose(1)  # Its successor may be on a node that does not have the disk.
     world.settle()
-    assert world.status == "RUNNING"
+    world.restart()
+    deploys = world.commands(msg.Deploy)
+    (probe,) = {deploy.probe for deploy in deploys}
+
+    assert [(deploy.attempt, deploy.slot) for deploy in deploys] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert open_storage(JOB_ID, world.config).directory.fs.exists(probe)
+    world.end_input()
+    assert world.status == "FINISHED"
     assert not list(directory.glob("*/probe-*"))
 
 
-def test_restart_probes_the_storage_no_more(directory):
-    world = running(directory)
+def test_program_is_stored_before_the_first_attempt_and_its_checksum_is_in_the_log(directory):
+    world = World(directory)
+    world.held = {"append"}
+    world.start()
+    stored = directory / JOB_ID / "graph"
+    assert stored.read_bytes() == b"program"
+
+    world.release_work("append")
     world.fail()
     world.restart()
+    attempts = [entry for entry in world.log_entries if isinstance(entry, AttemptStarted)]
+    assert [entry.program_checksum for entry in attempts] == [xxhash.xxh3_64_hexdigest(b"program")] * 2
 
-    assert world.commands(msg.Deploy)[-1].probe == ""
+    world.end_input()
+    assert not stored.exists(), "a job that has ended is never recovered"
 
 
-def test_files_of_older_attempts_are_swept_when_an_attempt_begins(directory):
-    world = running(directory).run_for(INTERVAL_MS)
-    leftover = chk(directory, 77)
+def test_job_without_durable_checkpoints_stores_no_program(directory):
+    world = running(directory, execution__checkpointing__interval="off")
+
+    assert not directory.exists()
+    assert world.status == "RUNNING"
+
+
+def test_directory_that_is_set_up_late_for_an_attempt_that_was_given_up_is_set_up_once(directory):
+    world = World(directory)
+    world.held = {"set_up"}
+    world.start()
+    world.coordinator._attempt_failed(Attempt(1), REFUSED)
+    world.restart()
+    world.release_work("set_up")
+
+    assert world.status == "RUNNING"
+    assert world.view.attempt == 2
+    assert len(list(directory.glob("*/probe-*"))) == 1
+    assert (directory / JOB_ID / "graph").exists()
+
+
+def test_files_of_older_attempts_are_swept_while_the_attempt_runs(directory):
+    world = running(directory).run_for(2 * INTERVAL_MS)
+    leftover = chk(directory, 1)
+    assert not leftover.exists(), "the second checkpoint made it superfluous"
     leftover.mkdir()
     (leftover / "state").write_bytes(b"x")
+    world.held = {"sweep"}
     world.fail()
     world.restart()
+    assert world.status == "RUNNING"
+    world.silent = {msg.TriggerCheckpoint}
+    world.run_for(INTERVAL_MS)
+    unfinished = chk(directory, 3)
+    unfinished.mkdir()
+
+    world.release_work("sweep")
 
     assert not leftover.exists()
-    assert chk(directory, 1).exists()
+    assert chk(directory, 2).exists()
+    assert unfinished.exists(), "it is of the attempt that runs"
+    assert world.log_entries[-1].newest_checkpoint == 2
 
 
 def test_checkpoint_directory_that_can_not_be_written_fails_the_job_at_once(tmp_path):

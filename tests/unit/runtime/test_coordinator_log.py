@@ -2,7 +2,9 @@
 
 from collections import deque
 
-from raystream.errors import FencedError, StorageError
+import pytest
+
+from raystream.errors import FencedError, ProtocolError, StateCorruptError, StorageError
 from raystream.ids import Attempt, CheckpointId
 from raystream.runtime.coordinator_log import DOUBT_TRIES_MAX, LogWriter
 from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, StaleLogError, VolatileJobLog
@@ -88,6 +90,49 @@ def test_entry_of_unknown_outcome_is_looked_up():
 
     assert world.log.read() == [STARTED, COMPLETE]
     assert world.answers[-1] == (COMPLETE, None)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("interrupted"), ProtocolError("not read"), StateCorruptError("damaged")]
+)
+@pytest.mark.parametrize("after", [True, False])
+def test_append_that_ends_with_any_other_error_is_in_doubt_and_looked_up(error, after):
+    world = World()
+    world.append(STARTED)
+    world.run()
+    (world.log.after if after else world.log.before).append(error)
+    world.append(COMPLETE)
+    world.run()
+
+    assert world.log.read() == [STARTED, COMPLETE]
+    assert world.answers == [(STARTED, None), (COMPLETE, None)]
+
+
+def test_damaged_log_is_a_clean_refusal_before_anything_was_appended():
+    world = World()
+    world.log.read = lambda: raise_(StateCorruptError("log entry is damaged", path="log/1"))
+    world.append(STARTED)
+    world.run()
+
+    [(_, error)] = world.answers
+    assert type(error) is StorageError
+    assert "log/1" in error.context["cause"]
+
+
+def raise_(error):
+    raise error
+
+
+def test_prune_that_fails_in_any_way_is_not_repeated():
+    world = World()
+    world.append(STARTED)
+    world.log.prune_checkpoints = lambda keep: raise_(OSError("interrupted"))
+    world.writer.prune([])
+    world.append(COMPLETE)
+    world.run()
+
+    assert world.waits == []
+    assert world.answers == [(STARTED, None), (COMPLETE, None)]
 
 
 def test_silent_log_is_asked_a_number_of_times_and_then_nothing_more_is_written():

@@ -79,9 +79,18 @@ def test_derived_max_parallelism_is_replaced_by_the_stored_one():
     assert [handle.groups for handle in state.keyed] == [KeyGroupRange(128, 256)]
 
 
-def test_explicit_other_max_parallelism_is_refused():
-    with pytest.raises(StateRestoreError, match="has max parallelism 64, its state has 128"):
-        restore(plan(), plan(max_parallelism=64))
+def test_explicit_other_max_parallelism_is_kept_and_every_subtask_reads_what_may_hold_its_keys():
+    planned = restore(plan(2), plan(4, max_parallelism=64))
+
+    assert [vertex.max_parallelism for vertex in planned.plan.vertices] == [64, 64]
+    read = [[h.groups for s in planned.subtasks[COUNT, i].values() for h in s.keyed] for i in range(4)]
+    assert read == [[KeyGroupRange(0, 64), KeyGroupRange(64, 128)]] * 4
+
+
+def test_parallelism_above_the_stored_max_parallelism_needs_an_explicit_one():
+    planned = restore(plan(max_parallelism=4), plan(5, max_parallelism=128))
+
+    assert planned.plan.vertices[COUNT].max_parallelism == 128
 
 
 def test_parallelism_above_the_stored_max_parallelism_is_refused():

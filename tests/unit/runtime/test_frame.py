@@ -54,6 +54,15 @@ def test_frames_arrive_byte_by_byte():
     assert read(*[bytes([byte]) for byte in stream()]) == SENT
 
 
+def test_small_payload_that_waits_does_not_keep_all_in_memory_that_came_with_it():
+    sent = [(0, FrameKind.BATCH, bytes(100_000)), (1, FrameKind.BATCH, b"waits")]
+    large, small = FrameReader(1).feed(stream(sent))
+
+    assert bytes(small[2]) == b"waits"
+    assert len(small[2].obj) < 100
+    assert len(large[2].obj) > 100_000, "a large one is not copied"
+
+
 @given(
     sent=st.lists(
         st.tuples(st.integers(0, 2**32 - 1), st.sampled_from(FrameKind), st.binary(max_size=50)), max_size=8

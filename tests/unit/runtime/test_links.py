@@ -18,7 +18,7 @@ class Node:
         self.listen(attempt)
 
     def listen(self, attempt):
-        identity = LinkIdentity(job_id="j" * 32, attempt=attempt, slot=self.slot, secret=b"s")
+        identity = LinkIdentity(job_id="j" * 32, attempt=attempt, slot=self.slot, secret=b"s", slot_count=2)
         self.address = self.links.listen(identity, self._handle)
 
     def _wake(self):

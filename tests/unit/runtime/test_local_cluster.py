@@ -1,6 +1,6 @@
 """The local runner runs whole jobs in this process: the same coordinator, slots and operators as on Ray."""
 
-import json
+import logging
 import threading
 from dataclasses import replace
 
@@ -12,11 +12,13 @@ from raystream import (
     JobNotFoundError,
     JobStatus,
     KeyedProcessFunction,
+    StateRestoreError,
     StreamEnvironment,
     ValueStateDescriptor,
 )
 from raystream.api.client import JobClient
 from raystream.clock import SystemClock
+from raystream.connectors.basic import DiscardSink
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
 from raystream.errors import ProtocolError
@@ -25,6 +27,7 @@ from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.local_cluster import LocalJob, LocalRunner
 from raystream.runtime.local_cluster_board import OUTPUT_BYTES_MAX, LocalBoard
 from raystream.testing import Barrier, Crash, TestSource
+from tests.published import counts_by_key, one_to_n
 
 KEYS = 7
 
@@ -57,22 +60,8 @@ def count_hits(env, source, out):
     counted.sink_to(FileSink.json_lines(str(out)), name="out", uid="out")
 
 
-def written(out):
-    """Return the published values of each key, in the order of the values."""
-    values = {}
-    for file in out.rglob("*"):
-        if file.is_file() and ".inprogress" not in file.name:
-            for line in file.read_text().splitlines():
-                key, hits = json.loads(line)
-                values.setdefault(key, []).append(hits)
-    return {key: sorted(hits) for key, hits in values.items()}
-
-
 def expected(records):
-    counts = {}
-    for value in records:
-        counts[value % KEYS] = counts.get(value % KEYS, 0) + 1
-    return {key: list(range(1, count + 1)) for key, count in counts.items()}
+    return one_to_n(value % KEYS for value in records)
 
 
 @pytest.mark.parametrize("parallelism", [1, 3])
@@ -83,7 +72,7 @@ def test_bounded_job_finishes_with_every_record_counted(tmp_path, parallelism):
 
     assert result.status is JobStatus.FINISHED
     assert result.records_in == 5_000
-    assert written(tmp_path / "out") == expected(range(5_000))
+    assert counts_by_key(tmp_path / "out") == expected(range(5_000))
 
 
 def test_job_without_checkpointing_finishes_too(tmp_path):
@@ -91,7 +80,7 @@ def test_job_without_checkpointing_finishes_too(tmp_path):
     count_hits(env, DatagenSource(lambda index: index, count=1_000), tmp_path / "out")
     env.execute("count")
 
-    assert written(tmp_path / "out") == expected(range(1_000))
+    assert counts_by_key(tmp_path / "out") == expected(range(1_000))
 
 
 def test_crash_is_followed_by_a_restart_from_the_last_checkpoint_and_output_is_exact(tmp_path):
@@ -103,7 +92,7 @@ def test_crash_is_followed_by_a_restart_from_the_last_checkpoint_and_output_is_e
     result = env.execute("count")
 
     assert result.restarts == 1
-    assert written(tmp_path / "out") == expected(source.records)
+    assert counts_by_key(tmp_path / "out") == expected(source.records)
 
 
 def test_user_error_fails_the_job_with_operator_and_record():
@@ -130,11 +119,61 @@ def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path,
     env = environment(tmp_path, parallelism=parallelism, execution_state_recovery_path=path)
     count_hits(env, source, tmp_path / "out")
     assert env.execute("count").status is JobStatus.FINISHED
-    assert written(tmp_path / "out") == expected(range(4_000))
+    assert counts_by_key(tmp_path / "out") == expected(range(4_000))
+
+
+def test_job_goes_on_under_another_max_parallelism_and_says_how_many_entries_moved(tmp_path, caplog):
+    source = DatagenSource(lambda index: index, count=4_000, rate=3_000)
+    env = environment(tmp_path, pipeline_max_parallelism=128)
+    count_hits(env, source, tmp_path / "out")
+    client = env.submit("count")
+    LocalRunner().attach(client.job_id)._board.wait_until(lambda view: view.records_in >= KEYS, 30)
+    path = client.stop()
+    stopped = client.wait(30)
+
+    env = environment(
+        tmp_path, parallelism=3, pipeline_max_parallelism=256, execution_state_recovery_path=path
+    )
+    count_hits(env, source, tmp_path / "out")
+    with caplog.at_level(logging.INFO, "raystream.state"):
+        result = env.execute("count")
+
+    assert stopped.records_in < 4_000
+    assert result.status is JobStatus.FINISHED
+    assert counts_by_key(tmp_path / "out") == expected(range(4_000))
+    moved = [record.entries for record in caplog.records if "moved to other key groups" in record.message]
+    assert 0 < sum(moved) <= KEYS
 
 
 def has_checkpoint(view):
     return any((r.purpose, r.status) == ("periodic", "completed") for r in view.checkpoints)
+
+
+def test_path_that_is_no_snapshot_is_refused_and_no_job_is_there(tmp_path):
+    env = environment(tmp_path, execution_state_recovery_path=str(tmp_path / "nowhere"))
+    env.from_collection([1]).sink_to(DiscardSink())
+    threads = threading.active_count()
+
+    with pytest.raises(StateRestoreError, match="snapshot does not exist") as caught:
+        env.submit()
+
+    assert set(caught.value.context) == {"path"}
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == threads
+
+
+def test_snapshot_that_does_not_fit_is_refused_and_no_job_is_there(tmp_path):
+    env = environment(tmp_path)
+    count_hits(env, DatagenSource(lambda index: index), tmp_path / "out")
+    savepoint = env.submit().stop()
+    jobs = set((tmp_path / "checkpoints").iterdir())
+
+    other = environment(tmp_path, execution_state_recovery_path=savepoint)
+    other.from_collection([1]).sink_to(DiscardSink())
+    with pytest.raises(StateRestoreError, match="snapshot does not fit the program"):
+        other.submit()
+
+    assert set((tmp_path / "checkpoints").iterdir()) == jobs
 
 
 def test_running_job_takes_savepoints_and_is_cancelled(tmp_path):

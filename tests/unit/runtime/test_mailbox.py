@@ -1,7 +1,11 @@
 """A mailbox makes calls on its owner's thread, in order; background work comes back through it."""
 
+import asyncio
 import threading
 
+import pytest
+
+from raystream.operators.user_code import EscapedError
 from raystream.runtime.mailbox import Mailbox, ThreadBackground
 
 
@@ -61,7 +65,7 @@ def test_every_post_wakes_the_loop():
 def test_background_work_runs_elsewhere_and_its_outcome_comes_back_here():
     wakes, outcomes = Wakes(), []
     mailbox = Mailbox(wakes)
-    background = ThreadBackground(mailbox, name="test")
+    background = ThreadBackground(mailbox, name="test", threads_max=1)
 
     background.submit(threading.get_ident, lambda thread: outcomes.append((thread, threading.get_ident())))
     assert wakes.event.wait(10)
@@ -72,10 +76,30 @@ def test_background_work_runs_elsewhere_and_its_outcome_comes_back_here():
     assert worker != owner == threading.get_ident()
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+def test_background_work_that_raises_what_is_no_exception_gives_one_that_stands_for_it(error):
+    wakes, outcomes = Wakes(), []
+    mailbox = Mailbox(wakes)
+    background = ThreadBackground(mailbox, name="test", threads_max=1)
+
+    def escape():
+        raise error("why")
+
+    background.submit(escape, outcomes.append)
+    assert wakes.event.wait(10)
+    mailbox.run_pending()
+    background.close()
+
+    (outcome,) = outcomes
+    assert isinstance(outcome, EscapedError)
+    assert str(outcome) == f"{error.__name__}: why"
+    assert isinstance(outcome.original, error)
+
+
 def test_background_work_that_raises_gives_its_exception():
     wakes, outcomes = Wakes(), []
     mailbox = Mailbox(wakes)
-    background = ThreadBackground(mailbox, name="test")
+    background = ThreadBackground(mailbox, name="test", threads_max=1)
 
     background.submit(lambda: 1 // 0, outcomes.append)
     assert wakes.event.wait(10)

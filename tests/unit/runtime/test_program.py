@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from raystream import ConfigError, KeyedProcessFunction, StreamEnvironment
+from raystream.connectors.basic import DiscardSink
 from raystream.graph.physical import Partitioning
 from raystream.operators.map import MapOperator
 from raystream.runtime import job_modules
@@ -105,7 +106,8 @@ def test_key_selector_that_cannot_be_shipped_is_named():
     runner = FakeRunner()
     env = StreamEnvironment(runner=runner)
     generator = (value for value in [1])
-    env.from_source(FakeSource()).key_by(lambda value: next(generator)).process(Count(), name="count")
+    keyed = env.from_source(FakeSource()).key_by(lambda value: next(generator))
+    keyed.process(Count(), name="count").sink_to(DiscardSink())
     env.execute("a job")
     submission = runner.submissions[0]
 
@@ -133,6 +135,17 @@ def test_package_around_a_module_is_shipped_with_it():
     parents = ["tests", "tests.unit", "tests.unit.runtime"]
     assert all(shipped[name].package for name in parents)
     assert not shipped[__name__].package
+
+
+def test_shipped_module_that_is_loaded_with_the_same_text_stays():
+    shipped = collect_modules(None, [__name__])
+    before = sys.modules[__name__]
+
+    install_modules(shipped)
+    install_modules(shipped)
+
+    assert sys.modules[__name__] is before
+    assert importlib.import_module(__name__) is before
 
 
 def test_too_many_modules_are_refused(monkeypatch):

@@ -7,10 +7,11 @@ import pytest
 
 from raystream.clock import SystemClock
 from raystream.runtime import messages as msg
-from raystream.runtime.mailbox import Mailbox, ThreadBackground
+from raystream.runtime.mailbox import Mailbox
 from raystream.runtime.program import pack
 from raystream.runtime.slot import Slot
 from raystream.runtime.tcp import TcpLinks
+from raystream.runtime.thread_pools import SlotThreads
 from raystream.testing import Barrier, Pause, TestSource
 from tests.unit.runtime.slot_world import JOB, VisibleSink, World, counted, restore_of, word_count
 
@@ -89,23 +90,13 @@ def test_restored_committables_are_committed_before_the_slot_is_ready():
     acks = world.trigger(1)
     world.send(msg.StopAttempt)
     world.deploy(restore=restore_of(acks))
-    for number, background in enumerate(world.backgrounds):
-        background.held = True
-        world.slots[number].deliver(
-            msg.Connect(
-                attempt=world.attempt, addresses={r.slot: r.address for r in world.all(msg.SlotDeployed)}
-            )
-        )
-    while not all(background.waiting for background in world.backgrounds):
-        world.step()
-    reads = [background.waiting.popleft() for background in world.backgrounds]
-    for background, (read, done) in zip(world.backgrounds, reads, strict=True):
-        background.mailbox.post(lambda read=read, done=done: done(read()))
-    world.settle()
+    for commits in world.commits:
+        commits.held = True
+    world.connect()
     assert world.all(msg.SlotReady) == []
 
-    for background in world.backgrounds:
-        background.held = False
+    for commits in world.commits:
+        commits.held = False
     world.settle()
 
     assert len(world.all(msg.SlotReady)) == 2
@@ -223,8 +214,8 @@ def test_background_work_of_an_old_attempt_is_forgotten():
     world.trigger(1)
     assert any(background.waiting for background in world.backgrounds)
     world.deploy()
-    for background in world.backgrounds:
-        background.held = False
+    for commits in world.commits:
+        commits.held = False
     world.settle()
 
     assert world.all(msg.SnapshotAcked) == []
@@ -235,11 +226,17 @@ def test_background_work_of_an_old_attempt_is_forgotten():
 
 
 def test_slot_in_a_thread_works_when_told_to_and_rests_otherwise():
-    links, reports = TcpLinks("127.0.0.1"), queue.Queue()
+    links, reports = TcpLinks("127.0.0.1", SystemClock()), queue.Queue()
     mailbox = Mailbox(links.wake)
-    background = ThreadBackground(mailbox, name="slot")
+    threads = SlotThreads(mailbox, 0)
     slot = Slot(
-        0, clock=SystemClock(), mailbox=mailbox, background=background, links=links, report=reports.put
+        0,
+        clock=SystemClock(),
+        mailbox=mailbox,
+        uploads=threads.uploads,
+        commits=threads.commits,
+        links=links,
+        report=reports.put,
     )
     thread = threading.Thread(target=slot.run)
     thread.start()
@@ -271,7 +268,7 @@ def test_slot_in_a_thread_works_when_told_to_and_rests_otherwise():
     assert rounds_at_rest() < 20  # It has no attempt.
     slot.close()
     thread.join(10)
-    background.close()
+    threads.close()
     links.dispose()
 
     assert not thread.is_alive()

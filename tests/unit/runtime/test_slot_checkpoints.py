@@ -184,20 +184,20 @@ def test_state_that_cannot_be_encoded_is_declined_and_the_job_goes_on():
     assert world.trigger(2).keys() == world.subtasks
 
 
-def test_snapshot_whose_upload_ends_after_the_abort_is_still_acknowledged():
-    """The coordinator then deletes what was written."""
+def test_snapshot_whose_checkpoint_is_aborted_during_the_upload_is_not_acknowledged():
     world = World(word_count(endless([WORDS], [WORDS])))
     world.begin()
     for background in world.backgrounds:
         background.held = True
     world.trigger(1)
-    assert world.acks(1) == {}
     world.send(msg.CheckpointAborted, checkpoint_id=1)
     for background in world.backgrounds:
         background.held = False
     world.settle()
 
-    assert world.acks(1).keys() == world.subtasks
+    assert world.acks(1) == {}
+    assert world.all(msg.SnapshotDeclined) == []
+    assert world.trigger(2).keys() == world.subtasks
 
 
 # ---- stop and savepoints ----------------------------------------------------
@@ -263,3 +263,13 @@ def test_barriers_pass_subtasks_whose_input_has_ended():
     assert world.trigger(1).keys() == world.subtasks
     assert {(r.vertex, r.subtask) for r in world.all(msg.InputEnded)} == world.subtasks
     assert world.trigger(2).keys() == world.subtasks
+
+
+def test_commit_that_hangs_does_not_hold_up_the_snapshots_that_follow():
+    world = World(word_count(TestSource([*WORDS, Barrier(), *WORDS]), parallelism=1), slots=1)
+    world.begin()
+    world.commits[0].held = True
+    world.trigger(1)
+    world.send(msg.CheckpointCompleted, checkpoint_id=1)
+
+    assert set(world.trigger(2)) == world.subtasks

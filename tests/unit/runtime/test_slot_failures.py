@@ -104,6 +104,16 @@ def test_probe_that_cannot_be_read_fails_the_slot_for_good():
     assert not any(failure.retryable for failure in world.all(msg.SlotFailed))
 
 
+def test_probe_that_was_read_before_and_is_gone_fails_only_the_attempt():
+    world = World(word_count(two_scripts()))
+    world.deploy()
+    world.deploy(probe="memory://nowhere/probe")
+
+    assert world.all(msg.SlotDeployed) == []
+    assert all(failure.retryable for failure in world.all(msg.SlotFailed))
+    assert "not shared" in world.all(msg.SlotFailed)[0].error.message
+
+
 def test_program_that_does_not_load_fails_the_slot():
     world = World(word_count(two_scripts()))
     world.packed = b"not a program"

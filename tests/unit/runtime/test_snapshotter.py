@@ -1,6 +1,8 @@
 """Snapshots are encoded in slices between batches, written elsewhere, and given up without harm."""
 
+import gc
 import random
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -238,6 +240,112 @@ def test_state_that_cannot_be_encoded_fails_its_snapshot_once_and_no_other():
     world.finish()
     assert [checkpoint_id for checkpoint_id, _ in world.acks] == [2]
     assert len(world.failures) == 1
+
+
+class AbortingFiles(SnapshotFiles):
+    """Aborts checkpoint 1 at the n-th piece that is written; counts what was."""
+
+    def __init__(self, abort_at):
+        super().__init__()
+        self.abort_at = abort_at
+        self.pieces = 0
+        self.world = None
+
+    def write_blob(self, directory, name, data, *, inline_bytes_max):
+        return super().write_blob(directory, name, Pieces(data, self), inline_bytes_max=inline_bytes_max)
+
+
+class Pieces(list):
+    """Pieces of a blob, which are gone through to measure, to hash and to write them."""
+
+    def __init__(self, data, files):
+        super().__init__(data)
+        self.data, self.files = data, files
+
+    def __iter__(self):
+        for piece in self.data:
+            yield piece
+            self.files.pieces += 1
+            if self.files.pieces == self.files.abort_at:
+                self.files.world.snapshotter.abort(1)
+
+
+def uploading(directory, *, abort_at=None, operators=1):
+    files = AbortingFiles(abort_at)
+    world = files.world = World(
+        *(filled(count=8, elements=[b"x" * 100]) for _ in range(operators)), files=files, inline_bytes_max=0
+    )
+    world.take(1, directory=directory.as_uri())
+    while world.snapshotter.advance():
+        pass
+    assert world.snapshotter.uploads_pending == 1
+    return world
+
+
+def files_in(directory):
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def test_upload_that_is_dropped_at_any_moment_leaves_nothing_behind(tmp_path):
+    whole = uploading(tmp_path / "whole", operators=2)
+    whole.background.run_all()
+    assert len(whole.acks) == 1
+    assert len(files_in(tmp_path / "whole")) == 4
+
+    pieces = whole.snapshotter._files.pieces
+    for moment in range(1, pieces + 1):
+        directory = tmp_path / str(moment)
+        world = uploading(directory, abort_at=moment, operators=2)
+        world.background.run_all()
+
+        assert world.acks == world.failures == []
+        assert files_in(directory) == []
+        assert world.snapshotter._files.pieces == moment, "nothing more is written"
+        assert world.snapshotter.uploads_pending == 0
+
+
+def test_upload_that_is_dropped_when_it_is_written_and_not_yet_known_is_deleted(tmp_path):
+    world = uploading(tmp_path)
+    work, done = world.background.waiting.popleft()
+    stored = work()
+    assert len(files_in(tmp_path)) == 2
+
+    world.snapshotter.abort(1)
+    done(stored)
+    world.background.run_all()
+
+    assert world.acks == []
+    assert files_in(tmp_path) == []
+
+
+def test_aborted_snapshots_that_wait_for_a_slow_store_hold_no_state_and_no_later_one_up(tmp_path):
+    operator = filled(count=100)
+    world = World(operator, files=SnapshotFiles(), inline_bytes_max=0)
+    encoded = []
+    for checkpoint_id in range(1, 6):
+        world.take(checkpoint_id, directory=(tmp_path / str(checkpoint_id)).as_uri())
+        encoded.append(weakref.ref(world.snapshotter._encoding[-1].parts[0].keyed))
+        while world.snapshotter.advance():
+            pass
+        if checkpoint_id < 5:
+            world.snapshotter.abort(checkpoint_id)
+    gc.collect()
+
+    assert [keyed() is None for keyed in encoded] == [True] * 4 + [False]
+    assert world.snapshotter.uploads_pending == 1
+    world.background.run_all()
+    assert [checkpoint_id for checkpoint_id, _ in world.acks] == [5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["5"]
+
+
+def test_end_of_the_attempt_drops_what_is_encoded_and_what_is_written(tmp_path):
+    world = uploading(tmp_path)
+    world.take(2, directory=tmp_path.as_uri())
+    world.snapshotter.close()
+    world.finish()
+
+    assert world.acks == world.failures == []
+    assert files_in(tmp_path) == []
 
 
 class FailingFiles(SnapshotFiles):

@@ -1,40 +1,15 @@
-"""Data connections: peers prove who they are, strangers do no harm, and nothing is lost unnoticed."""
+"""Data connections: what is sent arrives in order, and nothing is lost unnoticed."""
 
-import hmac
-import os
 import random
-import socket
-import struct
+import weakref
 
 import pytest
 
 from raystream.clock import SystemClock
 from raystream.errors import ConnectionLostError, ProtocolError
-from raystream.runtime import tcp
 from raystream.runtime.frame import FrameKind, FrameWriter
 from raystream.runtime.links import LinkIdentity
-from raystream.runtime.tcp import TcpLinks
-
-POLLS_MAX = 5000
-JOB = "0123456789abcdef" * 2
-SECRET = b"s" * 32
-
-
-class Node:
-    """One slot's links, and what came in."""
-
-    def __init__(self, slot, *, job=JOB, attempt=1, secret=SECRET):
-        self.slot = slot
-        self.received = []
-        self.links = TcpLinks("127.0.0.1")
-        self.listen(job=job, attempt=attempt, secret=secret)
-
-    def listen(self, *, job=JOB, attempt=1, secret=SECRET):
-        identity = LinkIdentity(job_id=job, attempt=attempt, slot=self.slot, secret=secret)
-        self.address = self.links.listen(identity, self._handle)
-
-    def _handle(self, peer, channel, kind, payload):
-        self.received.append((peer, channel, kind, bytes(payload)))
+from tests.unit.runtime.tcp_nodes import JOB, SECRET, Node, RawDialer, connect, drive
 
 
 @pytest.fixture
@@ -48,28 +23,6 @@ def make():
     yield make_node
     for node in nodes:
         node.links.dispose()
-
-
-def drive(nodes, until):
-    """Poll until a condition holds; the wait of a millisecond only lets the kernel keep up."""
-    for _ in range(POLLS_MAX):
-        for node in nodes:
-            node.links.poll()
-        if until():
-            return
-        nodes[0].links.wait(1)
-    raise AssertionError("it did not happen")
-
-
-def begin(*nodes):
-    addresses = {node.slot: node.address for node in nodes}
-    for node in nodes:
-        node.links.connect(addresses, [slot for slot in addresses if slot != node.slot])
-
-
-def connect(*nodes):
-    begin(*nodes)
-    drive(nodes, lambda: all(node.links.connected for node in nodes))
 
 
 @pytest.fixture
@@ -211,141 +164,6 @@ def test_frame_of_another_attempt_breaks_the_protocol(make):
             drive([acceptor], lambda: False)
 
 
-# ---- who is who -------------------------------------------------------------
-
-
-@pytest.mark.parametrize("which", [0, 1])
-def test_peer_without_the_secret_is_found_out_by_the_dialer(make, which):
-    identities = [{}, {}]
-    identities[which] = {"secret": b"wrong" * 6}
-    nodes = [make(slot, **identity) for slot, identity in enumerate(identities)]
-    begin(*nodes)
-
-    with pytest.raises(ProtocolError, match="does not hold the attempt's secret"):
-        drive(nodes, lambda: False)
-
-    assert not nodes[1].links.connected
-
-
-@pytest.mark.parametrize("identity", [{"job": "f" * 32}, {"attempt": 2}])
-def test_peer_of_another_job_or_attempt_is_refused(make, identity):
-    dialer, acceptor = make(0), make(1, **identity)
-    begin(dialer, acceptor)
-
-    with pytest.raises(ConnectionLostError):
-        drive([acceptor, dialer], lambda: False)
-
-    acceptor.links.poll()
-    assert not acceptor.links.connected
-
-
-class RawDialer:
-    """Speaks the handshake by hand, and wrongly on demand."""
-
-    def __init__(self, node, slot=0):
-        host, port = node.address.split("|")
-        self.slot, self.receiver = slot, node.slot
-        self.sock = socket.create_connection((host, int(port)))
-        self.sock.setblocking(False)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        self.sock.close()
-
-    def shake_hands(self, nodes, *, secret=SECRET):
-        hello = struct.pack(
-            "<8sH32sIII32s", b"RAYSTRM\x00", 1, JOB.encode(), 1, self.slot, self.receiver, os.urandom(32)
-        )
-        self.sock.sendall(hello)
-        challenge = self.receive(nodes, 64)
-        self.sock.sendall(hmac.digest(secret, b"dialer" + hello + challenge[:32], "sha256"))
-        for _ in range(20):
-            for node in nodes:
-                node.links.poll()
-
-    def receive(self, nodes, size):
-        data = bytearray()
-
-        def arrived():
-            try:
-                data.extend(self.sock.recv(size - len(data)))
-            except BlockingIOError:
-                return False
-            return len(data) == size
-
-        drive(nodes, arrived)
-        return bytes(data)
-
-    def closed(self):
-        try:
-            return self.sock.recv(1) == b""
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            return True
-
-
-GARBAGE = [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"\r\n" * 100, bytes(200), os.urandom(5000)]
-
-
-@pytest.mark.parametrize("garbage", GARBAGE, ids=["a browser", "zeros", "noise"])
-def test_garbage_of_a_stranger_does_not_disturb(pair, garbage):
-    with RawDialer(pair[0]) as stranger:
-        stranger.sock.sendall(garbage)
-        drive(pair, stranger.closed)
-    pair[1].links.send(0, 0, FrameKind.BATCH, b"still here")
-
-    drive(pair, lambda: pair[0].received)
-
-
-def test_stranger_that_guesses_the_proof_is_cut_off(pair):
-    with RawDialer(pair[1]) as stranger:
-        stranger.shake_hands(pair, secret=b"guess")
-        drive(pair, stranger.closed)
-
-    assert all(node.links.connected for node in pair)
-    assert pair[1].received == []
-
-
-def test_stranger_that_goes_away_in_the_middle_does_not_disturb(pair):
-    with RawDialer(pair[1]) as stranger:
-        stranger.sock.sendall(b"RAYS")
-        pair[1].links.poll()
-    pair[0].links.send(1, 0, FrameKind.BATCH, b"still here")
-
-    drive(pair, lambda: pair[1].received)
-
-
-def test_strangers_that_say_nothing_are_bounded(pair, monkeypatch):
-    monkeypatch.setattr(tcp, "_STRANGERS_MAX", 3)
-    strangers = []
-    try:
-        for _ in range(5):
-            strangers.append(RawDialer(pair[1]))
-            for _ in range(5):
-                pair[1].links.poll()
-        drive(pair, lambda: strangers[0].closed() and strangers[1].closed())
-        assert not any(stranger.closed() for stranger in strangers[2:])
-    finally:
-        for stranger in strangers:
-            stranger.sock.close()
-
-
-def test_second_connection_of_a_slot_breaks_the_protocol(pair):
-    with RawDialer(pair[1]) as again:
-        with pytest.raises(ProtocolError, match="second connection of a slot"):
-            again.shake_hands(pair)
-        drive([pair[0]], again.closed)
-
-
-def test_slot_of_a_higher_id_does_not_dial(make):
-    acceptor = make(1)
-    with RawDialer(acceptor, slot=2) as dialer, pytest.raises(ProtocolError, match="second connection"):
-        dialer.shake_hands([acceptor])
-
-
 # ---- waiting ----------------------------------------------------------------
 
 
@@ -382,3 +200,21 @@ def test_frame_ends_a_wait(pair):
 
     pair[1].links.wait(None)
     drive(pair, lambda: pair[1].received)
+
+
+def test_closed_links_hold_nothing_of_their_attempt(make):
+    class Attempt:
+        def take(self, peer, channel, kind, payload):
+            pass
+
+    node, attempt = make(0), Attempt()
+    node.links.close()
+    identity = LinkIdentity(job_id=JOB, attempt=2, slot=0, secret=SECRET, slot_count=1)
+    node.links.listen(identity, attempt.take)
+    remains = weakref.ref(attempt)
+    del attempt
+    assert remains() is not None
+
+    node.links.close()
+
+    assert remains() is None

@@ -1,4 +1,4 @@
-"""A crash at any change to the store leaves a checkpoint complete or not there at all."""
+"""After a crash, a failed call or a change of masters at any moment, a complete checkpoint is whole."""
 
 from contextlib import suppress
 
@@ -6,6 +6,7 @@ import pytest
 
 from raystream.errors import StorageError
 from raystream.handles import InlineHandle
+from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import open_file_system
 from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, DurableJobLog
@@ -31,9 +32,14 @@ class Master:
         complete = [entry for entry in entries if isinstance(entry, CheckpointCompletedEntry)]
         self.newest = complete[-1] if complete else None
 
+        self.first = max((newest_id(entry) for entry in entries), default=0) + 1
+        if entries:
+            self.first += IDS_AHEAD_MAX
+
     def start(self):
-        self.log.append(AttemptStarted(attempt=self.attempt))
-        self.store.sweep({self.newest.checkpoint_id} if self.newest else set())
+        newest = self.first - 1
+        self.log.append(AttemptStarted(attempt=self.attempt, newest_checkpoint=newest))
+        self.store.sweep({self.newest.checkpoint_id} if self.newest else set(), newest=newest)
 
     def checkpoint(self, checkpoint_id):
         directory = self.store.checkpoint_directory(checkpoint_id)
@@ -52,12 +58,17 @@ class Master:
             self.store.delete(previous.directory)
 
 
+def newest_id(entry):
+    """Return the newest id of a checkpoint that an entry names."""
+    return (entry.newest_checkpoint if isinstance(entry, AttemptStarted) else entry.checkpoint_id) or 0
+
+
 def run(fs, layout):
     master = Master(fs, layout)
     master.start()
-    first = master.newest.checkpoint_id + 1 if master.newest else 1
-    for checkpoint_id in range(first, first + 3):
+    for checkpoint_id in range(master.first, master.first + 3):
         master.checkpoint(checkpoint_id)
+    return checkpoint_id
 
 
 def verify(fs, layout):
@@ -94,9 +105,9 @@ def test_after_a_crash_the_newest_complete_checkpoint_is_whole(fs, base, place, 
     with pytest.raises(CrashError):
         run(BreakingFileSystem(fs, break_at=place, done=done), layout)
 
-    newest = verify(fs, layout)
-    run(fs, layout)
-    assert verify(fs, layout) == newest + 3
+    verify(fs, layout)
+    newest = run(fs, layout)
+    assert verify(fs, layout) == newest
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
@@ -107,3 +118,34 @@ def test_after_a_failed_call_the_newest_complete_checkpoint_is_whole(memory_base
         run(BreakingFileSystem(fs, break_at=place, error=StorageError, done=done), layout)
 
     verify(fs, layout)
+
+
+class PausingFileSystem(BreakingFileSystem):
+    """Something else happens before the n-th change."""
+
+    def __init__(self, inner, pause_at, meanwhile):
+        super().__init__(inner)
+        self.pause_at, self.meanwhile = pause_at, meanwhile
+
+    def _changing(self):
+        if self.calls == self.pause_at:
+            self.pause_at = None
+            self.meanwhile()
+        return super()._changing()
+
+
+@pytest.mark.parametrize("place", range(1, changes_of_a_run()))  # Before that it is nobody's master.
+def test_master_that_was_paused_and_replaced_harms_no_checkpoint_of_its_successor(memory_base, place):
+    fs, layout = open_file_system(memory_base), JobLayout(memory_base, JOB)
+    newest = []
+    paused = Master(PausingFileSystem(fs, place, lambda: newest.append(run(fs, layout))), layout)
+    paused.start()
+    with suppress(StorageError):
+        for checkpoint_id in range(paused.first, paused.first + 3):
+            paused.checkpoint(checkpoint_id)
+    # It does not know yet: what it was about to complete expires, the next one does too, and it sweeps.
+    for checkpoint_id in range(paused.first, paused.first + 5):
+        paused.store.delete(paused.store.checkpoint_directory(checkpoint_id))
+    paused.store.sweep(set(), newest=paused.first + 5)
+
+    assert verify(fs, layout) == newest[0]

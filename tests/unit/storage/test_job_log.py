@@ -8,7 +8,7 @@ import pytest
 from raystream.errors import FencedError, ProtocolError, StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import JobStatus
 from raystream.storage.envelope import seal
-from raystream.storage.filesystem import join_url, open_file_system
+from raystream.storage.filesystem import MissingFileError, join_url, open_file_system
 from raystream.storage.job_log import (
     AttemptStarted,
     CancelAccepted,
@@ -213,6 +213,37 @@ def test_an_append_whose_outcome_is_not_known_makes_the_log_stale(layout, fs):
         log.append(FIRST)
     log._fs = fs
     with pytest.raises(ProtocolError, match="before it was read"):
+        log.append(FIRST)
+
+
+@pytest.mark.parametrize("error", [StorageError("store does not answer"), MissingFileError("file is gone")])
+def test_a_number_that_is_taken_by_what_cannot_be_read_makes_the_log_stale(open_log, fs, monkeypatch, error):
+    old = open_log()
+    old.append(FIRST)
+    new = open_log()
+    old.append(completed(1))
+    read, reads = fs.read, []
+
+    def failing_at_the_second_look(url):
+        reads.append(url)
+        if len(reads) == 2:
+            raise error
+        return read(url)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "read", failing_at_the_second_look)
+        with pytest.raises(StaleLogError, match="could not be read"):
+            new.append(SECOND)
+    with pytest.raises(ProtocolError, match="before it was read"):
+        new.append(SECOND)
+    assert new.read() == [FIRST, completed(1)]
+
+
+def test_a_damaged_entry_at_the_number_that_is_needed_makes_the_log_stale(open_log, fs, layout):
+    log = open_log()
+    fs.write(layout.log_entry(1), b"damaged")
+
+    with pytest.raises(StaleLogError, match="could not be read"):
         log.append(FIRST)
 
 

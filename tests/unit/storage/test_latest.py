@@ -3,6 +3,7 @@
 import pytest
 
 from raystream.errors import StateCorruptError
+from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import join_url, open_file_system
 from raystream.storage.job_log import (
     AttemptStarted,
@@ -31,9 +32,12 @@ class Job:
         self.log.append(AttemptStarted(attempt=1))
 
     def _write(self, checkpoint_id, directory, at_ms):
+        state = SnapshotFiles().write_blob(directory, "state", b"x" * 100, inline_bytes_max=0)
         return self.store.write_metadata(
             directory,
-            sample.snapshot(checkpoint_id, job_id=self.job_id, name=self.name, completed_ms=at_ms),
+            sample.snapshot(
+                checkpoint_id, (state,), job_id=self.job_id, name=self.name, completed_ms=at_ms
+            ),
         )
 
     def checkpoint(self, checkpoint_id, *, at_ms, complete=True):
@@ -107,7 +111,7 @@ def test_jobs_of_other_names_do_not_count(fs, job, base):
     assert find_latest(base, "nobody") is None
 
 
-def test_a_damaged_newest_snapshot_is_never_passed_over(fs, job, base):
+def test_a_damaged_newest_snapshot_is_an_error_that_says_how_to_pass_over_it(fs, job, base):
     job.checkpoint(1, at_ms=100)
     newest = job.checkpoint(2, at_ms=200)
     fs.write(metadata_path(newest), b'{"raystream":"snapshot"')
@@ -115,6 +119,35 @@ def test_a_damaged_newest_snapshot_is_never_passed_over(fs, job, base):
     with pytest.raises(StateCorruptError) as caught:
         find_latest(base, "count")
     assert caught.value.context["path"] == metadata_path(newest)
+    assert "--allow-older-checkpoint" in caught.value.hint
+
+
+def test_a_damaged_newest_snapshot_is_passed_over_when_that_is_allowed(fs, job, base):
+    older = job.checkpoint(1, at_ms=100)
+    newest = job.checkpoint(2, at_ms=200)
+    fs.write(metadata_path(newest), b'{"raystream":"snapshot"')
+
+    assert find_latest(base, "count", allow_older=True) == older
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_newest_snapshot_of_which_a_file_is_missing_or_damaged_is_passed_over_when_that_is_allowed(
+    fs, job, base, damage
+):
+    older = job.checkpoint(1, at_ms=100)
+    state = join_url(job.checkpoint(2, at_ms=200), "state")
+    fs.delete_file(state)
+    if damage == "damaged":
+        fs.write(state, b"y" * 100)
+
+    assert find_latest(base, "count", allow_older=True) == older
+
+
+def test_an_undamaged_newest_snapshot_is_taken_also_when_an_older_one_is_allowed(job, base):
+    job.checkpoint(1, at_ms=100)
+    newest = job.checkpoint(2, at_ms=200)
+
+    assert find_latest(base, "count", allow_older=True) == newest
 
 
 def test_a_checkpoint_directory_that_was_moved_is_searched(tmp_path):

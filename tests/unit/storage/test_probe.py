@@ -95,8 +95,25 @@ def test_a_directory_that_a_node_cannot_read_names_node_and_path(base):
     assert {"node", "host", "path", "cause"} == set(caught.value.context)
 
 
-def test_a_directory_where_nothing_can_be_deleted_is_refused(fs, layout):
-    url = write_probe(fs, layout)
+class Undeletable(BreakingFileSystem):
+    """A store that keeps everything."""
 
+    def delete_file(self, url):
+        raise StorageError("planned")
+
+
+def test_a_directory_where_nothing_can_be_deleted_is_refused(fs, layout):
     with pytest.raises(ConfigError, match="cannot be deleted"):
-        remove_probe(BreakingFileSystem(fs, break_at=0, error=StorageError), url)
+        write_probe(Undeletable(fs), layout)
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [(None, "not shared with all nodes"), (UnreachableFileSystem(), "not readable from a node")],
+)
+def test_a_directory_that_has_served_before_may_come_back(fs, layout, store, message):
+    url = write_probe(fs, layout)
+    remove_probe(fs, url)
+
+    with pytest.raises(StorageError, match=message):
+        read_probe(url, served=True, open_fs=lambda _: store or fs)

@@ -180,7 +180,9 @@ def test_a_sweep_removes_what_no_live_snapshot_holds(store, layout, base, fs):
     for url in kept:
         fs.write(url, b"1")
 
-    swept = store.sweep({2})
+    assert store.sweep({1, 2, 10}, newest=10, writing=True) == [".tmp-5eed"]
+    fs.write(join_url(layout.checkpoint_dir(2), ".tmp-5eed"), b"1")
+    swept = store.sweep({2}, newest=11)
 
     assert sorted(swept) == [".tmp-5eed", ".tmp-5eed", "chk-1", "chk-10", "chk-11"]
     assert [entry.name for entry in fs.list_dir(layout.job_dir)] == ["archive", "chk-2", "log", "taskowned"]
@@ -188,7 +190,15 @@ def test_a_sweep_removes_what_no_live_snapshot_holds(store, layout, base, fs):
     assert len(fs.list_dir(layout.log_dir)) == 1
     store.load(layout.checkpoint_dir(2))
     store.load(savepoint)
-    assert store.sweep({2}) == []
+    assert store.sweep({2}, newest=11) == []
+
+
+def test_a_sweep_leaves_what_is_newer_than_the_attempt_that_wants_it(store, layout, fs):
+    for checkpoint_id in (3, 4, 5):
+        take(store, checkpoint_id)
+
+    assert store.sweep({3}, newest=4, writing=True) == ["chk-4"]
+    store.load(layout.checkpoint_dir(5))
 
 
 def test_disposing_of_a_savepoint_removes_its_directory(base, fs):

@@ -8,14 +8,23 @@ import json
 import random
 import re
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from jobs.access_log_count import REJECTED, CountHits, ParseRequest
 from raystream.connectors.files import FileSink, FileSource
+from tests.published import counts_by_key, one_to_n, records, unfinished
 
-IN_PROGRESS = re.compile(r"\.part-.+-(?P<subtask>\d+)-(?P<attempt>\d+)-\d+\.inprogress")
+ROOT = Path(__file__).resolve().parents[1]
+JOB = ROOT / "jobs" / "access_log_count.py"
+REAL_LOG = ROOT.parent / "shared" / "data" / "access.log"
+
+needs_real_log = pytest.mark.skipif(
+    not REAL_LOG.exists(), reason=f"{REAL_LOG.name}: the real log is not on this machine"
+)
 
 
 @dataclass
@@ -87,20 +96,6 @@ def lines_of(pattern: Path, watch: str | None = None) -> FileSource:
 # ---- what was published -----------------------------------------------------
 
 
-def records(directory: Path) -> list:
-    """Return the records in all files that are visible in a directory."""
-    parts = [path for path in directory.glob("part-*") if path.is_file()]
-    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
-
-
-def counts_by_path(out: Path) -> dict[str, list[int]]:
-    """Return all counts that were published for each path, sorted."""
-    counts = defaultdict(list)
-    for path, count in records(out):
-        counts[path].append(count)
-    return {path: sorted(values) for path, values in counts.items()}
-
-
 def assert_counted_exactly_once(out: Path, expected: Expected) -> None:
     """Every path has each of the values 1..n once, every broken line was rejected once, nothing is left."""
     assert_published_exactly_once(out, expected)
@@ -109,13 +104,21 @@ def assert_counted_exactly_once(out: Path, expected: Expected) -> None:
 
 def assert_published_exactly_once(out: Path, expected: Expected) -> None:
     """Every path has each of the values 1..n once, and every broken line was rejected once."""
-    one_to_n = {path: list(range(1, n + 1)) for path, n in expected.hits.items()}
-    assert counts_by_path(out) == one_to_n
+    assert counts_by_key(out) == one_to_n(expected.hits.elements())
     rejected = [(row["file"], row["offset"], row["line"]) for row in records(out / "rejected")]
     assert sorted(rejected) == sorted(expected.rejected)
 
 
-def unfinished(out: Path) -> list[tuple[int, str]]:
-    """Return attempt and name of each file that is not visible yet."""
-    names = [path.name for path in out.rglob("*.inprogress")]
-    return sorted((int(IN_PROGRESS.fullmatch(name)["attempt"]), name) for name in names)
+# ---- a log that somebody else has written -------------------------------------
+
+
+def assert_real_log_counted(out: Path) -> None:
+    """The counts of the real log are those of an independent program."""
+    requests = re.findall(r'^[^"]*"[A-Z]+ (\S+) ', REAL_LOG.read_text(), flags=re.MULTILINE)
+    found = counts_by_key(out)
+    assert found == one_to_n(requests)
+    assert (len(found), len(requests)) == (1_498, 10_000)
+    most = {path: len(found[path]) for path in ("/favicon.ico", "/style2.css", "/reset.css")}
+    assert most == {"/favicon.ico": 807, "/style2.css": 546, "/reset.css": 538}
+    assert records(out / "rejected") == []
+    assert unfinished(out) == []

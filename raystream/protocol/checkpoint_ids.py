@@ -1,0 +1,47 @@
+"""The ids of a job's checkpoints: from 1, growing, and never given twice.
+
+A job master that was paused and replaced does not know it, and goes on to give ids until its next
+log entry fails.  Directories of checkpoints are named by id, and deleted by name; so no successor may
+ever give an id that such a master may still use.  Therefore nobody gives more than `IDS_AHEAD_MAX`
+ids above the newest one in the job log, and a successor begins above those.
+
+Knows ids; knows nothing of how a checkpoint ends.
+"""
+
+from raystream.ids import CheckpointId
+
+IDS_AHEAD_MAX = 1_000
+"""Ids that may be given without a log entry that names one of them."""
+
+
+class CheckpointIds:
+    """Counts the checkpoints of one job in one job master."""
+
+    def __init__(self) -> None:
+        self._last = CheckpointId(0)
+        self._logged = CheckpointId(0)
+
+    @property
+    def last(self) -> CheckpointId:
+        """The newest id; 0 before the first."""
+        return self._last
+
+    @property
+    def exhausted(self) -> bool:
+        """True when no id may be given before the log has another one."""
+        return self._last >= self._logged + IDS_AHEAD_MAX
+
+    def begin_above(self, checkpoint_id: CheckpointId) -> None:
+        """Go on from an id that somebody else has given; before the first of our own."""
+        assert not self._last, "ids were given before"
+        self._last = self._logged = checkpoint_id
+
+    def logged(self, checkpoint_id: CheckpointId) -> None:
+        """The job log has an entry that names this id."""
+        self._logged = max(self._logged, checkpoint_id)
+
+    def give(self) -> CheckpointId:
+        """Return the next id."""
+        assert not self.exhausted, "id without a claim to it"
+        self._last = CheckpointId(self._last + 1)
+        return self._last

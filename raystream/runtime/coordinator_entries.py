@@ -1,0 +1,129 @@
+"""What a job itself leaves behind: its entries in the job log, and the archive at its end.
+
+(Completions of checkpoints are logged by `raystream.runtime.coordinator_checkpoints`.)
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from raystream.errors import RaystreamError, StorageError
+from raystream.ids import Attempt, CheckpointId, JobStatus
+from raystream.protocol.checkpoint import CheckpointCoordinator
+from raystream.protocol.job import Job
+from raystream.protocol.job_commands import Command
+from raystream.runtime.coordinator_log import LogWriter
+from raystream.runtime.coordinator_services import CoordinatorServices
+from raystream.runtime.coordinator_view import JobView, archived
+from raystream.storage.job_log import AttemptStarted, CancelAccepted, StopAccepted, Terminal
+
+logger = logging.getLogger(__name__)
+
+
+class JobEntries:
+    """Executes the commands of the job machine that are about its log.
+
+    Args:
+        services: the coordinator's world.
+        log: takes the entries.
+        job: the job machine, which is told what became of them.
+        checkpoints: knows what an attempt restores.
+        location: gives the location of a complete checkpoint.
+        program_checksum: gives that of the stored program.
+        run: executes the commands that an event leads to.
+        failed: told when an attempt can not be logged.
+
+    Attributes:
+        archived_as: how the job has ended; None when it never started, so that it leaves nothing.
+    """
+
+    def __init__(
+        self,
+        services: CoordinatorServices,
+        log: LogWriter,
+        *,
+        job: Job,
+        checkpoints: CheckpointCoordinator,
+        location: Callable[[CheckpointId | None], str | None],
+        program_checksum: Callable[[], str | None],
+        run: Callable[[Iterable[Command]], None],
+        failed: Callable[[Attempt, RaystreamError], None],
+    ) -> None:
+        self._services = services
+        self._log = log
+        self._job = job
+        self._checkpoints = checkpoints
+        self._location = location
+        self._program_checksum = program_checksum
+        self._run = run
+        self._failed = failed
+        self.archived_as: JobStatus | None = None
+
+    def attempt_begins(self, attempt: Attempt) -> None:
+        """Log the attempt, and sweep what earlier ones left while it goes on."""
+        checkpoints, snapshots = self._checkpoints, self._services.storage.snapshots
+        restored, newest = checkpoints.recovery_point, checkpoints.newest
+        entry = AttemptStarted(
+            attempt=attempt,
+            restored_checkpoint=restored,
+            restored_path=self._location(restored),
+            newest_checkpoint=newest or None,
+            program_checksum=self._program_checksum(),
+        )
+        sweep = partial(snapshots.sweep, checkpoints.retained, newest=newest, writing=True)
+
+        def appended(error: StorageError | None) -> None:
+            if error is not None:
+                self._failed(attempt, error)
+                return
+            self._services.background.submit(sweep, _swept)
+            self._run(self._job.attempt_logged(attempt))
+
+        self._log.append(entry, appended)
+
+    def stop_accepted(self, request_id: str) -> None:
+        """Log that a client may stop the job."""
+        self._log.append(StopAccepted(request_id=request_id), _request_logged)
+
+    def cancel_accepted(self, request_id: str) -> None:
+        """Log that a client may cancel the job."""
+        self._log.append(CancelAccepted(request_id=request_id), _request_logged)
+
+    def job_ends(self, status: JobStatus, error: RaystreamError | None) -> None:
+        """Log how the job ends."""
+
+        def appended(failure: StorageError | None) -> None:
+            if failure is None:
+                self._run(self._job.end_logged())
+            else:
+                now_ms = self._services.clock.monotonic_ms()
+                self._run(self._job.end_not_logged(now_ms, failure))
+
+        text = None if error is None else str(error)
+        self._log.append(Terminal(status=status, error=text), appended)
+
+    def archive(self, view: JobView) -> None:
+        """Leave what `list -a` shows, then the job has ended."""
+        directory, status = self._services.storage.directory, self.archived_as
+        if directory is None or status is None:
+            self._run(self._job.cleaned_up())
+            return
+
+        def written(result: Any) -> None:
+            if isinstance(result, Exception):
+                logger.warning("archive of the job was not written", exc_info=result)
+            self._run(self._job.cleaned_up())
+
+        archive = archived(view, status)
+        self._services.background.submit(partial(directory.write_archive, archive), written)
+
+
+def _swept(result: Any) -> None:
+    if isinstance(result, Exception):
+        logger.warning("files of older attempts stay", exc_info=result)
+
+
+def _request_logged(error: StorageError | None) -> None:
+    if error is not None:
+        logger.warning("request of a client is not in the job log", exc_info=error)

@@ -1,0 +1,29 @@
+"""What tests of the file sink share: contexts of writers, a commit, and the files of a directory."""
+
+from pathlib import Path
+
+from raystream.operators.sink import WriterContext
+
+JOB_ID = "0123456789abcdef" * 2
+
+
+def context_of(**changes):
+    fields = {
+        "job_id": JOB_ID, "uid": "sink", "subtask": 0, "parallelism": 1, "attempt": 1,
+        "tell_client": None, "deliver": None,
+    }  # fmt: skip
+    return WriterContext(**{**fields, **changes})
+
+
+def visible_files(directory):
+    return sorted(path for path in Path(directory).iterdir() if ".inprogress" not in path.name)
+
+
+def in_progress_files(directory):
+    return sorted(path.name for path in Path(directory).iterdir() if ".inprogress" in path.name)
+
+
+def commit(sink, writer):
+    committables = writer.prepare_commit(1)
+    writer.sync()
+    sink.open_committer(context_of()).commit(committables)
