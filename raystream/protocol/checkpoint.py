@@ -39,6 +39,7 @@ from raystream.protocol.checkpoint_commands import (
     DiscardSnapshot,
     FailAttempt,
     LogCompletion,
+    LogNewestId,
     NotifyAborted,
     NotifyCompleted,
     PruneLog,
@@ -48,15 +49,13 @@ from raystream.protocol.checkpoint_commands import (
     StartCheckpoint,
     WriteMetadata,
 )
-from raystream.protocol.checkpoint_failures import TolerableFailures, never_complete, savepoint_error
+from raystream.protocol.checkpoint_failures import TolerableFailures, expiry_error, savepoint_error
 from raystream.protocol.checkpoint_ids import CheckpointIds
 from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
 from raystream.protocol.retention import Retention
 from raystream.protocol.subtasks import Subtask
-
-_MISSING_SHOWN_MAX = 3
 
 
 class CheckpointCoordinator:
@@ -191,15 +190,7 @@ class CheckpointCoordinator:
         commands: list[Command] = []
         for pending in self._pending.abortable:
             if now_ms - pending.started_ms >= self._timeout_ms:
-                missing = self._pending.missing(pending)
-                error = CheckpointError(
-                    "checkpoint expired before all subtasks had acknowledged it"
-                    if missing
-                    else "checkpoint expired before it was written",
-                    checkpoint_id=pending.id,
-                    timeout_ms=self._timeout_ms,
-                    missing=missing[:_MISSING_SHOWN_MAX],
-                )
+                error = expiry_error(pending.id, self._timeout_ms, self._pending.missing(pending))
                 commands += self._abort(now_ms, pending, CheckpointFailureReason.EXPIRED, error)
         return self._done("time_passed", now_ms, commands + self._start_due(now_ms))
 
@@ -271,6 +262,16 @@ class CheckpointCoordinator:
         commands += self._log_next() + self._settle() + self._start_due(now_ms)
         return self._done("completion_not_logged", checkpoint_id, commands)
 
+    def newest_id_logged(
+        self, now_ms: float, checkpoint_id: CheckpointId, error: RaystreamError | None
+    ) -> list[Command]:
+        """The log names an id, so that more may be given; with an error it does not."""
+        self._ids.claimed(None if error else checkpoint_id)
+        commands = self._start_due(now_ms)
+        if error is not None and self._ids.exhausted and self._running:
+            commands = [FailAttempt(error)]
+        return self._done("newest_id_logged", checkpoint_id, commands)
+
     # ---- inside --------------------------------------------------------------
 
     @property
@@ -286,8 +287,8 @@ class CheckpointCoordinator:
             checkpoint_id = self._ids.give()
             self._pending.add(PendingCheckpoint(checkpoint_id, request, now_ms))
             commands.append(StartCheckpoint(checkpoint_id, request.purpose, request.base))
-            if self._ids.exhausted:
-                commands.append(FailAttempt(never_complete()))
+            if self._ids.claim_due:
+                commands.append(LogNewestId(self._ids.claim()))
         return commands
 
     def _collect(

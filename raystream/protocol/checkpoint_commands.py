@@ -89,6 +89,13 @@ class LogCompletion:
 
 
 @dataclass(frozen=True, slots=True)
+class LogNewestId:
+    """Append an entry that names the newest id; answered by `newest_id_logged`."""
+
+    checkpoint_id: CheckpointId
+
+
+@dataclass(frozen=True, slots=True)
 class RecordCompletion:
     """Show it as complete; the job machine learns of it."""
 
@@ -174,7 +181,7 @@ class ConfirmDeleted:
 
 
 Command = (
-    StartCheckpoint | WriteMetadata | LogCompletion | RecordCompletion | RecordFailure | NotifyCompleted
-    | NotifyAborted | CommitAtEnd | DiscardSnapshot | DeleteCheckpoint | PruneLog | FailAttempt
-    | ResolveSavepoint | ConfirmSettled | ConfirmDeleted
+    StartCheckpoint | WriteMetadata | LogCompletion | LogNewestId | RecordCompletion | RecordFailure
+    | NotifyCompleted | NotifyAborted | CommitAtEnd | DiscardSnapshot | DeleteCheckpoint | PruneLog
+    | FailAttempt | ResolveSavepoint | ConfirmSettled | ConfirmDeleted
 )  # fmt: skip

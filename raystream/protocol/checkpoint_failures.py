@@ -7,12 +7,15 @@ their client is told.
 Source: Flink's `CheckpointFailureManager`.
 """
 
+from collections.abc import Sequence
+
 from raystream.errors import CheckpointError, RaystreamError
 from raystream.ids import CheckpointId
 from raystream.protocol.checkpoint_commands import CheckpointFailureReason
-from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
+from raystream.protocol.subtasks import Subtask
 
 _REASONS_SHOWN_MAX = 3
+_MISSING_SHOWN_MAX = 3
 
 
 class TolerableFailures:
@@ -74,9 +77,21 @@ def savepoint_error(reason: CheckpointFailureReason, error: RaystreamError) -> R
     return outcome
 
 
-def never_complete() -> CheckpointError:
-    """Return what an attempt fails with that has used up its ids."""
+def expiry_error(
+    checkpoint_id: CheckpointId, timeout_ms: float, missing: Sequence[Subtask]
+) -> CheckpointError:
+    """Return why a checkpoint expired.
+
+    Args:
+        checkpoint_id: the checkpoint.
+        timeout_ms: age at which it expired.
+        missing: subtasks whose acknowledgement had not come.
+    """
     return CheckpointError(
-        f"{IDS_AHEAD_MAX} checkpoints in a row were not complete",
-        hint="raise execution.checkpointing.timeout, or use faster storage",
+        "checkpoint expired before all subtasks had acknowledged it"
+        if missing
+        else "checkpoint expired before it was written",
+        checkpoint_id=checkpoint_id,
+        timeout_ms=timeout_ms,
+        missing=list(missing[:_MISSING_SHOWN_MAX]),
     )

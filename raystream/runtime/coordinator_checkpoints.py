@@ -28,7 +28,7 @@ from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import savepoint_directory
 from raystream.runtime.coordinator_view import CheckpointRecords
-from raystream.storage.job_log import CheckpointCompletedEntry, SavepointCompleted
+from raystream.storage.job_log import CheckpointCompletedEntry, NewestId, SavepointCompleted
 from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ class CheckpointShell:
                 self._write_metadata(checkpoint_id, snapshots)
             case cmd.LogCompletion(checkpoint_id, purpose):
                 self._log_completion(checkpoint_id, purpose)
+            case cmd.LogNewestId(checkpoint_id):
+                self._log_newest_id(checkpoint_id)
             case cmd.RecordCompletion() | cmd.RecordFailure():
                 self._record(command)
             case cmd.NotifyCompleted(checkpoint_id, final):
@@ -244,6 +246,12 @@ class CheckpointShell:
                 self._run(self._machine.completion_not_logged(self._now_ms, checkpoint_id, error))
 
         self._log.append(entry, appended)
+
+    def _log_newest_id(self, checkpoint_id: CheckpointId) -> None:
+        def appended(error: StorageError | None) -> None:
+            self._run(self._machine.newest_id_logged(self._now_ms, checkpoint_id, error))
+
+        self._log.append(NewestId(newest_checkpoint=checkpoint_id), appended)
 
     def _record(self, command: cmd.RecordCompletion | cmd.RecordFailure) -> None:
         checkpoint_id = command.checkpoint_id

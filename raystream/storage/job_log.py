@@ -74,6 +74,13 @@ class SavepointCompleted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewestId:
+    """An id that was given to a checkpoint, where many in a row were not completed."""
+
+    newest_checkpoint: CheckpointId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StopAccepted:
     """A client's request to stop with a savepoint was accepted."""
 
@@ -97,13 +104,15 @@ class Terminal:
 
 
 LogEntry = (
-    AttemptStarted | CheckpointCompletedEntry | SavepointCompleted | StopAccepted | CancelAccepted | Terminal
+    AttemptStarted | CheckpointCompletedEntry | SavepointCompleted | NewestId | StopAccepted | CancelAccepted
+    | Terminal
 )
 
 _TYPES: dict[str, type[LogEntry]] = {
     "attempt-started": AttemptStarted,
     "checkpoint-completed": CheckpointCompletedEntry,
     "savepoint-completed": SavepointCompleted,
+    "newest-id": NewestId,
     "stop-accepted": StopAccepted,
     "cancel-accepted": CancelAccepted,
     "terminal": Terminal,

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from raystream.errors import StorageError
 from raystream.ids import CheckpointId
-from raystream.protocol.checkpoint_commands import FailAttempt, StartCheckpoint
+from raystream.protocol.checkpoint_commands import FailAttempt, LogNewestId, StartCheckpoint
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX, CheckpointIds
 from tests.unit.protocol.checkpoint_driver import TIMEOUT_MS, running
 
@@ -35,16 +36,51 @@ def test_successor_that_begins_far_above_the_log_never_meets_an_id_of_the_one_be
     assert successor.give() > ids.last
 
 
-def test_attempt_fails_when_its_ids_are_used_up_and_the_next_one_has_new_ones():
-    job = running()
-    started, failures = [], []
-    while not failures:
+def start_until(job, found):
+    """Let checkpoints expire until a command of a type comes; return the ids that were started, and it."""
+    started = []
+    while True:
         for command in job.tick(TIMEOUT_MS):
-            started += [command.checkpoint_id] if isinstance(command, StartCheckpoint) else []
-            failures += [command] if isinstance(command, FailAttempt) else []
+            if isinstance(command, StartCheckpoint):
+                started.append(command.checkpoint_id)
+            elif isinstance(command, found):
+                return started, command
+
+
+def test_checkpoints_that_never_complete_do_not_end_an_attempt_whose_log_is_told_of_their_ids():
+    job = running()
+    expected = 1
+    for _ in range(5):
+        started, claim = start_until(job, LogNewestId)
+        assert started == list(range(expected, claim.checkpoint_id + 1))
+        expected = claim.checkpoint_id + 1
+        assert job.newest_id_logged(job.now_ms, claim.checkpoint_id, None) == []
+    assert expected > 2 * IDS_AHEAD_MAX
+
+
+def test_no_checkpoint_starts_when_the_ids_are_used_up_before_the_log_answers():
+    job = running()
+    started, claim = start_until(job, LogNewestId)
+    while len(started) < IDS_AHEAD_MAX:
+        started += [c.checkpoint_id for c in job.tick(TIMEOUT_MS) if isinstance(c, StartCheckpoint)]
 
     assert started == list(range(1, IDS_AHEAD_MAX + 1))
-    assert f"{IDS_AHEAD_MAX} checkpoints in a row" in failures[0].error.message
+    assert job.savepoint("s") == [], "it waits for the answer"
+    assert not [c for c in job.tick(TIMEOUT_MS) if isinstance(c, StartCheckpoint)]
+    answered = job.newest_id_logged(job.now_ms, claim.checkpoint_id, None)
+    assert next(c.checkpoint_id for c in answered if isinstance(c, StartCheckpoint)) == IDS_AHEAD_MAX + 1
+
+
+def test_attempt_fails_when_the_log_takes_no_entry_and_the_ids_are_used_up():
+    job = running()
+    refused = StorageError("log does not answer")
+    _, claim = start_until(job, LogNewestId)
+    assert job.newest_id_logged(job.now_ms, claim.checkpoint_id, refused) == []
+    _, claim = start_until(job, LogNewestId)
+    for _ in range(IDS_AHEAD_MAX):
+        job.tick(TIMEOUT_MS)
+
+    assert job.newest_id_logged(job.now_ms, claim.checkpoint_id, refused) == [FailAttempt(refused)]
     assert job.savepoint("s") == [], "it waits for the next attempt"
     job.attempt_ended(job.now_ms)
     assert [c.checkpoint_id for c in job.start_attempt() if isinstance(c, StartCheckpoint)] == [
