@@ -127,7 +127,10 @@ def test_ended_job_is_listed_with_its_checkpoints(raystream, start, script, opti
     (row,) = json.loads(raystream("list", "-a", "--json", *options).out)
     assert (row["name"], row["status"]) == ("counting", "CANCELED")
     checkpoints = json.loads(raystream("checkpoints", "counting", "--json", *options).out)
-    assert [one["checkpoint_id"] for one in checkpoints if one["status"] == "completed"][:2] == [1, 2]
+    ended = [one for one in checkpoints if one["status"] in ("completed", "deleted")]
+    assert [one["checkpoint_id"] for one in ended][:2] == [1, 2]
+    assert [one["status"] for one in ended] == ["deleted"] * (len(ended) - 1) + ["completed"]
+    assert [bool(one["path"]) for one in ended] == [one["status"] == "completed" for one in ended]
 
 
 def test_detached_without_a_cluster_ends_with_3(raystream, script):
