@@ -15,7 +15,7 @@ define SHOW_LARGEST
 import json, pathlib, sys
 largest = {}
 for part in pathlib.Path(sys.argv[1]).iterdir():
-    if part.is_file() and ".inprogress" not in part.name:
+    if part.is_file() and not part.name.startswith("."):
         for path, hits in map(json.loads, part.open(encoding="utf-8")):
             largest[path] = max(hits, largest.get(path, 0))
 print(f"{sum(largest.values()):,} requests to {len(largest):,} paths, the most frequent:")

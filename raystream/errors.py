@@ -8,7 +8,8 @@ RaystreamError
 │   ├── StateRestoreError    a snapshot does not fit the program
 │   └── StateCorruptError    a checksum does not match; never retried
 ├── StorageError             a durable store did not do what was asked
-│   └── FencedError          a newer attempt owns the job log; this process must exit
+│   ├── FencedError          a newer attempt owns the job log; this process must exit
+│   └── OutputLostError      records that a checkpoint counts as written are gone; never retried
 ├── CheckpointError          a requested checkpoint or savepoint was aborted; carries the reason
 ├── UserCodeError            a user function raised; carries operator, subtask and record
 ├── SlotLostError            the process of a slot is gone
@@ -86,6 +87,10 @@ class StorageError(RaystreamError):
 
 class FencedError(StorageError):
     """A newer attempt owns the job log; whoever sees this must stop at once."""
+
+
+class OutputLostError(StorageError):
+    """Records that a checkpoint counts as written are gone; a restart would go on without them."""
 
 
 class CheckpointError(RaystreamError):

@@ -8,7 +8,7 @@ groups or elements they belong, never what the bytes mean.
 from dataclasses import dataclass
 from enum import Enum
 
-from raystream.ids import OperatorUid, VertexId
+from raystream.ids import CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import KeyGroupRange
 
 
@@ -110,6 +110,8 @@ class SubtaskSnapshot:
     """From the end of the synchronous part to the acknowledgement."""
     alignment_ms: float = 0.0
     start_delay_ms: float = 0.0
+    writing_from: CheckpointId | None = None
+    """Oldest checkpoint for which the slot was still writing then, also one that was given up; None: none."""
 
     @property
     def size_bytes(self) -> int:

@@ -65,7 +65,11 @@ class FlatMapFunction(Function, Generic[T, U]):
 
     @abstractmethod
     def flat_map(self, value: T) -> Iterable[U] | None:
-        """Yield the records that take the place of `value`, or return them; None stands for none."""
+        """Yield the records that take the place of `value`, or return them; None stands for none.
+
+        What is returned is iterated to its end, and an iterator ends with a StopIteration: a bare `next(...)`
+        inside a `map(...)` that is returned ends it early, without an error.  In a generator it is one.
+        """
 
 
 class FilterFunction(Function, Generic[T]):
@@ -105,6 +109,12 @@ class ReduceFunction(Function, Generic[T]):
 class ProcessFunction(Function, Generic[T, U]):
     """Handles each record with a context, through which side outputs are reached.
 
+    **A record must not change once it is emitted**, whether it was yielded or put out with
+    `ctx.output`, nor may what it contains: its receiver gets the object itself, later, when the
+    batch is done.  `yield self.batch` followed by `self.batch.clear()` loses records, without an
+    error; yield a copy, or make a new list.  With `pipeline.copy-records: true` each record is
+    copied in the moment in which it is yielded, which takes time, and then all of this is allowed.
+
     Example:
         >>> class Divide(ProcessFunction):
         ...     def process_element(self, value, ctx):
@@ -125,6 +135,10 @@ class KeyedProcessFunction(ProcessFunction[T, U]):
     """Handles each record of a keyed stream with the state of its key.
 
     State is registered in `open` and belongs, in `process_element`, to `ctx.current_key`.
+
+    **A record must not change once it is emitted** (see `ProcessFunction`), so a list, dict or
+    object that is kept in state and changed later must not be yielded itself: yield a copy of it,
+    `ctx.current_key, list(seen)`.  `pipeline.copy-records: true` does it for you.
 
     Example:
         >>> from raystream import ValueStateDescriptor

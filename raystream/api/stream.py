@@ -119,6 +119,8 @@ class DataStream(Generic[T]):
     ) -> "DataStream[U]":
         """Return the stream of what the function yields for each record and its context.
 
+        A record must not be changed once it is emitted, as `ProcessFunction` explains.
+
         Raises:
             GraphError: a `KeyedProcessFunction` on a stream that is not keyed.
         """
@@ -300,7 +302,10 @@ class KeyedStream(DataStream[T], Generic[T, K]):
         function: ProcessFunction[T, U] | Callable[[T, Any], Iterable[U] | None],
         **options: Unpack[OperatorOptions],
     ) -> "DataStream[U]":
-        """Return the stream of what the function yields for each record, with its key's state at hand."""
+        """Return the stream of what the function yields for each record, with its key's state at hand.
+
+        A record must not be changed once it is emitted, as `KeyedProcessFunction` explains.
+        """
         return self._apply(_KEYED_PROCESS, function, options)
 
     def reduce(

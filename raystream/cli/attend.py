@@ -8,6 +8,7 @@ becomes a series of short waits with a look at the job in between.
     again       KeyboardInterrupt out of that wait; a third one kills the process
     SIGTERM     of a job in this process or on an embedded cluster: like Ctrl-C
                 of a job on another cluster: ends the wait, the job goes on
+    while a job is submitted, all of them end what has begun of it
 """
 
 import signal
@@ -41,10 +42,6 @@ class Detached(BaseException):
     """Leaves a script whose job goes on without it."""
 
 
-class Terminated(KeyboardInterrupt):
-    """Like Ctrl-C, but it was SIGTERM."""
-
-
 class Attendant:
     """The runner of a script under `raystream run`.
 
@@ -57,6 +54,9 @@ class Attendant:
         self.clock = clock
         self.resume_command = resume_command
         self._jobs: list[AttendedJob] = []
+        self._submitting = False
+        self.terminated = False
+        """What interrupted the script was SIGTERM."""
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -76,9 +76,16 @@ class Attendant:
                 hint="use --runner ray, or leave --detached out",
             )
         say(f"starting {submission.name!r}: {name} runner, parallelism {submission.config.parallelism}")
-        job = AttendedJob(runner_named(name).submit(submission), submission, self)
-        self._jobs.append(job)
         self._take_signals()
+        self._submitting = True
+        try:
+            job = AttendedJob(runner_named(name).submit(submission), submission, self)
+            self._jobs.append(job)
+        except KeyboardInterrupt:
+            say(f"{submission.name!r} was interrupted before it had started; nothing of it goes on")
+            raise
+        finally:
+            self._submitting = False
         return job
 
     def attach(self, job_id: str, *, address: str | None = None) -> JobHandle:
@@ -107,15 +114,16 @@ class Attendant:
         return [job for job in self._jobs if not job.settled]
 
     def _take_signals(self) -> None:
-        """Handle SIGTERM from now on; `ray.init` sets a handler of its own, so this comes after it."""
+        """Handle SIGTERM from now on, also if the script has changed that since the last job."""
         if threading.current_thread() is not threading.main_thread():
             return  # A script may submit from any thread, but only this one can change handlers.
         before = signal.signal(signal.SIGTERM, self._terminated)
         self._handlers.setdefault(signal.SIGTERM, before)
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:
-        if any(job.ends_with_client for job in self._unsettled()):
-            raise Terminated
+        if self._submitting or any(job.ends_with_client for job in self._unsettled()):
+            self.terminated = True  # Ray would turn an exception of our own into a plain KeyboardInterrupt.
+            raise KeyboardInterrupt
         raise Detached
 
 

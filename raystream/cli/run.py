@@ -13,7 +13,7 @@ import click
 from raystream.api.ambient import Ambient, use
 from raystream.api.explain import explain_plan
 from raystream.api.runner import JobHandle, Submission
-from raystream.cli.attend import Attendant, Detached, Terminated, say
+from raystream.cli.attend import Attendant, Detached, say
 from raystream.cli.failures import DONE, JOB_FAILED, SIGNALLED, print_lines, script_error_lines
 from raystream.cli.script import run_script
 from raystream.clock import SystemClock
@@ -71,7 +71,8 @@ parallelism_option = click.option(
 )  # fmt: skip
 @click.option(
     "--allow-older-checkpoint", "allow_older", is_flag=True,
-    help="Let `-s latest` pass over a damaged snapshot; what was committed since the older one comes twice.",
+    help="Let `-s latest` pass over a damaged snapshot or job log; what was committed since the older one"
+    " comes twice.",
 )  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")
@@ -141,11 +142,11 @@ def _attend(attendant: Attendant, ambient: Ambient, script: Path, arguments: Seq
     except Detached:
         for job_id in ambient.submitted:
             say(f"job {job_id} goes on; `raystream list` shows it, `raystream cancel` ends it")
-        return DONE
-    except KeyboardInterrupt as interrupt:
+        return SIGNALLED + signal.SIGTERM
+    except KeyboardInterrupt:
         attendant.cancel_rest()
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Whatever still runs must not delay another Ctrl-C.
-        return SIGNALLED + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+        return SIGNALLED + (signal.SIGTERM if attendant.terminated else signal.SIGINT)
     return code
 
 

@@ -71,21 +71,13 @@ class RayRunner:
         if connection.embedded and cluster_cpus().total < cpus and not _running():
             disconnect()  # It was made for a smaller job.
             connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
-        actor_class: Any = ray.remote(JobMasterActor)
-        master = actor_class.options(
-            name=master_name(submission.job_id),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            num_cpus=0,
-            max_restarts=0,
-            max_task_retries=0,
-        ).remote(own_versions(), submission.job_id, program)
         try:
-            ray.get(master.view.remote(), timeout=START_TIMEOUT_S)
-        except Exception as error:
-            ray.kill(master)
+            return RayJobHandle(submission.job_id, _start_master(submission.job_id, program), connection)
+        except BaseException as error:  # Also an interrupt: nobody would know of the job.
+            _kill_master(submission.job_id)
+            if not isinstance(error, Exception):
+                raise
             raise _not_started(error) from error
-        return RayJobHandle(submission.job_id, master, connection)
 
     def attach(self, job_id: str, *, address: str | None = None) -> "RayJobHandle":
         """Return a handle on a job that any process has submitted.
@@ -251,6 +243,27 @@ class RayJobHandle:
 
     def __repr__(self) -> str:
         return f"RayJobHandle({self._job_id})"
+
+
+def _start_master(job_id: JobId, program: bytes) -> Any:
+    """Start the master of a job and return it when it has taken the job."""
+    actor_class: Any = ray.remote(JobMasterActor)
+    master = actor_class.options(
+        name=master_name(job_id),
+        namespace=NAMESPACE,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=0,
+        max_task_retries=0,
+    ).remote(own_versions(), job_id, program)
+    ray.get(master.view.remote(), timeout=START_TIMEOUT_S)
+    return master
+
+
+def _kill_master(job_id: JobId) -> None:
+    """End a job whose submission broke off; by name, since there may be a master without a handle."""
+    with suppress(ValueError):
+        ray.kill(ray.get_actor(master_name(job_id), namespace=NAMESPACE))
 
 
 def _masters() -> dict[JobId, Any]:

@@ -230,9 +230,11 @@ def _user_decides_authentication() -> bool:
 def _own_signal_handler() -> Iterator[None]:
     """Keep what SIGTERM does: Ray puts handlers of its own in its place, the last of which aborts."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread() and before is not None:
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import ray
 
 from raystream.api.runner import ClientRequest
 from raystream.clock import SystemClock
+from raystream.cluster.connection import NAMESPACE
 from raystream.cluster.job_loop import JobLoop
 from raystream.cluster.placement import RaySlotPool
 from raystream.cluster.process import configure_logging
@@ -28,7 +29,7 @@ from raystream.cluster.versions import check_client
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import RaystreamError
 from raystream.ids import JobId, SlotId
-from raystream.runtime.admission import check_start
+from raystream.runtime.admission import admit
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
 from raystream.runtime.coordinator_view import JobView
@@ -54,6 +55,15 @@ def master_name(job_id: JobId) -> str:
 def job_of_master(name: str) -> JobId | None:
     """Return the job whose master has this name, or None when it is another actor."""
     return JobId(name.removeprefix(_NAME_PREFIX)) if name.startswith(_NAME_PREFIX) else None
+
+
+def is_alive(job_id: JobId) -> bool:
+    """Return whether the cluster has a master of this job, be it one that only answers questions."""
+    try:
+        ray.get_actor(master_name(job_id), namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True
 
 
 class JobMasterActor:
@@ -128,7 +138,7 @@ class JobMasterActor:
             program=packed,
         )
         storage = open_storage(self._job_id, program.config)
-        check_start(submission, storage)
+        submission = admit(submission, storage, alive=is_alive)
         clock, mailbox = SystemClock(), self._loop.mailbox
         pool = RaySlotPool(
             job_id=self._job_id,

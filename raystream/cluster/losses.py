@@ -1,14 +1,17 @@
 """From what Ray says about a dead actor to a `SlotLostError` that tells a person what to do.
 
 The only place that reads Ray's messages.  They are text for people and may change: they
-choose words here and decide nothing.
+choose words here and decide nothing.  What decides is the kind of an error, and it says what Ray's
+head has written down, which is not always what the process does (`raystream.cluster.endings`).
 """
 
 import re
+from concurrent.futures import Future
 from typing import Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
 
+from raystream.cluster.endings import Answer
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import RaystreamError, SlotLostError
 from raystream.ids import SlotId
@@ -38,9 +41,16 @@ def slot_lost(slot: SlotId, info: WorkerInfo | None, error: BaseException) -> Ra
     return SlotLostError(message, hint=hint, slot=slot, **place(info), cause=_in_short(str(error)))
 
 
-def is_death(error: BaseException | None) -> bool:
-    """Return whether what a call to an actor raised means that its process is no more."""
-    return error is not None and not isinstance(error, (ActorUnavailableError, RayTaskError))
+def answer_of(call: "Future[Any]") -> Answer:
+    """Return what a call to an actor that is to die shows of it.
+
+    An actor is gone when Ray's head says so: because its process or its node has ended, or because
+    Ray was told to kill it, and then the process may still run for some seconds.
+    """
+    error = call.exception()
+    if error is None:
+        return Answer.SILENT if call.result() is True else Answer.LIVES
+    return Answer.LIVES if isinstance(error, (ActorUnavailableError, RayTaskError)) else Answer.GONE
 
 
 def slot_silent(slot: SlotId, info: WorkerInfo | None, silent_ms: float) -> SlotLostError:

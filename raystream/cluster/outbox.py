@@ -24,8 +24,9 @@ BYTES_PER_CALL_MAX = 16 << 20
 report of any size."""
 REPORTS_WAITING_MAX = 20_000
 BYTES_WAITING_MAX = 64 << 20
-"""A loop that reports faster than the job master takes it, such as one that prints every record,
-waits here: the alternative is memory without bound."""
+"""A loop that prints every record may do so faster than the job master takes it.  It waits here: the
+alternative is memory without bound.  Nothing but `ClientOutput` waits, for how an attempt goes on may
+depend on any other report; of those there are as many as subtasks, pending checkpoints and seconds."""
 REPORT_BYTES = 256
 """What a report is taken for that carries nothing."""
 RETRY_DELAYS_S = (0.1, 0.5, 2.0, 5.0)
@@ -63,10 +64,13 @@ class Outbox:
         self._batches = 0
 
     def put(self, report: Report) -> None:
-        """Let a report be delivered soon; from any thread."""
+        """Let a report be delivered soon, behind all before it; from any thread.
+
+        Waits for room when it is for the client (`ClientOutput`); never blocks for any other report.
+        """
         size_bytes = report_bytes(report)
         with self._changed:
-            while self._full and not self._closed:
+            while isinstance(report, ClientOutput) and self._full and not self._closed:
                 self._changed.wait()
             self._waiting.append((report, size_bytes))
             self._waiting_bytes += size_bytes

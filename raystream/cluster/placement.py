@@ -1,10 +1,12 @@
 """The slots of a job as Ray actors: created, watched, commanded and killed.
 
-    wanted --> starting --> alive --> gone (killed, dead or silent)
+    wanted --> starting --> alive --> lost (killed, dead or silent) --> over
 
 Implements the coordinator's `SlotPool` over Ray.  Everything happens on the job master's
 thread; Ray's answers arrive there as mail.  A slot that is lost and acquired again is another
-*incarnation*: whatever still arrives from the one before is dropped.
+*incarnation*: whatever still arrives from the one before is dropped.  It gets its process when
+nothing is left of the one before (`endings`), so that no two work for one slot: at once where that
+one has ended, after some seconds where it had to be killed, and in any case within a bound.
 
 Three things tell that a process is gone: a command or a heartbeat that fails, in less than
 a second after a process died; no answer to a heartbeat for `heartbeat.timeout`.  A broken
@@ -23,7 +25,7 @@ from ray.exceptions import ActorUnavailableError
 
 from raystream.clock import Clock
 from raystream.cluster import losses
-from raystream.cluster.endings import Endings
+from raystream.cluster.endings import Answer, Endings
 from raystream.cluster.resources import cluster_cpus, waiting_text
 from raystream.cluster.vitals import Heartbeat
 from raystream.cluster.worker import SlotActor, WorkerInfo
@@ -69,6 +71,8 @@ class _Worker:
     silent_ms: float | None = None
     """When the first heartbeat was asked for that was not answered; None when all were."""
     heartbeat: Heartbeat | None = None
+    killed: bool = False
+    """It is being killed; only the end of that is its loss."""
 
 
 class RaySlotPool:
@@ -104,10 +108,11 @@ class RaySlotPool:
         self._changed = changed
         # Calls to Ray's head may hang for as long as it is away.
         kills = ThreadBackground(mailbox, name="kill", threads_max=KILL_THREADS_MAX)
-        self._endings = Endings(clock, kills, kill=ray.kill, ask=self._ask_whether_dead)
+        self._endings = Endings(clock, kills, retire=self._retire, kill=ray.kill, ask=self._ask_whether_gone)
         self._looks = ThreadBackground(mailbox, name="resources", threads_max=1)
         self._actor_class: Any = ray.remote(SlotActor)
         self._workers: dict[SlotId, _Worker] = {}
+        self._wanted: list[SlotId] = []  # Acquired while a former process may be left.
         self._incarnations = 0
         self._listener: SlotListener | None = None
         self._look_ms: float | None = None  # When to find out what starting slots wait for.
@@ -120,10 +125,9 @@ class RaySlotPool:
     # ---- what the coordinator asks for ---------------------------------------
 
     def acquire(self, slots: Sequence[SlotId]) -> None:
-        """Create processes for slots that have none."""
-        for slot in slots:
-            if slot not in self._workers:
-                self._create(slot)
+        """Create processes for slots that have none, each when nothing is left of the one before."""
+        self._wanted += [slot for slot in slots if slot not in self._workers and slot not in self._wanted]
+        self._create_wanted()
         self._look_ms = self._clock.monotonic_ms() + WAIT_SHOWN_AFTER_MS
 
     def send(self, slot: SlotId, command: Command) -> None:
@@ -133,19 +137,21 @@ class RaySlotPool:
             worker.commands.append(command)
 
     def kill(self, slot: SlotId) -> None:
-        """Kill the process of a slot; answered by `slot_lost` when it is dead."""
+        """Kill the process of a slot; answered by `slot_lost` when nothing of it is left."""
         worker = self._workers.get(slot)
-        if worker is not None:
+        if worker is not None and not worker.killed:
+            worker.killed, worker.ping_ms, worker.silent_ms = True, None, None
             where = losses.place(worker.info)
             error = SlotLostError("process of a slot was killed: it did not stop", slot=slot, **where)
-            self._endings.condemn(slot, worker.actor, partial(self._lost, worker, error))
+            self._condemn(worker, partial(self._lost, worker, error))
 
     def release(self, released: Callable[[], None]) -> None:
-        """Kill all processes; told when they are dead, and those that were given up before."""
+        """Kill all processes; told when nothing is left of them, nor of those that were lost before."""
         for worker in self._workers.values():
-            self._endings.condemn(worker.slot, worker.actor)
+            self._condemn(worker, lambda: None)
         self._workers.clear()
-        self._endings.when_all_dead(released)
+        self._wanted.clear()
+        self._endings.when_all_over(released)
         self._look_ms = None
         self._show("")
 
@@ -198,6 +204,14 @@ class RaySlotPool:
 
     # ---- answers ---------------------------------------------------------------
 
+    def _create_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        for slot in wanted:
+            if self._endings.awaits(slot):
+                self._wanted.append(slot)
+            else:
+                self._create(slot)
+
     def _create(self, slot: SlotId) -> None:
         self._incarnations += 1
         actor = self._actor_class.options(num_cpus=self._cpus, max_restarts=0, max_task_retries=0).remote(
@@ -248,15 +262,22 @@ class RaySlotPool:
         """Handle the answer to a call on the job master's thread, if the worker is still ours then."""
 
         def arrived(answer: "Future[Any]") -> None:
-            self._mailbox.post(lambda: handle(worker, answer) if self._current(worker) else None)
+            self._mailbox.post(lambda: handle(worker, answer) if self._listens_to(worker) else None)
 
         ref.future().add_done_callback(arrived)
 
     def _current(self, worker: _Worker) -> bool:
         return self._workers.get(worker.slot) is worker
 
+    def _listens_to(self, worker: _Worker) -> bool:
+        return self._current(worker) and not worker.killed
+
+    def _condemn(self, worker: _Worker, over: Callable[[], None]) -> None:
+        # Who has never answered was never sent anything, and has nothing to end.
+        self._endings.condemn(worker.slot, worker.actor, over, silent=worker.info is None)
+
     def _give_up(self, worker: _Worker, error: RaystreamError) -> None:
-        self._endings.condemn(worker.slot, worker.actor)
+        self._condemn(worker, self._create_wanted)
         self._lost(worker, error)
 
     def _lost(self, worker: _Worker, error: RaystreamError) -> None:
@@ -266,12 +287,18 @@ class RaySlotPool:
             assert self._listener is not None, "loss before `attach`"
             self._listener.slot_lost(worker.slot, error)
 
-    def _ask_whether_dead(self, actor: Any, answered: Callable[[bool], None]) -> None:
-        def arrived(answer: "Future[Heartbeat]") -> None:
-            dead = losses.is_death(answer.exception())
-            self._mailbox.post(lambda: answered(dead))
+    def _retire(self, actor: Any, answered: Callable[[Answer], None]) -> None:
+        self._ask(actor.retire.remote(), answered)
 
-        actor.heartbeat.remote().future().add_done_callback(arrived)
+    def _ask_whether_gone(self, actor: Any, answered: Callable[[Answer], None]) -> None:
+        self._ask(actor.heartbeat.remote(), answered)
+
+    def _ask(self, ref: Any, answered: Callable[[Answer], None]) -> None:
+        def arrived(call: "Future[Any]") -> None:
+            answer = losses.answer_of(call)
+            self._mailbox.post(lambda: answered(answer))
+
+        ref.future().add_done_callback(arrived)
 
     def _look(self, now_ms: float) -> None:
         """Find out what starting slots wait for."""

@@ -33,6 +33,8 @@ from raystream.runtime.thread_pools import SlotThreads
 logger = logging.getLogger(__name__)
 
 MASTER_GONE_EXIT_CODE = 70
+RETIRE_S_MAX = 2.0
+"""Time that the loop of a slot has to end when the process is to, and each kind of its threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ class SlotActor:
         clock = SystemClock()
         self._links = _WatchedLinks(self._host, clock)
         mailbox = Mailbox(self._links.wake)
-        threads = SlotThreads(mailbox, slot)
+        self._threads = threads = SlotThreads(mailbox, slot)
         self._slot = Slot(
             slot,
             clock=clock,
@@ -107,6 +109,18 @@ class SlotActor:
         """
         self._loop.check()
         return self._watch.heartbeat()
+
+    def retire(self) -> bool:
+        """Give everything up; True when nothing of the slot runs or writes any more.
+
+        Blocks, since it is the last call: the process is killed next.  It does not end itself, because
+        Ray shows people every end of a process that it was not asked for as a crash.
+        """
+        self._slot.close()
+        self._outbox.close()  # The loop may be waiting for room there.
+        self._loop.join(RETIRE_S_MAX)
+        self._threads.close()
+        return not self._loop.is_alive() and self._threads.join(RETIRE_S_MAX)
 
     def __repr__(self) -> str:
         """Return what Ray puts before each line that the process logs."""

@@ -34,7 +34,7 @@ class PipelineConfig(Section):
     """How records move between operators."""
 
     copy_records: bool = option("pipeline.copy-records", Boolean(), default=False)
-    """Copy records at every hand-over between operators, so that a function may change its input."""
+    """Copy each record when it is emitted: a function may then change its input and what it has emitted."""
     buffer_timeout_ms: int = option("execution.buffer-timeout", Duration(), default=10)
     """Longest time that a record waits for its batch to fill before it is sent on (Flink: 100ms)."""
 

@@ -270,7 +270,10 @@ class DatagenReader:
     def _call(self, indices: Sequence[int]) -> list[Any]:
         remaining = iter(indices)
         try:
-            return list(map(self._function, remaining))
+            values = list(map(self._function, remaining))
+            if len(values) != len(indices):
+                raise StopIteration
+            return values
         except Exception as error:
             index = indices[len(indices) - operator.length_hint(remaining) - 1]
             raise UserCodeError(

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from raystream.errors import ConfigError
+from raystream.records.strict_map import strict_map
 
 _WHOLE_BLOCK_CODECS = frozenset({"utf-8", "ascii", "iso8859-1"})
 """Encodings in which no error and no state crosses a line end, so that many lines decode as one text."""
@@ -223,7 +224,7 @@ class LineDecoder:
     def _json_values(self, path: str, block: LineBlock, start: int, lines: list[bytes]) -> list[Any]:
         positioned = self._format.with_position
         try:
-            values = list(map(self._decode_json, lines))
+            values = strict_map(self._decode_json, lines)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._json_values_one_by_one(path, block, start, lines)
         if positioned:

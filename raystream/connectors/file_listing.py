@@ -98,6 +98,18 @@ def find_files(pattern: str, *, required: bool) -> list[FoundFile]:
     return found
 
 
+def shown_without_text(path: str) -> str | None:
+    """Return how to show a path whose bytes are no UTF-8 text, so that no record or snapshot can hold it.
+
+    None for every other path.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return None
+
+
 def _walk(directory: str) -> Iterator[str]:
     """Yield the visible files below a directory, sorted by path at each level; follow no link to another."""
     below = []

@@ -11,9 +11,15 @@ one name, also when a second job starts from a savepoint of the first.  If some 
 the final name all the same, the commit fails: nothing visible is ever overwritten.
 
 Unfinished files of older attempts are removed when an attempt starts and when it closes: by
-then everything that a checkpoint knows of them is committed.  Two kinds of files stay until
-somebody removes them: the links of savepoints that no job was restored from, and what a slot
-that was taken for dead begins to write after the last attempt of the job has closed.
+then everything that a checkpoint knows of them is committed.  Three kinds of files stay until
+somebody removes them: the links of savepoints that no job was restored from, what a slot
+that was taken for dead begins to write after the last attempt of the job has closed, and the
+marker that each job leaves (`raystream.connectors.file_place`).
+
+Whoever reads the directory may remove what is visible, so that a restore may meet a name which is
+nowhere.  It counts as read and removed only in the very directory that it was written to.  A
+directory is made when everything that was restored is committed, and not before: none appears in
+place of one that is away.
 
 Knows names, bytes and durability; how records become bytes is a function it is given.
 """
@@ -29,15 +35,16 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from raystream.connectors.file_place import claim, marker_name, opened, removed, sync_directory, token_in
 from raystream.connectors.file_rename import rename_exclusively
 from raystream.connectors.versioned import decode, encode
-from raystream.errors import ConfigError, StorageError
+from raystream.errors import OutputLostError, StorageError
 from raystream.operators.sink import WriterContext
 from raystream.records.batch import RowBatch
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 IN_PROGRESS_PREFIX = "."
 """Hides unfinished files from shells and from most programs that read directories."""
 IN_PROGRESS_SUFFIX = ".inprogress"
@@ -53,6 +60,8 @@ class FileCommittable(msgspec.Struct, frozen=True, array_like=True):
     final: str
     job_id: str
     attempt: int
+    token: str
+    """By which that job knows the directory again."""
 
 
 class PartFileWriter:
@@ -61,11 +70,6 @@ class PartFileWriter:
     def __init__(
         self, directory: str, encode_records: Callable[[list[Any]], bytes], context: WriterContext
     ) -> None:
-        """Make the directory if it is not there.
-
-        Raises:
-            ConfigError: it cannot be made, or nothing can be written there.
-        """
         self._directory = Path(directory)
         self._encode_records = encode_records
         self._context = context
@@ -74,29 +78,36 @@ class PartFileWriter:
         self._counter = 0
         self._path = self._directory
         self._file: BinaryIO | None = None
-        self._unsynced: deque[tuple[Path, BinaryIO]] = deque()  # Taken out by the thread that syncs.
+        self._unsynced: deque[tuple[Path, BinaryIO]] = deque()  # Taken out by whoever syncs, or closes.
         self._names_unsynced = False
         self._damaged: Path | None = None
-        self._started = False
-        _make_writable(self._directory)
+        self._token: str | None = None  # None until the start.
 
     def start(self) -> None:
-        """Remove the unfinished files of dead attempts; whatever was to be committed of them is.
+        """Make the directory if it is not there, and remove the unfinished files of dead attempts.
 
-        Each file is removed by one subtask, also when there were more of them before.
+        Whatever was to be committed of them is.  Each file is removed by one subtask, also when
+        there were more of them before.
 
         Raises:
+            ConfigError: the directory cannot be made, or nothing can be written there.
             StorageError: the directory cannot be read or a file not removed.
         """
-        self._started = True
+        self._token = claim(self._directory, self._context.job_id, attempt=self._context.attempt)
         self._sweep()
 
     def _sweep(self) -> None:
         try:
-            for path in sorted(self._directory.iterdir()):
-                if self._left_behind(path.name):
-                    logger.info("removing unfinished file of a dead attempt", extra={"path": str(path)})
-                    path.unlink(missing_ok=True)
+            with opened(self._directory) as place:
+                if token_in(place, self._context.job_id) != self._token:
+                    raise StorageError("output directory is another one now", path=str(self._directory))
+                for name in sorted(filter(self._left_behind, os.listdir(place))):  # noqa: PTH208 - no path
+                    logger.info(
+                        "removing unfinished file of a dead attempt",
+                        extra={"path": str(self._directory / name)},
+                    )
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=place)
         except OSError as error:
             raise _storage_error("unfinished output cannot be removed", self._directory, error) from error
 
@@ -121,11 +132,16 @@ class PartFileWriter:
         """End the file that is being written; `sync` makes it durable."""
         if self._file is None:
             return []
+        assert self._token is not None, "write before start"
         self._unsynced.append((self._path, self._file))
         self._file = None
         self._names_unsynced = True
         file = FileCommittable(
-            str(self._path), str(_final_path(self._path)), self._context.job_id, self._context.attempt
+            in_progress=str(self._path),
+            final=str(_final_path(self._path)),
+            job_id=self._context.job_id,
+            attempt=self._context.attempt,
+            token=self._token,
         )
         return [encode(FORMAT_VERSION, file)]
 
@@ -159,8 +175,8 @@ class PartFileWriter:
             raise StorageError("output file was not written", path=str(self._damaged))
         path = self._directory
         try:
-            while self._unsynced:
-                path, file = self._unsynced.popleft()
+            while unsynced := self._take_unsynced():
+                path, file = unsynced
                 with file:
                     file.flush()
                     os.fsync(file.fileno())
@@ -186,14 +202,21 @@ class PartFileWriter:
         if self._file is not None:
             _close(self._file)
             self._file = None
-        while self._unsynced:  # Nobody waits for them to become durable any more.
-            _close(self._unsynced.popleft()[1])
-        if self._started:
-            self._started = False
+        while unsynced := self._take_unsynced():  # Nobody waits for it to become durable any more.
+            _close(unsynced[1])
+        if self._token is not None:
             try:
                 self._sweep()
             except StorageError:
                 logger.warning("unfinished files of dead attempts are left", exc_info=True)
+            self._token = None
+
+    def _take_unsynced(self) -> tuple[Path, BinaryIO] | None:
+        """Return a file that is not durable yet; a thread that syncs and `close` never get the same one."""
+        try:
+            return self._unsynced.popleft()
+        except IndexError:
+            return None
 
     def _create(self) -> BinaryIO:
         context = self._context
@@ -224,8 +247,9 @@ class PartFileCommitter:
     def commit(self, committables: Sequence[bytes]) -> None:
         """Rename each file to its final name; one that has it already is left as it is.
 
-        A file of another attempt that is under no name was committed before that attempt ended, and
-        whoever reads the directory has removed it since.  A file of this one can only be lost.
+        A file of another attempt that is under no name in the directory that it was written to was
+        committed before that attempt ended, and whoever reads the directory has removed it since.
+        A file of this one can only be lost there.
 
         Raises:
             StorageError: some file could not be renamed, or is lost; all others were.
@@ -249,26 +273,25 @@ class PartFileCommitter:
 
     def _missing(self, file: FileCommittable) -> None:
         """Take in that a file is neither to be committed nor visible."""
+        final = Path(file.final)
+        names = [final.name, Path(file.in_progress).name, _kept_path(file).name]
+        try:
+            gone = removed(final.parent, names, job_id=file.job_id, token=file.token)
+        except OSError as error:
+            raise _elsewhere(file, error.strerror or str(error)) from error
+        if not gone:  # It may be back when the commit is repeated.
+            raise _elsewhere(file, "the marker of the job that wrote it is not there, or another one")
         context = self._context
         if (file.job_id, file.attempt) == (context.job_id, context.attempt):
-            raise StorageError(
+            raise OutputLostError(
                 "pre-committed output is missing",
-                hint="its records are lost; was the output directory cleaned or moved?",
+                hint="its records are lost; was the output directory cleaned?",
                 path=file.in_progress,
             )
         logger.warning(
             "output of an earlier attempt is not there any more; it counts as committed, read and removed",
             extra={"path": file.final},
         )
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _publish(file: FileCommittable) -> bool:
@@ -285,7 +308,12 @@ def _publish(file: FileCommittable) -> bool:
             source = kept  # An attempt that restored an older checkpoint has removed the first name.
         else:
             return False
-        rename_exclusively(source, target)
+        try:
+            rename_exclusively(source, target)
+        except (FileNotFoundError, FileExistsError):
+            if source.exists():
+                raise
+            return target.exists()  # Renamed by a commit of an older attempt that was still under way.
         kept.unlink(missing_ok=True)  # A savepoint may have begun meanwhile.
     except OSError as error:
         raise _storage_error("output cannot be committed", target, error) from error
@@ -307,15 +335,17 @@ def _close(file: BinaryIO) -> None:
         file.close()
 
 
-def _make_writable(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            "output directory cannot be made", path=str(directory), reason=error.strerror or str(error)
-        ) from error
-    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError("output directory cannot be written by this user", path=str(directory))
+def _elsewhere(file: FileCommittable, reason: str) -> StorageError:
+    """Return what it means that a file is missing and its directory may not be the one it was written to."""
+    directory = Path(file.final).parent
+    return StorageError(
+        "pre-committed output is missing, and its directory is not known to be the one it was written to",
+        hint="mount the directory again, or share it between all nodes; if its files were removed on"
+        f" purpose, put a file {marker_name(file.job_id)} with the text {file.token} there",
+        directory=str(directory),
+        path=file.in_progress,
+        reason=reason,
+    )
 
 
 def _storage_error(message: str, path: Path, error: OSError) -> StorageError:

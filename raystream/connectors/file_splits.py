@@ -13,8 +13,9 @@ from collections import deque
 
 import msgspec
 
-from raystream.connectors.file_listing import FoundFile, find_files
+from raystream.connectors.file_listing import FoundFile, find_files, shown_without_text
 from raystream.connectors.versioned import decode, encode
+from raystream.errors import ConfigError
 from raystream.operators.source import EnumeratorContext
 
 FORMAT_VERSION = 1
@@ -67,9 +68,19 @@ class BoundedFileEnumerator:
         """Return the files, or None after a restore: the first discovery has fixed them for good.
 
         Raises:
-            ConfigError: nothing matches, or a file cannot be read.
+            ConfigError: nothing matches, or a file cannot be read or has a name that is not text.
         """
-        return None if self._complete else find_files(self._pattern, required=True)
+        if self._complete:
+            return None
+        found = find_files(self._pattern, required=True)
+        for file in found:
+            if (shown := shown_without_text(file.path)) is not None:
+                raise ConfigError(
+                    "name of an input file is not UTF-8 text",
+                    hint="rename the file, or choose a pattern that it does not match",
+                    path=shown,
+                )
+        return found
 
     def discovered(self, found: list[FoundFile] | None) -> None:
         """Take in the files of the first discovery."""

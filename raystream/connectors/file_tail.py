@@ -31,7 +31,7 @@ from raystream.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ANCHOR_BYTES = 64
 READ_BYTES = 256 << 10
 KEEP_LOOKS = 5
@@ -197,7 +197,12 @@ class TailedFile:
             return None
         except OSError as error:
             raise self._unreadable(error) from error
-        return status if status.st_ino == self._inode else None
+        if status.st_ino != self._inode:
+            return None
+        # While it is held open nobody else gets its inode.
+        if self._descriptor is None and not same_birth(birth_of(self._path), self._birth_ns):
+            return None
+        return status
 
     def _close_absent(self) -> None:
         """Give up a file that is nowhere and was not held open."""
@@ -231,6 +236,8 @@ class TailedFile:
             return None
         self._restart_if_overwritten(descriptor)
         wanted = READ_BYTES
+        if self._searched > os.fstat(descriptor).st_size:
+            self._searched = self._offset  # The writer took the unfinished line back.
         if self._searched > self._offset:
             # An unfinished line is not read again and again: only what is new can hold its end.
             end = self._find_line_end(descriptor)

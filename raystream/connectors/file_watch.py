@@ -38,7 +38,7 @@ import msgspec
 
 from raystream.connectors.file_birth import same_birth
 from raystream.connectors.file_lines import LineDecoder
-from raystream.connectors.file_listing import FoundFile, find_files
+from raystream.connectors.file_listing import FoundFile, find_files, shown_without_text
 from raystream.connectors.file_tail import Sighting, TailedFile, WatchedSplit, decode_word
 from raystream.connectors.versioned import decode, encode
 from raystream.errors import RaystreamError
@@ -47,7 +47,7 @@ from raystream.records.batch import RowBatch
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ABSENCES_MAX = 2
 """Listings in a row without a file after which it has gone; one may miss a file that is being renamed."""
 FAILED_LISTINGS_MAX = 10
@@ -100,6 +100,7 @@ class WatchEnumerator:
         self._dealt = 0
         self._started = self._devices_may_differ = state is not None
         self._failed_listings = 0
+        self._passed_over: set[str] = set()
         self._known: dict[_Identity, _KnownFile] = {}
         self._told: dict[int, str | None] = {}  # Where readers think a file is; nothing of restored ones.
         if state is not None:
@@ -136,7 +137,7 @@ class WatchEnumerator:
         self._failed_listings = 0
         self._started = True
         present: dict[_Identity, list[FoundFile]] = {}  # A file may have several names.
-        for file in found:
+        for file in self._readable_names(found):
             present.setdefault((file.device, file.inode), []).append(file)
         if self._devices_may_differ:
             self._devices_may_differ = False
@@ -145,6 +146,19 @@ class WatchEnumerator:
             self._seen(names)
         for known in [known for identity, known in self._known.items() if identity not in present]:
             self._missed(known)
+
+    def _readable_names(self, found: list[FoundFile]) -> list[FoundFile]:
+        """Leave out names that are not text, and warn of new ones: one of them shall not end the job."""
+        readable, passed_over = [], set()
+        for file in found:
+            if (shown := shown_without_text(file.path)) is None:
+                readable.append(file)
+                continue
+            passed_over.add(shown)
+            if shown not in self._passed_over:
+                logger.warning("file is not read: its name is not UTF-8 text", extra={"path": shown})
+        self._passed_over = passed_over
+        return readable
 
     def next_splits(self, subtask: int) -> list[bytes]:
         """Return the files that were dealt to this subtask, and what there is to say about any file."""

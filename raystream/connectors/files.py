@@ -136,13 +136,15 @@ class FileSink:
     """Records as lines of part files in a directory, exactly once; made by `lines` or `json_lines`.
 
     A file gets its final name, `part-...`, when the checkpoint that closed it is complete,
-    or at the end of the job; before that its name contains `.inprogress`.
+    or at the end of the job; before that its name contains `.inprogress`.  Visible files may be
+    read and removed at any time.  The directory must be the same one on all nodes; each job leaves
+    a hidden file there, `.raystream-<job id>`, by which it knows the directory again.
     """
 
     transactional = True
 
     directory: str
-    """Absolute; made when the job starts."""
+    """Absolute; made when the job starts, once what it has restored is committed."""
     encode_records: Callable[[list[Any]], bytes]
     """Turns the records of a batch into whole lines."""
 
@@ -167,11 +169,7 @@ class FileSink:
         return cls(directory=local_path(directory), encode_records=encode_json_lines)
 
     def open_writer(self, context: WriterContext) -> SinkWriter:
-        """Return the writer of one subtask.
-
-        Raises:
-            ConfigError: the directory cannot be made or written.
-        """
+        """Return the writer of one subtask."""
         return PartFileWriter(self.directory, self.encode_records, context)
 
     def open_committer(self, context: WriterContext) -> Committer:

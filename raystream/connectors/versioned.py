@@ -30,11 +30,14 @@ def decode(raw: bytes, version: int, kind: type[T], what: str) -> T:
     Raises:
         StateRestoreError: the bytes are of another version, or are not what they should be.
     """
-    if raw[:1] != bytes((version,)):
+    if not raw:
+        raise StateRestoreError(f"{what} in the snapshot cannot be read", size=0, reason="it is empty")
+    if raw[0] != version:
+        age, later = ("an older", "") if raw[0] < version else ("a newer", ", or a newer one")
         raise StateRestoreError(
-            f"{what} in the snapshot has a format that this version does not read",
-            hint="restore with the version of raystream that wrote it, or a newer one",
-            format=raw[0] if raw else None,
+            f"{what} in the snapshot has {age} format than this version of raystream reads",
+            hint=f"restore with the version of raystream that wrote it{later}",
+            format=raw[0],
             readable=version,
         )
     try:

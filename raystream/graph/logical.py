@@ -9,6 +9,7 @@ Calls such as `key_by`, `rebalance` and `union` make no operator; they only say 
 next one is connected, which is what an `Upstream` records.
 """
 
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -20,8 +21,8 @@ from raystream.graph.physical import Partitioning
 NodeId = NewType("NodeId", int)
 """Position of an operator in its logical graph, 0-based."""
 
-UID_CHARACTERS_MAX = 128
-"""Longest uid; it becomes part of file names in every snapshot."""
+UID_BYTES_MAX = 160
+"""Longest uid, percent-encoded; a file of a sink has it in its name, and no name exceeds 255 bytes."""
 
 
 class OperatorKind(Enum):
@@ -150,10 +151,16 @@ def _check_uid(node: LogicalNode) -> None:
             operator=node.name,
             uid=node.uid,
         )
-    if len(node.uid) > UID_CHARACTERS_MAX:
+    try:
+        size_bytes = len(urllib.parse.quote(node.uid, safe=""))
+    except UnicodeEncodeError as error:
+        raise GraphError("uid is not UTF-8 text", operator=node.name, uid=ascii(node.uid)) from error
+    if size_bytes > UID_BYTES_MAX:
         raise GraphError(
             "uid of an operator is too long",
+            hint="file names hold it percent-encoded: 1 byte for an ASCII letter, 6 to 12 for another one",
             operator=node.name,
-            characters=len(node.uid),
-            limit=UID_CHARACTERS_MAX,
+            uid=node.uid,
+            size_bytes=size_bytes,
+            limit_bytes=UID_BYTES_MAX,
         )

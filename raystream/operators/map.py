@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import compress
 from typing import Any
 
+from raystream.operators.emission import collector
 from raystream.operators.operator import Operator
 from raystream.operators.user_code import (
     call_for_each,
@@ -39,6 +40,12 @@ class MapOperator(_FunctionOperator):
 
     method = "map"
 
+    def open(self) -> None:
+        super().open()
+        call, emitted = self._call, self.context.emitted
+        if emitted is not None:
+            self._call = lambda value: emitted(call(value))
+
     def process(self, batch: RowBatch) -> None:
         self.emit(RowBatch(call_for_each(self._call, batch.values, self.context), batch.timestamps))
 
@@ -51,13 +58,14 @@ class FlatMapOperator(_FunctionOperator):
     def process(self, batch: RowBatch) -> None:
         call = self._call
         out: list[Any] = []
+        emit = collector(out, self.context.emitted)
         timestamps: list[int] | None = None if batch.timestamps is None else []
         value = None
         try:
             for position, value in enumerate(batch.values):
                 result = call(value)
                 if result is not None:
-                    out.extend(result)
+                    emit(result)
                     if timestamps is not None and batch.timestamps is not None:
                         timestamps.extend([batch.timestamps[position]] * (len(out) - len(timestamps)))
         except BaseException as error:
@@ -71,9 +79,18 @@ class FilterOperator(_FunctionOperator):
 
     method = "filter"
 
+    def open(self) -> None:
+        super().open()
+        call, emitted = self._call, self.context.emitted
+        if emitted is not None:
+            self._call = lambda value: (emitted(value),) if call(value) else None
+
     def process(self, batch: RowBatch) -> None:
         chosen = call_for_each(self._call, batch.values, self.context)
-        out = list(compress(batch.values, chosen))
+        if self.context.emitted is None:
+            out = list(compress(batch.values, chosen))
+        else:
+            out = [kept[0] for kept in chosen if kept]
         if out:
             timestamps = None if batch.timestamps is None else list(compress(batch.timestamps, chosen))
             self.emit(RowBatch(out, timestamps))

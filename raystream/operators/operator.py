@@ -58,6 +58,8 @@ class OperatorContext:
         tell_client: passes printed lines to the client of the job; any thread.
         deliver: passes collected bytes to the client of the job; any thread.
         failed: reports an error that occurred outside of a call, and fails the attempt.
+        emitted: is called with each record when it is emitted and returns what is handed on in its
+            place, a copy say; None hands on the record itself.
     """
 
     job_id: str
@@ -77,6 +79,7 @@ class OperatorContext:
     tell_client: Callable[[list[str]], None]
     deliver: Callable[[bytes], None]
     failed: Callable[[Exception], None]
+    emitted: Callable[[Any], Any] | None = None
 
 
 class Operator:

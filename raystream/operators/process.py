@@ -1,7 +1,9 @@
 """Operators with a context: process, keyed process and keyed reduce."""
 
+from collections import defaultdict
 from typing import Any
 
+from raystream.operators.emission import Pass, collector, timed_collector
 from raystream.operators.operator import Operator
 from raystream.operators.user_code import close_function, open_function, raise_for_record
 from raystream.records.batch import RowBatch
@@ -17,26 +19,28 @@ class ProcessContext(KeyCursor):
         timestamp: ms since the epoch, or None when the record has none.
     """
 
-    __slots__ = ("_side", "timestamp")
+    __slots__ = ("_side", "emitted", "timestamp")
 
     def __init__(self) -> None:
         super().__init__()
         self.timestamp: int | None = None
-        self._side: dict[str, list[tuple[int | None, Any]]] = {}
+        self.emitted: Pass | None = None
+        self._side: defaultdict[str, list[tuple[int | None, Any]]] = defaultdict(list)
 
     def output(self, tag: Any, value: Any) -> None:
         """Emit a record to a side output.
 
         Args:
             tag: an `OutputTag` or its name; records of a tag that nobody reads are dropped.
-            value: the record.
+            value: the record; must not be changed any more, like every record that is emitted.
         """
-        name = getattr(tag, "name", tag)
-        self._side.setdefault(name, []).append((self.timestamp, value))
+        if self.emitted is not None:
+            value = self.emitted(value)
+        self._side[getattr(tag, "name", tag)].append((self.timestamp, value))
 
     def take_side_outputs(self) -> dict[str, list[tuple[int | None, Any]]]:
         """Return (timestamp, record) of everything emitted to side outputs since the last call, by tag."""
-        side, self._side = self._side, {}
+        side, self._side = self._side, defaultdict(list)
         return side
 
     @property
@@ -58,21 +62,23 @@ class ProcessOperator(Operator):
         return self._cursor
 
     def open(self) -> None:
+        self._cursor.emitted = self.context.emitted
         open_function(self._function, self.context)
 
     def process(self, batch: RowBatch) -> None:
         ctx, call = self._cursor, self._function.process_element
         out: list[Any] = []
-        emit = out.extend
         value = None
         try:
             if batch.timestamps is None:
+                emit = collector(out, self.context.emitted)
                 ctx.timestamp = None
                 for value in batch.values:
                     result = call(value, ctx)
                     if result is not None:
                         emit(result)
             else:
+                emit = timed_collector(out, self.context.emitted)
                 for ctx.timestamp, value in zip(batch.timestamps, batch.values, strict=True):
                     result = call(value, ctx)
                     if result is not None:
@@ -103,7 +109,7 @@ class KeyedProcessOperator(ProcessOperator):
             return
         ctx, call = self._cursor, self._function.process_element
         out: list[Any] = []
-        emit = out.extend
+        emit = collector(out, self.context.emitted)
         keys, groups = _keys_of(batch)
         value = ctx.timestamp = None
         try:
@@ -120,6 +126,7 @@ class KeyedProcessOperator(ProcessOperator):
     def _process_timestamped(self, batch: RowBatch) -> None:
         ctx, call = self._cursor, self._function.process_element
         out: list[Any] = []
+        emit = timed_collector(out, self.context.emitted)
         keys, groups = _keys_of(batch)
         value = None
         try:
@@ -128,7 +135,7 @@ class KeyedProcessOperator(ProcessOperator):
             ):
                 result = call(value, ctx)
                 if result is not None:
-                    out.extend((ctx.timestamp, record) for record in result)
+                    emit((ctx.timestamp, record) for record in result)
         except BaseException as error:
             raise_for_record(error, self.context, value)
         finally:

@@ -84,7 +84,12 @@ class SinkWriter(Protocol):
 
 
 class Committer(Protocol):
-    """Publishes committables; `commit` blocks and runs in a thread, one call at a time per subtask."""
+    """Publishes committables; `commit` blocks and runs in a thread, one call at a time per subtask.
+
+    A call of an older attempt is waited for in its process, and so is the end of that process, but not
+    for ever: one that cannot be reached may commit on beside its successor, which has the same
+    committables.  So a commit is safe beside another one of the same, not only after it.
+    """
 
     def commit(self, committables: Sequence[bytes]) -> None:
         """Make them visible, in order; what is already committed is left as it is.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from raystream.handles import Redistribution
+from raystream.operators.emission import emitting
 from raystream.operators.operator import Operator, OperatorState
 from raystream.operators.source import END, NOTHING, ReaderContext, ReaderSignal, Source, SplitReader
 from raystream.operators.user_code import raise_for_connector
@@ -29,6 +30,8 @@ class SourceOperator(Operator):
 
     def open(self) -> None:
         context = self.context
+        if context.emitted is not None:
+            self.emit = emitting(self.emit, context.emitted)
         reader_context = ReaderContext(
             uid=context.uid,
             subtask=context.subtask,

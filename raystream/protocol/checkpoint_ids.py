@@ -6,6 +6,9 @@ ever give an id that such a master may still use.  Therefore nobody gives more t
 ids above the newest one in the job log, and a successor begins above those.  When half of them are
 used up without a completed checkpoint, an entry of its own names the newest one.
 
+Both are kept to now so that a job master can one day recover a job of today by its log; nothing reads
+the ids in it yet, and a job ends with its job master.
+
 Knows ids; knows nothing of how a checkpoint ends.
 """
 

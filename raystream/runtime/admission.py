@@ -3,34 +3,71 @@
 Runners call this before they make a coordinator: a wrong path is the mistake of whoever typed the
 command, and shall not leave a failed job behind.  The coordinator reads the snapshot again, in
 its first attempt; a store that does not answer now is left to it, since it tries more than once.
+
+What `latest` means is found out here, once, and the job keeps the answer: by its next attempt the
+newest snapshot of its name may be one of its own, or of another job.
 """
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
-from raystream.errors import StorageError
+from raystream.errors import ConfigError, StorageError
+from raystream.ids import JobId
 from raystream.runtime.coordinator_restore import plan_restore
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_storage import JobStorage, load_initial
+from raystream.storage.latest import LATEST, find_latest
 
 logger = logging.getLogger(__name__)
 
 
-def check_start(submission: JobSubmission, storage: JobStorage) -> None:
-    """Accept a job whose snapshot to start from is there and fits the program; blocks.
+def admit(
+    submission: JobSubmission, storage: JobStorage, *, alive: Callable[[JobId], bool] = lambda _: False
+) -> JobSubmission:
+    """Return a job whose snapshot to start from is there and fits the program; blocks.
+
+    Args:
+        submission: the job.
+        storage: its files.
+        alive: tells whether an earlier job runs, so that it cannot be gone on from.
+
+    Returns:
+        The job as its coordinator gets it: what it starts from is a path, or nothing.
 
     Raises:
         ConfigError: `latest` without a checkpoint directory, or a store that is not supported.
         StateRestoreError: nothing is at the path, or it does not fit.
-        StateCorruptError: the snapshot is damaged.
+        StateCorruptError: the snapshot, or what tells which one is the latest, is damaged.
+        StorageError: the store did not tell which one is the latest.
     """
-    config = submission.config
+    submission = _resolved(submission, alive)
+    recovery = submission.config.recovery
     try:
-        loaded = load_initial(storage, config, submission.name)
+        loaded = load_initial(storage, submission.config)
     except StorageError as error:
         logger.warning("snapshot to start from could not be read yet", exc_info=error)
-        return
+        return submission
     if loaded is not None:
         directory, metadata = loaded
-        plan_restore(
-            submission.plan, directory, metadata, allow_non_restored=config.recovery.allow_non_restored
+        plan_restore(submission.plan, directory, metadata, allow_non_restored=recovery.allow_non_restored)
+    return submission
+
+
+def _resolved(submission: JobSubmission, alive: Callable[[JobId], bool]) -> JobSubmission:
+    """Return the job with the path of its latest snapshot, if it asks for that, or with none."""
+    config = submission.config
+    if config.recovery.path != LATEST:
+        return submission
+    if config.checkpointing.directory is None:
+        raise ConfigError(
+            "the latest snapshot was asked for, but there is no checkpoint directory to look in",
+            hint="set execution.checkpointing.dir",
         )
+    path = find_latest(
+        config.checkpointing.directory,
+        submission.name,
+        allow_older=config.recovery.allow_older,
+        alive=alive,
+    )
+    return replace(submission, config=replace(config, recovery=replace(config.recovery, path=path)))

@@ -13,6 +13,7 @@ from raystream.clock import Clock
 from raystream.graph.physical import OperatorNode, Vertex
 from raystream.ids import OperatorUid, VertexId
 from raystream.keygroup import groups_of_subtask
+from raystream.operators.emission import copy_of
 from raystream.operators.operator import Background, Operator, OperatorContext
 from raystream.operators.process import ProcessOperator
 from raystream.runtime import messages as msg
@@ -22,6 +23,7 @@ from raystream.runtime.program import Program
 from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operator
 from raystream.runtime.snapshotter import Snapshotter
 from raystream.runtime.subtask import Subtask, SubtaskListener
+from raystream.runtime.upload import UploadsUnderWay
 from raystream.state.heap import HeapBackend
 from raystream.storage.blobs import SnapshotFiles
 
@@ -32,6 +34,7 @@ class SlotServices:
 
     Attributes:
         uploads: writes and reads snapshots.
+        under_way: what of them is being written, also of older attempts.
         commits: runs what operators have to wait for.
         post: makes a call on the slot's thread soon, unless the attempt is over; any thread.
         report: sends a report to the coordinator; the slot's thread only.
@@ -40,6 +43,7 @@ class SlotServices:
 
     clock: Clock
     uploads: Background
+    under_way: UploadsUnderWay
     commits: Background
     links: Links
     files: SnapshotFiles
@@ -80,6 +84,7 @@ class Assembly:
     ) -> None:
         self._deploy = deploy
         self._services = services
+        self._copy_records = program.config.pipeline.copy_records
         self._wake = wake
         self._set_timer = set_timer
         self._builder = SlotBuilder(program.plan, deploy.slot, services.links, program.config)
@@ -177,4 +182,5 @@ class Assembly:
             tell_client=to_client,
             deliver=to_client,
             failed=services.failed,
+            emitted=copy_of if self._copy_records else None,
         )

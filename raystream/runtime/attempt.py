@@ -69,6 +69,7 @@ class SlotAttempt:
             clock=services.clock,
             background=services.uploads,
             files=services.files,
+            under_way=services.under_way,
             inline_bytes_max=self._config.checkpointing.inline_threshold_bytes,
             rng=random.Random(f"{deploy.job_id}/{deploy.attempt}/{deploy.slot}"),
             acknowledge=self._snapshot_taken,
@@ -103,8 +104,8 @@ class SlotAttempt:
             )
 
         if probe:
-            served = self._deploy.attempt > 1
-            read = partial(read_probe, probe, served=served, open_fs=self._services.files.open_fs)
+            served, open_fs = self._deploy.probe_served, self._services.files.open_fs
+            read = partial(read_probe, probe, served=served, open_fs=open_fs)
             self._services.uploads.submit(read, probed)
         else:
             probed(None)
@@ -289,13 +290,13 @@ class SlotAttempt:
 
         What fails does not keep the rest from being freed; the last error is raised at the end.
         """
-        self._snapshotter.close()
         with contextlib.ExitStack() as stack:  # Calls back in reverse order, whatever is raised.
             stack.callback(self._let_go)
             stack.callback(self._links.close)
             for operator in reversed(self._opened):
                 stack.callback(operator.close)
                 stack.callback(operator.abort)
+            stack.callback(self._snapshotter.close)
 
     def _let_go(self) -> None:
         """Cut the cycles between the attempt and its parts, so that state is freed now.

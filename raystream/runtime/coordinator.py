@@ -29,7 +29,7 @@ from raystream.protocol.job_phases import Phase
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_attempt import AttemptPreparation
 from raystream.runtime.coordinator_checkpoints import CheckpointShell
-from raystream.runtime.coordinator_end import release_slots
+from raystream.runtime.coordinator_end import Deletions, release_slots
 from raystream.runtime.coordinator_entries import JobEntries
 from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, make_job
@@ -75,12 +75,14 @@ class JobCoordinator:
         self._log = LogWriter(
             services.storage.log, services.log, later=self._later, conflicted=self._log_conflicted
         )
+        self._deletions = Deletions(services.deletion, self._later)
         self._sources = SourceCoordinator(
             services.discovery, later=self._later, send=services.slots.send, failed=self._attempt_failed
         )
         self._preparation = AttemptPreparation(
             services,
             self._sources,
+            deletions=self._deletions,
             restored=self._snapshot_restored,
             ready=lambda attempt: self._run(self._job.attempt_prepared(attempt)),
             failed=self._attempt_failed,
@@ -92,6 +94,7 @@ class JobCoordinator:
             requests=self._requests,
             sources=self._sources,
             log=self._log,
+            deletions=self._deletions,
             plan=lambda: self._preparation.plan,
             run=self._run,
             deleted=lambda: self._entries.archive(self.view()),
@@ -106,6 +109,8 @@ class JobCoordinator:
             checkpoints=self._checkpoints,
             location=self._shell.location,
             program_checksum=lambda: self._preparation.program_checksum,
+            deletions=self._deletions,
+            later=self._later,
             run=self._run,
             failed=self._attempt_failed,
         )

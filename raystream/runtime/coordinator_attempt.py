@@ -18,6 +18,7 @@ from raystream.errors import RaystreamError
 from raystream.graph.physical import PhysicalPlan
 from raystream.ids import Attempt, CheckpointId, SlotId
 from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_end import Deletions
 from raystream.runtime.coordinator_restore import Restore, plan_restore
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
@@ -28,6 +29,7 @@ from raystream.storage.metadata import SnapshotMetadata
 logger = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
+_NOT_CLEARED = "probe or program stays in the checkpoint directory"
 
 
 class AttemptPreparation:
@@ -36,6 +38,7 @@ class AttemptPreparation:
     Args:
         services: the coordinator's world.
         sources: gets new enumerators for every attempt.
+        deletions: take what was written into the checkpoint directory.
         restored: told id and directory of the snapshot that the job itself starts from.
         ready: told when an attempt is prepared.
         failed: told when it can not be.
@@ -46,6 +49,7 @@ class AttemptPreparation:
         services: CoordinatorServices,
         sources: SourceCoordinator,
         *,
+        deletions: Deletions,
         restored: Callable[[CheckpointId, str], None],
         ready: Callable[[Attempt], None],
         failed: Callable[[Attempt, RaystreamError], None],
@@ -53,6 +57,7 @@ class AttemptPreparation:
         self._services = services
         self._submission = services.submission
         self._sources = sources
+        self._deletions = deletions
         self._restored = restored
         self._ready = ready
         self._failed = failed
@@ -62,6 +67,7 @@ class AttemptPreparation:
         self._restore: Restore | None = None
         self._secret = b""
         self._directory: DirectorySetUp | None = None
+        self._probe_served = False  # Every slot has read the probe, in some attempt.
         self._closed = False
 
     @property
@@ -80,9 +86,7 @@ class AttemptPreparation:
         self._restore = None
         self._secret = secrets.token_bytes(_SECRET_BYTES)
         if location is None:
-            load: Callable[[], Any] = partial(
-                load_initial, self._services.storage, self._submission.config, self._submission.name
-            )
+            load: Callable[[], Any] = partial(load_initial, self._services.storage, self._submission.config)
         else:
             load = partial(self._services.storage.snapshots.load, location)
         self._services.background.submit(load, partial(self._loaded, attempt, initial=location is None))
@@ -102,11 +106,13 @@ class AttemptPreparation:
                 if self._plan.vertices[vertex].slot(subtask) == slot
             },
             probe=self._directory.probe if self._directory is not None else "",
+            probe_served=self._probe_served,
         )
 
     def slots_deployed(self) -> None:
-        """Forget what was sent to the slots."""
+        """Forget what was sent to the slots, each of which has read the probe."""
         self._restore = None
+        self._probe_served = True
 
     def end(self) -> None:
         """The attempt is over; what is in the checkpoint directory stays for the next one."""
@@ -168,7 +174,7 @@ class AttemptPreparation:
             elif self._directory is None:
                 self._directory = result
             else:  # By an attempt that did not wait for this one.
-                self._services.background.submit(partial(directory.remove_probe, result.probe), _cleared)
+                self._deletions.submit(partial(directory.remove_probe, result.probe), failed=_NOT_CLEARED)
             if attempt == self._attempt:
                 self._ready(attempt)
 
@@ -177,12 +183,7 @@ class AttemptPreparation:
     def _clear(self, set_up: DirectorySetUp | None) -> None:
         directory = self._services.storage.directory
         if set_up is not None and directory is not None:
-            self._services.background.submit(partial(directory.clear, set_up.probe), _cleared)
-
-
-def _cleared(result: Any) -> None:
-    if isinstance(result, Exception):
-        logger.warning("probe or program stays in the checkpoint directory", exc_info=result)
+            self._deletions.submit(partial(directory.clear, set_up.probe), failed=_NOT_CLEARED)
 
 
 def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:

@@ -4,7 +4,7 @@ Holds no decisions.  Knows where every checkpoint is; the machine knows only ids
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
@@ -23,6 +23,8 @@ from raystream.protocol.job_commands import Command as JobCommand
 from raystream.protocol.job_failures import Failure
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_end import Deletions
+from raystream.runtime.coordinator_late_uploads import LateUploads
 from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
@@ -57,9 +59,10 @@ class CheckpointShell:
         requests: gets the answers to clients.
         sources: are snapshotted with every trigger.
         log: gets an entry for every completion.
+        deletions: take what nothing needs any more.
         plan: gives the plan of the current attempt.
         run: executes the commands that an event leads to.
-        deleted: called when the machine has ended and all deletions are over.
+        deleted: called when the machine has ended and all deletions are over, or their time is.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class CheckpointShell:
         requests: ClientRequests,
         sources: SourceCoordinator,
         log: LogWriter,
+        deletions: Deletions,
         plan: Callable[[], PhysicalPlan],
         run: Run,
         deleted: Callable[[], None],
@@ -82,12 +86,11 @@ class CheckpointShell:
         self._requests = requests
         self._sources = sources
         self._log = log
+        self._deletions = deletions
         self._plan = plan
         self._run = run
         self._deleted = deleted
-        self._deletions = 0  # Under way.
-        self._confirm_deleted = False
-        self._given_up = False  # Some checkpoint was.
+        self._late_uploads = LateUploads(deletions, self._snapshots)
         self._cuts: dict[CheckpointId, _Cut] = {}
         self._locations: dict[CheckpointId, str] = {}
         self.records = CheckpointRecords()
@@ -132,7 +135,7 @@ class CheckpointShell:
                 self._delete(partial(self._snapshots.delete, self._locations.get(checkpoint_id, "")))
             case cmd.PruneLog(keep):
                 self._log.prune(keep)
-                self._sweep_late_uploads(keep)
+                self._late_uploads.sweep(keep)
             case cmd.FailAttempt(error):
                 failure = Failure(error)
                 self._run(self._job.attempt_failed(self._now_ms, self._job.attempt, failure))
@@ -141,12 +144,11 @@ class CheckpointShell:
             case cmd.ConfirmSettled():
                 self._run(self._job.checkpoints_settled(self._now_ms))
             case cmd.ConfirmDeleted():
-                self._confirm_deleted = True
                 if self.records.shown():
                     # An upload for an aborted checkpoint may have outlasted its attempt, not its slot.
                     machine = self._machine
                     self._delete(partial(self._snapshots.sweep, machine.retained, newest=machine.newest))
-                self._confirm_if_deleted()
+                self._deletions.when_over(self._deleted)
             case _:
                 assert_never(command)
 
@@ -199,6 +201,7 @@ class CheckpointShell:
 
     def _write_metadata(self, checkpoint_id: CheckpointId, snapshots: tuple[SubtaskSnapshot, ...]) -> None:
         self.records.acknowledged(checkpoint_id, snapshots)
+        self._late_uploads.acknowledged(snapshots)
         cut = self._cuts[checkpoint_id]
         submission = self._services.submission
         metadata = SnapshotMetadata(
@@ -264,7 +267,7 @@ class CheckpointShell:
             logger.info("checkpoint completed", extra=details)
             self._run(self._job.checkpoint_completed(command.purpose))
             return
-        self._given_up = True
+        self._late_uploads.given_up(checkpoint_id)
         failure = f"{command.reason.value}: {command.error.message}"
         self.records.ended(checkpoint_id, self._now_ms, failure=failure)
         details = {"checkpoint_id": checkpoint_id, "reason": command.reason.value}
@@ -287,25 +290,7 @@ class CheckpointShell:
     # ---- deletion --------------------------------------------------------------
 
     def _delete(self, work: Callable[[], object]) -> None:
-        def done(result: Any) -> None:
-            self._deletions -= 1
-            if isinstance(result, Exception):
-                logger.warning("files of a checkpoint stay, until the next sweep", exc_info=result)
-            self._confirm_if_deleted()
-
-        self._deletions += 1
-        self._services.deletion.submit(work, done)
-
-    def _sweep_late_uploads(self, keep: Sequence[CheckpointId]) -> None:
-        """Remove what slots have still written for checkpoints that were given up, and deleted by then."""
-        if self._given_up:
-            older = CheckpointId(min(keep) - 1)  # Whatever is pending is newer.
-            self._delete(partial(self._snapshots.sweep, keep, newest=older, writing=True))
-
-    def _confirm_if_deleted(self) -> None:
-        if self._confirm_deleted and not self._deletions:
-            self._confirm_deleted = False
-            self._deleted()
+        self._deletions.submit(work, failed="files of a checkpoint stay, until the next sweep")
 
     # ---- small things ------------------------------------------------------------
 

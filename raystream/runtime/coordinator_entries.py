@@ -13,7 +13,8 @@ from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.job import Job
 from raystream.protocol.job_commands import Command
-from raystream.runtime.coordinator_log import LogWriter
+from raystream.runtime.coordinator_end import ARCHIVE_WAIT_MS, Deletions, go_on_within
+from raystream.runtime.coordinator_log import Later, LogWriter
 from raystream.runtime.coordinator_services import CoordinatorServices
 from raystream.runtime.coordinator_view import JobView, archived
 from raystream.storage.job_log import AttemptStarted, CancelAccepted, StopAccepted, Terminal
@@ -31,6 +32,8 @@ class JobEntries:
         checkpoints: knows what an attempt restores.
         location: gives the location of a complete checkpoint.
         program_checksum: gives that of the stored program.
+        deletions: sweep what older attempts left.
+        later: for the bound of the archive.
         run: executes the commands that an event leads to.
         failed: told when an attempt can not be logged.
 
@@ -47,6 +50,8 @@ class JobEntries:
         checkpoints: CheckpointCoordinator,
         location: Callable[[CheckpointId | None], str | None],
         program_checksum: Callable[[], str | None],
+        deletions: Deletions,
+        later: Later,
         run: Callable[[Iterable[Command]], None],
         failed: Callable[[Attempt, RaystreamError], None],
     ) -> None:
@@ -56,6 +61,8 @@ class JobEntries:
         self._checkpoints = checkpoints
         self._location = location
         self._program_checksum = program_checksum
+        self._deletions = deletions
+        self._later = later
         self._run = run
         self._failed = failed
         self.archived_as: JobStatus | None = None
@@ -66,6 +73,8 @@ class JobEntries:
         restored, newest = checkpoints.recovery_point, checkpoints.newest
         entry = AttemptStarted(
             attempt=attempt,
+            job_name=self._services.submission.name,
+            started_ms=self._services.clock.wall_ms(),
             restored_checkpoint=restored,
             restored_path=self._location(restored),
             newest_checkpoint=newest or None,
@@ -77,7 +86,7 @@ class JobEntries:
             if error is not None:
                 self._failed(attempt, error)
                 return
-            self._services.background.submit(sweep, _swept)
+            self._deletions.submit(sweep, failed="files of older attempts stay")
             self._run(self._job.attempt_logged(attempt))
 
         self._log.append(entry, appended)
@@ -110,18 +119,22 @@ class JobEntries:
             self._run(self._job.cleaned_up())
             return
 
-        def written(result: Any) -> None:
-            if isinstance(result, Exception):
-                logger.warning("archive of the job was not written", exc_info=result)
-            self._run(self._job.cleaned_up())
+        def write(over: Callable[[], None]) -> None:
+            def written(result: Any) -> None:
+                if isinstance(result, Exception):
+                    logger.warning("archive of the job was not written", exc_info=result)
+                over()
 
-        archive = archived(view, status)
-        self._services.background.submit(partial(directory.write_archive, archive), written)
+            work = partial(directory.write_archive, archived(view, status))
+            self._services.background.submit(work, written)
 
-
-def _swept(result: Any) -> None:
-    if isinstance(result, Exception):
-        logger.warning("files of older attempts stay", exc_info=result)
+        go_on_within(
+            ARCHIVE_WAIT_MS,
+            write,
+            lambda: self._run(self._job.cleaned_up()),
+            later=self._later,
+            late="archive of the job was not written in time",
+        )
 
 
 def _request_logged(error: StorageError | None) -> None:

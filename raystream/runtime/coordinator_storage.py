@@ -12,7 +12,6 @@ from raystream.ids import JobId
 from raystream.storage.archive import ArchivedJob, write_archive
 from raystream.storage.filesystem import FileSystem, OpenFileSystem, open_file_system
 from raystream.storage.job_log import DurableJobLog, JobLog, VolatileJobLog
-from raystream.storage.latest import LATEST, find_latest
 from raystream.storage.layout import JobLayout
 from raystream.storage.metadata import SnapshotMetadata
 from raystream.storage.probe import remove_probe, write_probe
@@ -111,30 +110,16 @@ def open_storage(
     )
 
 
-def load_initial(
-    storage: JobStorage, config: JobConfig, job_name: str
-) -> tuple[str, SnapshotMetadata] | None:
-    """Return directory and content of the snapshot that the configuration wants the job to start from.
-
-    None when it wants none, or `latest` and there is none yet.
+def load_initial(storage: JobStorage, config: JobConfig) -> tuple[str, SnapshotMetadata] | None:
+    """Return directory and content of the snapshot that the job starts from; None when there is none.
 
     Raises:
-        ConfigError: `latest` without a checkpoint directory.
         StateRestoreError: nothing is there, or it is not a snapshot that can be read.
         StateCorruptError: the snapshot is damaged.
         StorageError: the store did not answer.
     """
     path = config.recovery.path
-    if path == LATEST:
-        if config.checkpointing.directory is None:
-            raise ConfigError(
-                "the latest snapshot was asked for, but there is no checkpoint directory to look in",
-                hint="set execution.checkpointing.dir",
-            )
-        path = find_latest(
-            config.checkpointing.directory, job_name, allow_older=config.recovery.allow_older
-        )
-    return storage.snapshots.load(path) if path else None
+    return None if path is None else storage.snapshots.load(path)
 
 
 def savepoint_directory(storage: JobStorage, config: JobConfig, base: str, rng: random.Random) -> str:

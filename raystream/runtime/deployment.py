@@ -3,7 +3,6 @@
 Knows the plan and builds objects; nothing here runs after the attempt has started.
 """
 
-import copy
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from raystream.errors import ConnectionLostError
 from raystream.graph.physical import Channel, Edge, Partitioning, PhysicalPlan, Vertex
 from raystream.ids import SlotId
 from raystream.keygroup import routing_table
+from raystream.operators.emission import copy_of, emitting
 from raystream.operators.operator import Emit, Operator, OperatorContext, drop
 from raystream.protocol.credit import window_bytes_of
 from raystream.records.batch import RowBatch
@@ -161,8 +161,8 @@ class SlotBuilder:
         return Outputs(writers)
 
     def _emit_to(self, targets: list[Emit]) -> Emit:
-        if self._copy_records:
-            targets = [copying(target) for target in targets]
+        if self._copy_records:  # The operator has made one copy already: the last receiver gets that.
+            targets = [*(emitting(target, copy_of) for target in targets[:-1]), targets[-1]]
         if len(targets) == 1:
             return targets[0]
 
@@ -171,13 +171,6 @@ class SlotBuilder:
                 target(batch)
 
         return emit_to_all
-
-
-def copying(target: Emit) -> Emit:
-    """Return an emit that hands over copies of the records, as `pipeline.copy-records` wants it."""
-    return lambda batch: target(
-        RowBatch(copy.deepcopy(batch.values), batch.timestamps, batch.keys, batch.groups)
-    )
 
 
 def make_operators(vertex: Vertex) -> list[Operator]:

@@ -18,7 +18,7 @@ from raystream.clock import SystemClock
 from raystream.errors import JobNotFoundError, ProtocolError, RaystreamError, SlotLostError
 from raystream.ids import JobId, JobStatus, SlotId
 from raystream.runtime import messages as msg
-from raystream.runtime.admission import check_start
+from raystream.runtime.admission import admit
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
@@ -142,7 +142,7 @@ class LocalJob:
             program=pack(program),
         )
         storage = open_storage(submission.job_id, submission.config)
-        check_start(job, storage)
+        job = admit(job, storage)
         self._job_id = submission.job_id
         self._clock = SystemClock()
         self._woken = threading.Event()

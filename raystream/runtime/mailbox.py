@@ -5,9 +5,9 @@ were posted.  Nothing else crosses threads.
 """
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -52,29 +52,69 @@ class Mailbox:
 class ThreadBackground:
     """Runs blocking work of one kind in a few threads and posts the outcome to the owner's mailbox.
 
+    The threads are daemons, which `concurrent.futures` does not offer: work that hangs ends with the
+    process and does not keep it alive.  Whoever needs the end of running work asks for it by `join`.
+
     Args:
         mailbox: where `done` calls go.
         name: prefix of the threads' names.
-        threads_max: bound on work under way; more waits its turn.
+        threads_max: bound on work under way, and on threads, which start on demand; more waits its turn.
     """
 
     def __init__(self, mailbox: Mailbox, *, name: str, threads_max: int) -> None:
         self._mailbox = mailbox
-        self._pool = ThreadPoolExecutor(threads_max, thread_name_prefix=name)
+        self._name = name
+        self._threads_max = threads_max
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
+        self._idle = 0  # Threads that wait for work.
+        self._closed = False
 
     def submit(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Call `work` in a thread, then `done` with its result or its exception on the owner's loop."""
-        self._pool.submit(self._run, work, done)
+        """Call `work` in a thread, then `done` with its result or its exception on the owner's loop.
+
+        After `close` neither is called.
+        """
+        with self._changed:
+            if self._closed:
+                return
+            self._waiting.append((work, done))
+            self._changed.notify()
+            if len(self._waiting) > self._idle and len(self._threads) < self._threads_max:
+                name = f"{self._name}-{len(self._threads)}"
+                thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def close(self) -> None:
         """Let running work end by itself; nothing new starts."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify_all()
 
-    def join(self) -> None:
-        """Wait for the end of running work, after `close`; blocks."""
-        self._pool.shutdown(wait=True)
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of running work, after `close`; False when it has not come in time.  Blocks."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._threads, timeout_s)
 
-    def _run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+    def _serve(self) -> None:
+        while self._run_next():
+            pass
+        with self._changed:
+            self._threads.remove(threading.current_thread())
+            self._changed.notify_all()
+
+    def _run_next(self) -> bool:
+        """Wait for work and do it; False when there will be none."""
+        with self._changed:
+            self._idle += 1
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._idle -= 1
+            if self._closed:
+                return False
+            work, done = self._waiting.popleft()
         result: Any
         try:
             result = work()
@@ -82,3 +122,4 @@ class ThreadBackground:
             result = as_exception(error)
         self._mailbox.post(partial(done, result))
         del work, done, result  # An error's traceback holds this frame, which would hold the error.
+        return True

@@ -57,6 +57,8 @@ class Deploy:
     restore: dict[tuple[VertexId, int], SubtaskRestore] = field(default_factory=dict)
     probe: str = ""
     """URL of an object that the slot must be able to read before it says `SlotDeployed`; empty: none."""
+    probe_served: bool = False
+    """All slots have read it in an earlier attempt: when it is gone, so is a mount that may come back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

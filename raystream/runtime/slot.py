@@ -19,6 +19,7 @@ from raystream.errors import (
     ConfigError,
     ConnectionLostError,
     GraphError,
+    OutputLostError,
     RaystreamError,
     StateCorruptError,
     StateRestoreError,
@@ -29,14 +30,17 @@ from raystream.operators.user_code import said
 from raystream.runtime import messages as msg
 from raystream.runtime.assembly import SlotServices
 from raystream.runtime.attempt import SlotAttempt
+from raystream.runtime.commit_order import CommitOrder
 from raystream.runtime.links import Links
 from raystream.runtime.mailbox import Mailbox
 from raystream.runtime.program import unpack
+from raystream.runtime.upload import UploadsUnderWay
 from raystream.storage.blobs import SnapshotFiles
 
 logger = logging.getLogger(__name__)
 
-_NEVER_RETRIED = (ConfigError, GraphError, StateRestoreError, StateCorruptError)
+_Submit = Callable[[Callable[[], object], Callable[[object], None]], None]
+_NEVER_RETRIED = (ConfigError, GraphError, StateRestoreError, StateCorruptError, OutputLostError)
 
 
 class Slot:
@@ -46,7 +50,7 @@ class Slot:
         mailbox: calls that other threads post; its `wake` must interrupt `links.wait`.
         uploads: writes and reads snapshots; its `done` calls must come through `mailbox`.
         commits: likewise, for what operators have to wait for.
-        report: takes a report for the coordinator; must not block.
+        report: takes a report for the coordinator; may hold up only what is for the client, `ClientOutput`.
         files: blobs of snapshots.
         reclaim: called when an attempt was dropped, to free what user code holds in cycles.
     """
@@ -68,7 +72,8 @@ class Slot:
         self._clock = clock
         self._mailbox = mailbox
         self._uploads = uploads
-        self._commits = commits
+        self._under_way = UploadsUnderWay()
+        self._commits = CommitOrder(commits, clock)
         self._links = links
         self._report = report
         self._files = files or SnapshotFiles()
@@ -105,6 +110,7 @@ class Slot:
         if self._failed:
             return self._discard_input() or worked
         try:
+            self._commits.check()
             return attempt.round() or worked
         except BaseException as error:
             self._fail(error)
@@ -114,7 +120,8 @@ class Slot:
         """Return when the loop has timed work, in ms of the monotonic clock; None when it has none."""
         if self._attempt is None or self._failed:
             return None
-        deadlines = (self._attempt.next_deadline_ms(), self._links.next_deadline_ms())
+        parts = (self._attempt, self._links, self._commits)
+        deadlines = (part.next_deadline_ms() for part in parts)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _discard_input(self) -> bool:
@@ -155,8 +162,9 @@ class Slot:
         try:
             services = SlotServices(
                 clock=self._clock,
-                uploads=_AttemptBackground(self, number, self._uploads),
-                commits=_AttemptBackground(self, number, self._commits),
+                uploads=_AttemptBackground(self, number, self._uploads.submit),
+                under_way=self._under_way,
+                commits=_AttemptBackground(self, number, partial(self._commits.submit, number)),
                 links=self._links,
                 files=self._files,
                 post=lambda call: self._mailbox.post(lambda: self._guarded(number, call)),
@@ -204,6 +212,7 @@ class Slot:
 
     def _drop_attempt(self) -> None:
         attempt, self._attempt = self._attempt, None
+        self._commits.drop_held()
         if attempt is None:
             return
         try:
@@ -218,14 +227,14 @@ class Slot:
 class _AttemptBackground:
     """A background of the slot, bound to one attempt."""
 
-    def __init__(self, slot: Slot, number: int, background: Background) -> None:
+    def __init__(self, slot: Slot, number: int, submit: _Submit) -> None:
         self._slot = slot
         self._number = number
-        self._background = background
+        self._submit = submit
 
     def submit(self, work: Callable[[], object], done: Callable[[object], None]) -> None:
         """Call `work` in a thread, then `done` on the loop while the attempt lasts."""
-        self._background.submit(work, partial(self._slot.background_done, self._number, done))
+        self._submit(work, partial(self._slot.background_done, self._number, done))
 
 
 def _execute(attempt: SlotAttempt, command: msg.Command) -> None:

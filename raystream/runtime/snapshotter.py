@@ -21,7 +21,7 @@ from raystream.handles import OperatorSnapshot, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId
 from raystream.operators.operator import Background, Operator
 from raystream.records.elements import Barrier, SnapshotKind
-from raystream.runtime.upload import OperatorPart, Upload, UploadTarget
+from raystream.runtime.upload import OperatorPart, Upload, UploadsUnderWay, UploadTarget
 from raystream.state.backend import KeyedSnapshot
 from raystream.storage.blobs import SnapshotFiles
 
@@ -55,6 +55,7 @@ class Snapshotter:
 
     Args:
         files: where blobs go.
+        under_way: what the slot is writing, of this attempt and of older ones.
         inline_bytes_max: blobs up to this size travel inside the acknowledgement.
         acknowledge: called on the loop with each snapshot that is durable.
         failed: called on the loop with the checkpoint id, vertex, subtask and cause of each that is not.
@@ -67,6 +68,7 @@ class Snapshotter:
         clock: Clock,
         background: Background,
         files: SnapshotFiles,
+        under_way: UploadsUnderWay,
         inline_bytes_max: int,
         rng: random.Random,
         acknowledge: Callable[[CheckpointId, SubtaskSnapshot], None],
@@ -76,6 +78,7 @@ class Snapshotter:
         self._clock = clock
         self._background = background
         self._files = files
+        self._under_way = under_way
         self._inline_bytes_max = inline_bytes_max
         self._rng = rng
         self._acknowledge = acknowledge
@@ -114,6 +117,7 @@ class Snapshotter:
             sync_ended_ms=ended_ms,
             unencoded=deque(part.keyed for part in parts if part.keyed is not None),
         )
+        self._under_way.begun(barrier.checkpoint_id)
         if snapshot.unencoded:
             self._encoding.append(snapshot)
         else:
@@ -172,6 +176,7 @@ class Snapshotter:
         upload = snapshot.upload = Upload(
             UploadTarget(
                 files=self._files,
+                under_way=self._under_way,
                 inline_bytes_max=self._inline_bytes_max,
                 attempt=self._attempt,
                 barrier=snapshot.barrier,
@@ -204,6 +209,7 @@ class Snapshotter:
             async_ms=self._clock.monotonic_ms() - snapshot.sync_ended_ms,
             alignment_ms=snapshot.alignment_ms,
             start_delay_ms=snapshot.start_delay_ms,
+            writing_from=self._under_way.oldest,
         )
 
     def _give_up(self, snapshot: _Snapshot, error: Exception) -> None:
@@ -221,6 +227,8 @@ class Snapshotter:
             keyed.discard()
         if snapshot.upload is not None:
             snapshot.upload.drop()
+        else:
+            self._under_way.ended(snapshot.barrier.checkpoint_id)
         if snapshot in self._uploading:
             logger.info(
                 "upload of a snapshot dropped",

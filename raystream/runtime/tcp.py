@@ -4,7 +4,8 @@ The slot with the lower id dials, and both sides prove who they are (`tcp_connec
 is cut off and does not disturb the attempt; a broken connection to a peer fails it.
 
 Who has not yet proved anything may be a peer.  So none is cut off to make room: when there are
-too many, nobody is accepted until one of them has spoken, gone, or been silent for too long.
+too many, nobody is accepted until one of them has proved itself, gone, or used up its time.  That
+runs from when it was accepted, and anew once: from a greeting that only a slot of this attempt makes.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ _RECEIVES_PER_POLL_MAX = 4
 _STRANGERS_MAX = 64
 """Inbound connections that have not yet proved who they are, beyond one for each slot of the job."""
 HANDSHAKE_TIMEOUT_MS = 30_000.0
-"""Time that such a connection may stay silent before it is closed."""
+"""Time that such a connection has to greet, and then again to prove who it is, before it is closed."""
 
 
 class Sockets(Protocol):
@@ -64,7 +65,7 @@ class TcpLinks:
 
     Args:
         host: address of this node that its peers reach; the listener binds to it alone.
-        clock: measures how long a stranger is silent.
+        clock: measures the time that a stranger has.
         sockets: where sockets come from.
     """
 
@@ -178,8 +179,10 @@ class TcpLinks:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             sock, _ = listener.accept()
             sock.setblocking(False)
-            self._heard(Connection(sock, self._selector, self._identity, peer=None))
+            self._give_time(Connection(sock, self._selector, self._identity, peer=None))
             if len(self._strangers) >= self._strangers_max:
+                many = {"slot": self._identity.slot, "strangers": len(self._strangers)}
+                logger.warning("too many connections that do not say who they are, others wait", extra=many)
                 self._selector.unregister(listener)
                 self._accepting = False
 
@@ -188,8 +191,7 @@ class TcpLinks:
         assert self._identity is not None
         return self._identity.slot_count + _STRANGERS_MAX
 
-    def _heard(self, stranger: "Connection") -> None:
-        """Give a stranger more time; the handshake is short, so that it ends after some bytes at most."""
+    def _give_time(self, stranger: "Connection") -> None:
         self._strangers.pop(stranger, None)
         self._strangers[stranger] = self._clock.monotonic_ms() + HANDSHAKE_TIMEOUT_MS
 
@@ -239,13 +241,13 @@ class TcpLinks:
                 raise ConnectionLostError(
                     "connection to a slot broke", peer=connection.peer, cause="closed by the peer"
                 )
-            was_established = connection.established
+            was_established, was_greeted = connection.established, connection.peer is not None
             frames = connection.received(data)
             if not was_established and connection in self._strangers:
                 if connection.established:
                     self._adopt(connection)
-                else:
-                    self._heard(connection)
+                elif connection.peer is not None and not was_greeted:
+                    self._give_time(connection)
             assert self._handler is not None
             for channel, kind, payload in frames:
                 self._handler(connection.peer, channel, kind, payload)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """Threads for what blocks, apart by what may hang: a call that never returns holds up its own kind alone.
 
 User code discovers splits and commits, storage is written, read and deleted from; any of it may hang for
-minutes.  None of it may keep the job log, on which every decision waits, from being written.
+minutes.  None of it may keep the job log, on which every decision waits, from being written; nor may
+deletions, sweeps among them, keep an attempt from beginning.
 """
 
 from raystream.runtime.mailbox import Mailbox, ThreadBackground
@@ -12,7 +13,7 @@ METADATA_THREADS_MAX = 4
 """Metadata of checkpoints, and what an attempt reads and checks before it begins."""
 DISCOVERY_THREADS_MAX = 4
 DELETION_THREADS_MAX = 2
-"""Files that nothing needs any more; there may be many, and nothing waits for them before the job's end."""
+"""Files that nothing needs any more; there may be many, and only the end of the job waits for them."""
 UPLOAD_THREADS_MAX = 4
 """Snapshots of a slot, and the state that it restores."""
 COMMIT_THREADS_MAX = 4
@@ -46,7 +47,6 @@ class SlotThreads:
         self.uploads.close()
         self.commits.close()
 
-    def join(self) -> None:
-        """Wait for the end of running work, after `close`; blocks."""
-        self.uploads.join()
-        self.commits.join()
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of running work, after `close`; False when some kind took longer.  Blocks."""
+        return self.uploads.join(timeout_s) and self.commits.join(timeout_s)

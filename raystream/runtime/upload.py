@@ -5,6 +5,8 @@ begun.  The mark that it leaves is looked at before every blob and every piece o
 written by then is deleted by whoever finds the mark: no checkpoint will ever refer to it.
 """
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from raystream.handles import (
     OperatorSnapshot,
     OperatorStateHandle,
 )
-from raystream.ids import Attempt, OperatorUid
+from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
 from raystream.operators.operator import OperatorState
 from raystream.records.elements import Barrier
@@ -50,11 +52,36 @@ class UploadDroppedError(CheckpointError):
     """The checkpoint was aborted while its snapshot was being written."""
 
 
+class UploadsUnderWay:
+    """For which checkpoints a slot still writes something, of any attempt; from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._snapshots: Counter[CheckpointId] = Counter()
+
+    def begun(self, checkpoint_id: CheckpointId) -> None:
+        """A snapshot will be written."""
+        with self._lock:
+            self._snapshots[checkpoint_id] += 1
+
+    def ended(self, checkpoint_id: CheckpointId) -> None:
+        """Nothing more of that snapshot will be written."""
+        with self._lock:
+            self._snapshots -= Counter([checkpoint_id])  # Keeps only what is above zero.
+
+    @property
+    def oldest(self) -> CheckpointId | None:
+        """The oldest of these checkpoints; None when there is none."""
+        with self._lock:
+            return min(self._snapshots, default=None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadTarget:
     """Whose snapshot it is, and where it goes."""
 
     files: SnapshotFiles
+    under_way: UploadsUnderWay
     inline_bytes_max: int
     attempt: Attempt
     barrier: Barrier
@@ -96,6 +123,8 @@ class Upload:
         except BaseException:
             self.discard()
             raise
+        finally:
+            self._target.under_way.ended(self._target.barrier.checkpoint_id)
         return stored
 
     def discard(self) -> None:

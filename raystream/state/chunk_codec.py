@@ -26,6 +26,7 @@ import msgspec
 
 from raystream.errors import RaystreamError, StateCorruptError, StateError, StateRestoreError
 from raystream.keys import decode_key, encode_key
+from raystream.records.strict_map import strict_map
 from raystream.state.descriptor import Descriptor, MapStateDescriptor, StateKind
 from raystream.state.value_types import ValueTypeMismatch
 
@@ -191,9 +192,9 @@ class ChunkCodec:
         dump = self._serializer.dump if form & _WIDE else None
         match self._kind:
             case StateKind.VALUE:
-                return contents if dump is None else list(map(dump, contents))
+                return contents if dump is None else strict_map(dump, contents)
             case StateKind.LIST:
-                return contents if dump is None else [list(map(dump, elements)) for elements in contents]
+                return contents if dump is None else [strict_map(dump, elements) for elements in contents]
             case StateKind.MAP:
                 key = encode_key if _map_form(form) == _KEYS_ENCODED else None
                 return [_mapped(entries, key, dump) for entries in contents]
@@ -238,9 +239,9 @@ class ChunkCodec:
         load = self._serializer.load if form & _WIDE else None
         match self._kind:
             case StateKind.VALUE:
-                return stored if load is None else list(map(load, stored))
+                return stored if load is None else strict_map(load, stored)
             case StateKind.LIST:
-                return stored if load is None else [list(map(load, elements)) for elements in stored]
+                return stored if load is None else [strict_map(load, elements) for elements in stored]
             case StateKind.MAP:
                 key = decode_key if _map_form(form) == _KEYS_ENCODED else None
                 return [_mapped(entries, key, load) for entries in stored]

@@ -41,6 +41,9 @@ class AttemptStarted:
     """An attempt began; its writer owns the log from here on."""
 
     attempt: Attempt
+    job_name: str = ""
+    started_ms: int = 0
+    """Wall time, ms since epoch."""
     restored_checkpoint: CheckpointId | None = None
     """What it started from; None for nothing."""
     restored_path: str | None = None
@@ -49,9 +52,11 @@ class AttemptStarted:
     """Newest id that a checkpoint was given before; None when there was none.
 
     Whoever takes the log over gives ids from `protocol.checkpoint_ids.IDS_AHEAD_MAX` above the
-    newest one in it, since those below may still be used by the writer before, unknowingly."""
+    newest one in it, since those below may still be used by the writer before, unknowingly.  Written now
+    so that a job master can one day recover a job of today; nothing reads it yet."""
     program_checksum: str | None = None
-    """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told."""
+    """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told.  Written
+    now so that a job master can one day recover a job of today; nothing reads it yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,10 @@ class SavepointCompleted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewestId:
-    """An id that was given to a checkpoint, where many in a row were not completed."""
+    """An id that was given to a checkpoint, where many in a row were not completed.
+
+    Written now so that a job master can one day recover a job of today; nothing reads it yet.
+    """
 
     newest_checkpoint: CheckpointId
 

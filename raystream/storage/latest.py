@@ -1,21 +1,38 @@
-"""Finds what `-s latest` means: the newest complete snapshot of a job name.
+"""Finds what `-s latest` means: where a job of this name goes on.
 
 Looks through the logs of all jobs in a checkpoint directory, since completeness is a log entry.
-A snapshot that was deleted since is passed over; one that is damaged is an error and never a
-reason to start quietly from an older one, whose output may already be committed.  Whoever accepts
-that says so, and then every file of a snapshot is read before it is taken.
+Which run counts is decided by `raystream.protocol.lineage`; its snapshots are tried from the newest
+on.  One that is missing or damaged is an error and never a reason to start quietly from an older
+one, whose output may already be committed; so is a log, unless it is known to be of another job
+name.  Whoever accepts that says so, and then every file of a snapshot is read before it is taken.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
-from raystream.errors import StateCorruptError
+from raystream.errors import ConfigError, StateCorruptError, StateRestoreError
+from raystream.ids import JobId
+from raystream.protocol.lineage import GoOnFrom, Run, RunSnapshot, StartAnew, StillRuns, latest_of
+from raystream.storage.archive import read_archive
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.filesystem import FileSystem, OpenFileSystem, open_file_system, to_url
-from raystream.storage.job_log import CheckpointCompletedEntry, DurableJobLog, SavepointCompleted
-from raystream.storage.layout import JobLayout, job_of, metadata_path
-from raystream.storage.metadata import SnapshotMetadata, handles_of
-from raystream.storage.snapshots import load_snapshot
+from raystream.storage.filesystem import (
+    MissingFileError,
+    OpenFileSystem,
+    join_url,
+    open_file_system,
+    to_url,
+)
+from raystream.storage.job_log import (
+    AttemptStarted,
+    CheckpointCompletedEntry,
+    DurableJobLog,
+    LogEntry,
+    SavepointCompleted,
+    Terminal,
+)
+from raystream.storage.layout import JobLayout, checkpoint_of, job_of, metadata_path
+from raystream.storage.metadata import SnapshotMetadata, decode_metadata, handles_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,77 +45,165 @@ def find_latest(
     job_name: str,
     *,
     allow_older: bool = False,
+    alive: Callable[[JobId], bool] = lambda _: False,
     open_fs: OpenFileSystem = open_file_system,
 ) -> str | None:
-    """Return the location of the newest complete checkpoint or savepoint of a job name, or None.
+    """Return the location of the snapshot from which a job of this name goes on; None for a new start.
 
     Args:
         checkpoint_base: the checkpoint directory of the configuration.
         job_name: name of the program; every job of it counts.
-        allow_older: pass over a snapshot of which a file is missing or damaged.
+        allow_older: pass over a snapshot of which a file is missing or damaged, and a job whose log is.
+        alive: tells whether a job runs, of one whose log has no end.
         open_fs: gives the store of a URL.
 
     Raises:
-        ConfigError: the directory is of a store that is not supported.
-        StateCorruptError: a log or a newest snapshot is damaged; the error names the file.
-        StateRestoreError: a newest snapshot is of a format that is not read.
+        ConfigError: the directory is of a store that is not supported, or the newest job still runs.
+        StateCorruptError: a log or the newest snapshot is damaged; the error names the file.
+        StateRestoreError: a log or the newest snapshot is of a format that is not read.
         StorageError: the store did not answer.
     """
     base = to_url(checkpoint_base)
-    fs = open_fs(base)
-    jobs = [job_of(entry.name) for entry in fs.list_dir(base) if entry.directory]
-    newest = [
-        found
-        for job_id in jobs
-        if job_id is not None
-        and (found := _newest_of(_complete(fs, JobLayout(base, job_id)), job_name, allow_older, open_fs))
-    ]
-    matching = [(metadata.completed_ms, metadata.checkpoint_id, directory) for directory, metadata in newest]
-    return max(matching)[2] if matching else None
+    jobs = [job_of(entry.name) for entry in open_fs(base).list_dir(base) if entry.directory]
+    search = _Search(base, job_name, allow_older, open_fs)
+    runs = [run for job_id in jobs if job_id is not None and (run := search.run(job_id)) is not None]
+    running = [run.job_id for run in runs if run.status is None and alive(run.job_id)]
+    match latest_of(runs, running):
+        case StartAnew(reason):
+            logger.info("nothing to go on from, the job starts anew", extra={"reason": reason})
+            return None
+        case StillRuns(job_id):
+            raise ConfigError(
+                "the newest job of this name still runs, and would go on beside a second one",
+                hint=f"stop it (raystream stop {job_id[:8]}), or name a snapshot with -s PATH",
+                job=job_id,
+            )
+        case GoOnFrom() as found:
+            return search.first_readable(found)
 
 
-def _complete(fs: FileSystem, layout: JobLayout) -> Iterator[str]:
-    """Yield the directories of a job's complete snapshots, newest first."""
-    for entry in reversed(DurableJobLog(fs, layout).read()):
-        match entry:
-            case CheckpointCompletedEntry():
-                # Not the stored directory: the whole checkpoint directory may have been moved.
-                yield layout.checkpoint_dir(entry.checkpoint_id)
-            case SavepointCompleted():
-                yield entry.directory
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Reads the logs and snapshots of jobs in one checkpoint directory."""
 
+    base: str
+    job_name: str
+    allow_older: bool
+    open_fs: OpenFileSystem
 
-def _newest_of(
-    directories: Iterator[str], job_name: str, allow_older: bool, open_fs: OpenFileSystem
-) -> tuple[str, SnapshotMetadata] | None:
-    """Return the first that still exists, if it is of this job name, and its content."""
-    for directory in directories:
-        if not open_fs(directory).exists(metadata_path(directory)):
-            continue
+    def run(self, job_id: JobId) -> Run | None:
+        """Return what the log of a job says, or None when the job is not of the name.
+
+        Raises:
+            StateCorruptError: the log is damaged.
+            StateRestoreError: the log is of a format that is not read.
+        """
+        layout = JobLayout(self.base, job_id)
         try:
-            _, metadata = load_snapshot(directory, open_fs=open_fs)
-            if metadata.job_name != job_name:
-                return None
-            if allow_older:
-                _read_all(directory, metadata, open_fs)
-        except StateCorruptError as error:
-            if not allow_older:
-                raise _with_advice(error) from error
-            logger.warning("damaged snapshot passed over", extra={"directory": directory}, exc_info=error)
-        else:
-            return directory, metadata
-    return None
+            entries = DurableJobLog(self.open_fs(layout.job_dir), layout).read()
+        except (StateCorruptError, StateRestoreError) as error:
+            if not self.allow_older and not self._of_another_name(layout):
+                raise _with_log_advice(error, layout) from error
+            logger.warning("job with a damaged log passed over", extra={"job": job_id}, exc_info=error)
+            return None
+        first = next((entry for entry in entries if isinstance(entry, AttemptStarted)), None)
+        if first is None or first.job_name != self.job_name:
+            return None
+        last = entries[-1]
+        return Run(
+            job_id=job_id,
+            started_from=first.restored_path,
+            started_ms=first.started_ms,
+            snapshots=tuple(_snapshots(entries, layout)),
+            status=last.status if isinstance(last, Terminal) else None,
+        )
+
+    def first_readable(self, found: GoOnFrom) -> str | None:
+        """Return the first of the snapshots, or with `allow_older` the first that is whole.
+
+        Raises:
+            StateCorruptError: it is missing or damaged.
+            StateRestoreError: it is of a format that is not read.
+        """
+        refused: StateCorruptError | None = None
+        for directory in map(self._moved, found.directories):
+            try:
+                metadata = self._load(directory)
+                if self.allow_older:
+                    self._read_all(directory, metadata)
+            except StateCorruptError as error:
+                refused = _with_advice(error)
+                if not self.allow_older:
+                    raise refused from error
+                logger.warning("damaged snapshot passed over", extra={"directory": directory}, exc_info=error)
+            else:
+                logger.info("the job goes on", extra={"directory": directory, "of_job": found.run})
+                return directory
+        assert refused is not None, "there is at least one snapshot to go on from"
+        raise refused
+
+    def _moved(self, directory: str) -> str:
+        """Return where a snapshot is now, if it was in a checkpoint directory that was moved as a whole."""
+        *_, parent, name = ("", *directory.split("/"))
+        job_id, checkpoint_id = job_of(parent), checkpoint_of(name)
+        if job_id is None or checkpoint_id is None or self.open_fs(directory).exists(directory):
+            return directory
+        return JobLayout(self.base, job_id).checkpoint_dir(checkpoint_id)
+
+    def _load(self, directory: str) -> SnapshotMetadata:
+        """Return the content of a snapshot of which the log says that it was complete.
+
+        Raises:
+            StateCorruptError: it is missing or damaged.
+            StateRestoreError: it is of a format that is not read.
+        """
+        path = metadata_path(directory)
+        try:
+            return decode_metadata(self.open_fs(directory).read(path), path=path)
+        except MissingFileError as error:
+            raise StateCorruptError("newest snapshot is not there any more", path=path) from error
+        except StateRestoreError as error:
+            if "format" in error.context:
+                raise
+            # It has no likeness to a snapshot any more: it was emptied, as a crash of the machine may do.
+            raise StateCorruptError("snapshot file is damaged", path=path, cause=error.message) from error
+
+    def _of_another_name(self, layout: JobLayout) -> bool:
+        """Return whether its archive or any snapshot, complete or not, says that the job has another name."""
+        try:
+            archive = read_archive(self.open_fs(layout.job_dir), layout)
+            if archive is not None:
+                return archive.name != self.job_name
+        except (StateCorruptError, StateRestoreError):
+            pass
+        entries = self.open_fs(layout.job_dir).list_dir(layout.job_dir)
+        for name in (entry.name for entry in entries if checkpoint_of(entry.name) is not None):
+            try:
+                metadata = self._load(join_url(layout.job_dir, name))
+            except (StateCorruptError, StateRestoreError):
+                continue
+            return metadata.job_name != self.job_name
+        return False
+
+    def _read_all(self, directory: str, metadata: SnapshotMetadata) -> None:
+        """Accept a snapshot whose files are all there and undamaged.
+
+        Raises:
+            StateCorruptError: one is not.
+        """
+        files = SnapshotFiles(self.open_fs)
+        for handle in handles_of(metadata):
+            files.read_handle(directory, handle)
 
 
-def _read_all(directory: str, metadata: SnapshotMetadata, open_fs: OpenFileSystem) -> None:
-    """Accept a snapshot whose files are all there and undamaged.
-
-    Raises:
-        StateCorruptError: one is not.
-    """
-    files = SnapshotFiles(open_fs)
-    for handle in handles_of(metadata):
-        files.read_handle(directory, handle)
+def _snapshots(entries: Iterable[LogEntry], layout: JobLayout) -> Iterator[RunSnapshot]:
+    for entry in entries:
+        match entry:
+            case CheckpointCompletedEntry(checkpoint_id=number):
+                # Not the stored directory: the whole checkpoint directory may have been moved.
+                yield RunSnapshot(checkpoint_id=number, directory=layout.checkpoint_dir(number))
+            case SavepointCompleted(checkpoint_id=number, directory=directory, stop=stop):
+                yield RunSnapshot(checkpoint_id=number, directory=directory, stop=stop)
 
 
 def _with_advice(error: StateCorruptError) -> StateCorruptError:
@@ -107,4 +212,15 @@ def _with_advice(error: StateCorruptError) -> StateCorruptError:
         hint="name another snapshot with -s PATH, or pass over this one with --allow-older-checkpoint:"
         " what was committed since the older one then comes twice",
         **error.context,
+    )
+
+
+def _with_log_advice(
+    error: StateCorruptError | StateRestoreError, layout: JobLayout
+) -> StateCorruptError | StateRestoreError:
+    return type(error)(
+        error.message,
+        hint="what the newest snapshot of this job is cannot be told: name a snapshot with -s PATH, or pass"
+        " over the whole job with --allow-older-checkpoint; if it is of no use, remove its directory",
+        **{**error.context, "job": layout.job_dir},
     )

@@ -31,6 +31,7 @@ from raystream.api.factories import CallableProcess
 from raystream.api.functions import Function, KeyedProcessFunction
 from raystream.errors import ConfigError
 from raystream.keygroup import check_parallelism, groups_of_subtask, routing_table
+from raystream.operators.emission import copy_of, emitting
 from raystream.operators.keyed_map import KeyedFilterOperator, KeyedFlatMapOperator, KeyedMapOperator
 from raystream.operators.map import FilterOperator, FlatMapOperator, MapOperator
 from raystream.operators.operator import Emit, Operator, OperatorContext
@@ -38,12 +39,12 @@ from raystream.operators.process import KeyedProcessOperator, ProcessOperator, R
 from raystream.protocol.redistribution import holding, redistribute
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Control
-from raystream.runtime.deployment import copying
 from raystream.runtime.messages import OperatorRestore, OperatorStateSlice
 from raystream.runtime.output import EdgeWriter, HashWriter, RebalanceWriter
 from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operator, settle_unregistered
 from raystream.state.heap import HeapBackend
 from raystream.storage.blobs import SnapshotFiles
+from raystream.testing.emitted import EmittedRecords
 from raystream.testing.harness_snapshot import UID, FrozenSubtask, HarnessSnapshot, SnapshotInProgress
 from raystream.testing.source_run import ManualClock
 
@@ -123,6 +124,7 @@ class OperatorHarness:
         self._operator = _operator_of(function, self._operation, keyed=key is not None)
         self._name = getattr(function, "__name__", type(function).__name__)
         self._shipped = _shipped(function, self._name)
+        self._watch = EmittedRecords()
         self._attempt = 0
         self._checkpoint_id = 0
         self.outputs: list[Any] = []
@@ -139,6 +141,7 @@ class OperatorHarness:
         """Process records as one batch; return what was emitted to the main output.
 
         Raises:
+            AssertionError: the function has changed a record after it had emitted it.
             UserCodeError: the function or the key selector raised, or a key has no stable encoding.
         """
         assert self._subtasks, "harness is closed"
@@ -146,6 +149,7 @@ class OperatorHarness:
         batch = RowBatch(list(values))
         if batch.values:
             self._writer.write(batch)
+            self._watch.check()
         return self.outputs[before:]
 
     def snapshot(self) -> HarnessSnapshot:
@@ -259,6 +263,7 @@ class OperatorHarness:
             tell_client=_nothing,
             deliver=_nothing,
             failed=_raise,
+            emitted=copy_of if self._copy_records else self._watch,
         )
         operator.setup(context, self._recorder(self.outputs), _SideOutputs(self._side_recorder))
         return _Subtask(operator, keyed)
@@ -274,7 +279,7 @@ class OperatorHarness:
         )
 
     def _exchange(self) -> EdgeWriter:
-        channels = [_HandOver(self._hand_over(subtask.operator.process)) for subtask in self._subtasks]
+        channels = [_HandOver(self._given(subtask.operator.process)) for subtask in self._subtasks]
         if self._key is None:
             return RebalanceWriter(channels, first=0)
         return HashWriter(
@@ -284,11 +289,11 @@ class OperatorHarness:
             context=self._subtasks[0].operator.context,
         )
 
-    def _hand_over(self, target: Emit) -> Emit:
-        return copying(target) if self._copy_records else target
+    def _given(self, target: Emit) -> Emit:
+        return emitting(target, copy_of) if self._copy_records else target
 
     def _recorder(self, records: list[Any]) -> Emit:
-        return self._hand_over(lambda batch: records.extend(batch.values))
+        return lambda batch: records.extend(batch.values)
 
     def _side_recorder(self, tag: str) -> Emit:
         return self._recorder(self.side_outputs.setdefault(tag, []))

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from raystream import JobClient, JobNotFoundError, JobStatus, StateRestoreError
 from raystream.api.runner import CancelRequest
+from raystream.cluster import client as cluster_client
 from raystream.cluster.client import RayRunner, list_jobs
 from raystream.connectors.basic import DiscardSink
 from raystream.connectors.datagen import DatagenSource
@@ -97,6 +99,26 @@ def test_job_that_is_to_start_from_a_wrong_path_is_refused_and_no_job_is_there(e
 
     assert {view.job_id for view in list_jobs()} == jobs
     assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_while_a_job_is_submitted_leaves_no_job_behind(endless, monkeypatch):
+    endless("the connection is there")
+    before = {view.job_id for view in list_jobs()}
+    begun = []
+
+    def interrupted(*_, **__):
+        begun.extend(master for job_id, master in cluster_client._masters().items() if job_id not in before)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster_client.ray, "get", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            endless("interrupted")
+
+    (master,) = begun
+    with pytest.raises(ActorDiedError):
+        cluster_client.ray.get(master.linger.remote(), timeout=PATIENCE_S)
+    assert {view.job_id for view in list_jobs()} == before
 
 
 def test_ended_job_still_answers_and_cancelling_it_again_is_harmless(endless):

@@ -340,8 +340,24 @@ def test_sigterm_detaches_from_a_job_on_another_cluster(raystream, script, jobs_
 
     outcome = raystream("run", script())
 
-    assert (outcome.code, outcome.out, job.requests) == (0, "", [])
+    assert (outcome.code, outcome.out, job.requests) == (143, "", [])
     assert outcome.err.splitlines()[-1].startswith(f"job {RUNNING.job_id} goes on")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_while_a_job_is_submitted_leaves_the_submission_and_says_that_no_job_is_left(
+    raystream, script, jobs_do, number, code
+):
+    runner = jobs_do()
+    runner.submit = lambda submission: interrupt(number)()
+
+    outcome = raystream("run", script())
+
+    assert outcome.code == code
+    assert outcome.err.splitlines() == [
+        "starting 'numbers': ray runner, parallelism 1",
+        "'numbers' was interrupted before it had started; nothing of it goes on",
+    ]
 
 
 def test_ctrl_c_cancels_a_job_that_the_script_did_not_wait_for(raystream, script, jobs_do):

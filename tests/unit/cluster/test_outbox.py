@@ -180,7 +180,8 @@ def test_loop_that_reports_faster_than_it_is_heard_waits_until_there_is_room(run
     assert master.called.wait(PATIENCE_S)
     for number in range(1, REPORTS_WAITING_MAX + 1):
         outbox.put(report(number))
-    beyond = Thread(target=outbox.put, args=(report(REPORTS_WAITING_MAX + 1),))
+    last = ClientOutput(attempt=1, slot=REPORTS_WAITING_MAX + 1, uid="out", payload=b"")
+    beyond = Thread(target=outbox.put, args=(last,))
 
     beyond.start()
     assert beyond.is_alive()
@@ -190,6 +191,26 @@ def test_loop_that_reports_faster_than_it_is_heard_waits_until_there_is_room(run
     beyond.join(PATIENCE_S)
     delivered = [number for _, reports in master.calls for number in reports]
     assert delivered == list(range(REPORTS_WAITING_MAX + 2))
+
+
+def test_what_an_attempt_depends_on_passes_though_there_is_no_room_for_the_client(running):
+    """A slot whose loop waited here could neither say that it has stopped nor that it has failed."""
+    master = Master(expected=5)
+    outbox = running(master)
+    outbox.put(report(0))
+    assert master.called.wait(PATIENCE_S)
+    outbox.put(ClientOutput(attempt=1, slot=1, uid="out", payload=bytes(BYTES_WAITING_MAX)))
+    waiting = Thread(target=outbox.put, args=(ClientOutput(attempt=1, slot=4, uid="out", payload=b""),))
+    waiting.start()
+
+    outbox.put(report(2))
+    outbox.put(report(3))
+    assert waiting.is_alive()
+    master.open.set()
+
+    assert master.complete.wait(PATIENCE_S)
+    waiting.join(PATIENCE_S)
+    assert [number for _, reports in master.calls for number in reports] == [0, 1, 2, 3, 4]
 
 
 # ---- bytes --------------------------------------------------------------------------

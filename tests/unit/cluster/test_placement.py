@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
-from raystream.cluster.endings import KILL_RETRY_MS
+from raystream.cluster.endings import KILL_GRACE_MS, KILL_RETRY_MS, RETIRE_WAIT_MS
 from raystream.cluster.placement import RaySlotPool
 from raystream.cluster.vitals import Heartbeat
 from raystream.cluster.worker import WorkerInfo
@@ -39,22 +39,34 @@ class FakeMethod:
 
 
 class FakeActor:
-    """An actor; `heartbeats` are the calls that wait for an answer."""
+    """An actor; `heartbeats` and `retirements` are the calls that wait for an answer."""
 
     def __init__(self, slot):
-        self.described, self.heartbeats, self.delivered = [], [], []
+        self.described, self.heartbeats, self.delivered, self.retirements = [], [], [], []
         self.describe = FakeMethod(self.described)
         self.heartbeat = FakeMethod(self.heartbeats)
         self.deliver = FakeMethod(self.delivered)
+        self.retire = FakeMethod(self.retirements)
         self.info = WorkerInfo(slot=slot, node_ip="10.0.0.1", node_id="n", pid=7)
 
     def answer(self, result):
-        for waiting in self.heartbeats:
-            if not waiting.done():
-                if isinstance(result, Exception):
-                    waiting.set_exception(result)
-                else:
-                    waiting.set_result(result)
+        _answer(self.heartbeats, result)
+
+    def fall_silent(self):
+        _answer(self.retirements, True)
+
+    def die(self):
+        """Have Ray say that it is dead."""
+        _answer([*self.heartbeats, *self.retirements], ActorDiedError())
+
+
+def _answer(calls, result):
+    for waiting in calls:
+        if not waiting.done():
+            if isinstance(result, Exception):
+                waiting.set_exception(result)
+            else:
+                waiting.set_result(result)
 
 
 class FakeClass:
@@ -116,6 +128,10 @@ class Cluster:
         self.told.clear()
         return actors
 
+    @property
+    def created(self):
+        return len(self.pool._actor_class.actors)
+
     def settle(self):
         while self.mailbox.run_pending():
             pass
@@ -134,10 +150,11 @@ def cluster(monkeypatch):
 def test_killed_slot_is_lost_when_its_process_is_dead(cluster):
     (actor,) = cluster.acquire(0)
     cluster.pool.kill(0)
+    actor.fall_silent()
     cluster.settle()
     assert (cluster.killed, cluster.told) == ([actor], [])
 
-    actor.answer(ActorDiedError())
+    actor.die()
     cluster.settle()
 
     ((slot, error),) = cluster.told
@@ -145,10 +162,29 @@ def test_killed_slot_is_lost_when_its_process_is_dead(cluster):
     assert isinstance(error, SlotLostError)
 
 
+def test_killed_slot_that_did_not_fall_silent_is_lost_only_after_a_grace(cluster):
+    """Its heartbeat fails too, because it was killed: that says nothing new."""
+    (actor,) = cluster.acquire(0)
+    cluster.after(HEARTBEAT.interval_ms)
+    cluster.pool.kill(0)
+    cluster.after(RETIRE_WAIT_MS)
+    assert cluster.killed == [actor]
+
+    actor.die()
+    cluster.settle()
+    cluster.after(KILL_GRACE_MS - 1)
+    assert cluster.told == []
+    cluster.after(1)
+
+    assert [slot for slot, _ in cluster.told] == [0]
+
+
 @pytest.mark.parametrize("answer", [BEAT, ActorUnavailableError("away", None)])
 def test_slot_that_answers_though_it_was_killed_is_killed_again(cluster, answer):
     (actor,) = cluster.acquire(0)
     cluster.pool.kill(0)
+    actor.fall_silent()
+    cluster.settle()
     actor.answer(answer)
     cluster.settle()
     assert cluster.told == []
@@ -162,12 +198,13 @@ def test_slot_whose_kill_fails_is_not_lost_and_killed_again(cluster):
     (actor,) = cluster.acquire(0)
     cluster.kill_error = OSError("Ray's head is away")
     cluster.pool.kill(0)
+    actor.fall_silent()
     cluster.settle()
     assert cluster.told == []
 
     cluster.kill_error = None
     cluster.after(KILL_RETRY_MS)
-    actor.answer(ActorDiedError())
+    actor.die()
     cluster.settle()
 
     assert [slot for slot, _ in cluster.told] == [0]
@@ -179,11 +216,57 @@ def test_silent_slot_is_given_up_at_once_and_killed_until_it_is_dead(cluster):
     cluster.after(HEARTBEAT.timeout_ms)
     assert [slot for slot, _ in cluster.told] == [0]
 
+    cluster.after(RETIRE_WAIT_MS)
     cluster.after(KILL_RETRY_MS)
     assert cluster.killed == [actor, actor]
 
 
-def test_slots_are_released_when_all_processes_are_dead_also_those_given_up_before(cluster):
+def test_silent_slot_gets_another_process_only_when_nothing_is_left_of_the_one_before(cluster):
+    (actor,) = cluster.acquire(0)
+    cluster.after(HEARTBEAT.interval_ms)
+    cluster.after(HEARTBEAT.timeout_ms)
+    cluster.pool.acquire([0])
+    cluster.pool.acquire([0])
+    cluster.after(RETIRE_WAIT_MS)
+    actor.die()
+    cluster.settle()
+    cluster.after(KILL_GRACE_MS - 1)
+    assert cluster.created == 1
+
+    cluster.after(1)
+
+    assert cluster.created == 2
+
+
+def test_slot_whose_process_has_died_gets_another_one_at_once(cluster):
+    (actor,) = cluster.acquire(0)
+    cluster.after(HEARTBEAT.interval_ms)
+    actor.answer(ActorDiedError())
+    cluster.settle()
+    assert [slot for slot, _ in cluster.told] == [0]
+    cluster.pool.acquire([0])
+    assert cluster.created == 1
+
+    actor.die()
+    cluster.settle()
+
+    assert (cluster.created, cluster.killed) == (2, [])
+
+
+def test_slot_that_has_never_answered_is_released_without_a_grace(cluster):
+    cluster.pool.acquire([0])
+    (actor,) = cluster.pool._actor_class.actors
+    cluster.pool.release(lambda: cluster.told.append("released"))
+    cluster.settle()
+    assert (cluster.killed, actor.retirements, cluster.told) == ([actor], [], [])
+
+    actor.die()
+    cluster.settle()
+
+    assert cluster.told == ["released"]
+
+
+def test_slots_are_released_when_nothing_is_left_of_all_also_of_those_given_up_before(cluster):
     silent, other = cluster.acquire(0, 1)
     for _ in range(2):
         cluster.after(HEARTBEAT.interval_ms)
@@ -194,10 +277,14 @@ def test_slots_are_released_when_all_processes_are_dead_also_those_given_up_befo
     cluster.told.clear()
 
     cluster.pool.release(lambda: cluster.told.append("released"))
-    other.answer(ActorDiedError())
+    other.fall_silent()
+    cluster.settle()
+    other.die()
+    cluster.settle()
+    cluster.after(RETIRE_WAIT_MS)
+    silent.die()
     cluster.settle()
     assert cluster.told == []
 
-    silent.answer(ActorDiedError())
-    cluster.settle()
+    cluster.after(KILL_GRACE_MS)
     assert cluster.told == ["released"]

@@ -16,11 +16,16 @@ def context_of(**changes):
 
 
 def visible_files(directory):
-    return sorted(path for path in Path(directory).iterdir() if ".inprogress" not in path.name)
+    return sorted(path for path in Path(directory).iterdir() if not path.name.startswith("."))
 
 
 def in_progress_files(directory):
     return sorted(path.name for path in Path(directory).iterdir() if ".inprogress" in path.name)
+
+
+def names(directory):
+    """Names of all files but the markers of jobs."""
+    return sorted(path.name for path in Path(directory).iterdir() if not path.name.startswith(".raystream-"))
 
 
 def commit(sink, writer):

@@ -128,6 +128,16 @@ def test_a_function_that_raises_is_reported_with_its_index():
     assert "Traceback" in str(raised.value)
 
 
+def test_a_function_that_raises_stop_iteration_ends_no_batch_early():
+    [run] = readers_of(DatagenSource(lambda index: next(iter([])) if index == 77 else index, count=1000), 1)
+
+    with pytest.raises(UserCodeError, match="function of a datagen source raised") as raised:
+        poll(run)
+
+    assert raised.value.context["record"] == 77
+    assert "StopIteration" in raised.value.context["cause"]
+
+
 @pytest.mark.parametrize("arguments", [{"count": -1}, {"rate": 0}, {"rate": float("nan")}, {"rate": -5}])
 def test_a_count_or_rate_that_makes_no_sense_is_refused(arguments):
     with pytest.raises(ConfigError, match="generated records must be"):

@@ -291,3 +291,36 @@ def test_a_file_of_another_birth_is_never_read_for_the_one_whose_inode_it_has(tm
     tail.look()
 
     assert tail.take(10, 10) == []
+
+
+NO_TEXT = b"caf\xe9.log"
+"""A name in Latin-1, which is no UTF-8."""
+
+
+def bounded(pattern):
+    context = EnumeratorContext(parallelism=1, max_parallelism=128, restored=False)
+    return FileSource.lines(pattern).enumerator(context, None)
+
+
+@pytest.mark.parametrize("pattern", ["", "*"])
+def test_a_file_name_that_is_not_text_is_refused_by_name(tmp_path, pattern):
+    (tmp_path / os.fsdecode(NO_TEXT)).write_text("1\n")
+
+    with pytest.raises(ConfigError, match="name of an input file is not UTF-8 text") as raised:
+        bounded(tmp_path / pattern).discover()
+
+    assert raised.value.context["path"] == str(tmp_path / "caf\\xe9.log")
+
+
+@pytest.mark.parametrize("pattern", ["", "*"])
+def test_a_watched_file_whose_name_is_not_text_is_told_once_and_holds_up_no_other(tmp_path, caplog, pattern):
+    (tmp_path / "a.log").write_text("1\n")
+    (tmp_path / os.fsdecode(NO_TEXT)).write_text("1\n")
+    enumerator = enumerator_of(tmp_path / pattern)
+    for _ in range(3):
+        enumerator.discovered(enumerator.discover())
+
+    (split,) = map(decode_word, enumerator.next_splits(0))
+    assert split.path == str(tmp_path / "a.log")
+    assert enumerator.snapshot()
+    assert [record.path for record in caplog.records] == [str(tmp_path / "caf\\xe9.log")]

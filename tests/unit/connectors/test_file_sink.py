@@ -10,10 +10,11 @@ from raystream.connectors import file_rename, file_sink
 from raystream.connectors.file_sink import FileCommittable
 from raystream.connectors.files import FileSink
 from raystream.connectors.versioned import encode
-from raystream.errors import ConfigError, StateRestoreError, StorageError
+from raystream.errors import ConfigError, OutputLostError, StateRestoreError, StorageError
+from raystream.graph.logical import UID_BYTES_MAX
 from raystream.records.batch import RowBatch
 from raystream.testing.contracts import SinkContract
-from tests.unit.connectors.sinks import JOB_ID, commit, context_of, in_progress_files, visible_files
+from tests.unit.connectors.sinks import JOB_ID, commit, context_of, in_progress_files, names, visible_files
 
 
 class TestFileSinkContract(SinkContract):
@@ -78,7 +79,7 @@ def test_start_removes_what_dead_attempts_of_this_job_left_and_nothing_else(tmp_
 
     open_writer(FileSink.lines(tmp_path), subtask=0, parallelism=2, attempt=3)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+    assert names(tmp_path) == sorted(others)
 
 
 def test_all_subtasks_together_remove_everything_a_larger_attempt_left(tmp_path, open_writer):
@@ -90,7 +91,7 @@ def test_all_subtasks_together_remove_everything_a_larger_attempt_left(tmp_path,
     for subtask in range(2):
         open_writer(sink, subtask=subtask, parallelism=2, attempt=2)
 
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_abort_removes_the_file_that_is_being_written(tmp_path, open_writer):
@@ -108,7 +109,7 @@ def test_an_empty_batch_makes_no_file(tmp_path, open_writer):
     writer = open_writer(FileSink.lines(tmp_path))
     writer.write(RowBatch([]))
 
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
     assert writer.prepare_commit(1) == []
 
 
@@ -124,7 +125,7 @@ def test_a_committed_file_that_is_gone_under_both_names_is_an_error_and_the_othe
     writer.sync()
     (tmp_path / in_progress_files(tmp_path)[1]).unlink()
 
-    with pytest.raises(StorageError, match="pre-committed output is missing") as raised:
+    with pytest.raises(OutputLostError, match="pre-committed output is missing") as raised:
         sink.open_committer(context_of()).commit(committables)
 
     assert raised.value.context["path"] == str(tmp_path / ".part-sink-0123456789abcdef-0-1-1.inprogress")
@@ -132,7 +133,7 @@ def test_a_committed_file_that_is_gone_under_both_names_is_an_error_and_the_othe
 
 
 def test_a_committable_of_another_format_is_refused(tmp_path):
-    committable = encode(9, FileCommittable("a", "b", JOB_ID, 1))
+    committable = encode(9, FileCommittable("a", "b", JOB_ID, 1, "token"))
 
     with pytest.raises(StateRestoreError, match="format"):
         FileSink.lines(tmp_path).open_committer(context_of()).commit([committable])
@@ -160,6 +161,7 @@ def calls(monkeypatch):
 def test_files_and_names_are_durable_before_they_count(tmp_path, open_writer, calls):
     sink = FileSink.lines(tmp_path)
     writer = open_writer(sink)
+    calls.clear()
     writer.write(RowBatch(["a"]))
     committables = writer.prepare_commit(1)
     assert calls == [], "the stream waits for prepare_commit"
@@ -280,7 +282,7 @@ def test_a_directory_that_cannot_be_made_is_a_configuration_error(tmp_path, name
     (tmp_path / "file").touch()
 
     with pytest.raises(ConfigError, match="cannot be made") as raised:
-        FileSink.lines(tmp_path / name).open_writer(context_of())
+        FileSink.lines(tmp_path / name).open_writer(context_of()).start()
 
     assert raised.value.context["path"] == str(tmp_path / name)
 
@@ -289,4 +291,17 @@ def test_a_directory_that_cannot_be_written_is_a_configuration_error(tmp_path, m
     monkeypatch.setattr(os, "access", lambda path, mode: False)
 
     with pytest.raises(ConfigError, match="cannot be written by this user"):
-        FileSink.lines(tmp_path).open_writer(context_of())
+        FileSink.lines(tmp_path).open_writer(context_of()).start()
+
+
+def test_names_made_of_the_longest_uid_and_large_numbers_fit_into_the_file_system(tmp_path, open_writer):
+    writer = open_writer(
+        FileSink.lines(tmp_path), uid="x" * UID_BYTES_MAX, subtask=32_767, parallelism=32_768, attempt=10**9
+    )
+    writer._counter = 10**12
+    writer.write(RowBatch(["a"]))
+    committables = writer.prepare_commit(1)
+    writer.sync()
+    writer.keep(committables)
+
+    assert max(len(name) for name in names(tmp_path)) <= os.pathconf(tmp_path, "PC_NAME_MAX")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from raystream.connectors import file_watch
+from raystream.connectors import file_listing, file_tail, file_watch
 from raystream.connectors.file_tail import KEEP_LOOKS, decode_word
 from raystream.connectors.files import FileSource
 from raystream.errors import ConfigError
@@ -197,6 +197,23 @@ def test_another_file_with_the_inode_of_a_removed_one_is_read_from_its_start(tmp
     assert Watch(tmp_path / "*", 1, snapshot).read(4) == ["another file", "with other lines"]
 
 
+def test_another_file_with_name_and_inode_of_a_removed_one_is_followed_alone(log, monkeypatch):
+    born_ns = [6]
+    for module in (file_listing, file_tail):
+        monkeypatch.setattr(module, "birth_of", lambda file: born_ns[0])
+    append(log, "1\n")
+    watch = Watch(log)
+    watch.read()
+    snapshot = watch.run.snapshot()
+    watch.run.close()
+    log.write_text("2\n")  # Stays in its inode.
+    born_ns[0] = 7
+
+    again = Watch(log, 1, snapshot)
+    assert again.read(4) == ["2"]
+    assert [decode_word(raw).birth_ns for raw in again.files] == [7]
+
+
 def test_device_numbers_may_change_between_restarts(log, monkeypatch):
     append(log, "1\n")
     watch = Watch(log)
@@ -247,29 +264,6 @@ def test_more_files_than_descriptors_are_followed(tmp_path, monkeypatch):
     (tmp_path / "7.log").rename(tmp_path / "seven.log")
 
     assert sorted(watch.read(3)) == [f"again {i}" for i in range(10)]
-
-
-def test_an_unfinished_line_is_not_read_again_at_every_look(log, monkeypatch):
-    monkeypatch.setattr("raystream.connectors.file_tail.READ_BYTES", 100)
-    read = []
-    pread = os.pread
-
-    def counting(descriptor, size, offset):
-        data = pread(descriptor, size, offset)
-        read.append(len(data))
-        return data
-
-    monkeypatch.setattr(os, "pread", counting)
-    append(log, "first\n")
-    watch = Watch(log)
-    watch.read()
-    for _ in range(50):
-        append(log, "x" * 1000)
-        assert watch.read(1) == []
-    append(log, "\n")
-
-    assert watch.read(1) == ["x" * 50_000]
-    assert sum(read) < 5 * 50_000
 
 
 def test_a_silent_reader_asks_to_be_woken_at_the_next_look(log):

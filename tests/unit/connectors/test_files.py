@@ -212,7 +212,7 @@ def test_a_restored_enumerator_goes_on_with_the_files_it_found_first(tmp_path):
 
 
 def test_a_state_of_another_format_is_refused(tmp_path):
-    with pytest.raises(StateRestoreError, match="format that this version does not read"):
+    with pytest.raises(StateRestoreError, match="newer format than this version"):
         enumerator_of(FileSource.lines(tmp_path), state=b"\x07whatever")
     with pytest.raises(StateRestoreError, match="cannot be read"):
         FileSplit.decode(b"\x01\xff")
@@ -297,3 +297,19 @@ def test_a_line_that_is_not_the_json_asked_for_is_reported_with_file_and_offset(
 def test_a_type_that_json_cannot_become_is_refused_at_once():
     with pytest.raises(ConfigError, match="type cannot be read from JSON"):
         FileSource.json_lines("file", type=dict[Point, int] | dict[str, int])
+
+
+@dataclasses.dataclass
+class Stopping:
+    number: int
+
+    def __post_init__(self):
+        if self.number == 2:
+            raise StopIteration
+
+
+def test_class_that_raises_stop_iteration_ends_no_batch_of_documents_early(tmp_path):
+    (tmp_path / "documents").write_text("".join(f'{{"number": {number}}}\n' for number in range(4)))
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        read(FileSource.json_lines(tmp_path / "documents", Stopping))

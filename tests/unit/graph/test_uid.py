@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from raystream.errors import GraphError
+from raystream.graph.logical import UID_BYTES_MAX
 from raystream.graph.uid import assign_uids
 from tests.unit.graph.nodes import GraphBuilder
 
@@ -89,7 +90,21 @@ def test_two_operators_with_one_uid_are_both_named():
     assert raised.value.context == {"uid": "x", "operators": ["parse", "clean"]}
 
 
-@pytest.mark.parametrize("uid", ["", "  ", 7, "x" * 129])
+@pytest.mark.parametrize("uid", ["", "  ", 7])
 def test_uid_that_is_no_short_text_is_refused(uid):
     with pytest.raises(GraphError, match="uid of an operator"):
         GraphBuilder().source("lines", uid=uid)
+
+
+def test_uid_that_is_too_long_for_a_file_name_is_refused():
+    assert uid_of(GraphBuilder().source("lines", uid="x" * UID_BYTES_MAX), "lines") == "x" * UID_BYTES_MAX
+
+    for uid in ("x" * (UID_BYTES_MAX + 1), "語" * (UID_BYTES_MAX // 9 + 1)):
+        with pytest.raises(GraphError, match="uid of an operator is too long") as raised:
+            GraphBuilder().source("lines", uid=uid)
+        assert raised.value.context["uid"] == uid
+
+
+def test_uid_that_is_not_text_is_refused():
+    with pytest.raises(GraphError, match="uid is not UTF-8 text"):
+        GraphBuilder().source("lines", uid="\udcff")

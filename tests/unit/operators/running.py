@@ -31,7 +31,7 @@ class ManualBackground:
 class Run:
     """An operator that was set up, and everything that it does to its surroundings."""
 
-    def __init__(self, operator, *, restored=None, tags=(), keyed_backend=None):
+    def __init__(self, operator, *, restored=None, tags=(), keyed_backend=None, emitted=None):
         self.operator = operator
         self.batches = []
         self.side = {tag: [] for tag in tags}
@@ -58,6 +58,7 @@ class Run:
             tell_client=self.lines.extend,
             deliver=self.lines.append,
             failed=self.failures.append,
+            emitted=emitted,
         )
         operator.setup(
             self.context, self.batches.append, {tag: batches.append for tag, batches in self.side.items()}

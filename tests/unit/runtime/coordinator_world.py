@@ -2,6 +2,7 @@
 
 import random
 from collections import deque
+from dataclasses import replace
 from functools import partial
 
 from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
@@ -124,6 +125,15 @@ class VirtualClock:
         return 1_700_000_000_000 + int(self.now_ms)
 
 
+class _Deletion:
+    def __init__(self, world):
+        self._world = world
+
+    def submit(self, work, done):
+        self._world.deleting.append(_name(work))
+        self._world.submit(work, done)
+
+
 class World:
     """Runs a coordinator until nothing more happens by itself.
 
@@ -150,6 +160,8 @@ class World:
         self.silent, self.held, self.faults = set(), set(), {}
         self.sent, self.outputs, self.killed = [], [], []
         self.work = deque()
+        self.writing_from = {}  # The oldest checkpoint that a slot still writes for.
+        self.deleting = []  # Names of the work that was given to the threads for deletions.
         self.inbox = deque()
         self.alive = set()
         self.released = False
@@ -167,7 +179,7 @@ class World:
                 background=self,
                 log=self,
                 discovery=self,
-                deletion=self,
+                deletion=_Deletion(self),
                 rng=random.Random(1),
             ),
             on_change=self._changed,
@@ -262,7 +274,10 @@ class World:
             msg.SnapshotAcked(
                 attempt=Attempt(attempt or self.view.attempt),
                 checkpoint_id=checkpoint_id,
-                snapshot=make_snapshot(self.plan, vertex, subtask, checkpoint_id, data=data),
+                snapshot=replace(
+                    make_snapshot(self.plan, vertex, subtask, checkpoint_id, data=data),
+                    writing_from=self.writing_from.get(subtask),
+                ),
             )
         )
 

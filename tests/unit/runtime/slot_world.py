@@ -255,7 +255,7 @@ class World:
         self.tell(command(attempt=self.attempt, **fields), slots)
         self.settle()
 
-    def deploy(self, *, restore=None, probe="", sources=None):
+    def deploy(self, *, restore=None, probe="", probe_served=False, sources=None):
         """Begin the next attempt, up to the point where every slot is deployed or has failed."""
         self.attempt += 1
         self.reports.clear()
@@ -279,6 +279,7 @@ class World:
                     secret=b"s" * 32,
                     restore=restore or {},
                     probe=probe,
+                    probe_served=probe_served,
                 )
             )
         self.settle()

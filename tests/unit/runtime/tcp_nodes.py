@@ -69,11 +69,15 @@ class RawDialer:
     def __exit__(self, *exc_info):
         self.sock.close()
 
-    def shake_hands(self, nodes, *, secret=SECRET):
+    def greet(self):
         hello = struct.pack(
             "<8sH32sIII32s", b"RAYSTRM\x00", 1, JOB.encode(), 1, self.slot, self.receiver, os.urandom(32)
         )
         self.sock.sendall(hello)
+        return hello
+
+    def shake_hands(self, nodes, *, secret=SECRET):
+        hello = self.greet()
         challenge = self.receive(nodes, 64)
         self.sock.sendall(hmac.digest(secret, b"dialer" + hello + challenge[:32], "sha256"))
         for _ in range(20):

@@ -4,11 +4,12 @@ import pytest
 
 from raystream.config.load import load_config
 from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
-from raystream.runtime.admission import check_start
+from raystream.runtime.admission import admit
 from raystream.runtime.coordinator_services import JobSubmission
-from raystream.runtime.coordinator_storage import JobStorage
+from raystream.runtime.coordinator_storage import JobStorage, open_storage
+from raystream.storage.filesystem import LocalFileSystem
 from raystream.storage.job_log import VolatileJobLog
-from tests.unit.runtime.coordinator_world import JOB_ID, FakeSource, make_plan
+from tests.unit.runtime.coordinator_world import INTERVAL_MS, JOB_ID, FakeSource, make_plan, running
 
 
 class Snapshots:
@@ -21,12 +22,15 @@ class Snapshots:
         raise self.error
 
 
+def submission_of(path, **settings):
+    config = load_config({"execution.state-recovery.path": path, **settings})
+    return JobSubmission(job_id=JOB_ID, name="hits", plan=make_plan(FakeSource()), config=config, program=b"")
+
+
 def check(path, error=None):
-    config = load_config({"execution.state-recovery.path": path})
-    submission = JobSubmission(
-        job_id=JOB_ID, name="hits", plan=make_plan(FakeSource()), config=config, program=b""
-    )
-    check_start(submission, JobStorage(snapshots=Snapshots(error), log=VolatileJobLog()))
+    submission = submission_of(path)
+    admitted = admit(submission, JobStorage(snapshots=Snapshots(error), log=VolatileJobLog()))
+    assert admitted == submission
 
 
 @pytest.mark.parametrize("error", [StateRestoreError("nothing there"), StateCorruptError("damaged")])
@@ -48,3 +52,36 @@ def test_store_that_does_not_answer_now_is_left_to_the_job_which_tries_again(cap
 
 def test_job_that_starts_anew_reads_nothing():
     check(None, AssertionError("nothing is to be read"))
+
+
+# ---- latest ------------------------------------------------------------------------
+
+
+def admitted_path(directory):
+    """Return what a job starts from that asks for the latest snapshot in a checkpoint directory."""
+    submission = submission_of("latest", **{"execution.checkpointing.dir": str(directory)})
+    return admit(submission, open_storage(JOB_ID, submission.config)).config.recovery.path
+
+
+def test_latest_becomes_the_path_of_the_newest_snapshot_of_the_jobs_name(tmp_path):
+    world = running(tmp_path / "old", savepoints=tmp_path)
+    world.run_for(3 * INTERVAL_MS)
+    world.stop()
+
+    assert admitted_path(tmp_path / "old") == world.view.outcome("stop").path
+
+
+def test_latest_becomes_nothing_where_there_is_no_snapshot(tmp_path):
+    assert admitted_path(tmp_path) is None
+
+
+def test_store_that_does_not_tell_the_latest_snapshot_refuses_the_job(tmp_path, monkeypatch):
+    """Looked for later, it could be a snapshot that the job itself has taken."""
+
+    def list_dir(fs, url):
+        raise StorageError("try later")
+
+    monkeypatch.setattr(LocalFileSystem, "list_dir", list_dir)
+
+    with pytest.raises(StorageError, match="try later"):
+        admitted_path(tmp_path)

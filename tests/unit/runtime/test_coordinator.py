@@ -214,6 +214,31 @@ def test_file_that_is_written_for_a_declined_checkpoint_after_its_deletion_goes_
     assert [path.name for path in directory.glob("*/chk-*")] == ["chk-4"]
 
 
+def test_directory_is_swept_after_a_checkpoint_was_given_up_until_no_slot_writes_for_it_any_more(directory):
+    world = running(directory)
+    world.run_for(INTERVAL_MS)
+    assert world.deleting.count("sweep") == 1, "that of the attempt"
+    world.silent = {msg.TriggerCheckpoint}
+    world.run_for(INTERVAL_MS)
+    world.report(msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=2, vertex=1, subtask=0, reason="no"))
+    world.silent.clear()
+    world.writing_from = {0: 2, 1: 4}
+    world.run_for(3 * INTERVAL_MS)
+    assert world.completed[-3:] == [3, 4, 5]
+    assert world.deleting.count("sweep") == 4
+    world.writing_from = {1: 5}
+    world.faults = {"sweep": [REFUSED]}
+    world.run_for(INTERVAL_MS)
+    assert world.deleting.count("sweep") == 5
+    world.run_for(INTERVAL_MS)
+    assert world.deleting.count("sweep") == 6, "the one before had failed"
+
+    world.run_for(3 * INTERVAL_MS)
+
+    assert world.completed[-1] == 10
+    assert world.deleting.count("sweep") == 6
+
+
 def test_a_deleted_checkpoint_is_shown_without_a_path(directory):
     world = running(directory).run_for(2 * INTERVAL_MS)
 

@@ -278,6 +278,26 @@ def test_every_slot_of_every_attempt_reads_a_probe_that_is_gone_when_the_job_has
     assert not list(directory.glob("*/probe-*"))
 
 
+def test_probe_has_served_when_every_slot_of_some_attempt_has_read_it(directory):
+    """An attempt that ends before has shown nothing: the disk may never have been shared."""
+    world = World(directory)
+    world.silent = {msg.Deploy}
+    world.start()
+    world.lose(1)
+    world.restart()
+    world.silent = {msg.StopAttempt}
+    world.lose(0)
+    world.lose(1)
+    world.restart()
+    assert world.status == "RUNNING"
+    world.silent = set()
+    world.fail()
+    world.restart()
+
+    served = {deploy.attempt: deploy.probe_served for deploy in world.commands(msg.Deploy)}
+    assert served == {1: False, 2: False, 3: False, 4: True}
+
+
 def test_program_is_stored_before_the_first_attempt_and_its_checksum_is_in_the_log(directory):
     world = World(directory)
     world.held = {"append"}

@@ -1,14 +1,14 @@
-"""Nothing of a job is deleted while a process of it may still write."""
+"""Nothing of a job is deleted while a process of it may still write, and nothing that hangs keeps it."""
 
 import threading
 
 import pytest
 
 from raystream.clock import SystemClock
-from raystream.runtime.coordinator_end import RELEASE_WAIT_MS
+from raystream.runtime.coordinator_end import ARCHIVE_WAIT_MS, DELETION_WAIT_MS, RELEASE_WAIT_MS
 from raystream.runtime.local_cluster import LocalSlots
 from raystream.runtime.mailbox import Mailbox
-from tests.unit.runtime.coordinator_world import INTERVAL_MS, JOB_ID, World, chk, running
+from tests.unit.runtime.coordinator_world import INTERVAL_MS, JOB_ID, RESTART_DELAY_MS, World, chk, running
 
 PATIENCE_S = 60.0
 
@@ -55,6 +55,53 @@ def test_processes_that_go_late_end_the_job_once(world, tmp_path):
 
     assert world.status == "FINISHED"
     assert (tmp_path / JOB_ID / "archive").read_bytes() == archive
+
+
+@pytest.mark.parametrize("hung", ["delete", "sweep", "clear"])
+def test_deletion_that_hangs_does_not_keep_the_job_from_ending(tmp_path, caplog, hung):
+    world = running(tmp_path)
+    world.run_for(INTERVAL_MS)
+    world.held = {hung}
+    world.end_input()
+    world.run_for(DELETION_WAIT_MS - 1)
+    assert world.status == "RUNNING"
+
+    world.run_for(1)
+
+    assert world.status == "FINISHED"
+    assert (tmp_path / JOB_ID / "archive").exists()
+    assert "deletions have not ended in time" in caplog.text
+
+    world.release_work(hung)
+    assert world.status == "FINISHED"
+
+
+def test_archive_that_hangs_does_not_keep_the_job_from_ending(tmp_path, caplog):
+    world = running(tmp_path)
+    world.held = {"write_archive"}
+    world.end_input()
+    world.run_for(ARCHIVE_WAIT_MS - 1)
+    assert world.status == "RUNNING"
+
+    world.run_for(1)
+
+    assert world.status == "FINISHED"
+    assert "archive of the job was not written in time" in caplog.text
+
+
+def test_whatever_only_deletes_runs_in_threads_on_which_no_attempt_waits(tmp_path):
+    world = running(tmp_path)
+    world.run_for(2 * INTERVAL_MS)
+    world.held = {"sweep", "delete"}
+    for attempt in range(2, 6):
+        world.fail()
+        world.run_for(RESTART_DELAY_MS)
+        assert (world.status, world.coordinator.view().attempt) == ("RUNNING", attempt)
+    world.held = set()
+    world.end_input()
+
+    assert set(world.deleting) >= {"sweep", "delete", "clear"}
+    assert world.status == "FINISHED"
 
 
 def test_threads_of_local_slots_are_waited_for():

@@ -189,20 +189,6 @@ def test_savepoint_is_deleted_only_when_it_was_claimed(tmp_path, savepoint):
         assert (tmp_path / savepoint.split("/")[-1]).exists() == stays
 
 
-def test_latest_stands_for_the_newest_snapshot_of_this_jobs_name(tmp_path, savepoint):
-    world = from_savepoint(tmp_path / "old", "latest").start()
-
-    assert world.status == "RUNNING", world.view.error
-    assert world.log_entries[-1].restored_path == savepoint
-
-
-def test_latest_without_a_snapshot_is_a_new_start(tmp_path):
-    world = from_savepoint(tmp_path / "new", "latest").start()
-
-    assert world.status == "RUNNING"
-    assert world.source.made[0][1] is None
-
-
 @pytest.mark.parametrize("path", ["missing", "empty"])
 def test_path_that_is_no_snapshot_ends_the_submission_before_anything_is_written(tmp_path, path):
     (tmp_path / "empty").mkdir()

@@ -7,7 +7,7 @@ from raystream.errors import ConnectionLostError
 from raystream.ids import SlotId
 from raystream.operators.operator import Operator
 from raystream.records.batch import RowBatch
-from raystream.runtime.deployment import SlotBuilder, copying, make_operators
+from raystream.runtime.deployment import SlotBuilder, make_operators
 from raystream.runtime.frame import FrameKind
 from raystream.runtime.links import MemoryLinks, MemoryNetwork
 from raystream.testing import TestSource
@@ -29,20 +29,6 @@ def wired(job, slot=0):
         made.wire_chain(vertex, subtask, make_operators(vertex), contexts)
     made.attach_local_channels()
     return made, gates
-
-
-def test_copies_are_equal_and_share_nothing():
-    taken = []
-    record = {"list": [1]}
-    batch = RowBatch([record], [10])
-
-    copying(taken.append)(batch)
-
-    (copy,) = taken
-    assert copy.values == [record]
-    assert copy.values[0] is not record
-    assert copy.values[0]["list"] is not record["list"]
-    assert copy.timestamps == [10]
 
 
 def test_slot_runs_its_subtask_of_every_vertex():

@@ -194,6 +194,37 @@ def test_running_job_takes_savepoints_and_is_cancelled(tmp_path):
     assert list((tmp_path / "checkpoints").glob("*/chk-*")), "checkpoints of a cancelled job are kept"
 
 
+def test_job_without_a_latest_snapshot_begins_anew_after_a_failure_whatever_it_has_saved_meanwhile(tmp_path):
+    fails = tmp_path / "fails"
+
+    def fail_once(value):
+        if fails.exists():
+            fails.unlink()
+            raise RuntimeError("once")
+        return value
+
+    env = environment(
+        tmp_path,
+        parallelism=1,
+        execution_state_recovery_path="latest",
+        execution_checkpointing_interval="10min",
+        restart_strategy_type="fixed-delay",
+        restart_strategy_fixed_delay_delay="1ms",
+    )
+    numbers = env.from_source(DatagenSource(lambda index: index, rate=1_000), uid="numbers")
+    numbers.map(fail_once, uid="map").sink_to(DiscardSink(), uid="sink")
+    client = env.submit("numbers")
+    board = LocalRunner().attach(client.job_id)._board
+    board.wait_until(lambda view: view.status is JobStatus.RUNNING, 30)
+    client.savepoint()
+    fails.touch()
+
+    board.wait_until(lambda view: view.status.terminal or (view.restarts == 1 and view.records_in > 0), 30)
+    client.cancel()
+
+    assert client.wait(30).status is JobStatus.CANCELED
+
+
 def test_failed_savepoint_is_raised_and_the_job_goes_on(tmp_path):
     (tmp_path / "file").write_text("not a directory")
     env = environment(tmp_path)

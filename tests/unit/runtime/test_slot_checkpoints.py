@@ -6,6 +6,7 @@ from raystream import KeyedProcessFunction, ValueStateDescriptor
 from raystream.errors import StorageError
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
+from raystream.runtime.commit_order import OLDER_COMMITS_WAIT_MS
 from raystream.testing import Barrier, TestSource
 from tests.unit.runtime.slot_world import VisibleSink, World, counted, program, restore_of, word_count
 
@@ -263,6 +264,46 @@ def test_barriers_pass_subtasks_whose_input_has_ended():
     assert world.trigger(1).keys() == world.subtasks
     assert {(r.vertex, r.subtask) for r in world.all(msg.InputEnded)} == world.subtasks
     assert world.trigger(2).keys() == world.subtasks
+
+
+def test_commits_of_the_next_attempt_begin_when_those_of_the_one_before_have_ended():
+    """A commit cannot be interrupted, and a committer is called once at a time."""
+    world = World(word_count(TestSource([*WORDS, Barrier(), *WORDS]), parallelism=1), slots=1)
+    world.begin()
+    commits = world.commits[0]
+    commits.held = True
+    snapshots, states = world.trigger(1), world.source_states()
+    world.send(msg.CheckpointCompleted, checkpoint_id=1)
+    assert len(commits.waiting) == 1
+    world.send(msg.StopAttempt)
+    world.deploy(restore=restore_of(snapshots), sources=states)
+    world.connect()
+    assert len(commits.waiting) == 1
+    assert world.all(msg.SlotReady) == []
+
+    commits.held = False
+    world.settle()
+
+    assert len(world.all(msg.SlotReady)) == 1
+    assert VisibleSink.visible == counted(*WORDS) * 2
+
+
+def test_commit_that_never_ends_fails_the_attempts_that_follow_instead_of_holding_them_up_unseen():
+    world = World(word_count(TestSource([*WORDS, Barrier(), *WORDS]), parallelism=1), slots=1)
+    world.begin()
+    world.commits[0].held = True
+    snapshots, states = world.trigger(1), world.source_states()
+    world.send(msg.CheckpointCompleted, checkpoint_id=1)
+    world.send(msg.StopAttempt)
+    world.deploy(restore=restore_of(snapshots), sources=states)
+    world.connect()
+    assert world.slots[0].next_deadline_ms() == world.clock.now_ms + OLDER_COMMITS_WAIT_MS
+
+    world.clock.now_ms += OLDER_COMMITS_WAIT_MS
+    world.settle()
+
+    assert world.failure().retryable
+    assert "commits of an earlier attempt do not end" in world.failure().error.message
 
 
 def test_commit_that_hangs_does_not_hold_up_the_snapshots_that_follow():

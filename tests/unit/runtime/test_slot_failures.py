@@ -6,7 +6,13 @@ from typing import ClassVar
 import pytest
 
 from raystream import MapFunction
-from raystream.errors import ConnectionLostError, RaystreamError, StateRestoreError, UserCodeError
+from raystream.errors import (
+    ConnectionLostError,
+    OutputLostError,
+    RaystreamError,
+    StateRestoreError,
+    UserCodeError,
+)
 from raystream.runtime import messages as msg
 from raystream.testing import Barrier, TestSource
 from tests.unit.runtime.slot_world import VisibleSink, World, program, restore_of, word_count
@@ -106,12 +112,29 @@ def test_probe_that_cannot_be_read_fails_the_slot_for_good():
 
 def test_probe_that_was_read_before_and_is_gone_fails_only_the_attempt():
     world = World(word_count(two_scripts()))
-    world.deploy()
-    world.deploy(probe="memory://nowhere/probe")
+    world.deploy(probe="memory://nowhere/probe", probe_served=True)
 
     assert world.all(msg.SlotDeployed) == []
     assert all(failure.retryable for failure in world.all(msg.SlotFailed))
     assert "not shared" in world.all(msg.SlotFailed)[0].error.message
+
+
+def test_snapshots_that_do_not_close_keep_nothing_else_of_an_attempt(monkeypatch, caplog):
+    world = World(word_count(two_scripts()))
+    world.begin()
+    attempt = world.slots[0]._attempt
+    closed = []
+
+    def refuse():
+        raise RaystreamError("snapshots do not close")
+
+    monkeypatch.setattr(attempt._snapshotter, "close", refuse)
+    monkeypatch.setattr(world.links[0], "close", lambda: closed.append("links"))
+    world.send(msg.StopAttempt)
+
+    assert (closed, attempt.subtasks) == (["links"], [])
+    assert "did not close cleanly" in caplog.text
+    assert len(world.all(msg.SlotStopped)) == 2
 
 
 def test_program_that_does_not_load_fails_the_slot():
@@ -254,3 +277,27 @@ def test_state_that_the_program_does_not_register_is_dropped_on_demand():
     world.begin(restore=snapshot_of_counts(source))
 
     assert world.all(msg.SlotFailed) == []
+
+
+def test_output_that_is_lost_fails_the_slot_for_good():
+    def lose(line):
+        raise OutputLostError("pre-committed output is missing")
+
+    class LosingSink(VisibleSink):
+        def open_committer(self, context):
+            return self
+
+        commit = staticmethod(lose)
+
+    def build(env):
+        env.from_source(TestSource(["ape", Barrier()]), uid="in").sink_to(LosingSink(), uid="out")
+
+    world = World(program(build, parallelism=1), slots=1)
+    world.begin()
+    world.trigger(1)
+    world.send(msg.CheckpointCompleted, checkpoint_id=1)
+    world.settle()
+
+    failure = world.failure()
+    assert isinstance(failure.error, OutputLostError)
+    assert not failure.retryable

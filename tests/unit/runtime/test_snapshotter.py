@@ -14,6 +14,7 @@ from raystream.keygroup import KeyGroupRange
 from raystream.operators.operator import Operator, OperatorState
 from raystream.records.elements import Barrier, SnapshotKind
 from raystream.runtime.snapshotter import SLICE_MS, Snapshotter
+from raystream.runtime.upload import UploadsUnderWay
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.heap import HeapBackend
@@ -80,12 +81,13 @@ class World:
         self.vertex = vertex_of(*(f"uid-{n}" for n in range(len(operators))))
         self.clock = TickingClock()
         self.background = ManualBackground()
-        self.acks, self.failures = [], []
+        self.acks, self.failures, self.under_way = [], [], UploadsUnderWay()
         self.snapshotter = Snapshotter(
             attempt=3,
             clock=self.clock,
             background=self.background,
             files=files or SnapshotFiles(),
+            under_way=self.under_way,
             inline_bytes_max=inline_bytes_max,
             rng=random.Random(1),
             acknowledge=lambda checkpoint_id, snapshot: self.acks.append((checkpoint_id, snapshot)),

@@ -161,6 +161,41 @@ def test_peer_that_has_spoken_while_the_slot_was_busy_is_not_silent(make, dial):
     assert acceptor.links.next_deadline_ms() is None
 
 
+def test_stranger_that_says_a_byte_now_and_then_gets_no_more_time(make, dial, monkeypatch, caplog):
+    monkeypatch.setattr(tcp, "_STRANGERS_MAX", 0)
+    acceptor = make(1, slots=1)
+    stranger, peer = dial(acceptor), dial(acceptor)
+    assert "others wait" in caplog.text
+    for byte in (b"R", b"A"):
+        stranger.sock.sendall(byte)
+        for _ in range(5):
+            acceptor.links.poll()
+        assert not stranger.closed()
+        acceptor.clock.now_ms += HANDSHAKE_TIMEOUT_MS / 2
+
+    drive([acceptor], stranger.closed)
+    peer.shake_hands([acceptor])
+    acceptor.links.connect({}, [0])
+
+    assert acceptor.links.connected
+
+
+def test_stranger_that_greets_gets_time_for_its_proof_once(make, dial):
+    acceptor = make(1)
+    stranger = dial(acceptor)
+    acceptor.clock.now_ms += HANDSHAKE_TIMEOUT_MS - 1
+    until_ms = acceptor.clock.now_ms + HANDSHAKE_TIMEOUT_MS
+    stranger.greet()
+    for byte in (b"", b"x", b"x"):
+        stranger.sock.sendall(byte)
+        drive([acceptor], lambda: not acceptor.links.poll())
+        assert acceptor.links.next_deadline_ms() == until_ms
+        acceptor.clock.now_ms += 1
+
+    acceptor.clock.now_ms += HANDSHAKE_TIMEOUT_MS
+    drive([acceptor], stranger.closed)
+
+
 def test_second_connection_of_a_slot_breaks_the_protocol(pair):
     with RawDialer(pair[1]) as again:
         with pytest.raises(ProtocolError, match="second connection of a slot"):

@@ -12,8 +12,10 @@ from raystream.handles import (
     Redistribution,
     StateInfo,
 )
+from raystream.ids import JobStatus
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
+from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob
 from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
 
 JOB = "0123456789abcdef0123456789abcdef"
@@ -60,6 +62,21 @@ def snapshot(
         enumerators={"source": b"\x00splits\xff"},
         raystream_version="0.1.0",
     )
+
+
+def archived(job_id=JOB, **changes):
+    fields = {
+        "job_id": job_id, "name": "count", "status": JobStatus.FAILED, "parallelism": 2,
+        "records_in": 10, "records_out": 9, "restarts": 3, "duration_ms": 1234,
+        "last_checkpoint_id": None, "error": "user code raised",
+        "checkpoints": (
+            ArchivedCheckpoint(
+                checkpoint_id=1, kind=SnapshotKind.SAVEPOINT, location="file:///s", created_ms=1,
+                duration_ms=2.5, size_bytes=3,
+            ),
+        ),
+    }  # fmt: skip
+    return ArchivedJob(**{**fields, **changes})
 
 
 names = st.text(max_size=12)

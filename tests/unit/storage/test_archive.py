@@ -3,33 +3,14 @@
 import pytest
 
 from raystream.errors import StateCorruptError
-from raystream.ids import JobStatus
-from raystream.records.elements import SnapshotKind
 from raystream.storage.archive import (
-    ArchivedCheckpoint,
-    ArchivedJob,
     read_archive,
     read_archives,
     write_archive,
 )
 from raystream.storage.envelope import seal
 from raystream.storage.layout import JobLayout
-from tests.unit.storage.sample import JOB, OTHER_JOB
-
-
-def archived(job_id=JOB, **changes):
-    fields = {
-        "job_id": job_id, "name": "count", "status": JobStatus.FAILED, "parallelism": 2,
-        "records_in": 10, "records_out": 9, "restarts": 3, "duration_ms": 1234,
-        "last_checkpoint_id": None, "error": "user code raised",
-        "checkpoints": (
-            ArchivedCheckpoint(
-                checkpoint_id=1, kind=SnapshotKind.SAVEPOINT, location="file:///s", created_ms=1,
-                duration_ms=2.5, size_bytes=3,
-            ),
-        ),
-    }  # fmt: skip
-    return ArchivedJob(**{**fields, **changes})
+from tests.unit.storage.sample import JOB, OTHER_JOB, archived
 
 
 def test_an_archive_comes_back(fs, base):

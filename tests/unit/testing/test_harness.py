@@ -174,7 +174,7 @@ class Closing(MapFunction):
         CLOSED.append(self.subtask)
 
 
-def test_records_are_copied_at_the_hand_over_on_demand():
+def test_records_are_copied_when_they_are_emitted_on_demand():
     record = [1]
     with OperatorHarness(lambda value: value, copy_records=True) as harness:
         (copied,) = harness.process([record])
@@ -326,7 +326,7 @@ class Marking(MapFunction):
     ("function", "values", "expected", "key", "complaint"),
     [
         (Forgetful(), ["a"] * 3, [1, 2, 3], str, "restored"),
-        (Reusing(), [1, 2], [[1], [1, 2]], None, "outputs differ at 0"),
+        (Reusing(), [1, 2], [[1], [1, 2]], None, "after it had emitted it"),
         (Marking(), [["a"], ["b"]], [("a", "seen"), ("b", "seen")], None, "changed a record"),
         (Count(), ["a"], [("a", 1, "a", [(1, 1)]), "more"], first_letter, "of 2"),
         (Count(), ["alphabet"], [("a", 1, "alphabet", [(8, 1)])], first_letter, "side outputs 'long'"),
@@ -373,3 +373,22 @@ class Sum(ReduceFunction):
 def test_function_class_says_what_it_is_for(function, key, expected):
     with OperatorHarness(function, key=key) as harness:
         assert harness.process([1, 2, 3]) == expected
+
+
+class Unwritable:
+    def __reduce__(self):
+        raise StopIteration
+
+
+def test_state_that_raises_stop_iteration_when_it_is_encoded_is_not_left_out():
+    class Keep(KeyedProcessFunction):
+        def open(self, ctx):
+            self.kept = ctx.get_state(ValueStateDescriptor("kept"))
+
+        def process_element(self, value, ctx):
+            self.kept.update(Unwritable() if value == 2 else value)
+
+    with OperatorHarness(Keep(), key=lambda value: value) as harness:
+        harness.process([1, 2, 3])
+        with pytest.raises(StateError, match="cannot be encoded"):
+            harness.snapshot()
