@@ -5,9 +5,20 @@ package is not public.  Ray is imported when the first job is submitted to it.
 """
 
 from raystream.api.bindings import bind as _bind
+from raystream.api.checkpointed import CheckpointedFunction
 from raystream.api.client import JobClient, JobResult
+from raystream.api.co_functions import (
+    BroadcastProcessFunction,
+    CoFlatMapFunction,
+    CoMapFunction,
+    CoProcessFunction,
+    KeyedBroadcastProcessFunction,
+    KeyedCoProcessFunction,
+)
+from raystream.api.connected import BroadcastConnectedStream, BroadcastStream, ConnectedStreams
 from raystream.api.environment import StreamEnvironment
 from raystream.api.functions import (
+    AggregateFunction,
     FilterFunction,
     FlatMapFunction,
     KeyedProcessFunction,
@@ -32,7 +43,16 @@ from raystream.errors import (
     UserCodeError,
 )
 from raystream.ids import JobStatus
-from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from raystream.operators.timers import TimeDomain
+from raystream.operators.watermarks import WatermarkStrategy
+from raystream.state.descriptor import (
+    AggregatingStateDescriptor,
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ReducingStateDescriptor,
+    ValueStateDescriptor,
+)
+from raystream.state.ttl import StateTtl, TtlCleanup, TtlUpdate, TtlVisibility
 
 _bind("ray", "raystream.cluster.client:RayRunner")
 _bind("local", "raystream.runtime.local_cluster:LocalRunner")
@@ -42,9 +62,19 @@ _bind("collect-sink", "raystream.connectors.basic:CollectSink")
 _bind("print-sink", "raystream.connectors.basic:PrintSink")
 
 __all__ = [
+    "AggregateFunction",
+    "AggregatingStateDescriptor",
+    "BroadcastConnectedStream",
+    "BroadcastProcessFunction",
+    "BroadcastStream",
     "CheckpointError",
+    "CheckpointedFunction",
     "ClusterNotFoundError",
+    "CoFlatMapFunction",
+    "CoMapFunction",
+    "CoProcessFunction",
     "ConfigError",
+    "ConnectedStreams",
     "DataStream",
     "FilterFunction",
     "FlatMapFunction",
@@ -56,6 +86,8 @@ __all__ = [
     "JobResult",
     "JobStatus",
     "KeyTypeError",
+    "KeyedBroadcastProcessFunction",
+    "KeyedCoProcessFunction",
     "KeyedProcessFunction",
     "KeyedStream",
     "ListStateDescriptor",
@@ -65,11 +97,18 @@ __all__ = [
     "ProcessFunction",
     "RaystreamError",
     "ReduceFunction",
+    "ReducingStateDescriptor",
     "StateError",
     "StateRestoreError",
+    "StateTtl",
     "StorageError",
     "StreamEnvironment",
     "StreamSink",
+    "TimeDomain",
+    "TtlCleanup",
+    "TtlUpdate",
+    "TtlVisibility",
     "UserCodeError",
     "ValueStateDescriptor",
+    "WatermarkStrategy",
 ]

@@ -31,3 +31,24 @@ class SystemClock:
     def wall_ms(self) -> int:
         self._wall_floor_ms = max(self._wall_floor_ms, time.time_ns() // 1_000_000)
         return self._wall_floor_ms
+
+
+class ProcessingTime:
+    """Processing time of one subtask: wall time that never falls below a floor.
+
+    The floor is what was read last, or the time of the snapshot that was restored, whichever is later,
+    so that neither a clock that is set back nor a move to another machine makes state younger.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._floor_ms = 0
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch; never decreases."""
+        self._floor_ms = max(self._floor_ms, self._clock.wall_ms())
+        return self._floor_ms
+
+    def raise_floor(self, floor_ms: int) -> None:
+        """Let time go on from `floor_ms` at least."""
+        self._floor_ms = max(self._floor_ms, floor_ms)

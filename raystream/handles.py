@@ -52,12 +52,15 @@ class StateInfo:
 
     name: str
     kind: str
-    """`value`, `list` or `map` for keyed state; `operator-list` for operator state."""
+    """`value`, `list`, `map`, `reducing` or `aggregating` for keyed state; `operator-list`, `operator-union`,
+    `operator-broadcast` or `operator-raw` for operator state."""
     serializer: str
     """Id of the value serializer, `msgpack-1` or `pickle-1`."""
     schema: str
     """Human-readable value type, such as `int` or `dict[str, int]`; empty when pickled."""
     map_key_schema: str = ""
+    namespaced: bool = False
+    """True when an entry belongs to a key and a namespace, such as a window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

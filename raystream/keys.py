@@ -43,11 +43,11 @@ CACHED_KEYS_DEFAULT_MAX = 65_536
 """How many keys a `KeyGroupCache` holds unless told otherwise."""
 
 _INT_BYTES_SHORT_MAX = 8
-_SIGN_BIT = 1 << 63
-_MASK_32, _MASK_64 = (1 << 32) - 1, (1 << 64) - 1
+_SIGN_BIT, _MASK_32, _MASK_64 = 1 << 63, (1 << 32) - 1, (1 << 64) - 1
 _MICROSECOND = timedelta(microseconds=1)
 _YEAR_ONE = datetime(1, 1, 1)  # noqa: DTZ001  # Of naive datetimes, and of UTC ones without their zone.
 _CANONICAL_AS_THEY_ARE = frozenset({str, bytes, int})
+_CANONICAL_PARTS = _CANONICAL_AS_THEY_ARE | {type(None)}  # Of a tuple.
 
 _KEY_TYPES = "str, bytes, int, bool, float, Decimal, date, datetime, UUID, or a tuple of these"
 _ADVICE: tuple[tuple[type | tuple[type, ...], str], ...] = (
@@ -121,7 +121,7 @@ def _canonical_tuple(key: tuple[Any, ...], depth: int) -> Key:
     if depth == TUPLE_DEPTH_MAX:
         raise _refused(key, f"is nested deeper than {TUPLE_DEPTH_MAX}", "use a flat tuple")
     parts = tuple.__getitem__(key, slice(None))  # `key` itself unless it is of a subclass.
-    if _plain(parts):
+    if _CANONICAL_PARTS.issuperset(map(type, parts)):
         return parts
     return tuple([None if part is None else _canonical(part, depth + 1) for part in parts])
 

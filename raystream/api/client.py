@@ -79,6 +79,10 @@ class JobClient:
         """Return where the job stands now."""
         return self._handle.view().status
 
+    def progress(self) -> JobResult:
+        """Return how far the job is now: what `wait` returns at its end, with the counts so far."""
+        return _result(self._handle.view())
+
     def wait(self, timeout: float | timedelta | str | None = None) -> JobResult:
         """Wait for the end of the job; meanwhile what its `print` sinks write is printed here.
 
@@ -99,14 +103,7 @@ class JobClient:
         view = self._handle.wait(timeout_s, until=statuses | TERMINAL, listener=listener)
         if view.status is JobStatus.FAILED:
             raise _failure(view)
-        return JobResult(
-            job_id=view.job_id,
-            status=view.status,
-            duration_ms=view.duration_ms,
-            records_in=view.records_in,
-            records_out=view.records_out,
-            restarts=view.restarts,
-        )
+        return _result(view)
 
     def savepoint(self, directory: str | None = None) -> str:
         """Take a savepoint, while the job goes on, and return its path.
@@ -195,6 +192,17 @@ def runner_named(name: str) -> Runner:
     """Return the runner that is bound to a name."""
     make: Callable[[], Runner] = bound(name)
     return make()
+
+
+def _result(view: JobView) -> JobResult:
+    return JobResult(
+        job_id=view.job_id,
+        status=view.status,
+        duration_ms=view.duration_ms,
+        records_in=view.records_in,
+        records_out=view.records_out,
+        restarts=view.restarts,
+    )
 
 
 def _failure(view: JobView) -> JobFailedError:

@@ -38,6 +38,7 @@ from raystream.ids import JobStatus, draw_job_id
 from raystream.operators.sink_operator import SinkOperator
 from raystream.operators.source import Source
 from raystream.operators.source_operator import SourceOperator
+from raystream.operators.watermarks import WatermarkStrategy
 from raystream.storage.filesystem import to_url
 from raystream.storage.latest import LATEST
 
@@ -89,8 +90,19 @@ class StreamEnvironment:
         """The configuration, of all layers together."""
         return self._config
 
-    def from_source(self, source: Source, **options: Unpack[OperatorOptions]) -> DataStream[Any]:
+    def from_source(
+        self,
+        source: Source,
+        *,
+        watermarks: WatermarkStrategy | None = None,
+        **options: Unpack[OperatorOptions],
+    ) -> DataStream[Any]:
         """Return the stream of the records of a source.
+
+        Args:
+            source: where they come from.
+            watermarks: how their event time is found, in each subtask of the source by itself.
+            options: as for every operator.
 
         Raises:
             GraphError: the argument is not a source.
@@ -101,7 +113,10 @@ class StreamEnvironment:
                 hint="pass an object of a source class, such as FileSource.lines(path)",
                 argument=repr(source)[:80],
             )
-        return self._add_source(source, "from_source", type(source).__name__, options)
+        stream = self._add_source(source, "from_source", type(source).__name__, options)
+        if watermarks is None:
+            return stream
+        return stream.assign_timestamps_and_watermarks(watermarks, parallelism=options.get("parallelism"))
 
     def from_collection(self, collection: Iterable[T], **options: Unpack[OperatorOptions]) -> DataStream[T]:
         """Return the stream of the records of a collection; it is read now, and shipped with the job.

@@ -8,6 +8,11 @@ _EXCHANGES = {
     Partitioning.FORWARD: "subtask to subtask",
     Partitioning.HASH: "by key",
     Partitioning.REBALANCE: "in turn",
+    Partitioning.RESCALE: "in turn, to some",
+    Partitioning.SHUFFLE: "at random",
+    Partitioning.GLOBAL: "to the first subtask",
+    Partitioning.CUSTOM: "as the partitioner says",
+    Partitioning.BROADCAST: "to every subtask",
 }
 
 
@@ -48,4 +53,5 @@ def _uid(operator: OperatorNode) -> str:
 def _edge(vertex: Vertex, edge: Edge) -> str:
     operator = vertex.operators[edge.source_operator].name
     output = operator if edge.tag is None else f"{operator}, side output {edge.tag}"
-    return f"[{edge.target}] {_EXCHANGES[edge.partitioning]}, from {output}"
+    into = f", into input {edge.input + 1}" if edge.input else ""
+    return f"[{edge.target}] {_EXCHANGES[edge.partitioning]}, from {output}{into}"

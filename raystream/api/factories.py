@@ -1,5 +1,6 @@
 """How the operators of a plan are made, and the functions that the API itself puts into a plan."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,15 @@ class OperatorFactory:
     (`raystream.runtime.program`) makes a new copy of it for each subtask.
     """
 
-    operator: type[Operator]
+    operator: Callable[..., Operator]
+    """The class of the operator."""
     function: Any
+    arguments: tuple[Any, ...] = ()
+    """What the operator takes beside the function."""
 
     def __call__(self) -> Operator:
         """Return a new operator."""
-        return self.operator(self.function)  # type: ignore[call-arg]
+        return self.operator(self.function, *self.arguments)
 
 
 class CallableProcess:
@@ -27,6 +31,14 @@ class CallableProcess:
 
     def __init__(self, function: Any) -> None:
         self.process_element = function
+
+
+class CallablePair:
+    """Two plain callables in the place of a function object with a method for each of two inputs."""
+
+    def __init__(self, method: str, first: Any, second: Any) -> None:
+        setattr(self, f"{method}1", first)
+        setattr(self, f"{method}2", second)
 
 
 class FirstRecords:

@@ -12,12 +12,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from raystream.operators.timers import optional
+
 if TYPE_CHECKING:
     from raystream.operators.process import ProcessContext
     from raystream.operators.user_code import RuntimeContext
 
 T = TypeVar("T")
 U = TypeVar("U")
+A = TypeVar("A")
 
 
 class Function(ABC):  # noqa: B024 - its subclasses have the abstract methods
@@ -106,6 +109,42 @@ class ReduceFunction(Function, Generic[T]):
         """Return the combination of what was reduced so far with the next record."""
 
 
+class AggregateFunction(Function, Generic[T, A, U]):
+    """Folds the records of one key into an accumulator, which stands for a result.
+
+    Also the function of an `AggregatingStateDescriptor`, where `open` and `close` are not called.
+
+    Example:
+        >>> class Mean(AggregateFunction):
+        ...     def create_accumulator(self):
+        ...         return 0, 0
+        ...     def add(self, value, accumulator):
+        ...         return accumulator[0] + value, accumulator[1] + 1
+        ...     def get_result(self, accumulator):
+        ...         return accumulator[0] / accumulator[1]
+        ...     def merge(self, first, second):
+        ...         return first[0] + second[0], first[1] + second[1]
+        >>> Mean().get_result(Mean().add(3, Mean().create_accumulator()))
+        3.0
+    """
+
+    @abstractmethod
+    def create_accumulator(self) -> A:
+        """Return an accumulator of no records."""
+
+    @abstractmethod
+    def add(self, value: T, accumulator: A) -> A:
+        """Return the accumulator with one more record; it may be the given one, changed in place."""
+
+    @abstractmethod
+    def get_result(self, accumulator: A) -> U:
+        """Return what the accumulator stands for; must not change it."""
+
+    @abstractmethod
+    def merge(self, first: A, second: A) -> A:
+        """Return the accumulator of the records of both; either may be changed in place."""
+
+
 class ProcessFunction(Function, Generic[T, U]):
     """Handles each record with a context, through which side outputs are reached.
 
@@ -131,7 +170,24 @@ class ProcessFunction(Function, Generic[T, U]):
         """Yield the records that follow from `value`, or return them as an iterable, or return None."""
 
 
-class KeyedProcessFunction(ProcessFunction[T, U]):
+class TimerFunction(Function, Generic[U]):
+    """Base of the function classes that have timers; not for direct use."""
+
+    @optional
+    def on_timer(self, timestamp: int, ctx: "ProcessContext") -> Iterable[U] | None:
+        """Handle a timer that was set with `ctx.timers`; yields as `process_element` does.
+
+        State and `ctx.current_key` are those of the key that the timer was set for.  What a timer of event
+        time yields has the timer's timestamp, what one of processing time yields has none.
+
+        Args:
+            timestamp: time of the timer, in ms since the epoch.
+            ctx: as in `process_element`; `ctx.timestamp` is the timer's time too, and `ctx.time_domain`
+                says which time it goes by.
+        """
+
+
+class KeyedProcessFunction(ProcessFunction[T, U], TimerFunction[U]):
     """Handles each record of a keyed stream with the state of its key.
 
     State is registered in `open` and belongs, in `process_element`, to `ctx.current_key`.

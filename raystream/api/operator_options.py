@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from raystream.api.functions import Function
 from raystream.errors import GraphError
-from raystream.graph.logical import ChainHint
+from raystream.graph.logical import ChainHint, OperatorKind, Upstream
+from raystream.operators.operator import Operator
 
 
 class OperatorOptions(TypedDict, total=False):
@@ -23,6 +24,21 @@ class OperatorOptions(TypedDict, total=False):
     """Number of key groups, the bound of any later parallelism; the environment's by default."""
     chain: Literal["always", "head", "never"]
     """Whether the operator is fused with its neighbours, begins a chain, or stands alone."""
+
+
+class NewOperator(TypedDict):
+    """What an operation says about the operator that it makes."""
+
+    kind: OperatorKind
+    operation: str
+    """Name of the method, as the user wrote it."""
+    name: str
+    """Name of the operator where the user gives none."""
+    factory: Callable[[], Operator]
+    stateful: bool
+    options: OperatorOptions
+    upstreams: NotRequired[tuple[Upstream, ...]]
+    """What it reads; the stream's own outputs by default."""
 
 
 def chain_hint(options: OperatorOptions, operation: str) -> ChainHint:
@@ -70,9 +86,11 @@ class FunctionUse:
     """Function classes whose instances it takes."""
     returns_record: bool = False
     """The return value of the function is itself a record or a truth value."""
+    takes_callables: bool = True
+    """A plain callable will do too."""
 
     def check(self, function: Any) -> None:
-        """Accept an instance of one of the classes, or a plain callable.
+        """Accept an instance of one of the classes, or a plain callable where that will do.
 
         Raises:
             GraphError: anything else; the hint says what to write instead.
@@ -85,6 +103,9 @@ class FunctionUse:
             raise self._refusal(
                 "function is a class, not an instance", function, f"write {function.__name__}()"
             )
+        if not self.takes_callables:
+            names = " or ".join(accepted.__name__ for accepted in self.accepts)
+            raise self._refusal("function is a plain one", function, f"derive a class from {names}")
         if not callable(function):
             raise self._refusal("function cannot be called", function, "pass a function, not its result")
         if inspect.iscoroutinefunction(function):
@@ -111,6 +132,13 @@ _OPERATIONS = {
     "FlatMapFunction": "flat_map(...)",
     "FilterFunction": "filter(...)",
     "ReduceFunction": "reduce(...) of a keyed stream",
+    "AggregateFunction": "aggregate(...) of a keyed stream",
+    "CoMapFunction": "map(...) of connected streams",
+    "CoFlatMapFunction": "flat_map(...) of connected streams",
+    "KeyedCoProcessFunction": "process(...) of two connected keyed streams",
+    "CoProcessFunction": "process(...) of connected streams",
+    "BroadcastProcessFunction": "process(...) of stream.connect(rules.broadcast(descriptor))",
+    "KeyedBroadcastProcessFunction": "process(...) of keyed.connect(rules.broadcast(descriptor))",
     "KeyedProcessFunction": "process(...) of a keyed stream: call key_by(...) first",
     "ProcessFunction": "process(...)",
 }

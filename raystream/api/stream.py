@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from raystream.api.aggregates import SumField
 from raystream.api.bindings import bound
+from raystream.api.exchange import Exchanges
 from raystream.api.factories import CallableProcess, FirstRecords, OperatorFactory
 from raystream.api.functions import (
+    AggregateFunction,
     FilterFunction,
     FlatMapFunction,
     Function,
@@ -26,6 +28,7 @@ from raystream.api.functions import (
 )
 from raystream.api.operator_options import (
     FunctionUse,
+    NewOperator,
     OperatorOptions,
     chain_hint,
     checked_name,
@@ -34,12 +37,14 @@ from raystream.api.operator_options import (
 from raystream.errors import GraphError
 from raystream.graph.logical import LogicalGraph, LogicalNode, OperatorKind, Upstream
 from raystream.graph.physical import Partitioning
+from raystream.operators.keyed_aggregate import AggregateOperator
 from raystream.operators.keyed_map import KeyedFilterOperator, KeyedFlatMapOperator, KeyedMapOperator
 from raystream.operators.map import FilterOperator, FlatMapOperator, MapOperator
 from raystream.operators.operator import Operator
 from raystream.operators.process import KeyedProcessOperator, ProcessOperator, ReduceOperator
 from raystream.operators.sink import Sink
 from raystream.operators.sink_operator import SinkOperator
+from raystream.operators.watermarks import WatermarkOperator, WatermarkStrategy
 
 if TYPE_CHECKING:
     from raystream.api.environment import StreamEnvironment
@@ -79,7 +84,7 @@ class StreamSink:
     """None when it is generated."""
 
 
-class DataStream(Generic[T]):
+class DataStream(Exchanges[T]):
     """Records on their way from one operator to the next.
 
     Streams come from `env.from_source`, `env.from_collection` and from other streams.
@@ -132,6 +137,30 @@ class DataStream(Generic[T]):
             )
         return self._apply(_PROCESS, function, options)
 
+    def assign_timestamps_and_watermarks(
+        self, strategy: WatermarkStrategy, **options: Unpack[OperatorOptions]
+    ) -> "DataStream[T]":
+        """Return the stream with timestamps and watermarks as the strategy says.
+
+        Raises:
+            GraphError: the argument is not a strategy.
+        """
+        if not isinstance(strategy, WatermarkStrategy):
+            raise GraphError(
+                "watermarks are not given as a strategy",
+                hint="write WatermarkStrategy.for_bounded_out_of_orderness('5s')",
+                argument=repr(strategy)[:80],
+            )
+        interval_ms = self._environment.config.pipeline.auto_watermark_interval_ms
+        return self._derive(
+            kind=OperatorKind.WATERMARKS,
+            operation="assign_timestamps_and_watermarks",
+            name="watermarks",
+            factory=OperatorFactory(WatermarkOperator, strategy, (interval_ms,)),
+            stateful=False,
+            options=options,
+        )
+
     def key_by(self, key_selector: Callable[[T], K]) -> "KeyedStream[T, K]":
         """Return the stream with all records of one key in one subtask.
 
@@ -141,35 +170,10 @@ class DataStream(Generic[T]):
         """
         _KEY_BY.check(key_selector)
         upstreams = tuple(
-            replace(upstream, partitioning=Partitioning.HASH, key_selector=key_selector)
+            replace(upstream, partitioning=Partitioning.HASH, key_selector=key_selector, partitioner=None)
             for upstream in self._upstreams
         )
         return KeyedStream(self._environment, self._graph, upstreams)
-
-    def rebalance(self) -> "DataStream[T]":
-        """Return the stream with its records dealt out evenly to all subtasks of the next operator."""
-        upstreams = tuple(
-            replace(upstream, partitioning=Partitioning.REBALANCE, key_selector=None)
-            for upstream in self._upstreams
-        )
-        return DataStream(self._environment, self._graph, upstreams)
-
-    def union(self, *others: "DataStream[T]") -> "DataStream[T]":
-        """Return one stream of the records of all; the result is not keyed, whatever the parts are.
-
-        Raises:
-            GraphError: something else than streams, or streams of different environments.
-        """
-        for other in others:
-            if not isinstance(other, DataStream):
-                raise GraphError("union of something that is not a stream", argument=repr(other)[:80])
-            if other._graph is not self._graph:
-                raise GraphError(
-                    "union of streams of different jobs",
-                    hint="make both from one environment, between two calls of execute()",
-                )
-        upstreams = tuple(upstream for stream in (self, *others) for upstream in stream._upstreams)
-        return DataStream(self._environment, self._graph, upstreams)
 
     @overload
     def get_side_output(self, tag: OutputTag[S]) -> "DataStream[S]": ...
@@ -248,43 +252,41 @@ class DataStream(Generic[T]):
         operation.use.check(function)
         name = operation.use.operation
         keyed = operation.kind.needs_key
-        rich_on_keyed = isinstance(self, KeyedStream) and isinstance(function, Function)
+        rich_on_keyed = self._keyed and isinstance(function, Function)
         if operation.use is _PROCESS.use and not isinstance(function, Function):
             run: Any = CallableProcess(function)
         else:
             run = function
         operator = operation.with_state if rich_on_keyed else operation.operator
-        node = self._add(
+        return self._derive(
             kind=operation.kind,
             operation=name,
             name=default_name(name, function),
             factory=OperatorFactory(operator, run),
-            stateful=keyed or rich_on_keyed,
+            stateful=keyed or rich_on_keyed or hasattr(function, "initialize_state"),
             options=options,
         )
-        return DataStream(self._environment, self._graph, (Upstream(node=node.id),))
 
-    def _add(
-        self,
-        *,
-        kind: OperatorKind,
-        operation: str,
-        name: str,
-        factory: Callable[[], Operator],
-        stateful: bool,
-        options: OperatorOptions,
-    ) -> LogicalNode:
+    def _derive(self, **declared: Unpack[NewOperator]) -> "DataStream[Any]":
+        """Add an operator and return the stream of its output."""
+        return self._stream((Upstream(node=self._add(**declared).id),))
+
+    def _stream(self, upstreams: tuple[Upstream, ...]) -> "DataStream[Any]":
+        return DataStream(self._environment, self._graph, upstreams)
+
+    def _add(self, **declared: Unpack[NewOperator]) -> LogicalNode:
+        options, operation = declared["options"], declared["operation"]
         node = LogicalNode(
             id=self._graph.next_id(),
-            kind=kind,
+            kind=declared["kind"],
             chain=chain_hint(options, operation),
-            name=checked_name(options, operation, name),
-            factory=factory,
-            upstreams=self._upstreams,
+            name=checked_name(options, operation, declared["name"]),
+            factory=declared["factory"],
+            upstreams=declared.get("upstreams", self._upstreams),
             uid=options.get("uid"),
             parallelism=options.get("parallelism"),
             max_parallelism=options.get("max_parallelism"),
-            stateful=stateful,
+            stateful=declared["stateful"],
         )
         self._graph.add(node)
         return node
@@ -296,6 +298,8 @@ class KeyedStream(DataStream[T], Generic[T, K]):
     Every function object has that state at hand, also one of `map`, `flat_map` or `filter`: it is
     registered in `open(ctx)`.
     """
+
+    _keyed = True
 
     def process(
         self,
@@ -316,6 +320,12 @@ class KeyedStream(DataStream[T], Generic[T, K]):
         The first record of a key is emitted as it is.
         """
         return self._apply(_REDUCE, function, options)
+
+    def aggregate(
+        self, function: AggregateFunction[T, Any, U], **options: Unpack[OperatorOptions]
+    ) -> "DataStream[U]":
+        """Return, for each record, the result of the aggregation of all records of its key so far."""
+        return self._apply(_AGGREGATE, function, options)
 
     def sum(self, field: int | str | None = None, **options: Unpack[OperatorOptions]) -> "DataStream[T]":
         """Return, for each record, the first record of its key with the field summed over all so far.
@@ -363,6 +373,12 @@ _PROCESS = _Operation(
 )
 _KEYED_PROCESS = _Operation(
     _PROCESS.use, OperatorKind.KEYED_PROCESS, KeyedProcessOperator, KeyedProcessOperator
+)
+_AGGREGATE = _Operation(
+    FunctionUse("aggregate", (AggregateFunction,), takes_callables=False),
+    OperatorKind.AGGREGATE,
+    AggregateOperator,
+    AggregateOperator,
 )
 _REDUCE = _Operation(
     FunctionUse("reduce", (ReduceFunction,), returns_record=True),

@@ -26,7 +26,7 @@ CheckpointStorage = Literal["jobmanager", "filesystem"]
 Retention = Literal["retain-on-cancellation", "delete-on-cancellation"]
 RestartType = Literal["none", "fixed-delay", "exponential-delay"]
 ClaimMode = Literal["no-claim", "claim"]
-BackendType = Literal["hashmap"]
+BackendType = Literal["hashmap", "rocksdb"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,10 @@ class PipelineConfig(Section):
     """Copy each record when it is emitted: a function may then change its input and what it has emitted."""
     buffer_timeout_ms: int = option("execution.buffer-timeout", Duration(), default=10)
     """Longest time that a record waits for its batch to fill before it is sent on (Flink: 100ms)."""
+    auto_watermark_interval_ms: int = option(
+        "pipeline.auto-watermark-interval", Duration(minimum=1), default=200
+    )
+    """Time between two watermarks of a watermark strategy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,11 +238,26 @@ class BackendConfig(Section):
 
     type: BackendType = option(
         "state.backend.type",
-        Choice(get_args(BackendType), later=("rocksdb",)),
+        Choice(get_args(BackendType)),
         default="hashmap",
         aliases=("state.backend",),
     )
-    """hashmap keeps state as Python objects in the memory of the slots."""
+    """hashmap keeps state as Python objects in the memory of the slots, rocksdb on their local disks with a
+    cache in front, so that there may be more of it than memory."""
+    rocksdb_directory: str | None = option(
+        "state.backend.rocksdb.localdir",
+        Location(),
+        default=None,
+        default_text="node-local temporary directory",
+    )
+    """rocksdb: local directory of each node for state, a path; what is in it goes with the attempt."""
+    rocksdb_managed_bytes: int = option(
+        "state.backend.rocksdb.memory.managed-size", Size(minimum=1 << 20), default=256 << 20
+    )
+    """rocksdb: memory of a slot for blocks and write buffers, of all its operators together."""
+    rocksdb_cache_bytes: int = option("state.backend.rocksdb.cache-size", Size(), default=64 << 20)
+    """rocksdb: memory of a slot for the values in use, of all its operators together; those cost no access
+    to RocksDB."""
 
 
 @dataclass(frozen=True, kw_only=True)

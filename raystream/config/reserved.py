@@ -7,7 +7,7 @@ feature is an error.  Nothing is silently ignored.
 from dataclasses import dataclass
 from typing import Any
 
-from raystream.config.kinds import Boolean, Duration, Integer, Kind, Location, Size
+from raystream.config.kinds import Boolean, Duration, Integer, Kind
 from raystream.config.schema import NONE, Option
 
 
@@ -63,31 +63,12 @@ RESERVED = (
     _without_effect(
         "execution.checkpointing.incremental",
         "state.backend.incremental",
-        "Write only what has changed, with a backend that can; hashmap always writes everything.",
+        "Write only what has changed; this version always writes everything.",
     ),
     _without_effect(
         "execution.checkpointing.local-backup.enabled",
         "state.backend.local-recovery",
-        "Restore from copies on the node's own disk, with a backend that keeps them; hashmap does not.",
-    ),
-    _default_only(
-        "state.backend.rocksdb.localdir",
-        Location(),
-        None,
-        "Directory of the rocksdb backend, which this version does not have.",
-        default_text="node-local temporary directory",
-    ),
-    _default_only(
-        "state.backend.rocksdb.memory.managed-size",
-        Size(),
-        256 << 20,
-        "Memory of the rocksdb backend, which this version does not have.",
-    ),
-    _default_only(
-        "state.backend.rocksdb.cache-size",
-        Size(),
-        64 << 20,
-        "Cache in front of the rocksdb backend, which this version does not have.",
+        "Restore from copies on the node's own disk; this version keeps none.",
     ),
     _default_only(
         "restart-strategy.exponential-delay.attempts-before-reset-backoff",

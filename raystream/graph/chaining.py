@@ -2,13 +2,14 @@
 
 An operator joins the chain of the operator that it reads when
 
-    it reads exactly one output, and that without an exchange (`key_by`, `rebalance`),
+    it reads exactly one output, and that without an exchange (`key_by`, `rebalance`, ...),
     both have the same parallelism, and the same max parallelism as far as it is given,
     it says chain="always", and the operator before it does not say chain="never".
 
 Several consumers of one operator may all join, so a chain is a tree; side outputs chain
-like main outputs.  Every other connection becomes an edge: HASH behind `key_by`,
-REBALANCE behind `rebalance` or where the parallelism changes, else FORWARD.
+like main outputs.  Every other connection becomes an edge: HASH behind `key_by`, the one
+that was asked for behind `rebalance`, `broadcast` and so on, REBALANCE where the parallelism
+changes, else FORWARD.
 
 Source: Flink's `StreamingJobGraphGenerator`, except that operators with different given
 max parallelism never share a chain.
@@ -142,8 +143,14 @@ def _vertex(
             )
             for node in chain.nodes
         ),
-        keyed=bool(head.upstreams) and all(u.partitioning is Partitioning.HASH for u in head.upstreams),
+        keyed=_keyed(head),
     )
+
+
+def _keyed(head: LogicalNode) -> bool:
+    """Return whether every record that enters the operator has a key, broadcast ones apart."""
+    partitionings = {upstream.partitioning for upstream in head.upstreams}
+    return partitionings - {Partitioning.BROADCAST} == {Partitioning.HASH}
 
 
 def _check_counts(node: LogicalNode, parallelism: int, max_parallelism: int | None) -> None:
@@ -191,6 +198,8 @@ def _edges(
                 target=target.id,
                 partitioning=partitioning,
                 key_selector=upstream.key_selector,
+                partitioner=upstream.partitioner,
+                input=upstream.input,
                 first_channel=ChannelId(first_channel),
             )
         )

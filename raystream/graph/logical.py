@@ -5,8 +5,8 @@ their ids is topological and there are no cycles.  The graph knows nothing of sl
 chains or configuration defaults: a node holds None wherever the user said nothing, and
 `raystream.graph.chaining` decides.
 
-Calls such as `key_by`, `rebalance` and `union` make no operator; they only say how the
-next one is connected, which is what an `Upstream` records.
+Calls such as `key_by`, `rebalance`, `union` and `connect` make no operator; they only say how
+the next one is connected, which is what an `Upstream` records.
 """
 
 import urllib.parse
@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any, NewType
 
 from raystream.errors import GraphError
-from raystream.graph.physical import Partitioning
+from raystream.graph.physical import Partitioner, Partitioning
 
 NodeId = NewType("NodeId", int)
 """Position of an operator in its logical graph, 0-based."""
@@ -29,23 +29,48 @@ class OperatorKind(Enum):
     """What an operator does."""
 
     SOURCE = "source"
+    WATERMARKS = "watermarks"
     MAP = "map"
     FLAT_MAP = "flat-map"
     FILTER = "filter"
     PROCESS = "process"
     KEYED_PROCESS = "keyed-process"
     REDUCE = "reduce"
+    AGGREGATE = "aggregate"
     SINK = "sink"
+    CO_MAP = "co-map"
+    CO_FLAT_MAP = "co-flat-map"
+    CO_PROCESS = "co-process"
+    KEYED_CO_PROCESS = "keyed-co-process"
+    BROADCAST_PROCESS = "broadcast-process"
+    KEYED_BROADCAST_PROCESS = "keyed-broadcast-process"
 
     @property
     def needs_key(self) -> bool:
         """True for operators that run on a keyed stream only."""
-        return self in (OperatorKind.KEYED_PROCESS, OperatorKind.REDUCE)
+        return self in _KEYED
 
     @property
     def has_side_outputs(self) -> bool:
         """True for operators whose function may call `ctx.output`."""
-        return self in (OperatorKind.PROCESS, OperatorKind.KEYED_PROCESS)
+        return self in _WITH_SIDE_OUTPUTS
+
+
+_KEYED = {
+    OperatorKind.KEYED_PROCESS,
+    OperatorKind.REDUCE,
+    OperatorKind.AGGREGATE,
+    OperatorKind.KEYED_CO_PROCESS,
+    OperatorKind.KEYED_BROADCAST_PROCESS,
+}
+_WITH_SIDE_OUTPUTS = {
+    OperatorKind.PROCESS,
+    OperatorKind.KEYED_PROCESS,
+    OperatorKind.CO_PROCESS,
+    OperatorKind.KEYED_CO_PROCESS,
+    OperatorKind.BROADCAST_PROCESS,
+    OperatorKind.KEYED_BROADCAST_PROCESS,
+}
 
 
 class ChainHint(Enum):
@@ -70,6 +95,10 @@ class Upstream:
     """FORWARD means that the user asked for no exchange."""
     key_selector: Callable[[Any], Any] | None = None
     """Set exactly when `partitioning` is HASH."""
+    partitioner: Partitioner | None = None
+    """Set exactly when `partitioning` is CUSTOM."""
+    input: int = 0
+    """The input of the operator that it enters, 0-based; outputs that are united enter one together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +111,7 @@ class LogicalNode:
     factory: Callable[[], Any]
     """Makes the operator that runs; never called by the graph."""
     upstreams: tuple[Upstream, ...]
-    """Outputs that it reads; none for a source, several after a `union`."""
+    """Outputs that it reads; none for a source, several after a `union` or a `connect`."""
     uid: str | None = None
     parallelism: int | None = None
     max_parallelism: int | None = None

@@ -26,6 +26,20 @@ class Partitioning(Enum):
     """By the key group of the record's key."""
     REBALANCE = "rebalance"
     """Whole batches in turn to every receiving subtask."""
+    RESCALE = "rescale"
+    """Like REBALANCE, but each sender has receivers of its own, or each receiver senders of its own."""
+    SHUFFLE = "shuffle"
+    """Every record to a subtask chosen at random."""
+    GLOBAL = "global"
+    """Everything to subtask 0."""
+    CUSTOM = "custom"
+    """To the subtask that the user's function says."""
+    BROADCAST = "broadcast"
+    """Everything to every receiving subtask."""
+
+
+Partitioner = Callable[[Any, int], int]
+"""Returns the receiving subtask, 0-based, of a record, given the number of receiving subtasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +77,10 @@ class Edge:
     partitioning: Partitioning
     key_selector: Callable[[Any], Any] | None
     """Set exactly when `partitioning` is HASH."""
+    partitioner: Partitioner | None = None
+    """Set exactly when `partitioning` is CUSTOM."""
+    input: int = 0
+    """The input of the target's head that it enters, 0-based."""
     first_channel: ChannelId
     """Channels of the edge are numbered from here: sending subtask major, receiving subtask minor
     (a FORWARD edge has one channel per subtask)."""
@@ -82,7 +100,7 @@ class Vertex:
     """Subtask i runs in slot `slot_offset + i`."""
     operators: tuple[OperatorNode, ...]
     keyed: bool
-    """True when the head is entered by HASH edges, so that keyed state may be used."""
+    """True when the head is entered by HASH edges, and perhaps BROADCAST ones: it may use keyed state."""
 
     @property
     def source(self) -> Any:
@@ -130,10 +148,7 @@ class PhysicalPlan:
 
     def outgoing(self, edge: Edge, sender: int) -> list[Channel]:
         """Return the channels of an edge that leave one subtask, by receiver."""
-        if edge.partitioning is Partitioning.FORWARD:
-            return [self.channel(edge, sender, sender)]
-        receivers = range(self.vertices[edge.target].parallelism)
-        return [self.channel(edge, sender, receiver) for receiver in receivers]
+        return [self.channel(edge, sender, receiver) for receiver in self._receivers(edge, sender)]
 
     def incoming(self, vertex: Vertex, receiver: int) -> list[Channel]:
         """Return all channels that enter one subtask, by edge, then by sender."""
@@ -144,17 +159,45 @@ class PhysicalPlan:
             for sender in self._senders(edge, receiver)
         ]
 
-    def incoming_count(self, vertex: Vertex) -> int:
-        """Return how many channels enter each subtask of a vertex."""
-        return sum(len(self._senders(edge, 0)) for edge in self.edges if edge.target == vertex.id)
+    def incoming_count(self, vertex: Vertex, receiver: int) -> int:
+        """Return how many channels enter one subtask."""
+        return sum(len(self._senders(edge, receiver)) for edge in self.edges if edge.target == vertex.id)
+
+    def _receivers(self, edge: Edge, sender: int) -> range:
+        senders, receivers = self._parallelism(edge)
+        return _peers(edge.partitioning, sender, senders, receivers)
 
     def _senders(self, edge: Edge, receiver: int) -> range:
-        if edge.partitioning is Partitioning.FORWARD:
-            return range(receiver, receiver + 1)
-        return range(self.vertices[edge.source].parallelism)
+        senders, receivers = self._parallelism(edge)
+        return _peers(edge.partitioning, receiver, receivers, senders)
+
+    def _parallelism(self, edge: Edge) -> tuple[int, int]:
+        return self.vertices[edge.source].parallelism, self.vertices[edge.target].parallelism
 
     def subtasks(self) -> Iterator[tuple[Vertex, int]]:
         """Yield every (vertex, subtask), vertices in topological order."""
         for vertex in self.vertices:
             for subtask in range(vertex.parallelism):
                 yield vertex, subtask
+
+
+def _peers(partitioning: Partitioning, subtask: int, own: int, other: int) -> range:
+    """Return the subtasks that one subtask is connected with by an edge; the same from both ends.
+
+    Args:
+        partitioning: of the edge.
+        subtask: of the vertex at this end.
+        own: parallelism at this end.
+        other: parallelism at the other end.
+    """
+    match partitioning:
+        case Partitioning.FORWARD:
+            return range(subtask, subtask + 1)
+        case Partitioning.RESCALE if own < other:
+            # Subtask j of the other end belongs to subtask j * own // other of this one.
+            return range(-(-subtask * other // own), -(-(subtask + 1) * other // own))
+        case Partitioning.RESCALE:
+            peer = subtask * other // own
+            return range(peer, peer + 1)
+        case _:
+            return range(other)

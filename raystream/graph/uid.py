@@ -4,8 +4,9 @@ State is stored under the uid of its operator, so a generated one must come out 
 as long as the program says the same about the operator.  It is a digest of the
 operator's kind and name and of where its input comes from:
 
-    digest(kind, name, [(uid of upstream, tag, partitioning), ...], ordinal)
+    digest(kind, name, [(uid of upstream, tag, partitioning[, input]), ...], ordinal)
 
+The input is left out where it is the first, which most operators have alone.
 An upstream that has a given uid stands for everything above it.  The ordinal, from 0 in
 the order of declaration, tells operators apart that agree in all of this.  Nothing
 downstream, no parallelism and no unrelated branch goes in, so changing those keeps the
@@ -46,7 +47,9 @@ def assign_uids(graph: LogicalGraph) -> dict[NodeId, OperatorUid]:
 
 
 def _structure(node: LogicalNode, uids: dict[NodeId, OperatorUid]) -> str:
-    upstreams = [(uids[u.node], u.tag, u.partitioning.value) for u in node.upstreams]
+    upstreams = [
+        (uids[u.node], u.tag, u.partitioning.value, *([u.input] if u.input else [])) for u in node.upstreams
+    ]
     return json.dumps([node.kind.value, node.name, upstreams])
 
 

@@ -30,15 +30,6 @@ def collector(out: list[Any], emitted: Pass | None) -> Callable[[Iterable[Any]],
     return lambda records: out.extend(emitted(record) for record in records)
 
 
-def timed_collector(
-    out: list[tuple[int, Any]], emitted: Pass | None
-) -> Callable[[Iterable[tuple[int, Any]]], None]:
-    """Like `collector`, for records behind their timestamps."""
-    if emitted is None:
-        return out.extend
-    return lambda pairs: out.extend((timestamp, emitted(record)) for timestamp, record in pairs)
-
-
 def emitting(target: Emit, emitted: Pass) -> Emit:
     """Return an emit that hands over a batch of what `emitted` makes of its records."""
     return lambda batch: target(

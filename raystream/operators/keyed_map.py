@@ -4,21 +4,18 @@ Plain callables have no `open` to register state in.  They run in the operators 
 `raystream.operators.map`, whose loops are faster, on keyed streams too.
 """
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
-from raystream.operators.process import KeyedProcessOperator, ProcessContext
+from raystream.operators.process import KeyedProcessOperator, ProcessElement
+from raystream.operators.user_code import FunctionAdapter
 
-ProcessElement = Callable[[Any, ProcessContext], Iterable[Any] | None]
 
-
-class _Adapter:
+class _Adapter(FunctionAdapter):
     """A function object in the place of a `KeyedProcessFunction`."""
 
     def __init__(self, function: Any, process_element: ProcessElement) -> None:
-        self.open = function.open
+        super().__init__(function)
         self.process_element = process_element
-        self.close = function.close
 
 
 class KeyedMapOperator(KeyedProcessOperator):

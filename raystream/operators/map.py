@@ -1,4 +1,4 @@
-"""Operators without state and context: map, flat_map and filter.
+"""Operators without keyed state and context: map, flat_map and filter.
 
 Loops run in C where they can (`map`, `compress`, `list.extend`).
 """
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import compress
 from typing import Any
 
+from raystream.operators.checkpointed import initialize_function, snapshot_function
 from raystream.operators.emission import collector
 from raystream.operators.operator import Operator
 from raystream.operators.user_code import (
@@ -17,6 +18,7 @@ from raystream.operators.user_code import (
     raise_for_record,
 )
 from raystream.records.batch import RowBatch
+from raystream.state.operator_state import OperatorState
 
 
 class _FunctionOperator(Operator):
@@ -29,7 +31,11 @@ class _FunctionOperator(Operator):
         self._call: Callable[[Any], Any] = callable_of(function, self.method)
 
     def open(self) -> None:
+        initialize_function(self._function, self.context)
         open_function(self._function, self.context)
+
+    def snapshot(self, checkpoint_id: int, *, savepoint: bool = False) -> list[OperatorState]:
+        return snapshot_function(self._function, self.context, checkpoint_id, savepoint=savepoint)
 
     def close(self) -> None:
         close_function(self._function)

@@ -9,20 +9,27 @@ Life: `setup` -> `open` -> (`start`) -> `process`* with `prepare_barrier`, `snap
 `close`.  `close` is also called, alone, when the attempt is cancelled or failed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from raystream.clock import Clock
-from raystream.handles import Redistribution
 from raystream.records.batch import RowBatch
+from raystream.records.elements import EventTime
 from raystream.state.backend import KeyedStateBackend
+from raystream.state.operator_state import OperatorState
+from raystream.state.operator_store import OperatorStore
 
 Emit = Callable[[RowBatch], None]
+EmitEventTime = Callable[[EventTime], None]
 
 
-def drop(batch: RowBatch) -> None:
-    """Take a batch that nobody consumes."""
+def drop(element: RowBatch | EventTime) -> None:
+    """Take a batch, or what moves event time, that nobody consumes."""
+
+
+def _nothing_to_select(_: Container[int] | None) -> None:
+    raise AssertionError("inputs selected by an operator that has none of its own")
 
 
 class Background(Protocol):
@@ -36,25 +43,20 @@ class Background(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorState:
-    """One named list of opaque elements, part of a snapshot or restored from one."""
-
-    name: str
-    mode: Redistribution
-    elements: list[bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorContext:
     """What an operator knows of its subtask, and its ways to the slot.
 
     Attributes:
         name: name of the operator for people, `count hits`.
         restored: operator state by name; empty when the job starts new.
+        operator_store: operator state that the user's function declares.
         keyed_backend: backend of the keyed state, None where the input is not keyed.
         request_splits: asks the job master for more splits (source operators only).
+        select_inputs: has the gate read the records of some inputs only (`raystream.runtime.gate`); None
+            stands for all.  Only the head of a chain may call it.
         wake: makes the loop poll this subtask again soon; may be called from any thread.
-        wake_at: like `wake`, at a time of `clock.monotonic_ms`; the loop's thread only.
+        wake_at: calls the operator's `time_reached` soon after a time of `clock.monotonic_ms`, once for the
+            earliest time asked for; the loop's thread only.
         tell_client: passes printed lines to the client of the job; any thread.
         deliver: passes collected bytes to the client of the job; any thread.
         failed: reports an error that occurred outside of a call, and fails the attempt.
@@ -72,7 +74,9 @@ class OperatorContext:
     clock: Clock
     background: Background
     restored: Mapping[str, list[bytes]] = field(default_factory=dict)
+    operator_store: OperatorStore = field(default_factory=OperatorStore)
     keyed_backend: KeyedStateBackend | None = None
+    select_inputs: Callable[[Container[int] | None], None] = _nothing_to_select
     request_splits: Callable[[], None]
     wake: Callable[[], None]
     wake_at: Callable[[float], None]
@@ -87,13 +91,24 @@ class Operator:
 
     emit: Emit = staticmethod(drop)
     emit_side: Mapping[str, Emit] = {}
+    emit_event_time: EmitEventTime = staticmethod(drop)
     context: OperatorContext
 
-    def setup(self, context: OperatorContext, emit: Emit, emit_side: Mapping[str, Emit]) -> None:
-        """Wire the operator into its chain; called once, before `open`."""
+    def setup(
+        self,
+        context: OperatorContext,
+        emit: Emit,
+        emit_side: Mapping[str, Emit],
+        emit_event_time: EmitEventTime = drop,
+    ) -> None:
+        """Wire the operator into its chain; called once, before `open`.
+
+        `emit_event_time` reaches all that the outputs reach, the side outputs too.
+        """
         self.context = context
         self.emit = emit
         self.emit_side = emit_side
+        self.emit_event_time = emit_event_time
 
     def open(self) -> None:
         """Prepare for records: open the user's function, register state, take restored state."""
@@ -108,6 +123,29 @@ class Operator:
 
     def process(self, batch: RowBatch) -> None:
         """Handle the records of a batch that is not empty."""
+
+    @property
+    def inputs(self) -> tuple[Emit, ...]:
+        """What takes the batches of each input, by the number of the input."""
+        return (self.process,)
+
+    def process_event_time(self, element: EventTime) -> None:
+        """Handle a watermark or a change of idleness, and hand it on behind what it makes the operator emit.
+
+        An operator that does not get that done at once is `catching_up`, and gets no batches meanwhile.
+        """
+        self.emit_event_time(element)
+
+    @property
+    def catching_up(self) -> bool:
+        """True while something is left to do for event time; heads of chains only."""
+        return False
+
+    def catch_up(self) -> None:
+        """Do some more of it; may emit."""
+
+    def time_reached(self) -> None:
+        """Handle that a time has come which was asked for with `context.wake_at`; may emit."""
 
     def end_input(self) -> None:
         """Handle the end of all input; may emit."""

@@ -1,14 +1,29 @@
-"""Operators with a context: process, keyed process and keyed reduce."""
+"""Operators with a context: process, keyed process and keyed reduce.
 
-from collections import defaultdict
+A keyed function that has `on_timer` has timers.  A watermark may be due to more of them than can
+fire in one go: then the operator is `catching_up`, and hands the watermark on behind the last one.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from raystream.operators.emission import Pass, collector, timed_collector
+from raystream.operators.checkpointed import initialize_function, snapshot_function
+from raystream.operators.emission import Pass, collector
 from raystream.operators.operator import Operator
-from raystream.operators.user_code import close_function, open_function, raise_for_record
+from raystream.operators.timers import KeyedTimers, TimeDomain, Timers, overridden
+from raystream.operators.user_code import (
+    FunctionAdapter,
+    close_function,
+    open_function,
+    raise_for_record,
+    raise_for_timer,
+)
 from raystream.records.batch import RowBatch
+from raystream.records.elements import EventTime, Watermark
 from raystream.state.cursor import NO_KEY_GROUP, KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.operator_state import OperatorState
 
 
 class ProcessContext(KeyCursor):
@@ -16,14 +31,19 @@ class ProcessContext(KeyCursor):
 
     Attributes:
         current_key: canonical key of the record, on keyed streams only.
-        timestamp: ms since the epoch, or None when the record has none.
+        timestamp: ms since the epoch, or None when the record has none; the timer's time in `on_timer`.
+        timers: event time and processing time, and the timers of the current key.
+        time_domain: which time the timer goes by, in `on_timer` only.
     """
 
-    __slots__ = ("_side", "emitted", "timestamp")
+    __slots__ = ("_side", "emitted", "time_domain", "timers", "timestamp")
+
+    timers: Timers
 
     def __init__(self) -> None:
         super().__init__()
         self.timestamp: int | None = None
+        self.time_domain: TimeDomain | None = None
         self.emitted: Pass | None = None
         self._side: defaultdict[str, list[tuple[int | None, Any]]] = defaultdict(list)
 
@@ -49,12 +69,18 @@ class ProcessContext(KeyCursor):
         return bool(self._side)
 
 
+ProcessElement = Callable[[Any, ProcessContext], Iterable[Any] | None]
+"""The method of a function that takes the records of one input."""
+
+
 class ProcessOperator(Operator):
     """Calls `process_element(value, ctx)`, which yields, returns an iterable or returns None."""
 
+    cursor_type: type[ProcessContext] = ProcessContext
+
     def __init__(self, function: Any) -> None:
         self._function = function
-        self._cursor = ProcessContext()
+        self._cursor = self.cursor_type()
 
     @property
     def cursor(self) -> ProcessContext:
@@ -63,38 +89,64 @@ class ProcessOperator(Operator):
 
     def open(self) -> None:
         self._cursor.emitted = self.context.emitted
+        self._cursor.timers = self._make_timers()
+        initialize_function(self._function, self.context)
         open_function(self._function, self.context)
 
+    def _make_timers(self) -> Timers:
+        return Timers(self.context)
+
+    def process_event_time(self, element: EventTime) -> None:
+        if type(element) is Watermark:
+            self._cursor.timers.current_watermark = element.timestamp_ms
+        self.emit_event_time(element)
+
     def process(self, batch: RowBatch) -> None:
-        ctx, call = self._cursor, self._function.process_element
+        self._run(batch, self._function.process_element)
+
+    def _run(self, batch: RowBatch, call: ProcessElement) -> None:
+        """Call a method of the function for each record and emit what it yields."""
+        ctx = self._cursor
         out: list[Any] = []
+        stamps: list[int] | None = None
+        emit = collector(out, self.context.emitted)
         value = None
         try:
             if batch.timestamps is None:
-                emit = collector(out, self.context.emitted)
                 ctx.timestamp = None
                 for value in batch.values:
                     result = call(value, ctx)
                     if result is not None:
                         emit(result)
             else:
-                emit = timed_collector(out, self.context.emitted)
-                for ctx.timestamp, value in zip(batch.timestamps, batch.values, strict=True):
+                stamps = []
+                for timestamp, value in zip(batch.timestamps, batch.values, strict=True):
+                    ctx.timestamp = timestamp
                     result = call(value, ctx)
                     if result is not None:
-                        emit((ctx.timestamp, record) for record in result)
+                        emit(result)
+                        stamps += [timestamp] * (len(out) - len(stamps))
         except BaseException as error:
             raise_for_record(error, self.context, value)
-        self._emit_all(out, timestamped=batch.timestamps is not None)
+        self._emit_all(out, stamps)
 
-    def _emit_all(self, out: list[Any], *, timestamped: bool) -> None:
+    def _emit_all(self, out: list[Any], stamps: list[int] | None) -> None:
+        """Emit records to the main output, and to side outputs what was given to them.
+
+        Args:
+            out: the records.
+            stamps: their timestamps; None when those of the side outputs do not count either.
+        """
         if out:
-            self.emit(_with_timestamps(out) if timestamped else RowBatch(out))
+            self.emit(RowBatch(out, stamps))
         if self._cursor.has_side_outputs:
             for tag, side in self._cursor.take_side_outputs().items():
                 if tag in self.emit_side:
-                    emit = self.emit_side[tag]
-                    emit(_with_timestamps(side) if timestamped else RowBatch([value for _, value in side]))
+                    times, values = zip(*side, strict=True)
+                    self.emit_side[tag](RowBatch(list(values), None if stamps is None else list(times)))
+
+    def snapshot(self, checkpoint_id: int, *, savepoint: bool = False) -> list[OperatorState]:
+        return snapshot_function(self._function, self.context, checkpoint_id, savepoint=savepoint)
 
     def close(self) -> None:
         close_function(self._function)
@@ -103,11 +155,28 @@ class ProcessOperator(Operator):
 class KeyedProcessOperator(ProcessOperator):
     """Like `ProcessOperator` on a keyed stream: the key of each record is the current key."""
 
-    def process(self, batch: RowBatch) -> None:
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        self._on_timer = overridden(function, "on_timer")
+        self._timers: KeyedTimers | None = None
+        self._arrived: deque[EventTime] = deque()  # Bounded: while there is some, nothing is taken in.
+
+    def _make_timers(self) -> Timers:
+        if self._on_timer is None or self.context.keyed_backend is None:
+            return super()._make_timers()
+        self._timers = KeyedTimers(self.context, self._cursor)
+        return self._timers
+
+    def start(self) -> None:
+        if self._timers is not None:
+            self._timers.wake_for_next()
+
+    def _run(self, batch: RowBatch, call: ProcessElement) -> None:
+        self._prefetch(batch.keys or ())
         if batch.timestamps is not None:
-            self._process_timestamped(batch)
+            self._run_timestamped(batch, call)
             return
-        ctx, call = self._cursor, self._function.process_element
+        ctx = self._cursor
         out: list[Any] = []
         emit = collector(out, self.context.emitted)
         keys, groups = _keys_of(batch)
@@ -121,33 +190,94 @@ class KeyedProcessOperator(ProcessOperator):
             raise_for_record(error, self.context, value)
         finally:
             ctx.current_key, ctx.group = None, NO_KEY_GROUP
-        self._emit_all(out, timestamped=False)
+        self._emit_all(out, None)
 
-    def _process_timestamped(self, batch: RowBatch) -> None:
-        ctx, call = self._cursor, self._function.process_element
+    def _run_timestamped(self, batch: RowBatch, call: ProcessElement) -> None:
+        ctx = self._cursor
         out: list[Any] = []
-        emit = timed_collector(out, self.context.emitted)
+        stamps: list[int] = []
+        emit = collector(out, self.context.emitted)
         keys, groups = _keys_of(batch)
         value = None
         try:
-            for ctx.current_key, ctx.group, ctx.timestamp, value in zip(
+            for ctx.current_key, ctx.group, timestamp, value in zip(
                 keys, groups, batch.timestamps or (), batch.values, strict=True
             ):
+                ctx.timestamp = timestamp
                 result = call(value, ctx)
                 if result is not None:
-                    emit((ctx.timestamp, record) for record in result)
+                    emit(result)
+                    stamps += [timestamp] * (len(out) - len(stamps))
         except BaseException as error:
             raise_for_record(error, self.context, value)
         finally:
             ctx.current_key, ctx.group = None, NO_KEY_GROUP
-        self._emit_all(out, timestamped=True)
+        self._emit_all(out, stamps)
+
+    def process_event_time(self, element: EventTime) -> None:
+        if self._timers is None:
+            super().process_event_time(element)
+            return
+        self._arrived.append(element)
+        if len(self._arrived) == 1:
+            self.catch_up()
+
+    @property
+    def catching_up(self) -> bool:
+        return bool(self._arrived)
+
+    def catch_up(self) -> None:
+        timers = self._timers
+        assert timers is not None, "an operator without timers is never behind"
+        while self._arrived:
+            element = self._arrived[0]
+            if type(element) is Watermark:
+                timers.current_watermark = element.timestamp_ms
+                self._fire(timers.due_by_event_time(), TimeDomain.EVENT_TIME)
+                if not timers.watermark_settled:
+                    return
+            self.emit_event_time(self._arrived.popleft())
+
+    def time_reached(self) -> None:
+        if self._timers is not None:
+            self._fire(self._timers.due_by_processing_time(), TimeDomain.PROCESSING_TIME)
+            self._timers.wake_for_next()
+
+    def _prefetch(self, keys: Sequence[Any]) -> None:
+        """Have the state backend get ready for calls of the function."""
+        backend = self.context.keyed_backend
+        prefetch = None if backend is None else backend.prefetch
+        if prefetch is not None:
+            prefetch(keys)
+
+    def _fire(self, due: Iterator[int], domain: TimeDomain) -> None:
+        """Call `on_timer` for each timer; what timers of processing time emit has no timestamp."""
+        self._prefetch(())
+        ctx, call = self._cursor, self._on_timer
+        ctx.time_domain = domain
+        out: list[Any] = []
+        emit = collector(out, self.context.emitted)
+        stamps: list[int] = []
+        try:
+            for timestamp in due:
+                ctx.timestamp = timestamp
+                result = call(timestamp, ctx)
+                if result is not None:
+                    emit(result)
+                    stamps += [timestamp] * (len(out) - len(stamps))
+        except BaseException as error:
+            raise_for_timer(error, self.context, ctx.current_key, ctx.timestamp)
+        finally:
+            ctx.current_key, ctx.group, ctx.namespace = None, NO_KEY_GROUP, None
+            ctx.timestamp = ctx.time_domain = None
+        self._emit_all(out, stamps if domain is TimeDomain.EVENT_TIME else None)
 
 
-class ReduceFunctionAdapter:
+class ReduceFunctionAdapter(FunctionAdapter):
     """A running reduce as a keyed process function: emits the reduced value for each record."""
 
     def __init__(self, function: Any) -> None:
-        self._function = function
+        super().__init__(function)
         self._reduce = getattr(function, "reduce", function)
 
     def open(self, ctx: Any) -> None:
@@ -171,11 +301,6 @@ class ReduceOperator(KeyedProcessOperator):
 
     def __init__(self, function: Any) -> None:
         super().__init__(ReduceFunctionAdapter(function))
-
-
-def _with_timestamps(records: list[tuple[Any, Any]]) -> RowBatch:
-    timestamps, values = zip(*records, strict=True)
-    return RowBatch(list(values), list(timestamps))
 
 
 def _keys_of(batch: RowBatch) -> tuple[list[Any], list[int]]:

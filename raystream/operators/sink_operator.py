@@ -4,11 +4,12 @@ import threading
 
 from raystream.errors import RaystreamError
 from raystream.handles import Redistribution
-from raystream.operators.operator import Operator, OperatorState
+from raystream.operators.operator import Operator
 from raystream.operators.sink import Committer, Sink, SinkWriter, WriterContext
 from raystream.operators.user_code import raise_for_connector
 from raystream.protocol.commit import PendingCommits
 from raystream.records.batch import RowBatch
+from raystream.state.operator_state import OperatorState
 
 COMMITTABLES_STATE = "_committables"
 """Name of the operator state that holds what was pre-committed and not yet committed."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from raystream.clock import Clock
 from raystream.records.batch import RowBatch
+from raystream.records.elements import Idle, Watermark
 
 
 class ReaderSignal(Enum):
@@ -91,8 +92,12 @@ class SplitEnumerator(Protocol):
 class SplitReader(Protocol):
     """Turns splits into batches; lives on the slot's thread and never blocks for long."""
 
-    def poll(self, records_max: int, bytes_max: int) -> RowBatch | ReaderSignal:
-        """Return the next batch, `NOTHING` or `END`; a batch is cut at the first limit it reaches."""
+    def poll(self, records_max: int, bytes_max: int) -> RowBatch | ReaderSignal | Watermark | Idle:
+        """Return the next batch, `NOTHING` or `END`; a batch is cut at the first limit it reaches.
+
+        A reader that knows more of event time than a watermark strategy could find in its records
+        may return a watermark of its own, or that it will be idle until its next batch.
+        """
 
     def add_splits(self, splits: Sequence[bytes]) -> None:
         """Read these splits too."""

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from raystream.handles import Redistribution
 from raystream.operators.emission import emitting
-from raystream.operators.operator import Operator, OperatorState
+from raystream.operators.operator import Operator
 from raystream.operators.source import END, NOTHING, ReaderContext, ReaderSignal, Source, SplitReader
 from raystream.operators.user_code import raise_for_connector
 from raystream.records.batch import RowBatch
+from raystream.records.elements import WATERMARK_MAX_MS, Active, Idle, Watermark
+from raystream.state.operator_state import OperatorState
 
 SPLITS_STATE = "_splits"
 """Name of the operator state that holds a reader's splits."""
@@ -27,6 +29,7 @@ class SourceOperator(Operator):
         self._source = source
         self._no_more_splits = False
         self._request_pending = False
+        self._idle = False
 
     def open(self) -> None:
         context = self.context
@@ -62,12 +65,30 @@ class SourceOperator(Operator):
         if not self._no_more_splits and not self._request_pending and self.reader.wants_splits:
             self._request_pending = True
             self.context.request_splits()
-        if isinstance(result, RowBatch):
-            count = len(result.values)
-            if count:
-                self.emit(result)
-            return count
-        return result
+        if isinstance(result, ReaderSignal):
+            return result
+        if not isinstance(result, RowBatch):
+            self._move_event_time(result)
+            return 0
+        if result.values:
+            self._be_active()
+            self.emit(result)
+        return len(result.values)
+
+    def _move_event_time(self, element: Watermark | Idle) -> None:
+        if isinstance(element, Watermark):
+            self._be_active()
+        self._idle = isinstance(element, Idle)
+        self.emit_event_time(element)
+
+    def _be_active(self) -> None:
+        if self._idle:
+            self._idle = False
+            self.emit_event_time(Active())
+
+    def end_input(self) -> None:
+        """Say that event time is over, for nothing can come any more."""
+        self.emit_event_time(Watermark(WATERMARK_MAX_MS))
 
     def splits_assigned(self, splits: Sequence[bytes], *, no_more: bool) -> None:
         """Take in the answer to a request for splits."""

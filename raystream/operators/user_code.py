@@ -7,12 +7,27 @@ from typing import Any, NoReturn, TypeVar
 
 from raystream.errors import RaystreamError, StateError, UserCodeError
 from raystream.operators.operator import OperatorContext
-from raystream.state.backend import KeyedStateBackend, ListState, MapState, ValueState
-from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from raystream.state.backend import (
+    AggregatingState,
+    KeyedStateBackend,
+    ListState,
+    MapState,
+    ReducingState,
+    ValueState,
+)
+from raystream.state.descriptor import (
+    AggregatingStateDescriptor,
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ReducingStateDescriptor,
+    ValueStateDescriptor,
+)
 
 T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
+A = TypeVar("A")
+R = TypeVar("R")
 
 _REPR_CHARACTERS_MAX = 200
 
@@ -86,6 +101,16 @@ class RuntimeContext:
         """Return the map state of this descriptor; errors as for `get_state`."""
         return self._backend().map_state(descriptor)
 
+    def get_reducing_state(self, descriptor: ReducingStateDescriptor[T]) -> ReducingState[T]:
+        """Return the reducing state of this descriptor; errors as for `get_state`."""
+        return self._backend().reducing_state(descriptor)
+
+    def get_aggregating_state(
+        self, descriptor: AggregatingStateDescriptor[T, A, R]
+    ) -> AggregatingState[T, R]:
+        """Return the aggregating state of this descriptor; errors as for `get_state`."""
+        return self._backend().aggregating_state(descriptor)
+
     def _backend(self) -> KeyedStateBackend:
         backend = self._context.keyed_backend
         if backend is None:
@@ -95,6 +120,16 @@ class RuntimeContext:
                 operator=self._context.name,
             )
         return backend
+
+
+class FunctionAdapter:
+    """A user's function in another shape: what a subclass does not define is the function's own."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
 
 
 def callable_of(function: Any, method: str) -> Callable[..., Any]:
@@ -134,6 +169,20 @@ def raise_for_record(error: BaseException, context: OperatorContext, record: Any
     """
     failure = _user_code_error("user function raised", error, context)
     failure.context["record"] = cut_repr(record)
+    raise failure from error
+
+
+def raise_for_timer(
+    error: BaseException, context: OperatorContext, key: Any, time_ms: int | None
+) -> NoReturn:
+    """Raise the error that names operator, subtask, key and time of a failed `on_timer`.
+
+    Raises:
+        UserCodeError: always, from `error`.
+    """
+    failure = _user_code_error("user function raised on a timer", error, context)
+    failure.context["key"] = cut_repr(key)
+    failure.context["time_ms"] = time_ms
     raise failure from error
 
 

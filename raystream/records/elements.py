@@ -42,4 +42,31 @@ class EndOfInput:
     """No records follow on this channel; barriers still may (for the final checkpoint)."""
 
 
-Control = Barrier | CancelBarrier | EndOfInput
+WATERMARK_MIN_MS = -(1 << 63)
+"""The watermark before the first one."""
+WATERMARK_MAX_MS = (1 << 63) - 1
+"""The watermark behind the last record of an input that has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Event time on this channel has reached `timestamp_ms`: records up to it that follow are late."""
+
+    timestamp_ms: int
+    """ms since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nobody shall wait for watermarks of this channel until it is active again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The channel was idle and is not any more; stands before the first record that follows."""
+
+
+EventTime = Watermark | Idle | Active
+"""What moves event time, from the sources down."""
+
+Control = Barrier | CancelBarrier | EndOfInput | EventTime

@@ -5,7 +5,7 @@ operators find it when they open.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operato
 from raystream.runtime.snapshotter import Snapshotter
 from raystream.runtime.subtask import Subtask, SubtaskListener
 from raystream.runtime.upload import UploadsUnderWay
-from raystream.state.heap import HeapBackend
+from raystream.state.open_backend import BackendOpener
 from raystream.storage.blobs import SnapshotFiles
 
 
@@ -70,7 +70,8 @@ class Assembly:
 
     Args:
         wake: polls a source subtask (vertex, index) again; the slot's thread only.
-        set_timer: like `wake`, at a time in ms of the monotonic clock.
+        set_timer: calls the `time_reached` of an operator (vertex, index, position in its chain) at a time in
+            ms of the monotonic clock.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Assembly:
         services: SlotServices,
         *,
         wake: Callable[[int, int], None],
-        set_timer: Callable[[int, int, float], None],
+        set_timer: Callable[[int, int, int, float], None],
     ) -> None:
         self._deploy = deploy
         self._services = services
@@ -88,7 +89,13 @@ class Assembly:
         self._wake = wake
         self._set_timer = set_timer
         self._builder = SlotBuilder(program.plan, deploy.slot, services.links, program.config)
-        self._drafts = [self._draft(vertex, index) for vertex, index in self._builder.subtasks()]
+        subtasks = list(self._builder.subtasks())
+        self._backends = BackendOpener(
+            program.config.backend,
+            services.clock,
+            keyed_operators=sum(vertex.keyed for vertex, _ in subtasks),
+        )
+        self._drafts = [self._draft(vertex, index) for vertex, index in subtasks]
 
     @property
     def wiring(self) -> Wiring:
@@ -102,7 +109,7 @@ class Assembly:
         if vertex.keyed and isinstance(head, ProcessOperator):
             groups = groups_of_subtask(index, vertex.max_parallelism, vertex.parallelism)
             keyed = KeyedOwner(
-                backend=HeapBackend(groups, vertex.max_parallelism, head.cursor),
+                backend=self._backends.open(groups, vertex.max_parallelism, head.cursor),
                 groups=groups,
                 max_parallelism=vertex.max_parallelism,
             )
@@ -135,6 +142,7 @@ class Assembly:
         subtasks = []
         for draft, gate in zip(self._drafts, gates, strict=True):
             contexts = [self._context(draft, position, restored) for position in range(len(draft.operators))]
+            contexts[0] = replace(contexts[0], select_inputs=gate.select)
             outputs = self._builder.wire_chain(draft.vertex, draft.index, draft.operators, contexts)
             subtasks.append(
                 Subtask(
@@ -152,11 +160,16 @@ class Assembly:
         self._drafts = []  # Their operators know this assembly by their contexts: a cycle around all state.
         return subtasks
 
+    def close(self) -> None:
+        """Let go of the local files of keyed state."""
+        self._backends.close()
+
     def _context(self, draft: _Draft, position: int, restored: Restored) -> OperatorContext:
         node: OperatorNode = draft.vertex.operators[position]
         vertex, index, services = draft.vertex, draft.index, self._services
         attempt, slot = self._deploy.attempt, self._deploy.slot
         keyed = draft.keyed if position == 0 else None
+        own = restored.get((vertex.id, index, node.uid), RestoredOperator())
 
         def to_client(payload: Any) -> None:
             report = msg.ClientOutput(attempt=attempt, slot=slot, uid=node.uid, payload=payload)
@@ -172,13 +185,14 @@ class Assembly:
             attempt=attempt,
             clock=services.clock,
             background=services.commits,
-            restored=restored.get((vertex.id, index, node.uid), RestoredOperator()).operator_state,
+            restored=own.operator_state,
+            operator_store=own.store,
             keyed_backend=None if keyed is None else keyed.backend,
             request_splits=lambda: services.report(
                 msg.SplitsRequested(attempt=attempt, uid=node.uid, subtask=index)
             ),
             wake=lambda: services.post(partial(self._wake, vertex.id, index)),
-            wake_at=partial(self._set_timer, vertex.id, index),
+            wake_at=partial(self._set_timer, vertex.id, index, position),
             tell_client=to_client,
             deliver=to_client,
             failed=services.failed,

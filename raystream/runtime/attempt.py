@@ -22,7 +22,7 @@ from raystream.runtime import messages as msg
 from raystream.runtime.assembly import Assembly, SlotServices
 from raystream.runtime.links import LinkIdentity
 from raystream.runtime.program import Program
-from raystream.runtime.restore import settle_unregistered
+from raystream.runtime.restore import settle_restored
 from raystream.runtime.snapshotter import Snapshotter
 from raystream.runtime.subtask import Subtask
 from raystream.storage.probe import read_probe
@@ -57,7 +57,7 @@ class SlotAttempt:
         self._report = services.report
         self._failed = services.failed
         self._phase = _Phase.CREATED
-        self._timers: dict[tuple[int, int], float] = {}
+        self._timers: dict[tuple[int, int, int], float] = {}  # By vertex, subtask and position in its chain.
         self._linger_ms = float(self._config.pipeline.buffer_timeout_ms)
         self._flush_at_ms = 0.0
         self._progress_at_ms = 0.0
@@ -136,7 +136,10 @@ class SlotAttempt:
             for operator in subtask.operators:
                 self._opened.append(operator)
                 operator.open()
-                settle_unregistered(operator.context, drop=self._config.recovery.allow_non_restored)
+        settle_restored(
+            (operator.context for subtask in self.subtasks for operator in subtask.operators),
+            drop=self._config.recovery.allow_non_restored,
+        )
 
     # ---- running ----------------------------------------------------------
 
@@ -171,12 +174,16 @@ class SlotAttempt:
         """
         ran = False
         for subtask in self._consumers:
-            for _ in range(subtask.gate.ready_count * TURNS_PER_CHANNEL_MAX):
+            for _ in range(subtask.ready_count * TURNS_PER_CHANNEL_MAX):
                 if subtask.can_run:
                     subtask.run()
                     ran = True
         for subtask in self._sources:
             if subtask.can_poll and subtask.poll_source():
+                ran = True
+        for subtask in self.subtasks:
+            if subtask.can_run_woken:
+                subtask.run_woken()
                 ran = True
         return ran
 
@@ -191,7 +198,7 @@ class SlotAttempt:
             due = [key for key, at_ms in self._timers.items() if at_ms <= now_ms]
             for key in due:
                 del self._timers[key]
-                self._wake(*key)
+                self._time_reached(*key)
             worked = worked or bool(due)
         if now_ms >= self._progress_at_ms:
             self._progress_at_ms = now_ms + PROGRESS_INTERVAL_MS
@@ -219,8 +226,14 @@ class SlotAttempt:
                 )
             )
 
-    def _set_timer(self, vertex: int, index: int, at_ms: float) -> None:
-        self._timers[vertex, index] = min(at_ms, self._timers.get((vertex, index), at_ms))
+    def _set_timer(self, vertex: int, index: int, position: int, at_ms: float) -> None:
+        key = vertex, index, position
+        self._timers[key] = min(at_ms, self._timers.get(key, at_ms))
+
+    def _time_reached(self, vertex: int, index: int, position: int) -> None:
+        for subtask in self.subtasks:
+            if (subtask.vertex.id, subtask.index) == (vertex, index):
+                subtask.time_reached(position)
 
     def _wake(self, vertex: int, index: int) -> None:
         for subtask in self._sources:
@@ -292,6 +305,7 @@ class SlotAttempt:
         """
         with contextlib.ExitStack() as stack:  # Calls back in reverse order, whatever is raised.
             stack.callback(self._let_go)
+            stack.callback(self._assembly.close)
             stack.callback(self._links.close)
             for operator in reversed(self._opened):
                 stack.callback(operator.close)

@@ -33,11 +33,15 @@ class InputChannel:
 
     Args:
         index: position of the channel in its gate.
+        input_number: input of the operator that it belongs to, 0-based.
         became_ready: called when an element arrives in the empty queue.
         grant: gives credit back to the sender, in bytes.
     """
 
-    __slots__ = ("_became_ready", "_credit", "_decoder", "_grant", "blocked", "ended", "index", "queue")
+    __slots__ = (
+        "_became_ready", "_credit", "_decoder", "_grant", "blocked", "deferred", "ended", "index",
+        "input_number", "queue",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -47,9 +51,12 @@ class InputChannel:
         frame_bytes_max: int,
         became_ready: Callable[["InputChannel"], None],
         grant: Callable[[int], None],
+        input_number: int = 0,
     ) -> None:
         self.index = index
+        self.input_number = input_number
         self.blocked = False
+        self.deferred = False
         self.ended = False
         self.queue: deque[tuple[Any, int]] = deque()
         self._became_ready = became_ready
@@ -71,6 +78,11 @@ class InputChannel:
             self.put(payload, len(payload))
         else:
             self.put(decode_control(payload), 0)
+
+    @property
+    def readable(self) -> bool:
+        """True when its gate may take the oldest element, which is there."""
+        return not self.blocked and (not self.deferred or not self.queue[0][1])
 
     def take(self) -> RowBatch | Control:
         """Remove and return the oldest element, and give its credit back."""

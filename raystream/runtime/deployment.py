@@ -3,9 +3,11 @@
 Knows the plan and builds objects; nothing here runs after the attempt has started.
 """
 
+import random
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from raystream.config.options import JobConfig
@@ -14,9 +16,10 @@ from raystream.graph.physical import Channel, Edge, Partitioning, PhysicalPlan, 
 from raystream.ids import SlotId
 from raystream.keygroup import routing_table
 from raystream.operators.emission import copy_of, emitting
-from raystream.operators.operator import Emit, Operator, OperatorContext, drop
+from raystream.operators.operator import Emit, EmitEventTime, Operator, OperatorContext, drop
 from raystream.protocol.credit import window_bytes_of
 from raystream.records.batch import RowBatch
+from raystream.records.elements import EventTime
 from raystream.runtime.channel import (
     LOCAL_BYTES_MAX,
     InputChannel,
@@ -27,7 +30,17 @@ from raystream.runtime.channel import (
 from raystream.runtime.frame import FRAME_BYTES_MAX, FrameKind
 from raystream.runtime.gate import GATE_BUDGET_BYTES, Gate
 from raystream.runtime.links import Links
-from raystream.runtime.output import EdgeWriter, ForwardWriter, HashWriter, Outputs, RebalanceWriter
+from raystream.runtime.output import (
+    BroadcastWriter,
+    CustomWriter,
+    EdgeWriter,
+    ForwardWriter,
+    HashWriter,
+    Outputs,
+    RebalanceWriter,
+    ShuffleWriter,
+    broadcast,
+)
 
 _CREDIT = struct.Struct("<Q")
 
@@ -85,7 +98,9 @@ class SlotBuilder:
         window = window_bytes_of(GATE_BUDGET_BYTES, max(len(incoming), 1))
         for channel in incoming:
             largest = LOCAL_BYTES_MAX if channel.sender_slot == self._slot else FRAME_BYTES_MAX
-            self.wiring.inputs[channel.id] = gate.add_channel(window, largest, self._grant(channel))
+            self.wiring.inputs[channel.id] = gate.add_channel(
+                window, largest, self._grant(channel), input_number=channel.edge.input
+            )
         return gate
 
     def _grant(self, channel: Channel) -> Callable[[int], None]:
@@ -100,16 +115,22 @@ class SlotBuilder:
     def edge_writer(self, edge: Edge, subtask: int, context: OperatorContext) -> EdgeWriter:
         """Return the sending side of an edge in one of its subtasks."""
         target = self._plan.vertices[edge.target]
-        window = window_bytes_of(GATE_BUDGET_BYTES, self._plan.incoming_count(target))
         channels = [
-            self._output_channel(channel, window, context.name)
-            for channel in self._plan.outgoing(edge, subtask)
+            self._output_channel(channel, context.name) for channel in self._plan.outgoing(edge, subtask)
         ]
         match edge.partitioning:
-            case Partitioning.FORWARD:
+            case Partitioning.FORWARD | Partitioning.GLOBAL:
                 return ForwardWriter(channels)
-            case Partitioning.REBALANCE:
+            case Partitioning.REBALANCE | Partitioning.RESCALE:
                 return RebalanceWriter(channels, first=subtask)
+            case Partitioning.SHUFFLE:
+                seed = f"{context.uid}/{edge.position}/{subtask}/{context.attempt}"
+                return ShuffleWriter(channels, random.Random(seed))
+            case Partitioning.BROADCAST:
+                return BroadcastWriter(channels)
+            case Partitioning.CUSTOM:
+                assert edge.partitioner is not None, "custom edge without a partitioner"
+                return CustomWriter(channels, edge.partitioner, context)
             case Partitioning.HASH:
                 assert edge.key_selector is not None, "hash edge without a key selector"
                 return HashWriter(
@@ -119,7 +140,9 @@ class SlotBuilder:
                     context=context,
                 )
 
-    def _output_channel(self, channel: Channel, window: int, operator: str) -> OutputChannel:
+    def _output_channel(self, channel: Channel, operator: str) -> OutputChannel:
+        target = self._plan.vertices[channel.edge.target]
+        window = window_bytes_of(GATE_BUDGET_BYTES, self._plan.incoming_count(target, channel.receiver))
         if channel.receiver_slot == self._slot:
             local = self._local_outputs[channel.id] = LocalOutput(window)
             return local
@@ -148,16 +171,19 @@ class SlotBuilder:
         writers: list[EdgeWriter] = []
         for position, (node, operator) in enumerate(zip(vertex.operators, operators, strict=True)):
             targets: dict[str | None, list[Emit]] = {}
+            followers: list[EmitEventTime] = []
             for tag, chained in node.chained:
                 targets.setdefault(tag, []).append(operators[chained].process)
+                followers.append(operators[chained].process_event_time)
             for edge in self._plan.edges:
                 if edge.source == vertex.id and edge.source_operator == position:
                     writer = self.edge_writer(edge, subtask, contexts[position])
                     writers.append(writer)
                     targets.setdefault(edge.tag, []).append(writer.write)
+                    followers.append(partial(broadcast, writer.channels))
             emits = {tag: self._emit_to(emits) for tag, emits in targets.items()}
             side = {tag: emit for tag, emit in emits.items() if tag is not None}
-            operator.setup(contexts[position], emits.get(None, drop), side)
+            operator.setup(contexts[position], emits.get(None, drop), side, _event_time_to(followers))
         return Outputs(writers)
 
     def _emit_to(self, targets: list[Emit]) -> Emit:
@@ -171,6 +197,17 @@ class SlotBuilder:
                 target(batch)
 
         return emit_to_all
+
+
+def _event_time_to(followers: list[EmitEventTime]) -> EmitEventTime:
+    if len(followers) == 1:
+        return followers[0]
+
+    def emit_to_all(element: EventTime) -> None:
+        for follower in followers:
+            follower(element)
+
+    return emit_to_all
 
 
 def make_operators(vertex: Vertex) -> list[Operator]:

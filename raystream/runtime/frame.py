@@ -16,7 +16,15 @@ import msgspec
 import xxhash
 
 from raystream.errors import ProtocolError
-from raystream.records.elements import Barrier, CancelBarrier, Control, EndOfInput
+from raystream.records.elements import (
+    Active,
+    Barrier,
+    CancelBarrier,
+    Control,
+    EndOfInput,
+    Idle,
+    Watermark,
+)
 
 FRAME_BYTES_MAX = 1 << 30
 """Largest payload of one frame."""
@@ -118,7 +126,14 @@ class FrameReader:
             raise ProtocolError("frames were lost or repeated", sequence=sequence, expected=self._sequence)
 
 
-_CONTROL_TAGS: dict[int, type[Control]] = {1: Barrier, 2: CancelBarrier, 3: EndOfInput}
+_CONTROL_TAGS: dict[int, type[Control]] = {
+    1: Barrier,
+    2: CancelBarrier,
+    3: EndOfInput,
+    4: Watermark,
+    5: Idle,
+    6: Active,
+}
 _TAG_OF_CONTROL = {cls: tag for tag, cls in _CONTROL_TAGS.items()}
 
 

@@ -1,7 +1,22 @@
-"""The input of one subtask: its channels, read in turn, and the barriers between batches."""
+"""The input of one subtask: its channels, read in turn, and the barriers between batches.
+
+Every channel belongs to one input of the operator; an operator that `connect` made has several.
+It may *select* the inputs that it wants to read (`Gate.select`).  The records of the others stay
+in their channels, and their senders stop when the credit is used up.  Three rules keep that from
+stopping the job:
+
+    What stands between batches (barriers, the end) is taken from every channel as soon as it is
+    at its head.
+
+    While every channel of the selected inputs is blocked for a barrier, or has ended, all inputs
+    are read: the barrier that is still missing stands behind their records.
+
+    So an operator may get records of an input that it has not selected, and must keep them in its
+    state until it wants them.
+"""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Control
@@ -14,21 +29,25 @@ GATE_BUDGET_BYTES = 4 << 20
 class Gate:
     """Reads the channels of a subtask round-robin and leaves blocked ones alone.
 
-    Invariant: `_ready` holds exactly the channels that have an element and are not blocked.
+    Invariant: `_ready` holds exactly the channels that have an element and are `readable`.
     """
 
     def __init__(self) -> None:
         self.channels: list[InputChannel] = []
         self._ready: deque[InputChannel] = deque()
+        self._selected: Container[int] | None = None
 
-    def add_channel(self, window: int, frame_bytes_max: int, grant: Callable[[int], None]) -> InputChannel:
-        """Add a channel and return it."""
+    def add_channel(
+        self, window: int, frame_bytes_max: int, grant: Callable[[int], None], *, input_number: int = 0
+    ) -> InputChannel:
+        """Add a channel of one of the operator's inputs and return it."""
         channel = InputChannel(
             len(self.channels),
             window,
             frame_bytes_max=frame_bytes_max,
             became_ready=self._became_ready,
             grant=grant,
+            input_number=input_number,
         )
         self.channels.append(channel)
         return channel
@@ -50,9 +69,14 @@ class Gate:
         # may bring about at once.
         more = len(channel.queue) > 1
         element = channel.take()
-        if more:
+        if more and (not channel.deferred or channel.readable):
             self._ready.append(channel)
         return channel, element
+
+    def select(self, inputs: Container[int] | None) -> None:
+        """Read records of these inputs only, as far as that cannot stop the job; None stands for all."""
+        self._selected = inputs
+        self._defer()
 
     def block(self, index: int) -> None:
         """Read nothing more from a channel until it is resumed."""
@@ -60,14 +84,24 @@ class Gate:
         channel.blocked = True
         if channel in self._ready:
             self._ready.remove(channel)
+        if self._selected is not None:
+            self._defer()
 
     def resume(self, indexes: frozenset[int]) -> None:
         """Read these channels again."""
         for index in sorted(indexes):
             channel = self.channels[index]
             channel.blocked = False
-            if channel.queue and channel not in self._ready:
+            if channel.queue and channel.readable and channel not in self._ready:
                 self._ready.append(channel)
+        if self._selected is not None:
+            self._defer()
+
+    def end(self, channel: InputChannel) -> None:
+        """Take note that no records follow on a channel."""
+        channel.ended = True
+        if self._selected is not None:
+            self._defer()
 
     @property
     def ended(self) -> bool:
@@ -75,5 +109,17 @@ class Gate:
         return all(channel.ended for channel in self.channels)
 
     def _became_ready(self, channel: InputChannel) -> None:
-        if not channel.blocked:
+        if channel.readable:
             self._ready.append(channel)
+
+    def _defer(self) -> None:
+        """Decide anew which channels wait until their input is selected."""
+        selected = self._selected
+        wanted = [c for c in self.channels if selected is None or c.input_number in selected]
+        if all(channel.blocked or channel.ended for channel in wanted):
+            wanted = self.channels
+        for channel in self.channels:
+            channel.deferred = channel not in wanted
+        in_turn = [channel for channel in self._ready if channel.readable]
+        others = [channel for channel in self.channels if channel.queue and channel not in in_turn]
+        self._ready = deque(in_turn + [channel for channel in others if channel.readable])

@@ -1,16 +1,19 @@
 """The outputs of a chain: how a batch finds its channels.
 
 An `EdgeWriter` is what the last operator before an edge emits into.  A forward edge has
-one channel, a rebalance edge deals whole batches out in turn, a hash edge selects the
-key of every record once and cuts the batch by the key group's subtask.
+one channel, a rebalance edge deals whole batches out in turn, a broadcast edge sends them
+everywhere, a hash edge selects the key of every record once and cuts the batch by the key
+group's subtask, as shuffle and custom edges do by a random number and the user's function.
 """
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 from operator import itemgetter
 from typing import Any, Protocol
 
 from raystream.errors import KeyTypeError, UserCodeError
+from raystream.graph.physical import Partitioner
 from raystream.keys import KeyGroupCache, key_groups
 from raystream.operators.operator import OperatorContext
 from raystream.operators.user_code import call_for_each, cut_repr
@@ -34,7 +37,7 @@ class EdgeWriter(Protocol):
 
 
 class ForwardWriter:
-    """Sends every batch through the only channel."""
+    """Sends every batch through the first channel; a forward edge has no other."""
 
     def __init__(self, channels: Sequence[OutputChannel]) -> None:
         self.channels = channels
@@ -55,6 +58,49 @@ class RebalanceWriter:
     def write(self, batch: RowBatch) -> None:
         self.channels[self._next].send(batch)
         self._next = (self._next + 1) % len(self.channels)
+
+
+class BroadcastWriter:
+    """Sends every batch through every channel."""
+
+    def __init__(self, channels: Sequence[OutputChannel]) -> None:
+        self.channels = channels
+
+    def write(self, batch: RowBatch) -> None:
+        for channel in self.channels:
+            channel.send(batch)
+
+
+class ShuffleWriter:
+    """Sends each record through a channel chosen at random."""
+
+    def __init__(self, channels: Sequence[OutputChannel], rng: random.Random) -> None:
+        self.channels = channels
+        self._rng = rng
+
+    def write(self, batch: RowBatch) -> None:
+        scatter(batch, self._rng.choices(range(len(self.channels)), k=len(batch.values)), self.channels)
+
+
+class CustomWriter:
+    """Sends each record to the subtask that the user's function names."""
+
+    def __init__(
+        self, channels: Sequence[OutputChannel], partitioner: Partitioner, context: OperatorContext
+    ) -> None:
+        self.channels = channels
+        self._partitioner = partitioner
+        self._context = context
+
+    def write(self, batch: RowBatch) -> None:
+        targets = call_for_each(self._target, batch.values, self._context)
+        scatter(batch, targets, self.channels)
+
+    def _target(self, value: Any) -> int:
+        target = self._partitioner(value, len(self.channels))
+        if not 0 <= target < len(self.channels):
+            raise ValueError(f"partitioner returned {target!r} of {len(self.channels)} subtasks")
+        return target
 
 
 class HashWriter:
@@ -92,7 +138,8 @@ class HashWriter:
         elif self._masks is not None:
             self._scatter_by_mask(RowBatch(values, batch.timestamps, keys, groups), self._masks)
         else:
-            self._scatter(values, batch.timestamps, keys, groups)
+            targets = map(self._routing.__getitem__, groups)
+            scatter(RowBatch(values, batch.timestamps, keys, groups), targets, self.channels)
 
     def _scatter_by_mask(self, batch: RowBatch, masks: list[bytes]) -> None:
         """Cut the batch by receiving subtask, all in C: a mask of the batch for each channel."""
@@ -110,30 +157,6 @@ class HashWriter:
                         list(compress(batch.groups or (), chosen)),
                     )
                 )
-
-    def _scatter(
-        self, values: list[Any], timestamps: list[int] | None, keys: list[Any], groups: list[int]
-    ) -> None:
-        """Cut the batch by receiving subtask; one pass finds the positions, C picks the items."""
-        positions: list[list[int]] = [[] for _ in range(self._channel_count)]
-        appends = [p.append for p in positions]
-        for position, target in enumerate(map(self._routing.__getitem__, groups)):
-            appends[target](position)
-        for channel, chosen in zip(self.channels, positions, strict=True):
-            if len(chosen) > 1:
-                pick = itemgetter(*chosen)
-                channel.send(
-                    RowBatch(
-                        list(pick(values)),
-                        None if timestamps is None else list(pick(timestamps)),
-                        list(pick(keys)),
-                        list(pick(groups)),
-                    )
-                )
-            elif chosen:
-                at = chosen[0]
-                stamps = None if timestamps is None else [timestamps[at]]
-                channel.send(RowBatch([values[at]], stamps, [keys[at]], [groups[at]]))
 
     def _key_type_error(self, error: KeyTypeError, values: list[Any], keys: list[Any]) -> UserCodeError:
         """Return the error with the first record whose key cannot be encoded."""
@@ -154,6 +177,34 @@ class HashWriter:
         )
 
 
+def scatter(batch: RowBatch, targets: Iterable[int], channels: Sequence[OutputChannel]) -> None:
+    """Cut a batch by receiving subtask; one pass finds the positions, C picks the items."""
+    positions: list[list[int]] = [[] for _ in channels]
+    appends = [p.append for p in positions]
+    for position, target in enumerate(targets):
+        appends[target](position)
+    for channel, chosen in zip(channels, positions, strict=True):
+        if len(chosen) == len(batch.values):
+            channel.send(batch)
+        elif chosen:
+            channel.send(_picked(batch, chosen))
+
+
+def _picked(batch: RowBatch, positions: list[int]) -> RowBatch:
+    """Return the records at these positions."""
+    if len(positions) == 1:
+        at = slice(positions[0], positions[0] + 1)
+        pick: Callable[[list[Any]], Iterable[Any]] = itemgetter(at)
+    else:
+        pick = itemgetter(*positions)
+    return RowBatch(
+        list(pick(batch.values)),
+        None if batch.timestamps is None else list(pick(batch.timestamps)),
+        None if batch.keys is None else list(pick(batch.keys)),
+        None if batch.groups is None else list(pick(batch.groups)),
+    )
+
+
 def _membership_masks(routing: list[int], channel_count: int) -> list[bytes] | None:
     """Return, for each of a few channels, a table that maps its key groups to 1 and all others to 0.
 
@@ -164,6 +215,12 @@ def _membership_masks(routing: list[int], channel_count: int) -> list[bytes] | N
         return None
     rest = bytes(256 - len(routing))
     return [bytes(owner == channel for owner in routing) + rest for channel in range(channel_count)]
+
+
+def broadcast(channels: Iterable[OutputChannel], control: Control) -> None:
+    """Send a control element through every channel, behind everything sent before."""
+    for channel in channels:
+        channel.send_control(control)
 
 
 class Outputs:
@@ -179,8 +236,7 @@ class Outputs:
 
     def broadcast(self, control: Control) -> None:
         """Send a control element through every channel."""
-        for channel in self._channels:
-            channel.send_control(control)
+        broadcast(self._channels, control)
 
     def flush(self) -> bool:
         """Send what channels hold back; True when there was any."""

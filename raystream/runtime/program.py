@@ -100,7 +100,7 @@ def _pack_plan(plan: PhysicalPlan, writer: JobCodeWriter) -> bytes:
         for vertex in plan.vertices
     )
     for edge in plan.edges:
-        _check_key_selector(plan, edge, writer)
+        _check_functions(plan, edge, writer)
     return writer.pickle(replace(plan, vertices=vertices), owner="")
 
 
@@ -111,10 +111,11 @@ def _pack_operator(node: OperatorNode, writer: JobCodeWriter) -> OperatorNode:
     return replace(node, factory=PackedFactory(data))
 
 
-def _check_key_selector(plan: PhysicalPlan, edge: Edge, writer: JobCodeWriter) -> None:
-    if edge.key_selector is not None:
-        owner = f"key_by before {plan.vertices[edge.target].operators[0].name}"
-        _pickle(edge.key_selector, edge.key_selector, owner, writer)
+def _check_functions(plan: PhysicalPlan, edge: Edge, writer: JobCodeWriter) -> None:
+    target = plan.vertices[edge.target].operators[0].name
+    for operation, function in (("key_by", edge.key_selector), ("partition_custom", edge.partitioner)):
+        if function is not None:
+            _pickle(function, function, f"{operation} before {target}", writer)
 
 
 def _pickle(obj: Any, function: Any, owner: str, writer: JobCodeWriter) -> bytes:

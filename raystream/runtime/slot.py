@@ -1,6 +1,6 @@
 """A slot: one single-threaded loop that runs the subtasks of an attempt.
 
-    mailbox -> sockets -> subtasks, most downstream first -> snapshot slices -> sources
+    mailbox -> sockets -> subtasks, most downstream first -> sources -> timers -> snapshot slices
     -> flush outputs whose linger time has passed -> wait, when there was nothing to do
 
 The loop never blocks in a step: what may block goes to the background and comes back as

@@ -1,11 +1,14 @@
 """Shell of one subtask: a chain of operators between a gate and its outputs.
 
 Batches go straight through the chain.  What stands between batches is decided by
-`raystream.protocol.alignment`; this module executes its commands.  At a barrier the order
-is always: pre-barrier hooks (may still emit), forward the barrier, synchronous part of
-the snapshot, unblock; the rest of the snapshot is the snapshotter's.
+`raystream.protocol.alignment` (barriers) and `raystream.protocol.watermark` (event time); this
+module executes their commands.  At a barrier the order is always: pre-barrier hooks (may still
+emit), forward the barrier, synchronous part of the snapshot, unblock; the rest of the snapshot is
+the snapshotter's.  A watermark is forwarded behind what the timers emit that it fires; until they
+have all fired, in slices, nothing else is taken from the gate.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, assert_never
 
@@ -17,8 +20,9 @@ from raystream.operators.sink_operator import SinkOperator
 from raystream.operators.source import END
 from raystream.operators.source_operator import SourceOperator
 from raystream.protocol import alignment as align
+from raystream.protocol import watermark as wm
 from raystream.records.batch import RowBatch
-from raystream.records.elements import Barrier, CancelBarrier, EndOfInput
+from raystream.records.elements import Active, Barrier, CancelBarrier, EndOfInput, Idle, Watermark
 from raystream.runtime.gate import Gate
 from raystream.runtime.output import Outputs
 from raystream.runtime.snapshotter import Snapshotter
@@ -63,8 +67,12 @@ class Subtask:
         self._snapshotter = snapshotter
         self._listener = listener
         self._clock = clock
-        self._process = operators[0].process
+        inputs = operators[0].inputs
+        self._process = [inputs[channel.input_number] for channel in gate.channels]
+        self._head = operators[0]
         self._aligner = align.BarrierAligner(len(gate.channels)) if gate.channels else None
+        self._valve = wm.WatermarkValve(len(gate.channels)) if gate.channels else None
+        self._woken: deque[Operator] = deque()
         self._barriers: dict[CheckpointId, Barrier] = {}
         self._ended = False
         self._asleep = False
@@ -89,18 +97,28 @@ class Subtask:
     # ---- records ----------------------------------------------------------
 
     @property
+    def ready_count(self) -> int:
+        """Number of channels that have an element to process, at least 1 when `run` has something to do."""
+        return self.gate.ready_count or int(self._head.catching_up)
+
+    @property
     def can_run(self) -> bool:
         """True when `run` would process an element."""
-        return self.gate.has_input and self.outputs.has_room
+        return (self.gate.has_input or self._head.catching_up) and self.outputs.has_room
 
     def run(self) -> None:
-        """Process the next element of the gate."""
+        """Process the next element of the gate, or some more of the last one."""
+        if self._head.catching_up:
+            self._head.catch_up()
+            self._end_when_all_ended()
+            return
         channel, element = self.gate.take()
         if type(element) is RowBatch:
             self.records_in += len(element.values)
-            self._process(element)
+            self._process[channel.index](element)
             return
         assert self._aligner is not None, "a subtask without inputs has no gate to take from"
+        assert self._valve is not None, "a subtask without inputs has no gate to take from"
         match element:
             case Barrier():
                 self._barriers[element.checkpoint_id] = element
@@ -111,10 +129,16 @@ class Subtask:
                 )
             case CancelBarrier(checkpoint_id):
                 self._execute(self._aligner.cancel_received(channel.index, checkpoint_id))
+            case Watermark(timestamp_ms):
+                self._pass_on(self._valve.watermark_received(channel.index, timestamp_ms))
+            case Idle():
+                self._pass_on(self._valve.idle_received(channel.index))
+            case Active():
+                self._pass_on(self._valve.active_received(channel.index))
             case EndOfInput():
-                channel.ended = True
-                if self.gate.ended:
-                    self._end_input()
+                self.gate.end(channel)
+                self._pass_on(self._valve.channel_ended(channel.index))
+                self._end_when_all_ended()
             case _:
                 raise AssertionError(f"element on a channel: {element!r}")
 
@@ -140,6 +164,41 @@ class Subtask:
     def wake(self) -> None:
         """Poll the source again, which had nothing."""
         self._asleep = False
+
+    def time_reached(self, position: int) -> None:
+        """Take note that a time has come which an operator waits for."""
+        operator = self.operators[position]
+        if isinstance(operator, SourceOperator):
+            self.wake()
+        elif operator not in self._woken:
+            self._woken.append(operator)
+
+    @property
+    def can_run_woken(self) -> bool:
+        """True when `run_woken` would do something."""
+        return bool(self._woken) and self._stopped_by is None and self.outputs.has_room
+
+    def run_woken(self) -> None:
+        """Tell the next operator that its time has come; after the end of the input it comes no more."""
+        operator = self._woken.popleft()
+        if not self._ended:
+            operator.time_reached()
+
+    def _pass_on(self, commands: Sequence[wm.Command]) -> None:
+        for command in commands:
+            match command:
+                case wm.ForwardWatermark(timestamp_ms):
+                    self._head.process_event_time(Watermark(timestamp_ms))
+                case wm.ForwardIdle():
+                    self._head.process_event_time(Idle())
+                case wm.ForwardActive():
+                    self._head.process_event_time(Active())
+                case _:
+                    assert_never(command)
+
+    def _end_when_all_ended(self) -> None:
+        if self.gate.ended and not self._head.catching_up:
+            self._end_input()
 
     def _end_input(self) -> None:
         if self._ended:

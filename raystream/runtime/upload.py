@@ -23,10 +23,9 @@ from raystream.handles import (
 )
 from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
-from raystream.operators.operator import OperatorState
 from raystream.records.elements import Barrier
 from raystream.state.backend import KeyedSnapshot
-from raystream.state.operator_state import encode_elements
+from raystream.state.operator_state import OperatorState, encode_elements
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import Buffer
 from raystream.storage.layout import data_file
@@ -150,19 +149,22 @@ class Upload:
                 name=state.name,
                 mode=state.mode,
                 element_count=len(state.elements),
-                data=self._store(part.uid, state.name.strip("_"), [encode_elements(state.elements)]),
+                data=self._store(part.uid, _file_kind(state), [encode_elements(state.elements)]),
             )
             for state in part.states
         )
         return OperatorSnapshot(
             uid=part.uid,
             subtask=target.subtask,
-            states=() if part.keyed is None else part.keyed.states,
+            states=(
+                *(() if part.keyed is None else part.keyed.states),
+                *(state.info for state in part.states if state.info is not None),
+            ),
             keyed=keyed,
             operator=operator,
         )
 
-    def _store(self, uid: OperatorUid, kind: str, data: Sequence[bytes]) -> Handle:
+    def _store(self, uid: OperatorUid, kind: str, data: Sequence[Buffer]) -> Handle:
         self._look()
         target = self._target
         name = data_file(
@@ -184,6 +186,11 @@ class Upload:
             raise UploadDroppedError(
                 "checkpoint was aborted during its upload", checkpoint_id=self._target.barrier.checkpoint_id
             )
+
+
+def _file_kind(state: OperatorState) -> str:
+    # A user's name may have any length and characters; which file is which stands in `_metadata`.
+    return state.name.strip("_") if state.info is None else "operator"
 
 
 class _Watched(Sequence[Buffer]):

@@ -1,6 +1,6 @@
 """Keyed state: what a user function sees of it, and what every state backend provides.
 
-The three state objects address the entry of the *current key*: the key of the record that
+The state objects address the entry of the *current key*: the key of the record that
 is being processed.  Outside of that (in `open`, say) every access is a `StateError`.
 A value handed out may be changed in place only if it is then passed to `update` (or
 `put`); a snapshot in progress never shows such a change.
@@ -11,16 +11,28 @@ the job goes on changing it.  Snapshots may overlap, and each shows exactly the 
 its own `freeze`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
+from raystream.clock import ProcessingTime
 from raystream.handles import StateInfo
-from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from raystream.state.descriptor import (
+    AggregatingStateDescriptor,
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ReducingStateDescriptor,
+    ValueStateDescriptor,
+)
+from raystream.state.registry import StateMatch
 from raystream.state.snapshot_format import LoadedSnapshot
 
 T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
+A = TypeVar("A")
+R = TypeVar("R")
+T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 
 class ValueState(Protocol[T]):
@@ -132,6 +144,40 @@ class MapState(Protocol[K, V]):
         """Return the number of entries."""
 
 
+class ReducingState(Protocol[T]):
+    """The reduction of all values that were added for the current key; None is not a value."""
+
+    def get(self) -> T | None:
+        """Return the reduction, None when nothing was added."""
+
+    def add(self, value: T) -> None:
+        """Reduce what there is with a value; the first one is stored as it is.
+
+        Raises:
+            StateError: the value or the reduction is None; the state is unchanged.
+        """
+
+    def clear(self) -> None:
+        """Remove the reduction."""
+
+
+class AggregatingState(Protocol[T_contra, R_co]):
+    """The aggregation of all values that were added for the current key."""
+
+    def get(self) -> R_co | None:
+        """Return the result of the accumulator, None when nothing was added."""
+
+    def add(self, value: T_contra) -> None:
+        """Fold a value into the accumulator; the first one into a new one.
+
+        Raises:
+            StateError: the new accumulator is None; the state is unchanged.
+        """
+
+    def clear(self) -> None:
+        """Remove the accumulator."""
+
+
 class KeyedSnapshot(Protocol):
     """The keyed state of one operator subtask at one barrier, being encoded."""
 
@@ -145,7 +191,7 @@ class KeyedSnapshot(Protocol):
 
     @property
     def entries(self) -> int:
-        """Number of (state, key) entries encoded so far."""
+        """Number of (state, key) entries encoded so far; all of them once `blob` has been called."""
 
     def advance(self, out_of_time: Callable[[], bool]) -> bool:
         """Work on the snapshot until `out_of_time()`; return True when there is nothing left to do.
@@ -159,10 +205,13 @@ class KeyedSnapshot(Protocol):
                 is lost, the state is not; call `discard`.
         """
 
-    def blob(self) -> list[bytes]:
+    def blob(self) -> Sequence[bytes | memoryview]:
         """Return the encoded state in pieces, in the format of `raystream.state.snapshot_format`.
 
-        To be called once, when `advance` has returned True.
+        To be called once, when `advance` has returned True; blocks, and belongs into a thread.
+
+        Raises:
+            StateError: a value does not have its declared type, or the local disk failed.
         """
 
     def discard(self) -> None:
@@ -176,9 +225,21 @@ class KeyedSnapshot(Protocol):
 class KeyedStateBackend(Protocol):
     """Holds the keyed state of one operator subtask, for the key groups it owns.
 
-    Life: `restore` at most once, then the operator registers its states, then
-    `unregistered_states` must be empty (or `drop_unregistered` is called), then records.
+    Life: `restore` at most once, then the operator registers its states, then `restored_states` must
+    show no state that does not fit, and none that is missing in the program (or `drop_unregistered` is
+    called), then records.
     """
+
+    @property
+    def prefetch(self) -> Callable[[Sequence[Any]], None] | None:
+        """What gets ready for a batch with records of some canonical keys, called before the first of them.
+
+        None where there is nothing to do.
+        """
+
+    @property
+    def processing_time(self) -> ProcessingTime:
+        """The time that TTL and timers go by; never falls below that of the restored snapshots."""
 
     def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
         """Take over stored state; each state is decoded when it is registered.
@@ -187,8 +248,12 @@ class KeyedStateBackend(Protocol):
             StateRestoreError: the snapshots describe one state differently.
         """
 
-    def unregistered_states(self) -> tuple[StateInfo, ...]:
-        """Return the restored states that the program has not registered."""
+    def restored_states(self) -> tuple[StateMatch, ...]:
+        """Return each state that was restored or is registered, and whether the two fit.
+
+        A state that does not fit can be registered, and is empty; nothing is raised so that all
+        that do not fit can be reported at once.
+        """
 
     def drop_unregistered(self) -> tuple[StateInfo, ...]:
         """Forget the restored states that the program has not registered, and return them."""
@@ -197,8 +262,7 @@ class KeyedStateBackend(Protocol):
         """Register a value state, or return one that is registered.
 
         Raises:
-            StateError: the name is registered with another kind or type.
-            StateRestoreError: the restored state of this name does not fit the descriptor.
+            StateError: the name is registered with another kind, type or time to live.
             StateCorruptError: the restored state cannot be decoded.
         """
 
@@ -208,5 +272,26 @@ class KeyedStateBackend(Protocol):
     def map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
         """Register a map state, or return one that is registered; raises as `value_state`."""
 
+    def reducing_state(self, descriptor: ReducingStateDescriptor[T]) -> ReducingState[T]:
+        """Register a reducing state, or return one that is registered; raises as `value_state`."""
+
+    def aggregating_state(self, descriptor: AggregatingStateDescriptor[T, A, R]) -> AggregatingState[T, R]:
+        """Register an aggregating state, or return one that is registered; raises as `value_state`."""
+
+    def entries(self, name: str) -> Iterator[tuple[int, Any, Any]]:
+        """Iterate over all entries of a registered state: key group, key and content.
+
+        Args:
+            name: of the state.
+
+        Returns:
+            The key is `(key, namespace)` when the state is namespaced.  The content is a value (a
+            reduction, an accumulator), a list, or a dict, without what has expired; it must not be
+            changed.  Order is unspecified.  The state may be changed meanwhile, which is seen or not.
+        """
+
     def freeze(self, checkpoint_id: int) -> KeyedSnapshot:
-        """Return a snapshot of the state as it is now; takes time per key group, not per entry."""
+        """Return a snapshot of the state as it is now; takes a time that does not depend on its size."""
+
+    def close(self) -> None:
+        """Let go of what is outside of memory; the backend is not used again, its snapshots end."""

@@ -20,10 +20,44 @@ class KeyCursor:
     Attributes:
         current_key: canonical key of the record in hand (`raystream.keys`), None outside a record.
         group: its key group, `0 <= group < max parallelism`, or `NO_KEY_GROUP`.
+        namespace: canonical key, such as `(start, end)` of a window, or None; only states that are
+            declared `namespaced` look at it.
     """
 
-    __slots__ = ("current_key", "group")
+    __slots__ = ("current_key", "group", "namespace")
 
     def __init__(self) -> None:
         self.current_key: Any = None
         self.group = NO_KEY_GROUP
+        self.namespace: Any = None
+
+
+class NamespaceCursor:
+    """A cursor as a namespaced state sees it: its key is the pair of key and namespace.
+
+    Tables then hold `(key, namespace)` where they hold `key` otherwise, and nothing else in a backend
+    has to know of namespaces.  The key group is that of the key alone.
+    """
+
+    __slots__ = ("_cursor",)
+
+    def __init__(self, cursor: KeyCursor) -> None:
+        self._cursor = cursor
+
+    @property
+    def current_key(self) -> tuple[Any, Any]:
+        """Key and namespace."""
+        return self._cursor.current_key, self._cursor.namespace
+
+    @property
+    def group(self) -> int:
+        """Key group of the key."""
+        return self._cursor.group
+
+
+Cursor = KeyCursor | NamespaceCursor
+
+
+def cursor_of(cursor: KeyCursor, *, namespaced: bool) -> Cursor:
+    """Return the cursor that a state follows."""
+    return NamespaceCursor(cursor) if namespaced else cursor

@@ -2,23 +2,31 @@
 
 A descriptor is a plain value.  It says name, kind and types; which serializer follows from
 that is in `info()`, which is also what a snapshot stores about the state and what a
-restore compares.
+restore compares.  (It has no slots: `ValueStateDescriptor[int](...)` makes Python set an attribute
+on it, and a frozen class with slots refuses that with an error that Python does not expect.)
 """
 
 import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from raystream.errors import StateError
 from raystream.handles import StateInfo
 from raystream.state.immutable import immutable
 from raystream.state.serializer import Serializer, serializer_for
+from raystream.state.ttl import StateTtl
 from raystream.state.value_types import ValueTypeMismatch
 
 T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
+A = TypeVar("A")
+R = TypeVar("R")
+T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 RESERVED_PREFIX = "_"
 """State names that start with it belong to raystream."""
@@ -30,10 +38,100 @@ class StateKind(StrEnum):
     VALUE = "value"
     LIST = "list"
     MAP = "map"
+    REDUCING = "reducing"
+    AGGREGATING = "aggregating"
+
+    @property
+    def single(self) -> bool:
+        """True when the content of a key is one value."""
+        return self not in (StateKind.LIST, StateKind.MAP)
 
 
-@dataclass(frozen=True, slots=True)
-class ValueStateDescriptor(Generic[T]):
+class Reduce(Protocol[T]):
+    """An object that reduces two values to one, such as a `ReduceFunction`."""
+
+    def reduce(self, first: T, second: T) -> T:
+        """Return the combination of what was reduced so far with the next value."""
+
+
+class Aggregate(Protocol[T_contra, A, R_co]):
+    """An object that folds values into an accumulator, such as an `AggregateFunction`."""
+
+    def create_accumulator(self) -> A:
+        """Return an accumulator of no values."""
+
+    def add(self, value: T_contra, accumulator: A) -> A:
+        """Return the accumulator with one more value; it may be the given one, changed."""
+
+    def get_result(self, accumulator: A) -> R_co:
+        """Return what the accumulator stands for."""
+
+    def merge(self, first: A, second: A) -> A:
+        """Return the accumulator of the values of both."""
+
+
+@dataclass(frozen=True)
+class StateDescriptor(ABC):
+    """What all descriptors share; a program uses one of the kinds below.
+
+    Args:
+        name: unique among the states of the operator; does not start with `_`.
+        ttl: how long values live; None: until they are removed.
+        migrate: makes a value of the declared type out of one that was stored with another type that
+            does not evolve into it by itself.  It gets what was pickled as it was, and typed values as
+            plain data: records as dicts, enum members as their values.
+        namespaced: an entry belongs to a key and a namespace (`KeyCursor.namespace`).
+        internal: the state is raystream's own; its name starts with `_`.
+    """
+
+    kind: ClassVar[StateKind]
+
+    name: str
+    ttl: StateTtl | None = field(default=None, kw_only=True)
+    migrate: Callable[[Any], Any] | None = field(default=None, kw_only=True)
+    namespaced: bool = field(default=False, kw_only=True)
+    internal: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise StateError(
+                "state has no name", hint="give the descriptor a non-empty string", name=self.name
+            )
+        if self.name.startswith(RESERVED_PREFIX) and not self.internal:
+            raise StateError(
+                "state has a reserved name",
+                hint=f"names that start with {RESERVED_PREFIX!r} belong to raystream; choose another",
+                state=self.name,
+            )
+        assert not self.internal or self.name.startswith(RESERVED_PREFIX)
+
+    @property
+    @abstractmethod
+    def declared(self) -> tuple[Any, ...]:
+        """Declared types; two descriptors of one state must agree on them."""
+
+    def serializer(self) -> Serializer:
+        """Return the serializer of its values, elements or accumulators."""
+        return serializer_for(self.declared[-1])
+
+    def info(self) -> StateInfo:
+        """Return what a snapshot stores about this state."""
+        serializer = self.serializer()
+        return StateInfo(
+            name=self.name,
+            kind=self.kind.value,
+            serializer=serializer.id,
+            schema=serializer.schema,
+            map_key_schema=self._map_key_schema(),
+            namespaced=self.namespaced,
+        )
+
+    def _map_key_schema(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class ValueStateDescriptor(StateDescriptor, Generic[T]):
     """Declares one value per key.
 
     Args:
@@ -41,6 +139,8 @@ class ValueStateDescriptor(Generic[T]):
         value_type: type or annotation of the values; with it they are stored in a typed codec
             that can evolve, without it they are pickled.
         default: what `value()` returns while nothing is set; each call gets a fresh copy.
+        ttl: how long a value lives after it was written.
+        migrate: makes a value of this type out of a stored one that has another.
 
     Raises:
         StateError: the name is empty or reserved, or the default is not of the declared type.
@@ -50,12 +150,13 @@ class ValueStateDescriptor(Generic[T]):
         'int'
     """
 
-    name: str
+    kind: ClassVar[StateKind] = StateKind.VALUE
+
     value_type: Any = None
     default: T | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        StateDescriptor.__post_init__(self)
         if self.default is None:
             return
         try:
@@ -69,67 +170,39 @@ class ValueStateDescriptor(Generic[T]):
             ) from error
 
     @property
-    def kind(self) -> StateKind:
-        """Kind of the state."""
-        return StateKind.VALUE
-
-    @property
     def declared(self) -> tuple[Any, ...]:
-        """Declared types; two descriptors of one state must agree on them."""
         return (self.value_type,)
-
-    def serializer(self) -> Serializer:
-        """Return the serializer of its values."""
-        return serializer_for(self.value_type)
-
-    def info(self) -> StateInfo:
-        """Return what a snapshot stores about this state."""
-        return _info(self.name, self.kind, self.serializer())
 
     def fresh_default(self) -> T | None:
         """Return the default, copied when it could be changed in place."""
         return self.default if immutable(self.default) else copy.deepcopy(self.default)
 
 
-@dataclass(frozen=True, slots=True)
-class ListStateDescriptor(Generic[T]):
+@dataclass(frozen=True)
+class ListStateDescriptor(StateDescriptor, Generic[T]):
     """Declares a list of elements per key.
 
     Args:
         name: unique among the states of the operator; does not start with `_`.
         element_type: type or annotation of the elements; without it they are pickled.
+        ttl: how long an element lives after it was added.
+        migrate: makes an element of this type out of a stored one that has another.
 
     Raises:
         StateError: the name is empty or reserved.
     """
 
-    name: str
+    kind: ClassVar[StateKind] = StateKind.LIST
+
     element_type: Any = None
-
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-
-    @property
-    def kind(self) -> StateKind:
-        """Kind of the state."""
-        return StateKind.LIST
 
     @property
     def declared(self) -> tuple[Any, ...]:
-        """Declared types; two descriptors of one state must agree on them."""
         return (self.element_type,)
 
-    def serializer(self) -> Serializer:
-        """Return the serializer of its elements."""
-        return serializer_for(self.element_type)
 
-    def info(self) -> StateInfo:
-        """Return what a snapshot stores about this state."""
-        return _info(self.name, self.kind, self.serializer())
-
-
-@dataclass(frozen=True, slots=True)
-class MapStateDescriptor(Generic[K, V]):
+@dataclass(frozen=True)
+class MapStateDescriptor(StateDescriptor, Generic[K, V]):
     """Declares a map per key.
 
     Args:
@@ -139,56 +212,85 @@ class MapStateDescriptor(Generic[K, V]):
             a snapshot.
         value_type: type or annotation of the map's values, which may also be None; without it they
             are pickled.
+        ttl: how long an entry lives after it was written.
+        migrate: makes a map value of this type out of a stored one that has another; not called for None.
 
     Raises:
         StateError: the name is empty or reserved.
     """
 
-    name: str
+    kind: ClassVar[StateKind] = StateKind.MAP
+
     key_type: Any = None
     value_type: Any = None
 
-    def __post_init__(self) -> None:
-        _check_name(self.name)
-
-    @property
-    def kind(self) -> StateKind:
-        """Kind of the state."""
-        return StateKind.MAP
-
     @property
     def declared(self) -> tuple[Any, ...]:
-        """Declared types; two descriptors of one state must agree on them."""
         return (self.key_type, self.value_type)
 
     def serializer(self) -> Serializer:
-        """Return the serializer of its values."""
         return serializer_for(self.value_type, nullable=True)
 
-    def info(self) -> StateInfo:
-        """Return what a snapshot stores about this state."""
-        return _info(self.name, self.kind, self.serializer(), serializer_for(self.key_type).schema)
+    def _map_key_schema(self) -> str:
+        return serializer_for(self.key_type).schema
 
 
-Descriptor = ValueStateDescriptor[Any] | ListStateDescriptor[Any] | MapStateDescriptor[Any, Any]
+@dataclass(frozen=True)
+class ReducingStateDescriptor(StateDescriptor, Generic[T]):
+    """Declares the reduction of all values that are added for a key.
+
+    Args:
+        name: unique among the states of the operator; does not start with `_`.
+        reduce: a function of two values, or an object with such a method `reduce`; returns a value of the
+            same type.
+        value_type: type or annotation of the values; without it they are pickled.
+        ttl: how long the reduction lives after a value was added.
+        migrate: makes a value of this type out of a stored one that has another.
+
+    Raises:
+        StateError: the name is empty or reserved.
+
+    Example:
+        >>> ReducingStateDescriptor("longest", max, int).reducer()(3, 5)
+        5
+    """
+
+    kind: ClassVar[StateKind] = StateKind.REDUCING
+
+    reduce: Callable[[T, T], T] | Reduce[T]
+    value_type: Any = None
+
+    @property
+    def declared(self) -> tuple[Any, ...]:
+        return (self.value_type,)
+
+    def reducer(self) -> Callable[[T, T], T]:
+        """Return the function of two values."""
+        function: Any = self.reduce
+        reducer: Callable[[T, T], T] = getattr(function, "reduce", function)
+        return reducer
 
 
-def _info(name: str, kind: StateKind, serializer: Serializer, map_key_schema: str = "") -> StateInfo:
-    return StateInfo(
-        name=name,
-        kind=kind.value,
-        serializer=serializer.id,
-        schema=serializer.schema,
-        map_key_schema=map_key_schema,
-    )
+@dataclass(frozen=True)
+class AggregatingStateDescriptor(StateDescriptor, Generic[T, A, R]):
+    """Declares the aggregation of all values that are added for a key.
 
+    Args:
+        name: unique among the states of the operator; does not start with `_`.
+        aggregate: folds values into an accumulator, which is what is stored.
+        accumulator_type: type or annotation of the accumulators; without it they are pickled.
+        ttl: how long the accumulator lives after a value was added.
+        migrate: makes an accumulator of this type out of a stored one that has another.
 
-def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not name:
-        raise StateError("state has no name", hint="give the descriptor a non-empty string", name=name)
-    if name.startswith(RESERVED_PREFIX):
-        raise StateError(
-            "state has a reserved name",
-            hint=f"names that start with {RESERVED_PREFIX!r} belong to raystream; choose another",
-            state=name,
-        )
+    Raises:
+        StateError: the name is empty or reserved.
+    """
+
+    kind: ClassVar[StateKind] = StateKind.AGGREGATING
+
+    aggregate: Aggregate[T, A, R]
+    accumulator_type: Any = None
+
+    @property
+    def declared(self) -> tuple[Any, ...]:
+        return (self.accumulator_type,)

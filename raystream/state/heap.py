@@ -7,133 +7,173 @@ How a table is frozen and put back is in `heap_tables`, how a snapshot works in
 
 import logging
 from collections import deque
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from raystream.errors import StateError, StateRestoreError
+from raystream.clock import Clock, ProcessingTime
+from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, key_groups
 from raystream.state.chunk_codec import ChunkCodec
-from raystream.state.cursor import KeyCursor
-from raystream.state.descriptor import (
-    Descriptor,
-    ListStateDescriptor,
-    MapStateDescriptor,
-    ValueStateDescriptor,
-)
+from raystream.state.chunk_decoder import ChunkDecoder
+from raystream.state.cursor import Cursor, KeyCursor, cursor_of
+from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, StateDescriptor
+from raystream.state.heap_expiry import HeapSweep
 from raystream.state.heap_snapshot import HeapSnapshot, HeapState
 from raystream.state.heap_states import HeapListState, HeapMapState, HeapValueState
-from raystream.state.heap_tables import TableList, table_list
-from raystream.state.schema import check_compatible
+from raystream.state.heap_tables import TableList, live_entries, table_list
+from raystream.state.kinds import StateKinds
+from raystream.state.pairs import values_of
+from raystream.state.registry import StateMatch, StateRegistry
 from raystream.state.snapshot_format import LoadedSnapshot, StoredChunk
-
-T = TypeVar("T")
-K = TypeVar("K")
-V = TypeVar("V")
+from raystream.state.ttl import Expiry, unexpired
 
 logger = logging.getLogger(__name__)
 
 
-class HeapBackend:
+class HeapBackend(StateKinds):
     """A `KeyedStateBackend` that holds everything in memory.
 
     Args:
         groups: key groups that the subtask owns.
         max_parallelism: number of key groups of the operator.
         cursor: says which key is meant; its owner sets it before each record.
+        clock: tells the processing time.
     """
 
-    def __init__(self, groups: KeyGroupRange, max_parallelism: int, cursor: KeyCursor) -> None:
+    prefetch: None = None
+
+    def __init__(
+        self, groups: KeyGroupRange, max_parallelism: int, cursor: KeyCursor, *, clock: Clock
+    ) -> None:
+        super().__init__(ProcessingTime(clock))
         self._groups = groups
         self._max_parallelism = max_parallelism
         self._cursor = cursor
+        self._registry = StateRegistry()
         self._states: dict[str, HeapState] = {}
-        self._restored: dict[str, StateInfo] = {}
         self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
         self._unfinished: deque[HeapSnapshot] = deque()
 
     # ---- restore ----
 
     def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
-        assert not self._states, "states are registered after the restore"
         for snapshot in snapshots:
+            self._time.raise_floor(snapshot.taken_ms)
             for info in snapshot.states:
-                if self._restored.setdefault(info.name, info) != info:
-                    raise StateRestoreError(
-                        "subtasks stored one state differently",
-                        state=info.name,
-                        one=self._restored[info.name],
-                        other=info,
-                    )
+                chunks = snapshot.chunks[info.name]
+                self._registry.stored(
+                    info,
+                    entries=sum(stored.chunk.entries for stored in chunks),
+                    size_bytes=sum(len(stored.chunk.data) for stored in chunks),
+                )
                 self._restored_chunks.setdefault(info.name, []).extend(
-                    (snapshot.max_parallelism, chunk) for chunk in snapshot.chunks[info.name]
+                    (snapshot.max_parallelism, chunk) for chunk in chunks
                 )
 
-    def unregistered_states(self) -> tuple[StateInfo, ...]:
-        return tuple(self._restored.values())
+    def restored_states(self) -> tuple[StateMatch, ...]:
+        return self._registry.matches()
 
     def drop_unregistered(self) -> tuple[StateInfo, ...]:
-        dropped = self.unregistered_states()
-        self._restored.clear()
-        self._restored_chunks.clear()
+        dropped = self._registry.drop_unregistered()
+        for info in dropped:
+            del self._restored_chunks[info.name]
         return dropped
 
     # ---- registration ----
 
-    def value_state(self, descriptor: ValueStateDescriptor[T]) -> HeapValueState[T]:
-        return HeapValueState(descriptor, self._tables(descriptor), self._cursor)
+    def _raw_value(
+        self, descriptor: StateDescriptor, fresh_default: Callable[[], Any]
+    ) -> HeapValueState[Any]:
+        return HeapValueState(self._tables(descriptor), self._cursor_of(descriptor), fresh_default)
 
-    def list_state(self, descriptor: ListStateDescriptor[T]) -> HeapListState[T]:
-        return HeapListState(descriptor.name, self._tables(descriptor), self._cursor)
+    def _raw_list(self, descriptor: ListStateDescriptor[Any]) -> HeapListState[Any]:
+        return HeapListState(descriptor.name, self._tables(descriptor), self._cursor_of(descriptor))
 
-    def map_state(self, descriptor: MapStateDescriptor[K, V]) -> HeapMapState[K, V]:
-        return HeapMapState(self._tables(descriptor), self._cursor)
+    def _raw_map(self, descriptor: MapStateDescriptor[Any, Any]) -> HeapMapState[Any, Any]:
+        return HeapMapState(self._tables(descriptor), self._cursor_of(descriptor))
 
-    def _tables(self, descriptor: Descriptor) -> TableList:
+    def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
+        assert descriptor.ttl is not None
+        expiry = Expiry(descriptor.ttl, self._time)
+        keys = descriptor.ttl.cleanup.entries_per_access
+        return HeapSweep(self._tables(descriptor), self._groups, expiry, keys) if keys else _no_sweep
+
+    def _cursor_of(self, descriptor: StateDescriptor) -> Cursor:
+        return cursor_of(self._cursor, namespaced=descriptor.namespaced)
+
+    def _tables(self, descriptor: StateDescriptor) -> TableList:
         """Return the tables of a state; register it when it is new."""
         name = descriptor.name
-        state = self._states.get(name)
-        if state is None:
-            codec = ChunkCodec(descriptor)
-            tables = self._restored_tables(codec)
-            state = HeapState(position=len(self._states), descriptor=descriptor, codec=codec, tables=tables)
-            self._states[name] = state
-            self._restored.pop(name, None)
-            self._restored_chunks.pop(name, None)
-        registered = state.descriptor
-        if registered.kind is not descriptor.kind or registered.declared != descriptor.declared:
-            raise StateError(
-                "state is registered twice with different kinds or types",
-                hint="give the two states different names",
-                state=name,
-                registered=f"{registered.kind.value} {registered.declared}",
-                again=f"{descriptor.kind.value} {descriptor.declared}",
+        if not self._registry.registered(descriptor):
+            self._states[name] = HeapState(
+                position=len(self._states),
+                descriptor=descriptor,
+                codec=ChunkCodec(descriptor),
+                tables=self._restored_tables(descriptor),
             )
-        return state.tables
+        return self._states[name].tables
 
-    def _restored_tables(self, codec: ChunkCodec) -> TableList:
-        """Return new tables that hold what was restored for a state."""
+    def _restored_tables(self, descriptor: StateDescriptor) -> TableList:
+        """Register a state, and return new tables that hold what was restored for it."""
+        stored = self._registry.register(descriptor)
+        chunks = self._restored_chunks.pop(descriptor.name, [])
         tables = table_list(self._groups, self._max_parallelism)
-        name = codec.info.name
-        if name not in self._restored:
+        if stored is None:
             return tables
-        check_compatible(self._restored[name], codec.info)
+        try:
+            decoder = ChunkDecoder(descriptor, stored, self._time.now_ms())
+            self._fill(tables, chunks, decoder, descriptor)
+        except StateRestoreError as error:
+            self._registry.refuse(descriptor.name, _in_one_line(error))
+            return table_list(self._groups, self._max_parallelism)
+        return tables
+
+    def _fill(
+        self,
+        tables: TableList,
+        chunks: list[tuple[int, StoredChunk]],
+        decoder: ChunkDecoder,
+        descriptor: StateDescriptor,
+    ) -> None:
         cache = KeyGroupCache(self._max_parallelism)
         moved = 0
-        for max_parallelism, stored in self._restored_chunks[name]:
+        for max_parallelism, stored in chunks:
             if max_parallelism == self._max_parallelism:
                 if stored.group in self._groups:
-                    tables[stored.group].update(zip(*codec.decode(stored.chunk), strict=True))
+                    tables[stored.group].update(zip(*decoder.decode(stored.chunk), strict=True))
                 continue
-            keys, contents = codec.decode(stored.chunk)
-            for key, content, group in zip(keys, contents, key_groups(keys, cache)[1], strict=True):
+            keys, contents = decoder.decode(stored.chunk)
+            hashed = [key[0] for key in keys] if descriptor.namespaced else keys
+            for key, content, group in zip(keys, contents, key_groups(hashed, cache)[1], strict=True):
                 if group in self._groups:
                     tables[group][key] = content
                     moved += group != stored.group
         if moved:
-            logger.info("restored entries moved to other key groups", extra={"state": name, "entries": moved})
-        return tables
+            logger.info(
+                "restored entries moved to other key groups",
+                extra={"state": descriptor.name, "entries": moved},
+            )
+
+    # ---- all entries ----
+
+    def entries(self, name: str) -> Iterator[tuple[int, Any, Any]]:
+        state = self._states[name]
+        kind, ttl = state.descriptor.kind, state.descriptor.ttl
+        for group in self._groups:
+            for key, content in live_entries(state.tables[group]):
+                if ttl is None:
+                    yield group, key, content
+                    continue
+                left = unexpired(content, Expiry(ttl, self._time).cutoff_ms())
+                if left is not None:
+                    yield group, key, values_of(kind, left)
+
+    def held(self, name: str) -> int:
+        """Return the number of keys that a registered state holds, with those that have expired."""
+        tables = self._states[name].tables
+        return sum(len(live_entries(tables[group])) for group in self._groups)
 
     # ---- snapshot ----
 
@@ -144,4 +184,16 @@ class HeapBackend:
             self._unfinished,
             groups=self._groups,
             max_parallelism=self._max_parallelism,
+            taken_ms=self._time.now_ms(),
         )
+
+    def close(self) -> None:
+        """Do nothing: there is nothing outside of memory."""
+
+
+def _no_sweep() -> None:
+    """Clean nothing up."""
+
+
+def _in_one_line(error: StateRestoreError) -> str:
+    return str(error).splitlines()[0]

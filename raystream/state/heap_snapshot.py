@@ -7,6 +7,9 @@ The tables are worked through by key group, and each is put back as soon as it i
 so that the stream is slowed down for as short as possible.  Of several snapshots the oldest
 works first: only then is the lowest table of a group what it froze (see
 `raystream.state.heap_tables`).
+
+What had expired when the tables were frozen is not encoded, and leaves the table too: newer
+snapshots and readers do not see it either.
 """
 
 from collections import deque
@@ -19,9 +22,17 @@ from raystream.errors import StateError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state.chunk_codec import ChunkCodec, EncodedContent
-from raystream.state.descriptor import Descriptor, StateKind
-from raystream.state.heap_tables import TableList, fold_lowest_overlay, freeze_table, lowest_table
+from raystream.state.descriptor import StateDescriptor
+from raystream.state.heap_tables import (
+    FOLD_ENTRIES_MAX,
+    Table,
+    TableList,
+    fold_lowest_overlay,
+    freeze_table,
+    lowest_table,
+)
 from raystream.state.snapshot_format import SnapshotWriter
+from raystream.state.ttl import unexpired
 
 CHUNK_ENTRIES_MAX = 1024
 """Entries of a chunk, and items of all its lists or maps together."""
@@ -39,11 +50,21 @@ class HeapState:
 
     position: int
     """Order of registration, from 0."""
-    descriptor: Descriptor
+    descriptor: StateDescriptor
     codec: ChunkCodec
     tables: TableList
     entries_per_chunk: int = _CHUNK_ENTRIES_FIRST
     """Adapted to the size of what was encoded last."""
+
+
+@dataclass(slots=True)
+class _Frozen:
+    """The table of one state and key group, at the barrier."""
+
+    state: HeapState
+    group: int
+    cutoff_ms: int | None
+    """Newest time of writing that had expired; None without a time to live."""
 
 
 class HeapSnapshot:
@@ -57,16 +78,19 @@ class HeapSnapshot:
         *,
         groups: KeyGroupRange,
         max_parallelism: int,
+        taken_ms: int,
     ) -> None:
         """Freeze the tables and join `unfinished`, the snapshots of the backend, oldest first."""
         self.checkpoint_id = checkpoint_id
         self.states: tuple[StateInfo, ...] = tuple(state.codec.info for state in registered)
-        self._writer = SnapshotWriter(self.states, groups, max_parallelism)
+        self._writer = SnapshotWriter(self.states, groups, max_parallelism, taken_ms=taken_ms)
+        cutoffs = [_cutoff_ms(state.descriptor, taken_ms) for state in registered]
+        early = [_early(state.codec, cutoff_ms) for state, cutoff_ms in zip(registered, cutoffs, strict=True)]
         self._frozen = [
-            (state, group)
+            _Frozen(state, group, cutoff_ms)
             for group in groups
-            for state in registered
-            if freeze_table(state.tables, group, state.codec.encode_early)
+            for state, cutoff_ms, encode in zip(registered, cutoffs, early, strict=True)
+            if freeze_table(state.tables, group, encode)
         ]
         self._steps = self._run()
         self._discarded = False
@@ -112,34 +136,79 @@ class HeapSnapshot:
         return True
 
     def _run(self) -> Iterator[None]:
-        for state, group in self._frozen:
-            yield from self._encode(state, group)
-            yield from fold_lowest_overlay(state.tables, group)
+        for frozen in self._frozen:
+            expired: list[Any] = []
+            yield from self._encode(frozen, expired)
+            table = lowest_table(frozen.state.tables, frozen.group)
+            for n, key in enumerate(expired, 1):
+                table.pop(key, None)
+                if n % FOLD_ENTRIES_MAX == 0:
+                    yield
+            yield from fold_lowest_overlay(frozen.state.tables, frozen.group)
             yield
         self._frozen.clear()
 
-    def _encode(self, state: HeapState, group: int) -> Iterator[None]:
-        table = lowest_table(state.tables, group)
+    def _encode(self, frozen: _Frozen, expired: list[Any]) -> Iterator[None]:
+        """Encode a table; `expired` gets the keys of which nothing is left."""
+        state = frozen.state
+        table = lowest_table(state.tables, frozen.group)
         # Values are replaced while the iterators live, keys are neither added nor removed.
         keys, contents = iter(table), iter(table.values())
         while not self._discarded and self._error is None:
             batch = _take(contents, state)
             if not batch:
                 return
+            of_batch = list(islice(keys, len(batch)))
+            if frozen.cutoff_ms is not None:
+                of_batch, batch = _alive(table, (of_batch, batch), frozen.cutoff_ms, expired)
             try:
-                chunks = state.codec.encode(list(islice(keys, len(batch))), batch)
+                chunks = state.codec.encode(of_batch, batch) if batch else []
             except StateError as error:
                 self._error = error
                 return
             for chunk in chunks:
-                self._writer.add(state.position, group, chunk)
-            _adapt(state, len(batch), sum(len(chunk.data) for chunk in chunks))
+                self._writer.add(state.position, frozen.group, chunk)
+            if batch:
+                _adapt(state, len(batch), sum(len(chunk.data) for chunk in chunks))
             yield
+
+
+def _early(codec: ChunkCodec, cutoff_ms: int | None) -> Callable[[Any], EncodedContent]:
+    """Return what encodes a frozen content before its turn."""
+    if cutoff_ms is None:
+        return codec.encode_early
+    # A content of which nothing is left is encoded whole; its turn tells by its times.
+    return lambda content: codec.encode_early(unexpired(content, cutoff_ms) or content)
+
+
+def _cutoff_ms(descriptor: StateDescriptor, now_ms: int) -> int | None:
+    return None if descriptor.ttl is None else now_ms - descriptor.ttl.ttl_ms
+
+
+def _alive(
+    table: Table, entries: tuple[list[Any], list[Any]], cutoff_ms: int, expired: list[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Return keys and contents without what has expired, which leaves the table's contents too."""
+    alive: tuple[list[Any], list[Any]] = ([], [])
+    for key, content in zip(*entries, strict=True):
+        left = content
+        if type(content) is not EncodedContent:
+            left = unexpired(content, cutoff_ms)
+        elif content.newest_ms <= cutoff_ms:
+            left = None
+        if left is None:
+            expired.append(key)
+            continue
+        if left is not content:
+            table[key] = left
+        alive[0].append(key)
+        alive[1].append(left)
+    return alive
 
 
 def _take(contents: Iterator[Any], state: HeapState) -> list[Any]:
     """Return the contents of the next chunk."""
-    if state.descriptor.kind is StateKind.VALUE:
+    if state.descriptor.kind.single:
         return list(islice(contents, state.entries_per_chunk))
     batch, items = [], 0
     for content in islice(contents, state.entries_per_chunk):

@@ -10,14 +10,12 @@ The content of a key without items is removed, so that it takes no memory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import NoneType
 from typing import Any, Generic, TypeVar
 
-from raystream.errors import StateError
 from raystream.keys import canonical_key
-from raystream.state.cursor import KeyCursor
-from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.cursor import Cursor
 from raystream.state.heap_tables import TableList
+from raystream.state.list_elements import checked_elements, none_refused
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -34,10 +32,10 @@ class HeapValueState(Generic[T]):
 
     __slots__ = ("_cursor", "_fresh_default", "_tables")
 
-    def __init__(self, descriptor: ValueStateDescriptor[T], tables: TableList, cursor: KeyCursor) -> None:
+    def __init__(self, tables: TableList, cursor: Cursor, fresh_default: Callable[[], T | None]) -> None:
         self._tables = tables
         self._cursor = cursor
-        self._fresh_default: Callable[[], T | None] = descriptor.fresh_default
+        self._fresh_default = fresh_default
 
     def value(self) -> T | None:
         cursor = self._cursor
@@ -61,7 +59,7 @@ class HeapListState(Generic[T]):
 
     __slots__ = ("_cursor", "_name", "_tables")
 
-    def __init__(self, name: str, tables: TableList, cursor: KeyCursor) -> None:
+    def __init__(self, name: str, tables: TableList, cursor: Cursor) -> None:
         self._name = name
         self._tables = tables
         self._cursor = cursor
@@ -73,7 +71,7 @@ class HeapListState(Generic[T]):
 
     def add(self, element: T) -> None:
         if element is None:
-            raise self._none_refused()
+            raise none_refused(self._name)
         cursor = self._cursor
         table = self._tables[cursor.group]
         elements = table[cursor.current_key]
@@ -83,7 +81,7 @@ class HeapListState(Generic[T]):
             elements.append(element)
 
     def add_all(self, elements: Iterable[T]) -> None:
-        added = self._checked(elements)
+        added = checked_elements(self._name, elements)
         cursor = self._cursor
         table = self._tables[cursor.group]
         present = table[cursor.current_key]
@@ -93,7 +91,7 @@ class HeapListState(Generic[T]):
             table[cursor.current_key] = added
 
     def update(self, elements: Iterable[T]) -> None:
-        replacement = self._checked(elements)
+        replacement = checked_elements(self._name, elements)
         cursor = self._cursor
         if replacement:
             self._tables[cursor.group][cursor.current_key] = replacement
@@ -104,26 +102,13 @@ class HeapListState(Generic[T]):
         cursor = self._cursor
         self._tables[cursor.group].discard(cursor.current_key)
 
-    def _checked(self, elements: Iterable[T]) -> list[T]:
-        checked = [None] if elements is None else list(elements)
-        if NoneType in set(map(type, checked)):
-            raise self._none_refused()
-        return checked
-
-    def _none_refused(self) -> StateError:
-        return StateError(
-            "list state was given None as an element",
-            hint="leave it out, or store a value that stands for nothing",
-            state=self._name,
-        )
-
 
 class HeapMapState(Generic[K, V]):
     """A `MapState` in dicts of dicts."""
 
     __slots__ = ("_cursor", "_tables")
 
-    def __init__(self, tables: TableList, cursor: KeyCursor) -> None:
+    def __init__(self, tables: TableList, cursor: Cursor) -> None:
         self._tables = tables
         self._cursor = cursor
 

@@ -88,15 +88,16 @@ class Guard(Table):
         self._hint = hint
 
     def __missing__(self, key: Any) -> Any:
-        self._refuse(key)
+        self.refuse(key)
 
     def __setitem__(self, key: Any, content: Any) -> None:
-        self._refuse(key)
+        self.refuse(key)
 
     def discard(self, key: Any) -> Any:
-        self._refuse(key)
+        self.refuse(key)
 
-    def _refuse(self, key: Any) -> NoReturn:
+    def refuse(self, key: Any) -> NoReturn:
+        """Raise the error."""
         raise StateError(self._message, hint=self._hint, key=key)
 
 
@@ -117,6 +118,19 @@ def table_list(groups: KeyGroupRange, max_parallelism: int) -> TableList:
         tables[group] = Table()
     tables.append(_NO_KEY)
     return tables
+
+
+def live_entries(table: Table) -> list[tuple[Any, Any]]:
+    """Return key and content of every entry of a group, as it is now; nothing may be changed in place."""
+    if not isinstance(table, Overlay):
+        return list(table.items())
+    layers = [table]
+    while isinstance(layers[-1], Overlay):
+        layers.append(layers[-1].below)  # type: ignore[arg-type]  # the last one is no overlay
+    merged: dict[Any, Any] = {}
+    for layer in reversed(layers):
+        merged.update(layer)
+    return [(key, content) for key, content in merged.items() if content is not None]
 
 
 def freeze_table(tables: TableList, group: int, encode: Callable[[Any], EncodedContent]) -> bool:

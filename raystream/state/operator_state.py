@@ -4,22 +4,36 @@
     msgpack array of bytes
 
 What an element means is the business of its operator: a split with its position, a
-committable.  How elements are dealt out when the parallelism changes is in
-`raystream.protocol.redistribution`.
+committable, an element of a user's state (`raystream.state.operator_store`).  How elements are
+dealt out when the parallelism changes is in `raystream.protocol.redistribution`.
 """
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 import xxhash
 
 from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.handles import Redistribution, StateInfo
 
 FORMAT_VERSION = 1
 
 _MAGIC = b"RSOS"
 _HEADER = struct.Struct("<4sHHQ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorState:
+    """One named list of opaque elements, part of a snapshot."""
+
+    name: str
+    mode: Redistribution
+    elements: list[bytes]
+    info: StateInfo | None = None
+    """What the program declared; None for state that raystream itself keeps."""
+
 
 _decode: msgspec.msgpack.Decoder[list[bytes]] = msgspec.msgpack.Decoder(list[bytes])
 

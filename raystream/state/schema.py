@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError
 from raystream.handles import StateInfo
 
 _T = TypeVar("_T")
@@ -56,22 +56,34 @@ class Arm:
 Union = tuple[Arm, ...]
 
 
-def check_compatible(stored: StateInfo, registered: StateInfo) -> None:
-    """Accept a registered state that can take over what is stored under its name.
+def difference(stored: StateInfo, registered: StateInfo, *, migrates: bool = False) -> str:
+    """Return what keeps a registered state from taking over what is stored under its name.
+
+    Args:
+        stored: from the snapshot.
+        registered: from the program.
+        migrates: the program has a function that makes new values out of stored ones.
+
+    Returns:
+        Name of the field of `StateInfo` that does not fit; empty when everything does.
 
     Raises:
-        StateRestoreError: the kind, the serializer or the schema does not fit; one state is
-            looked at, a restore calls this for every one and reports all together.
         StateCorruptError: the stored schema does not follow the grammar.
     """
     if stored.kind != registered.kind:
-        raise _mismatch("kind", stored.kind, registered)
-    if stored.serializer != registered.serializer:
-        raise _mismatch("serializer", stored.serializer, registered)
+        return "kind"
+    if stored.namespaced != registered.namespaced:
+        return "namespaced"
     if not readable(stored.map_key_schema, registered.map_key_schema):
-        raise _mismatch("map_key_schema", stored.map_key_schema, registered)
-    if not readable(stored.schema, registered.schema):
-        raise _mismatch("schema", stored.schema, registered)
+        return "map_key_schema"
+    if migrates or values_readable(stored, registered):
+        return ""
+    return "serializer" if stored.serializer != registered.serializer else "schema"
+
+
+def values_readable(stored: StateInfo, registered: StateInfo) -> bool:
+    """Return whether stored values can be read as the registered ones without a migration."""
+    return stored.serializer == registered.serializer and readable(stored.schema, registered.schema)
 
 
 def readable(stored: str, registered: str) -> bool:
@@ -100,16 +112,6 @@ def parse(text: str) -> Union:
     tree = parser.union(0)
     parser.expect("")
     return tree
-
-
-def _mismatch(field: str, stored: str, registered: StateInfo) -> StateRestoreError:
-    return StateRestoreError(
-        f"stored state has another {field.replace('_', ' ')} than the program registers",
-        hint="restore with the declaration that wrote it, or register the new one under another name",
-        state=registered.name,
-        stored=stored,
-        registered=getattr(registered, field),
-    )
 
 
 def _union_readable(stored: Union, registered: Union) -> bool:

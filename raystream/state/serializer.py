@@ -35,7 +35,7 @@ PICKLE_ID = "pickle-1"
 
 _PICKLE_PROTOCOL = 5
 
-_KEPT_TYPES = (bytes, dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID)
+KEPT_TYPES = (bytes, dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID)
 """What stays itself in the wide form, beside what JSON has."""
 
 
@@ -98,10 +98,10 @@ class MsgpackSerializer:
         return self._described.fits(values)
 
     def dump(self, value: Any) -> bytes:
-        return _pickle(msgspec.to_builtins(value, builtin_types=_KEPT_TYPES))
+        return _pickle(msgspec.to_builtins(value, builtin_types=KEPT_TYPES))
 
     def load(self, data: bytes) -> Any:
-        return msgspec.convert(pickle.loads(data), self.plain_type, builtin_types=_KEPT_TYPES)
+        return msgspec.convert(pickle.loads(data), self.plain_type, builtin_types=KEPT_TYPES)
 
 
 class PickleSerializer:

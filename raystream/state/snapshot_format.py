@@ -1,8 +1,8 @@
 """The blob that holds the keyed state of one operator subtask.
 
     header    magic "RSKS", version, two zero bytes
-    chunks    one after the other, sorted by key group (see `raystream.state.chunk_codec`)
-    index     msgpack: max parallelism, key groups, states, and for each chunk
+    chunks    one after the other, sorted by key group (see `raystream.state.chunk_form`)
+    index     msgpack: max parallelism, key groups, states, time, and for each chunk
               state, key group, form, offset, length, entries, xxh3-64
     trailer   offset, length and xxh3-64 of the index, version, magic "SKSR"
 
@@ -26,11 +26,13 @@ import xxhash
 from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
-from raystream.state.chunk_codec import Chunk
+from raystream.state.chunk_form import Chunk
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had no namespaces, times of writing or time of the snapshot, and is otherwise the same."""
+
 _VERSION_OLDEST = 1
-"""Oldest version that can be read: the one before `FORMAT_VERSION`, once there is one."""
+"""Oldest version that can be read: the one before `FORMAT_VERSION`."""
 
 READ_BYTES_MAX = 8 * 1024 * 1024
 """Neighbouring chunks are fetched together up to this size; a larger chunk alone."""
@@ -62,6 +64,21 @@ class _State(msgspec.Struct, frozen=True):
     serializer: str
     schema: str
     map_key_schema: str
+    namespaced: bool = False
+
+    @classmethod
+    def of(cls, info: StateInfo) -> "_State":
+        return cls(info.name, info.kind, info.serializer, info.schema, info.map_key_schema, info.namespaced)
+
+    def info(self) -> StateInfo:
+        return StateInfo(
+            name=self.name,
+            kind=self.kind,
+            serializer=self.serializer,
+            schema=self.schema,
+            map_key_schema=self.map_key_schema,
+            namespaced=self.namespaced,
+        )
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -70,6 +87,7 @@ class _Index(msgspec.Struct, frozen=True):
     end_group: int
     states: list[_State]
     sections: list[_Section]
+    taken_ms: int = 0
 
 
 _decode_index = msgspec.msgpack.Decoder(_Index).decode
@@ -93,19 +111,32 @@ class LoadedSnapshot:
     """All states of the blob, also those without entries."""
     chunks: dict[str, tuple[StoredChunk, ...]]
     """By state name; the chunks of the wanted key groups."""
+    taken_ms: int = 0
+    """Processing time of the snapshot, ms since epoch; 0 when the blob does not say."""
 
 
 class SnapshotWriter:
-    """Puts chunks into one blob; they must come sorted by key group."""
+    """Puts chunks into one blob; they must come sorted by key group.
 
-    def __init__(self, states: Sequence[StateInfo], groups: KeyGroupRange, max_parallelism: int) -> None:
-        self._states = [_State(s.name, s.kind, s.serializer, s.schema, s.map_key_schema) for s in states]
+    Args:
+        states: all states of the operator, also those without chunks.
+        groups: key groups of the subtask, under `max_parallelism`.
+        taken_ms: processing time of the snapshot, ms since epoch.
+    """
+
+    def __init__(
+        self, states: Sequence[StateInfo], groups: KeyGroupRange, max_parallelism: int, *, taken_ms: int = 0
+    ) -> None:
+        self._states = list(map(_State.of, states))
         self._groups = groups
         self._max_parallelism = max_parallelism
+        self._taken_ms = taken_ms
         self._sections: list[_Section] = []
         self._buffers = [_HEADER.pack(_MAGIC_FIRST, FORMAT_VERSION, 0)]
         self._offset = _HEADER.size
         self.entries = 0
+        self.pending_bytes = 0
+        """Size of the pieces that the writer holds."""
 
     def add(self, state: int, group: int, chunk: Chunk) -> None:
         """Append a chunk of the state at this position in `states`."""
@@ -116,13 +147,27 @@ class SnapshotWriter:
         )
         self._buffers.append(chunk.data)
         self._offset += len(chunk.data)
+        self.pending_bytes += len(chunk.data)
         self.entries += chunk.entries
 
+    def take(self) -> list[bytes]:
+        """Return the first pieces of the blob, which the writer forgets."""
+        pieces, self._buffers = self._buffers, []
+        self.pending_bytes = 0
+        return pieces
+
     def finish(self) -> list[bytes]:
-        """Return the blob, in pieces; the writer is done."""
+        """Return the blob in pieces, after those that were taken; the writer is done."""
         groups = self._groups
         index = msgspec.msgpack.encode(
-            _Index(self._max_parallelism, groups.start, groups.stop, self._states, self._sections)
+            _Index(
+                self._max_parallelism,
+                groups.start,
+                groups.stop,
+                self._states,
+                self._sections,
+                self._taken_ms,
+            )
         )
         trailer = _TRAILER.pack(self._offset, len(index), _checksum(index), FORMAT_VERSION, _MAGIC_LAST)
         return [*self._buffers, index, trailer]
@@ -150,16 +195,7 @@ def load_snapshot(
         for section in index.sections
         if index.max_parallelism != max_parallelism or section.group in groups
     ]
-    states = tuple(
-        StateInfo(
-            name=s.name,
-            kind=s.kind,
-            serializer=s.serializer,
-            schema=s.schema,
-            map_key_schema=s.map_key_schema,
-        )
-        for s in index.states
-    )
+    states = tuple(state.info() for state in index.states)
     chunks: dict[str, list[StoredChunk]] = {state.name: [] for state in states}
     for run in _runs(wanted):
         data = _read(read_range, run[0].offset, run[-1].offset + run[-1].length - run[0].offset)
@@ -174,6 +210,7 @@ def load_snapshot(
         max_parallelism=index.max_parallelism,
         states=states,
         chunks={name: tuple(stored) for name, stored in chunks.items()},
+        taken_ms=index.taken_ms,
     )
 
 

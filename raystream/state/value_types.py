@@ -153,6 +153,9 @@ _SCALARS: dict[type, ValueType] = {
     },
 }
 
+SCALAR_NAMES: dict[str, Any] = {"None" if scalar is _NONE else scalar.__name__: scalar for scalar in _SCALARS}
+"""The scalar types by their name in a schema."""
+
 
 class _Enum:
     def __init__(self, cls: type[enum.Enum]) -> None:

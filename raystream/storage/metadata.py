@@ -203,6 +203,7 @@ class _StoredState(msgspec.Struct, frozen=True, kw_only=True):
     serializer: str
     schema: str
     map_key_schema: str
+    namespaced: bool = False
 
 
 class _StoredSubtask(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +273,7 @@ def _store_operator(operator: OperatorMetadata) -> _StoredOperator:
                 serializer=state.serializer,
                 schema=state.schema,
                 map_key_schema=state.map_key_schema,
+                namespaced=state.namespaced,
             )
             for state in positions
         ],
@@ -311,6 +313,7 @@ def _load_operator(stored: _StoredOperator) -> OperatorMetadata:
             serializer=state.serializer,
             schema=state.schema,
             map_key_schema=state.map_key_schema,
+            namespaced=state.namespaced,
         )
         for state in stored.states
     )

@@ -1,6 +1,7 @@
 """The public test kit: an operator harness, a simulated cluster, a scripted source, contracts."""
 
-from raystream.testing.check import check_operator
+from raystream.records.elements import Idle, Watermark
+from raystream.testing.check import Second, check_operator
 from raystream.testing.contracts import SinkContract, SourceContract
 from raystream.testing.faults import NO_FAULTS, Faults
 from raystream.testing.harness import HarnessSnapshot, OperatorHarness
@@ -13,13 +14,16 @@ __all__ = [
     "Crash",
     "Faults",
     "HarnessSnapshot",
+    "Idle",
     "OperatorHarness",
     "Pause",
+    "Second",
     "SeedResult",
     "SimulationReport",
     "SinkContract",
     "SourceContract",
     "TestSource",
+    "Watermark",
     "check_operator",
     "simulate",
 ]

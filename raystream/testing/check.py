@@ -10,16 +10,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
-from itertools import cycle, islice
+from itertools import cycle, groupby, islice, product, starmap
 from typing import Any
 
+from raystream.records.elements import WATERMARK_MAX_MS
+from raystream.state.descriptor import MapStateDescriptor
 from raystream.testing.harness import Operation, OperatorHarness
 
-__all__ = ["check_operator"]
+__all__ = ["Second", "check_operator"]
 
 BATCH_SIZES = (1, 7, 1000)
 PARALLELISMS = (2, 3, 1)
 """What a keyed operator is rescaled to, one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """A record for the second input of the function that is checked."""
+
+    value: Any
 
 
 class _Restores(Enum):
@@ -50,6 +59,8 @@ class _Subject:
 
     function: Any
     key: Callable[[Any], Any] | None
+    key2: Callable[[Any], Any] | None
+    broadcast: tuple[MapStateDescriptor[Any, Any], ...]
     operation: Operation | None
     values: list[Any]
     expected: list[Any]
@@ -57,7 +68,12 @@ class _Subject:
 
     def harness(self, way: _Way) -> OperatorHarness:
         return OperatorHarness(
-            self.function, key=self.key, operation=self.operation, copy_records=way.copy_records
+            self.function,
+            key=self.key,
+            key2=self.key2,
+            broadcast=self.broadcast,
+            operation=self.operation,
+            copy_records=way.copy_records,
         )
 
 
@@ -67,6 +83,8 @@ def check_operator(
     expected: Iterable[Any],
     *,
     key: Callable[[Any], Any] | None = None,
+    key2: Callable[[Any], Any] | None = None,
+    broadcast: Iterable[MapStateDescriptor[Any, Any]] = (),
     operation: Operation | None = None,
     side_outputs: Mapping[str, Iterable[Any]] | None = None,
 ) -> None:
@@ -76,19 +94,21 @@ def check_operator(
     copies; without interruption, restored from a snapshot after every batch, restored from a
     snapshot that is encoded only after the next batch, and, on a keyed stream, restored at
     parallelism 2, 3 and 1 in turn (then the order is that of each subtask, so it is not compared).
-    Records are compared with `==`.
+    At the end all timers of event time fire, as at the end of a job's input; what they emit, in any
+    order, comes last in what is expected.  Records are compared with `==`.
 
     Args:
         function: as for `OperatorHarness`.
-        values: the records that go in.
+        values: the records that go in; `Second(record)` goes into the second input.
         expected: the records that shall come out, in order.
         key: as for `OperatorHarness`.
+        key2: as for `OperatorHarness`.
+        broadcast: as for `OperatorHarness`.
         operation: as for `OperatorHarness`.
         side_outputs: what shall come out at side outputs, by tag.
 
     Raises:
-        AssertionError: something else came out, or the function changed a record that it was
-            given; says in which of the ways.
+        AssertionError: something else came out, or the function changed a record; says in which way.
         UserCodeError: the function raised.
 
     Example:
@@ -97,16 +117,16 @@ def check_operator(
     subject = _Subject(
         function=function,
         key=key,
+        key2=key2,
+        broadcast=tuple(broadcast),
         operation=operation,
         values=list(values),
         expected=list(expected),
         side_outputs={tag: list(records) for tag, records in (side_outputs or {}).items()},
     )
-    for batch_size in BATCH_SIZES:
-        for copy_records in (False, True):
-            for restores in _Restores:
-                if restores is not _Restores.RESCALED or key is not None:
-                    _run(subject, _Way(batch_size, copy_records, restores))
+    for way in starmap(_Way, product(BATCH_SIZES, (False, True), _Restores)):
+        if way.restores is not _Restores.RESCALED or key is not None:
+            _run(subject, way)
 
 
 def _run(subject: _Subject, way: _Way) -> None:
@@ -116,17 +136,23 @@ def _run(subject: _Subject, way: _Way) -> None:
         for batch in _batches(given, way.batch_size):
             match way.restores:
                 case _Restores.NEVER:
-                    harness.process(batch)
+                    _process(harness, batch)
                 case _Restores.ALWAYS:
-                    harness.process(batch)
+                    _process(harness, batch)
                     harness.restore(harness.snapshot())
                 case _Restores.TWIN:
                     _process_beside_twin(subject, way, harness, batch)
                 case _Restores.RESCALED:
-                    harness.process(batch)
+                    _process(harness, batch)
                     harness.restore(harness.snapshot(), next(parallelisms))
         ordered = way.restores is not _Restores.RESCALED
-        _compare(way, "outputs", subject.expected, harness.outputs, ordered=ordered)
+        fired = harness.watermark(WATERMARK_MAX_MS)
+        expected, actual = subject.expected, harness.outputs
+        if fired:
+            before = len(actual) - len(fired)
+            _compare(way, "outputs of the last timers", expected[before:], fired, ordered=False)
+            expected, actual = expected[:before], actual[:before]
+        _compare(way, "outputs", expected, actual, ordered=ordered)
         for tag in sorted({*subject.side_outputs, *harness.side_outputs}):
             expected = subject.side_outputs.get(tag, [])
             actual = harness.side_outputs.get(tag, [])
@@ -135,16 +161,27 @@ def _run(subject: _Subject, way: _Way) -> None:
         raise AssertionError(f"function changed a record that it was given ({way})")
 
 
+def _process(harness: OperatorHarness, batch: Sequence[Any]) -> list[Any]:
+    """Process records in order, each at its input; return what was emitted to the main output."""
+    emitted: list[Any] = []
+    for second, records in groupby(batch, lambda record: isinstance(record, Second)):
+        if second:
+            emitted += harness.process2([record.value for record in records])
+        else:
+            emitted += harness.process(records)
+    return emitted
+
+
 def _process_beside_twin(
     subject: _Subject, way: _Way, harness: OperatorHarness, batch: Sequence[Any]
 ) -> None:
     """Process a batch while a snapshot is in progress, and again from that snapshot."""
     again = deepcopy(batch)
     in_progress = harness.begin_snapshot()
-    expected = deepcopy(harness.process(batch))
+    expected = deepcopy(_process(harness, batch))
     with subject.harness(way) as twin:
         twin.restore(in_progress.finish())
-        _compare(way, "outputs of a restored twin", expected, twin.process(again), ordered=True)
+        _compare(way, "outputs of a restored twin", expected, _process(twin, again), ordered=True)
 
 
 def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:

@@ -12,6 +12,8 @@ Derive a test class, say how to make the source or sink, and let pytest collect 
 The contracts drive readers, writers and committers exactly as a job does, with seeded
 random choices: how much is polled, when checkpoints happen, when everything dies and
 with which parallelism it comes back.  A failure names the seed.
+
+The contract of a keyed state backend needs pytest and stands in `raystream.testing.state_contracts`.
 """
 
 import random

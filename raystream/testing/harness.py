@@ -23,60 +23,33 @@ Example:
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import cloudpickle
-
-from raystream.api.factories import CallableProcess
-from raystream.api.functions import Function, KeyedProcessFunction
+from raystream.config.options import BackendConfig, BackendType
 from raystream.errors import ConfigError
 from raystream.keygroup import check_parallelism, groups_of_subtask, routing_table
 from raystream.operators.emission import copy_of, emitting
-from raystream.operators.keyed_map import KeyedFilterOperator, KeyedFlatMapOperator, KeyedMapOperator
-from raystream.operators.map import FilterOperator, FlatMapOperator, MapOperator
 from raystream.operators.operator import Emit, Operator, OperatorContext
-from raystream.operators.process import KeyedProcessOperator, ProcessOperator, ReduceOperator
+from raystream.operators.process import ProcessOperator
 from raystream.protocol.redistribution import holding, redistribute
 from raystream.records.batch import RowBatch
-from raystream.records.elements import Control
+from raystream.records.elements import Watermark
 from raystream.runtime.messages import OperatorRestore, OperatorStateSlice
-from raystream.runtime.output import EdgeWriter, HashWriter, RebalanceWriter
-from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operator, settle_unregistered
-from raystream.state.heap import HeapBackend
+from raystream.runtime.output import BroadcastWriter, EdgeWriter, HashWriter, RebalanceWriter
+from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operator, settle_restored
+from raystream.state.descriptor import MapStateDescriptor
+from raystream.state.open_backend import BackendOpener
 from raystream.storage.blobs import SnapshotFiles
 from raystream.testing.emitted import EmittedRecords
+from raystream.testing.harness_exchange import HandOver, SideOutputs
+from raystream.testing.harness_operators import Operation, OperatorChoice
 from raystream.testing.harness_snapshot import UID, FrozenSubtask, HarnessSnapshot, SnapshotInProgress
 from raystream.testing.source_run import ManualClock
 
 __all__ = ["HarnessSnapshot", "Operation", "OperatorHarness"]
 
-Operation = Literal["map", "flat_map", "filter", "process", "reduce"]
-"""The method of a stream that would take the function."""
-
 MAX_PARALLELISM = 128
 """Number of key groups, unless the harness is told another one."""
-
-_OPERATORS: dict[str, type[Operator]] = {
-    "map": MapOperator,
-    "flat_map": FlatMapOperator,
-    "filter": FilterOperator,
-    "process": ProcessOperator,
-    "reduce": ReduceOperator,
-}
-_WITH_STATE: dict[str, type[Operator]] = {
-    "map": KeyedMapOperator,
-    "flat_map": KeyedFlatMapOperator,
-    "filter": KeyedFilterOperator,
-    "process": KeyedProcessOperator,
-    "reduce": ReduceOperator,
-}
-_METHODS: dict[str, Operation] = {
-    "process_element": "process",
-    "map": "map",
-    "flat_map": "flat_map",
-    "filter": "filter",
-    "reduce": "reduce",
-}
 
 
 class OperatorHarness:
@@ -89,8 +62,10 @@ class OperatorHarness:
     Args:
         function: an object of a function class, or a plain callable.
         key: returns the key of a record; makes the stream keyed.
+        key2: the same for the second input of a function with two, which then shares the keyed state.
+        broadcast: descriptors of the broadcast states of a function that takes a broadcast stream.
         parallelism: number of subtasks.
-        backend: where keyed state is kept, `hashmap`.
+        backend: where keyed state is kept, `hashmap` or `rocksdb`.
         operation: what a plain callable is for; `map` where there is no key.
         max_parallelism: number of key groups, the most that `parallelism` can be.
         copy_records: hand over copies of records, as with `pipeline.copy-records`.
@@ -109,21 +84,22 @@ class OperatorHarness:
         function: Any,
         *,
         key: Callable[[Any], Any] | None = None,
+        key2: Callable[[Any], Any] | None = None,
+        broadcast: Iterable[MapStateDescriptor[Any, Any]] = (),
         parallelism: int = 1,
-        backend: str = "hashmap",
+        backend: BackendType = "hashmap",
         operation: Operation | None = None,
         max_parallelism: int = MAX_PARALLELISM,
         copy_records: bool = False,
     ) -> None:
-        if backend != "hashmap":
-            raise ConfigError("there is no such state backend", hint='use backend="hashmap"', backend=backend)
-        self._key = key
+        self._choice = OperatorChoice(function, operation, keyed=key is not None, broadcast=tuple(broadcast))
+        self._keys = (key, key2)
+        if self._choice.shares_keys and (key is None) != (key2 is None):
+            raise ConfigError("one input has keys and the other has none", hint="pass both key= and key2=")
         self._max_parallelism = max_parallelism
         self._copy_records = copy_records
-        self._operation = operation or _operation_of(function, keyed=key is not None)
-        self._operator = _operator_of(function, self._operation, keyed=key is not None)
-        self._name = getattr(function, "__name__", type(function).__name__)
-        self._shipped = _shipped(function, self._name)
+        self._clock = ManualClock()
+        self._backends = BackendOpener(BackendConfig(type=backend), self._clock)
         self._watch = EmittedRecords()
         self._attempt = 0
         self._checkpoint_id = 0
@@ -137,18 +113,68 @@ class OperatorHarness:
         """Number of subtasks."""
         return len(self._subtasks)
 
-    def process(self, values: Iterable[Any]) -> list[Any]:
+    def process(self, values: Iterable[Any], *, timestamps: Iterable[int] | None = None) -> list[Any]:
         """Process records as one batch; return what was emitted to the main output.
+
+        Args:
+            values: the records.
+            timestamps: ms since the epoch of each, if they have any.
 
         Raises:
             AssertionError: the function has changed a record after it had emitted it.
             UserCodeError: the function or the key selector raised, or a key has no stable encoding.
         """
+        return self._process(0, values, timestamps)
+
+    def process2(self, values: Iterable[Any], *, timestamps: Iterable[int] | None = None) -> list[Any]:
+        """Do as `process` at the second input of a function that has two; a broadcast stream is one.
+
+        Raises as `process`.
+        """
+        return self._process(1, values, timestamps)
+
+    def watermark(self, timestamp_ms: int) -> list[Any]:
+        """Let event time come to here in all subtasks; return what timers emitted to the main output.
+
+        Raises:
+            UserCodeError: `on_timer` raised.
+        """
         assert self._subtasks, "harness is closed"
         before = len(self.outputs)
-        batch = RowBatch(list(values))
+        for subtask in self._subtasks:
+            subtask.operator.process_event_time(Watermark(timestamp_ms))
+            while subtask.operator.catching_up:
+                subtask.operator.catch_up()
+        self._watch.check()
+        return self.outputs[before:]
+
+    def processing_time(self, now_ms: int) -> list[Any]:
+        """Let the wall clock come to here; return what timers emitted to the main output.
+
+        Timers that were due before a `restore` fire too.
+
+        Raises:
+            ConfigError: the clock is past this time already.
+            UserCodeError: `on_timer` raised.
+        """
+        assert self._subtasks, "harness is closed"
+        if now_ms < self._clock.now_ms:
+            raise ConfigError("clock cannot run back", now_ms=self._clock.wall_ms(), wanted_ms=now_ms)
+        before = len(self.outputs)
+        self._clock.now_ms = float(now_ms)
+        for subtask in self._subtasks:
+            while subtask.alarm.due(now_ms):
+                subtask.operator.time_reached()
+        self._watch.check()
+        return self.outputs[before:]
+
+    def _process(self, number: int, values: Iterable[Any], timestamps: Iterable[int] | None) -> list[Any]:
+        assert self._subtasks, "harness is closed"
+        assert number < len(self._writers), "function has one input"
+        before = len(self.outputs)
+        batch = RowBatch(list(values), None if timestamps is None else list(timestamps))
         if batch.values:
-            self._writer.write(batch)
+            self._writers[number].write(batch)
             self._watch.check()
         return self.outputs[before:]
 
@@ -189,8 +215,11 @@ class OperatorHarness:
     def close(self) -> None:
         """Close the function in every subtask; may be called again."""
         subtasks, self._subtasks = self._subtasks, []
-        for subtask in subtasks:
-            subtask.operator.close()
+        try:
+            for subtask in subtasks:
+                subtask.operator.close()
+        finally:
+            self._backends.close()
 
     def __enter__(self) -> Self:
         return self
@@ -205,10 +234,10 @@ class OperatorHarness:
             self._subtasks.append(self._subtask(index, parallelism, restore))
         for subtask in self._subtasks:
             subtask.operator.open()
-            settle_unregistered(subtask.operator.context, drop=False)
+        settle_restored((subtask.operator.context for subtask in self._subtasks), drop=False)
         for subtask in self._subtasks:
             subtask.operator.start()
-        self._writer = self._exchange()
+        self._writers = [self._exchange(number) for number in range(self._choice.input_count)]
 
     def _restores(self, parallelism: int, snapshot: HarnessSnapshot | None) -> list[OperatorRestore | None]:
         """Return what each new subtask reads back, as the job's coordinator would deal it out."""
@@ -220,6 +249,7 @@ class OperatorHarness:
         return [
             OperatorRestore(
                 directory="",
+                states=tuple(dict.fromkeys(info for old in snapshot.subtasks for info in old.states)),
                 keyed=tuple(
                     holding(
                         keyed,
@@ -237,54 +267,57 @@ class OperatorHarness:
         ]
 
     def _subtask(self, index: int, parallelism: int, restore: OperatorRestore | None) -> "_Subtask":
-        function = cloudpickle.loads(self._shipped)
-        if self._operation == "process" and not hasattr(function, "process_element"):
-            function = CallableProcess(function)
-        operator = self._operator(function)  # type: ignore[call-arg]
-        keyed = self._keyed_owner(operator, index, parallelism) if self._key is not None else None
+        operator = self._choice.make()
+        keyed = self._keyed_owner(operator, index, parallelism) if self._keys[0] is not None else None
         restored = RestoredOperator()
         if restore is not None:
             restored = read_operator(SnapshotFiles(), restore, keyed)
+        alarm = _Alarm()
         context = OperatorContext(
             job_id="0" * 32,
             uid=UID,
-            name=self._name,
+            name=self._choice.name,
             subtask=index,
             parallelism=parallelism,
             max_parallelism=self._max_parallelism,
             attempt=self._attempt,
-            clock=ManualClock(),
+            clock=self._clock,
             background=_AtOnce(),
             restored=restored.operator_state,
+            operator_store=restored.store,
+            select_inputs=_nothing,
             keyed_backend=None if keyed is None else keyed.backend,
             request_splits=_nothing,
             wake=_nothing,
-            wake_at=_nothing,
+            wake_at=alarm.set,
             tell_client=_nothing,
             deliver=_nothing,
             failed=_raise,
             emitted=copy_of if self._copy_records else self._watch,
         )
-        operator.setup(context, self._recorder(self.outputs), _SideOutputs(self._side_recorder))
-        return _Subtask(operator, keyed)
+        operator.setup(context, self._recorder(self.outputs), SideOutputs(self._side_recorder))
+        return _Subtask(operator, keyed, alarm)
 
     def _keyed_owner(self, operator: Operator, index: int, parallelism: int) -> KeyedOwner | None:
         if not isinstance(operator, ProcessOperator):
             return None
         groups = groups_of_subtask(index, self._max_parallelism, parallelism)
         return KeyedOwner(
-            backend=HeapBackend(groups, self._max_parallelism, operator.cursor),
+            backend=self._backends.open(groups, self._max_parallelism, operator.cursor),
             groups=groups,
             max_parallelism=self._max_parallelism,
         )
 
-    def _exchange(self) -> EdgeWriter:
-        channels = [_HandOver(self._given(subtask.operator.process)) for subtask in self._subtasks]
-        if self._key is None:
+    def _exchange(self, number: int) -> EdgeWriter:
+        channels = [HandOver(self._given(subtask.operator.inputs[number])) for subtask in self._subtasks]
+        key = self._keys[number]
+        if number and self._choice.broadcasts:
+            return BroadcastWriter(channels)
+        if key is None:
             return RebalanceWriter(channels, first=0)
         return HashWriter(
             channels,
-            key_selector=self._key,
+            key_selector=key,
             routing=routing_table(self._max_parallelism, len(channels)),
             context=self._subtasks[0].operator.context,
         )
@@ -303,39 +336,24 @@ class OperatorHarness:
 class _Subtask:
     operator: Operator
     keyed: KeyedOwner | None
+    alarm: "_Alarm"
 
 
-class _HandOver:
-    """The sending end of a channel that hands batches over at once."""
+class _Alarm:
+    """When an operator wants to be told that time has come."""
 
-    has_room = True
+    def __init__(self) -> None:
+        self._at_ms: float | None = None
 
-    def __init__(self, target: Emit) -> None:
-        self.send = target
+    def set(self, at_ms: float) -> None:
+        self._at_ms = at_ms if self._at_ms is None else min(at_ms, self._at_ms)
 
-    def send_control(self, control: Control) -> None:
-        raise AssertionError("a harness sends no control elements")
-
-    def flush(self) -> bool:
-        return False
-
-    def granted(self, size_bytes: int) -> None:
-        raise AssertionError("a harness has no credit")
-
-
-class _SideOutputs(dict[str, Emit]):
-    """Takes whatever tag a function emits to."""
-
-    def __init__(self, make: Callable[[str], Emit]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __contains__(self, tag: object) -> bool:
+    def due(self, now_ms: float) -> bool:
+        """Return True once when it was set for now or before."""
+        if self._at_ms is None or self._at_ms > now_ms:
+            return False
+        self._at_ms = None
         return True
-
-    def __missing__(self, tag: str) -> Emit:
-        emit = self[tag] = self._make(tag)
-        return emit
 
 
 class _AtOnce:
@@ -349,46 +367,9 @@ class _AtOnce:
         done(result)
 
 
-def _shipped(function: Any, name: str) -> bytes:
-    try:
-        data: bytes = cloudpickle.dumps(function)
-    except Exception as error:
-        raise ConfigError(
-            "function of an operator cannot be copied to its subtasks",
-            hint="create what does not pickle in open(), which runs in the subtask",
-            operator=name,
-            cause=f"{type(error).__name__}: {error}",
-        ) from error
-    return data
-
-
 def _nothing(*args: object) -> None:
     pass
 
 
 def _raise(error: Exception) -> None:
     raise error
-
-
-def _operation_of(function: Any, *, keyed: bool) -> Operation:
-    for method, operation in _METHODS.items():
-        if hasattr(function, method):
-            return operation
-    if keyed:
-        raise ConfigError(
-            "harness cannot tell what a plain callable on a keyed stream is for",
-            hint='pass operation="process" or operation="reduce"',
-            function=getattr(function, "__name__", repr(function)),
-        )
-    return "map"
-
-
-def _operator_of(function: Any, operation: Operation, *, keyed: bool) -> type[Operator]:
-    if not keyed and (operation == "reduce" or isinstance(function, KeyedProcessFunction)):
-        raise ConfigError(
-            "function needs a keyed stream",
-            hint="pass key=, the function that key_by would get",
-            function=type(function).__name__,
-        )
-    with_state = keyed and (operation == "process" or isinstance(function, Function))
-    return (_WITH_STATE if with_state else _OPERATORS)[operation]

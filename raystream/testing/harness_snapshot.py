@@ -6,10 +6,10 @@ from typing import Self
 
 from raystream.handles import InlineHandle, KeyedStateHandle, OperatorSnapshot, OperatorStateHandle
 from raystream.ids import OperatorUid
-from raystream.operators.operator import Operator, OperatorState
+from raystream.operators.operator import Operator
 from raystream.runtime.restore import KeyedOwner
 from raystream.state.backend import KeyedSnapshot
-from raystream.state.operator_state import encode_elements
+from raystream.state.operator_state import OperatorState, encode_elements
 
 UID = OperatorUid("operator-under-test")
 
@@ -47,7 +47,10 @@ class FrozenSubtask:
         return OperatorSnapshot(
             uid=UID,
             subtask=index,
-            states=() if self.keyed is None else self.keyed.states,
+            states=(
+                *(() if self.keyed is None else self.keyed.states),
+                *(state.info for state in self.states if state.info is not None),
+            ),
             keyed=keyed,
             operator=tuple(
                 OperatorStateHandle(

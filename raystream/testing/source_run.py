@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raystream.operators.source import END, EnumeratorContext, ReaderContext, Source
+from raystream.operators.source import END, EnumeratorContext, ReaderContext, ReaderSignal, Source
 from raystream.records.batch import RowBatch
 
 MAX_PARALLELISM = 128
@@ -90,6 +90,9 @@ class ReaderRun:
             self.awake = True
             return True
         assert result is END or not self._ended, "a reader that has ended stays so"
+        if not isinstance(result, ReaderSignal):  # It moves event time.
+            self.awake = True
+            return False
         self._ended = result is END
         return False
 

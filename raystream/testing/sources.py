@@ -19,6 +19,7 @@ from raystream.operators.source import (
     SplitReader,
 )
 from raystream.records.batch import RowBatch
+from raystream.records.elements import Idle, Watermark
 
 FORMAT_VERSION = 1
 
@@ -44,7 +45,10 @@ class Pause:
 
 
 class TestSource:
-    """Emits the items of one or more lists and obeys the `Barrier`, `Crash` and `Pause` items in them.
+    """Emits the items of one or more lists and obeys the control items in them.
+
+    Control items are `Barrier`, `Crash` and `Pause`, and what moves event time: `Watermark(ms)`, and
+    `Idle()`, which lasts until the next record or watermark of the subtask.
 
     Each list is one split with an order of its own; list `i` is read by subtask
     `i % parallelism`, unless a restore deals the splits out otherwise.
@@ -85,7 +89,7 @@ class TestSource:
         return _ScriptReader(self.scripts, context)
 
 
-_CONTROL = (Barrier, Crash, Pause)
+_CONTROL = (Barrier, Crash, Pause, Watermark, Idle)
 
 
 class _ScriptSplit(msgspec.Struct, array_like=True):
@@ -140,7 +144,7 @@ class _ScriptReader:
         self._silent_until_ms: float | None = None
         self._complete = False
 
-    def poll(self, records_max: int, bytes_max: int) -> RowBatch | ReaderSignal:
+    def poll(self, records_max: int, bytes_max: int) -> RowBatch | ReaderSignal | Watermark | Idle:
         """Return the records up to the next control item, or do what that item says.
 
         Raises:
@@ -151,12 +155,16 @@ class _ScriptReader:
             script = self._scripts[split.script]
             if split.position == len(script):
                 self._splits.popleft()
-            elif not isinstance(script[split.position], _CONTROL):
+                continue
+            item = script[split.position]
+            if not isinstance(item, _CONTROL):
                 return RowBatch(self._records(split, records_max))
-            elif not self._passes(script[split.position]):
-                return NOTHING
-            else:
+            if isinstance(item, Watermark | Idle):
                 split.position += 1
+                return item
+            if not self._passes(item):
+                return NOTHING
+            split.position += 1
         return END if self._complete else NOTHING
 
     def add_splits(self, splits: Sequence[bytes]) -> None:

@@ -4,9 +4,10 @@ import pytest
 
 from raystream.errors import ConfigError, UserCodeError
 from raystream.operators.source import END, NOTHING, EnumeratorContext, ReaderContext
+from raystream.records.batch import RowBatch
 from raystream.testing.contracts import SourceContract
 from raystream.testing.source_run import ManualClock
-from raystream.testing.sources import Barrier, Crash, Pause, TestSource
+from raystream.testing.sources import Barrier, Crash, Idle, Pause, TestSource, Watermark
 
 
 class TestScriptContract(SourceContract):
@@ -15,7 +16,7 @@ class TestScriptContract(SourceContract):
             ["a", Barrier(), "b", "c", Pause(500), "d"],
             [*range(50), Barrier()],
             [],
-            [Pause(10), Barrier(), "z"],
+            [Pause(10), Barrier(), Watermark(5), Idle(), "z", Watermark(7)],
         )
 
     def expected(self):
@@ -45,7 +46,7 @@ class Playing:
 
     def poll(self):
         result = self.reader.poll(1024, 1 << 20)
-        return result if result in (NOTHING, END) else result.values
+        return result.values if isinstance(result, RowBatch) else result
 
     def _wake(self):
         self.woken += 1
@@ -131,3 +132,19 @@ def test_a_reader_asks_for_a_list_only_when_it_has_none():
 def test_a_source_without_lists_is_refused():
     with pytest.raises(ConfigError, match="at least one list"):
         TestSource()
+
+
+def test_watermarks_and_idleness_come_between_the_records_of_the_script():
+    playing = Playing(["a", Watermark(3), "b", "c", Idle(), Watermark(9)])
+
+    played = [playing.poll() for _ in range(6)]
+
+    assert played == [["a"], Watermark(3), ["b", "c"], Idle(), Watermark(9), END]
+
+
+def test_watermark_that_was_emitted_is_not_emitted_again_after_a_restore():
+    playing = Playing(["a", Watermark(3), "b"])
+    playing.poll()
+    playing.poll()
+
+    assert Playing(["a", Watermark(3), "b"], splits=playing.reader.snapshot()).poll() == ["b"]

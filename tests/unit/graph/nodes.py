@@ -1,5 +1,6 @@
 """A logical graph in one expression, for tests."""
 
+from dataclasses import replace
 from typing import Any
 
 from raystream.graph.logical import ChainHint, LogicalGraph, LogicalNode, NodeId, OperatorKind, Upstream
@@ -31,6 +32,18 @@ class GraphBuilder:
     def keyed(self, name: str, *upstreams: str, **options: Any) -> "GraphBuilder":
         inputs = self._upstreams(upstreams, Partitioning.HASH)
         return self._add(name, OperatorKind.KEYED_PROCESS, inputs, stateful=True, **options)
+
+    def connected(
+        self, name: str, first: tuple[str, Partitioning], second: tuple[str, Partitioning], **options: Any
+    ) -> "GraphBuilder":
+        upstreams = [self._upstreams((upstream,), partitioning) for upstream, partitioning in (first, second)]
+        inputs = tuple(replace(u, input=number) for number, us in enumerate(upstreams) for u in us)
+        return self._add(name, OperatorKind.CO_PROCESS, inputs, **options)
+
+    def exchanged(
+        self, name: str, upstream: str, partitioning: Partitioning, **options: Any
+    ) -> "GraphBuilder":
+        return self._add(name, OperatorKind.MAP, self._upstreams((upstream,), partitioning), **options)
 
     def _upstreams(self, names: tuple[str, ...], partitioning: Partitioning) -> tuple[Upstream, ...]:
         selector = key_of if partitioning is Partitioning.HASH else None

@@ -5,6 +5,7 @@ import pytest
 from raystream.errors import ConfigError, GraphError
 from raystream.graph.chaining import plan_job
 from raystream.graph.logical import LogicalGraph
+from raystream.graph.physical import Partitioning
 from tests.unit.graph.nodes import GraphBuilder, chains, edges
 
 
@@ -88,6 +89,58 @@ def test_key_by_after_union_makes_a_keyed_vertex():
     assert plan.vertices[2].keyed
 
 
+def test_connected_streams_enter_one_vertex_by_their_inputs():
+    graph = GraphBuilder().source("s").source("t")
+    graph.connected("join", ("s", Partitioning.HASH), ("t", Partitioning.FORWARD))
+
+    plan = plan_job(graph.graph, parallelism=2)
+
+    assert [(edge.source, edge.target, edge.input) for edge in plan.edges] == [(0, 2, 0), (1, 2, 1)]
+    assert not plan.vertices[2].keyed
+
+
+@pytest.mark.parametrize(("side", "keyed"), [(Partitioning.HASH, True), (Partitioning.FORWARD, False)])
+def test_vertex_beside_a_broadcast_stream_is_keyed_as_its_other_input_is(side, keyed):
+    graph = GraphBuilder().source("s").source("rules")
+    graph.connected("apply", ("s", side), ("rules", Partitioning.BROADCAST))
+
+    assert plan_job(graph.graph, parallelism=2).vertices[2].keyed is keyed
+
+
+def test_broadcast_alone_makes_no_vertex_keyed():
+    graph = GraphBuilder().source("s").exchanged("all", "s", Partitioning.BROADCAST).graph
+
+    plan = plan_job(graph, parallelism=2)
+
+    assert edges(plan) == [("s", None, "all", "broadcast")]
+    assert not plan.vertices[1].keyed
+
+
+@pytest.mark.parametrize(
+    ("senders", "receivers", "pairs"),
+    [
+        (2, 4, [(0, 0), (0, 1), (1, 2), (1, 3)]),
+        (4, 2, [(0, 0), (1, 0), (2, 1), (3, 1)]),
+        (2, 3, [(0, 0), (0, 1), (1, 2)]),
+        (3, 2, [(0, 0), (1, 0), (2, 1)]),
+        (2, 2, [(0, 0), (1, 1)]),
+    ],
+)
+def test_rescale_connects_each_subtask_of_the_larger_side_once(senders, receivers, pairs):
+    graph = GraphBuilder().source("s", parallelism=senders)
+    graph.exchanged("t", "s", Partitioning.RESCALE, parallelism=receivers)
+    plan = plan_job(graph.graph, parallelism=1)
+    (edge,), (_, target) = plan.edges, plan.vertices
+
+    leaving = [channel for sender in range(senders) for channel in plan.outgoing(edge, sender)]
+    entering = [channel for receiver in range(receivers) for channel in plan.incoming(target, receiver)]
+
+    assert [(channel.sender, channel.receiver) for channel in leaving] == pairs
+    assert sorted(entering, key=lambda channel: channel.id) == leaving
+    for receiver in range(receivers):
+        assert plan.incoming_count(target, receiver) == len(plan.incoming(target, receiver))
+
+
 def test_stream_united_with_itself_has_two_edges():
     plan = plan_job(GraphBuilder().source("s").map("twice", "s", "s").graph, parallelism=1)
 
@@ -139,7 +192,7 @@ def test_channels_are_numbered_without_gaps():
     entering = [channel for vertex, subtask in plan.subtasks() for channel in plan.incoming(vertex, subtask)]
     assert sorted(leaving, key=lambda c: c.id) == sorted(entering, key=lambda c: c.id)
     for vertex, subtask in plan.subtasks():
-        assert len(plan.incoming(vertex, subtask)) == plan.incoming_count(vertex)
+        assert len(plan.incoming(vertex, subtask)) == plan.incoming_count(vertex, subtask)
     ids = [channel.id for channel in leaving]
 
     assert ids == list(range(2 * 2 + 3 * 2 + 2))

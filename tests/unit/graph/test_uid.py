@@ -8,6 +8,7 @@ import pytest
 
 from raystream.errors import GraphError
 from raystream.graph.logical import UID_BYTES_MAX
+from raystream.graph.physical import Partitioning
 from raystream.graph.uid import assign_uids
 from tests.unit.graph.nodes import GraphBuilder
 
@@ -41,6 +42,30 @@ def test_generated_uid_is_the_same_in_every_process():
     }
 
     assert outputs == {uid_of(plain(), "count") + "\n"}
+
+
+def test_generated_uids_are_those_of_earlier_versions():
+    builder = GraphBuilder().source("lines").source("more").map("parse", "lines").map("late", "parse/late")
+    builder.rebalanced("spread", "parse").keyed("count", "parse", "more")
+
+    assert assign_uids(builder.graph) == {
+        builder.ids["lines"]: "21b8e4d8dea1d736800e17492548acd3",
+        builder.ids["more"]: "f7303f7623c26c82da5eec357af6adcf",
+        builder.ids["parse"]: "b819c6a3be0c144716f9863ae73c565a",
+        builder.ids["late"]: "a3c7cddd7bc7c061ce97f8106451dba8",
+        builder.ids["spread"]: "abca4c5db36c8b5f440f1e5701a5ed4c",
+        builder.ids["count"]: "9a09004ae309e0653e59c1039aa10328",
+    }
+
+
+def test_inputs_are_told_apart():
+    one = GraphBuilder().source("a").source("b")
+    one.connected("join", ("a", Partitioning.HASH), ("b", Partitioning.HASH))
+    other = GraphBuilder().source("a").source("b")
+    other.connected("join", ("b", Partitioning.HASH), ("a", Partitioning.HASH))
+    united = GraphBuilder().source("a").source("b").keyed("join", "a", "b")
+
+    assert len({uid_of(builder, "join") for builder in (one, other, united)}) == 3
 
 
 def test_operators_downstream_and_beside_change_nothing():

@@ -29,11 +29,17 @@ class ManualBackground:
 
 
 class Run:
-    """An operator that was set up, and everything that it does to its surroundings."""
+    """An operator that was set up, and everything that it does to its surroundings.
+
+    Attributes:
+        batches: what it emitted to its main output.
+        log: the same, and between them what moves event time.
+    """
 
     def __init__(self, operator, *, restored=None, tags=(), keyed_backend=None, emitted=None):
         self.operator = operator
         self.batches = []
+        self.log = []
         self.side = {tag: [] for tag in tags}
         self.background = ManualBackground()
         self.failures = []
@@ -61,8 +67,15 @@ class Run:
             emitted=emitted,
         )
         operator.setup(
-            self.context, self.batches.append, {tag: batches.append for tag, batches in self.side.items()}
+            self.context,
+            self._emit,
+            {tag: batches.append for tag, batches in self.side.items()},
+            self.log.append,
         )
+
+    def _emit(self, batch):
+        self.batches.append(batch)
+        self.log.append(batch)
 
     def _request(self):
         self.requests += 1

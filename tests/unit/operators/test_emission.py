@@ -2,6 +2,7 @@
 
 import pytest
 
+from raystream.clock import SystemClock
 from raystream.keygroup import groups_of_subtask
 from raystream.operators.emission import copy_of, emitting
 from raystream.operators.map import FilterOperator, FlatMapOperator, MapOperator
@@ -17,7 +18,7 @@ def emitted_by(operator, values, timestamps=None, tags=()):
     """Return what is emitted for one batch of records that have one key."""
     backend = None
     if isinstance(operator, ProcessOperator):
-        backend = HeapBackend(groups_of_subtask(0, 128, 1), 128, operator.cursor)
+        backend = HeapBackend(groups_of_subtask(0, 128, 1), 128, operator.cursor, clock=SystemClock())
     running = Run(operator, tags=tags, keyed_backend=backend, emitted=copy_of)
     operator.open()
     operator.process(RowBatch(values, timestamps, ["key"] * len(values), [0] * len(values)))

@@ -3,6 +3,7 @@
 import pytest
 
 from raystream import FilterFunction, FlatMapFunction, MapFunction, ValueStateDescriptor
+from raystream.clock import SystemClock
 from raystream.errors import UserCodeError
 from raystream.keygroup import KeyGroupRange
 from raystream.operators.keyed_map import KeyedFilterOperator, KeyedFlatMapOperator, KeyedMapOperator
@@ -72,7 +73,7 @@ def test_state_belongs_to_the_key_of_the_record_however_a_job_runs_it(function, 
     ],
 )
 def test_result_has_the_timestamp_of_its_record(operator, expected):
-    backend = HeapBackend(KeyGroupRange(0, 128), 128, operator.cursor)
+    backend = HeapBackend(KeyGroupRange(0, 128), 128, operator.cursor, clock=SystemClock())
     running = Run(operator, keyed_backend=backend)
     operator.open()
     operator.process(RowBatch(list("aba"), [10, 20, 30], list("aba"), [1, 2, 1]))

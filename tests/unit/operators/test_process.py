@@ -2,6 +2,7 @@
 
 import pytest
 
+from raystream.clock import SystemClock
 from raystream.errors import StateError, UserCodeError
 from raystream.keygroup import KeyGroupRange
 from raystream.operators.process import KeyedProcessOperator, ProcessOperator, ReduceOperator
@@ -19,7 +20,7 @@ class Function:
 
 
 def run(operator, *batches, tags=()):
-    backend = HeapBackend(KeyGroupRange(0, 128), 128, operator.cursor)
+    backend = HeapBackend(KeyGroupRange(0, 128), 128, operator.cursor, clock=SystemClock())
     running = Run(operator, tags=tags, keyed_backend=backend)
     operator.open()
     for batch in batches:

@@ -4,7 +4,6 @@ import pytest
 
 from raystream.errors import ConfigError, UserCodeError
 from raystream.handles import Redistribution
-from raystream.operators.operator import OperatorState
 from raystream.operators.source_operator import (
     BYTES_MAX,
     END,
@@ -14,6 +13,8 @@ from raystream.operators.source_operator import (
     SourceOperator,
 )
 from raystream.records.batch import RowBatch
+from raystream.records.elements import WATERMARK_MAX_MS, Active, Idle, Watermark
+from raystream.state.operator_state import OperatorState
 from tests.unit.operators.running import Run
 
 
@@ -154,3 +155,20 @@ def test_close_closes_the_reader():
     operator.close()
 
     assert reader.closed
+
+
+def test_event_time_of_a_reader_is_handed_on_and_a_record_makes_it_active_again():
+    operator, running, _ = opened(Watermark(5), Idle(), RowBatch(["a"]), Idle(), Watermark(7), NOTHING)
+
+    assert [operator.poll() for _ in range(6)] == [0, 0, 1, 0, 0, NOTHING]
+    kinds = [Watermark(5), Idle(), Active(), ["a"], Idle(), Active(), Watermark(7)]
+    assert [getattr(element, "values", element) for element in running.log] == kinds
+
+
+def test_end_of_the_input_is_the_end_of_event_time():
+    operator, running, _ = opened(Idle(), END)
+    operator.poll()
+    operator.poll()
+    operator.end_input()
+
+    assert running.log == [Idle(), Watermark(WATERMARK_MAX_MS)]

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raystream.errors import ProtocolError
-from raystream.records.elements import Barrier, CancelBarrier, EndOfInput, SnapshotKind
+from raystream.records.elements import (
+    WATERMARK_MAX_MS,
+    WATERMARK_MIN_MS,
+    Active,
+    Barrier,
+    CancelBarrier,
+    EndOfInput,
+    Idle,
+    SnapshotKind,
+    Watermark,
+)
 from raystream.runtime import frame as frames
 from raystream.runtime.frame import (
     FRAME_BYTES_MAX,
@@ -161,6 +171,10 @@ def test_header_has_the_documented_form():
         Barrier(checkpoint_id=1, kind=SnapshotKind.CHECKPOINT, created_ms=0, directory="", routing_epoch=3),
         CancelBarrier(12),
         EndOfInput(),
+        Watermark(WATERMARK_MIN_MS),
+        Watermark(WATERMARK_MAX_MS),
+        Idle(),
+        Active(),
     ],
 )  # fmt: skip
 def test_control_elements_arrive_as_they_are(control):

@@ -10,7 +10,15 @@ from raystream.keys import stable_hash
 from raystream.operators.operator import Operator
 from raystream.records.batch import RowBatch
 from raystream.records.elements import EndOfInput
-from raystream.runtime.output import ForwardWriter, HashWriter, Outputs, RebalanceWriter
+from raystream.runtime.output import (
+    BroadcastWriter,
+    CustomWriter,
+    ForwardWriter,
+    HashWriter,
+    Outputs,
+    RebalanceWriter,
+    ShuffleWriter,
+)
 from tests.unit.operators.running import Run
 
 
@@ -190,3 +198,48 @@ def test_flush_reaches_every_channel():
     assert all_edges.flush()
     assert not any(channel.held for channel in outputs)
     assert not all_edges.flush()
+
+
+# ---- broadcast, shuffle, custom ----------------------------------------------
+
+
+def test_broadcast_sends_every_batch_through_every_channel():
+    outputs = channels(3)
+    BroadcastWriter(outputs).write(RowBatch([1, 2]))
+
+    assert [channel.values for channel in outputs] == [[1, 2]] * 3
+
+
+def test_shuffle_sends_each_record_through_one_channel_the_same_for_the_same_seed():
+    def shuffled():
+        outputs = channels(3)
+        writer = ShuffleWriter(outputs, random.Random(7))
+        for start in range(0, 300, 50):
+            writer.write(RowBatch(list(range(start, start + 50)), list(range(start, start + 50))))
+        return outputs
+
+    outputs = shuffled()
+
+    assert sorted(value for channel in outputs for value in channel.values) == list(range(300))
+    assert all(len(channel.values) > 60 for channel in outputs)
+    assert all(batch.timestamps == batch.values for channel in outputs for batch in channel.batches)
+    assert [channel.values for channel in shuffled()] == [channel.values for channel in outputs]
+
+
+def test_custom_partitioner_says_the_channel_of_each_record():
+    outputs = channels(3)
+    CustomWriter(outputs, lambda value, count: value % count, Run(Operator()).context).write(
+        RowBatch([0, 1, 3, 4, 5])
+    )
+
+    assert [channel.values for channel in outputs] == [[0, 3], [1, 4], [5]]
+
+
+@pytest.mark.parametrize("target", [-1, 3, "first", None])
+def test_custom_partitioner_that_names_no_subtask_is_refused_with_the_record(target):
+    writer = CustomWriter(channels(3), lambda _, __: target, Run(Operator()).context)
+
+    with pytest.raises(UserCodeError, match="user function raised") as raised:
+        writer.write(RowBatch(["record"]))
+
+    assert raised.value.context["record"] == "'record'"

@@ -102,20 +102,31 @@ def test_functions_of_importable_modules_are_not_copied():
     assert functions_in(pack(program_of(a=job)))["a"] is job
 
 
-def test_key_selector_that_cannot_be_shipped_is_named():
+@pytest.mark.parametrize(
+    ("connect", "operator", "variable"),
+    [
+        (lambda stream, select: stream.key_by(select), "key_by before count", "generator"),
+        (
+            lambda stream, select: stream.partition_custom(lambda key, subtasks: 0, select),
+            "partition_custom before count",
+            "self.key_selector.generator",
+        ),
+    ],
+)
+def test_function_of_an_exchange_that_cannot_be_shipped_is_named(connect, operator, variable):
     runner = FakeRunner()
     env = StreamEnvironment(runner=runner)
     generator = (value for value in [1])
-    keyed = env.from_source(FakeSource()).key_by(lambda value: next(generator))
-    keyed.process(Count(), name="count").sink_to(DiscardSink())
+    exchanged = connect(env.from_source(FakeSource()), lambda value: next(generator))
+    exchanged.map(lambda value: value, name="count").sink_to(DiscardSink())
     env.execute("a job")
     submission = runner.submissions[0]
 
     with pytest.raises(ConfigError, match="cannot be shipped") as raised:
         pack(Program(job_name="a", plan=submission.plan, config=submission.config))
 
-    assert raised.value.context["operator"] == "key_by before count"
-    assert raised.value.context["variable"] == "generator"
+    assert raised.value.context["operator"] == operator
+    assert raised.value.context["variable"] == variable
 
 
 # ---- shipped modules

@@ -7,18 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 
+from raystream.clock import SystemClock
 from raystream.errors import StateError, StorageError
 from raystream.graph.physical import OperatorNode, Vertex
 from raystream.handles import InlineHandle, Redistribution
 from raystream.keygroup import KeyGroupRange
-from raystream.operators.operator import Operator, OperatorState
+from raystream.operators.operator import Operator
 from raystream.records.elements import Barrier, SnapshotKind
 from raystream.runtime.snapshotter import SLICE_MS, Snapshotter
 from raystream.runtime.upload import UploadsUnderWay
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.heap import HeapBackend
-from raystream.state.operator_state import decode_elements
+from raystream.state.operator_state import OperatorState, decode_elements
 from raystream.state.snapshot_format import load_snapshot
 from raystream.storage.blobs import SnapshotFiles
 from tests.unit.operators.running import ManualBackground
@@ -47,7 +48,7 @@ class Stateful(Operator):
         self.elements = list(elements)
         self.savepoints = []
         self.cursor = KeyCursor()
-        backend = HeapBackend(GROUPS, 128, self.cursor) if keyed else None
+        backend = HeapBackend(GROUPS, 128, self.cursor, clock=SystemClock()) if keyed else None
         self.state = backend.value_state(ValueStateDescriptor("n", int)) if backend else None
         self.context = SimpleNamespace(keyed_backend=backend)
 
@@ -112,7 +113,7 @@ def keyed_values(operator_snapshot):
     data = handle.data.data
     loaded = load_snapshot(lambda offset, length: data[offset : offset + length], len(data), GROUPS, 128)
     cursor = KeyCursor()
-    backend = HeapBackend(GROUPS, 128, cursor)
+    backend = HeapBackend(GROUPS, 128, cursor, clock=SystemClock())
     backend.restore([loaded])
     state = backend.value_state(ValueStateDescriptor("n", int))
     values = {}

@@ -1,9 +1,12 @@
-"""The heap backend keeps the contract of keyed state."""
+"""The heap backend keeps the contract of keyed state backends."""
 
 from raystream.state.heap import HeapBackend
-from tests.unit.state.contract import KeyedStateContract
+from raystream.testing.state_contracts import KeyedStateContract
 
 
 class TestHeapBackend(KeyedStateContract):
-    def make_backend(self, groups, max_parallelism, cursor):
-        return HeapBackend(groups, max_parallelism, cursor)
+    def make_backend(self, groups, max_parallelism, cursor, *, clock):
+        return HeapBackend(groups, max_parallelism, cursor, clock=clock)
+
+    def count_held(self, backend, name):
+        return backend.held(name)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
-from raystream.state.schema import check_compatible, parse, readable
+from raystream.state.schema import difference, parse, readable
 from tests.unit.state.test_serializer import TYPED
 
 
@@ -68,14 +68,20 @@ def test_what_could_not_hold_a_stored_value_is_not_readable(stored, registered):
         (ValueStateDescriptor("x", int), ListStateDescriptor("x", int), "kind"),
         (ValueStateDescriptor("x", int), ValueStateDescriptor("x"), "serializer"),
         (ValueStateDescriptor("x", int), ValueStateDescriptor("x", str), "schema"),
-        (MapStateDescriptor("x", int, str), MapStateDescriptor("x", str, str), "map key schema"),
+        (ValueStateDescriptor("x", int), ValueStateDescriptor("x", int, namespaced=True), "namespaced"),
+        (MapStateDescriptor("x", int, str), MapStateDescriptor("x", str, str), "map_key_schema"),
     ],
 )
-def test_mismatch_names_state_and_difference(stored, registered, field):
-    check_compatible(stored.info(), stored.info())
-    with pytest.raises(StateRestoreError, match=f"another {field} than") as error:
-        check_compatible(stored.info(), registered.info())
-    assert error.value.context["state"] == "x"
+def test_difference_is_named_by_its_field(stored, registered, field):
+    assert difference(stored.info(), stored.info()) == ""
+    assert difference(stored.info(), registered.info()) == field
+
+
+def test_migration_accepts_another_type_and_serializer_but_not_another_kind():
+    stored = ValueStateDescriptor("x", int).info()
+    for registered in (ValueStateDescriptor("x", str), ValueStateDescriptor("x")):
+        assert difference(stored, registered.info(), migrates=True) == ""
+    assert difference(stored, ListStateDescriptor("x", int).info(), migrates=True) == "kind"
 
 
 @pytest.mark.parametrize(

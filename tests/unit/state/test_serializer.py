@@ -15,9 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raystream.errors import StateCorruptError, StateError, StateRestoreError
-from raystream.state.chunk_codec import Chunk, ChunkCodec
-from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+from raystream.state.chunk_codec import ChunkCodec
+from raystream.state.chunk_decoder import ChunkDecoder
+from raystream.state.chunk_form import Chunk
+from raystream.state.descriptor import (
+    ListStateDescriptor,
+    MapStateDescriptor,
+    StateDescriptor,
+    ValueStateDescriptor,
+)
 from raystream.state.serializer import serializer_for
+from raystream.state.ttl import StateTtl
 
 
 class Color(enum.Enum):
@@ -154,10 +162,11 @@ UNTYPED = [
 KEYS = st.lists(INTS | TEXTS | st.binary() | st.tuples(INTS, TEXTS), max_size=8, unique=True)
 
 
-def round_trip(codec: ChunkCodec, entries: dict[Any, Any]) -> dict[Any, Any]:
+def round_trip(descriptor: StateDescriptor, entries: dict[Any, Any]) -> dict[Any, Any]:
     restored: dict[Any, Any] = {}
-    for chunk in codec.encode(list(entries), list(entries.values())):
-        restored.update(zip(*codec.decode(chunk), strict=True))
+    decoder = ChunkDecoder(descriptor, descriptor.info())
+    for chunk in ChunkCodec(descriptor).encode(list(entries), list(entries.values())):
+        restored.update(zip(*decoder.decode(chunk), strict=True))
     return restored
 
 
@@ -171,10 +180,10 @@ def assert_same(got: Any, wanted: Any) -> None:
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_typed_values_come_back_equal_and_of_the_same_type(declared, schema, values, data):
-    codec = ChunkCodec(ValueStateDescriptor("x", declared))
-    assert (codec.info.serializer, codec.info.schema) == ("msgpack-1", schema)
+    descriptor = ValueStateDescriptor("x", declared)
+    assert (descriptor.info().serializer, descriptor.info().schema) == ("msgpack-1", schema)
     entries = {key: data.draw(values) for key in data.draw(KEYS)}
-    restored = round_trip(codec, entries)
+    restored = round_trip(descriptor, entries)
     assert list(map(type, sorted(restored, key=repr))) == list(map(type, sorted(entries, key=repr)))
     assert restored.keys() == entries.keys()
     for key, value in entries.items():
@@ -185,14 +194,31 @@ def test_typed_values_come_back_equal_and_of_the_same_type(declared, schema, val
 @given(data=st.data())
 def test_lists_and_maps_of_any_content_come_back(data):
     lists = {key: data.draw(st.lists(INTS, min_size=1)) for key in data.draw(KEYS)}
-    assert round_trip(ChunkCodec(ListStateDescriptor("x", int)), lists) == lists
-    assert round_trip(ChunkCodec(ListStateDescriptor("x")), lists) == lists
+    assert round_trip(ListStateDescriptor("x", int), lists) == lists
+    assert round_trip(ListStateDescriptor("x"), lists) == lists
     maps = {
         key: data.draw(st.dictionaries(INTS | TEXTS, st.none() | MOMENTS, min_size=1))
         for key in data.draw(KEYS)
     }
-    assert round_trip(ChunkCodec(MapStateDescriptor("x", None, dt.datetime)), maps) == maps
-    assert round_trip(ChunkCodec(MapStateDescriptor("x")), maps) == maps
+    assert round_trip(MapStateDescriptor("x", None, dt.datetime), maps) == maps
+    assert round_trip(MapStateDescriptor("x"), maps) == maps
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_values_come_back_with_their_times(data):
+    pairs = st.tuples(st.integers(0, 2**60), INTS)
+    values = {key: data.draw(pairs) for key in data.draw(KEYS)}
+    ttl = StateTtl("1s")
+    assert round_trip(ValueStateDescriptor("x", int, ttl=ttl), values) == values
+    assert round_trip(ValueStateDescriptor("x", ttl=ttl), values) == values
+    lists = {key: data.draw(st.lists(pairs, min_size=1)) for key in data.draw(KEYS)}
+    assert round_trip(ListStateDescriptor("x", int, ttl=ttl), lists) == lists
+    maps = {
+        key: data.draw(st.dictionaries(INTS | TEXTS, st.tuples(st.integers(0, 2**60), st.none() | INTS)))
+        for key in data.draw(KEYS)
+    }
+    assert round_trip(MapStateDescriptor("x", None, int, ttl=ttl), maps) == maps
 
 
 @pytest.mark.parametrize("declared", UNTYPED, ids=repr)
@@ -212,13 +238,13 @@ def test_type_without_a_codec_that_keeps_it_is_pickled_and_marked(declared):
     ],
 )
 def test_pickled_values_come_back(declared, value):
-    restored = round_trip(ChunkCodec(ValueStateDescriptor("x", declared)), {"k": value})["k"]
+    restored = round_trip(ValueStateDescriptor("x", declared), {"k": value})["k"]
     assert_same(restored, value)
 
 
 def test_object_shared_by_two_keys_is_two_objects_after_a_restore():
     shared: list[int] = []
-    restored = round_trip(ChunkCodec(ValueStateDescriptor("x")), {"a": shared, "b": shared})
+    restored = round_trip(ValueStateDescriptor("x"), {"a": shared, "b": shared})
     assert restored["a"] is not restored["b"]
 
 
@@ -271,7 +297,7 @@ def test_value_of_another_type_is_refused_when_it_is_encoded(declared, value, fo
 
 
 def test_int_in_a_float_state_comes_back_as_the_float_it_equals():
-    assert repr(round_trip(ChunkCodec(ValueStateDescriptor("x", float)), {1: 3})) == "{1: 3.0}"
+    assert repr(round_trip(ValueStateDescriptor("x", float), {1: 3})) == "{1: 3.0}"
 
 
 def test_map_keys_of_another_type_are_refused_when_they_are_encoded():
@@ -284,6 +310,10 @@ def test_map_keys_of_another_type_are_refused_when_they_are_encoded():
 def test_name_that_is_empty_or_reserved_is_refused(descriptor, name):
     with pytest.raises(StateError, match="name"):
         descriptor(name)
+
+
+def test_descriptor_may_be_given_its_type_in_brackets():
+    assert ValueStateDescriptor[int]("hits", int) == ValueStateDescriptor("hits", int)
 
 
 def test_default_of_another_type_is_refused():
@@ -302,9 +332,12 @@ def test_bytes_that_are_not_a_chunk_raise_our_errors_only(data, form, declared):
         ValueStateDescriptor("x", declared),
         ListStateDescriptor("x", declared),
         MapStateDescriptor("x", str, declared),
+        ValueStateDescriptor("x", declared, ttl=StateTtl("1s")),
+        ListStateDescriptor("x", declared, ttl=StateTtl("1s")),
+        MapStateDescriptor("x", str, declared, ttl=StateTtl("1s")),
     ):
         with contextlib.suppress(StateRestoreError, StateCorruptError):
-            ChunkCodec(descriptor).decode(Chunk(form, 1, data))
+            ChunkDecoder(descriptor, descriptor.info()).decode(Chunk(form, 1, data))
 
 
 class TestEvolution:
@@ -320,11 +353,11 @@ class TestEvolution:
         chunks = ChunkCodec(ValueStateDescriptor("x", Before)).encode(
             ["a", "b"], [Before("/a", 1), Before("/b", 2**70)]
         )
-        codec = ChunkCodec(ValueStateDescriptor("x", after))
-        values = [value for chunk in chunks for value in codec.decode(chunk)[1]]
+        decoder = ChunkDecoder(ValueStateDescriptor("x", after), ValueStateDescriptor("x", Before).info())
+        values = [value for chunk in chunks for value in decoder.decode(chunk)[1]]
         assert sorted((value.path, value.note) for value in values) == [("/a", "none"), ("/b", "none")]
 
     def test_value_that_does_not_read_as_the_new_type_is_a_restore_error(self):
         (chunk,) = ChunkCodec(ValueStateDescriptor("x", int)).encode(["a"], [1])
         with pytest.raises(StateRestoreError, match="x"):
-            ChunkCodec(ValueStateDescriptor("x", str)).decode(chunk)
+            ChunkDecoder(ValueStateDescriptor("x", str), ValueStateDescriptor("x", int).info()).decode(chunk)

@@ -86,7 +86,13 @@ handles = st.one_of(
     st.builds(FileHandle, path=names, size_bytes=sizes, checksum=st.just("00112233aabbccdd")),
 )
 state_infos = st.builds(
-    StateInfo, name=names, kind=names, serializer=names, schema=names, map_key_schema=names
+    StateInfo,
+    name=names,
+    kind=names,
+    serializer=names,
+    schema=names,
+    map_key_schema=names,
+    namespaced=st.booleans(),
 )
 
 

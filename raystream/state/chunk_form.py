@@ -1,0 +1,60 @@
+"""Chunks: many entries (key and content) of one state as one piece of msgpack.
+
+    chunk   := [keys, contents] | [keys, contents, times]     arrays of one length, encoded by one C call
+    content := value                     value, reduction or accumulator
+             | [element, ...]            list state
+             | {map key: value, ...}     map state
+    time    := ms | [ms, ...]            of writing: of the value, of each element, of each map value in order
+
+The *form*, one byte beside each chunk, says how to read it, so that a chunk whose keys are
+all `str` (or all `int`) is written natively, and whatever else there is still finds a form:
+
+    bits 0-1   keys: 0 str, 1 int, 2 bytes of `raystream.keys.encode_key`
+    bit 2      values: 0 plain, 1 wide (`raystream.state.serializer`)
+    bits 3-4   map keys: as keys; 0 where there is no map
+    bit 7      there are times; set in states with a time to live
+
+Every key is stored in full and in canonical form; the key of a namespaced state is the pair of
+key and namespace.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+KEYS_STR, KEYS_INT, KEYS_ENCODED = 0, 1, 2
+KEY_MASK = 0b11
+WIDE = 1 << 2
+MAP_KEY_SHIFT = 3
+TIMED = 1 << 7
+FORM_MASK = KEY_MASK | WIDE | KEY_MASK << MAP_KEY_SHIFT | TIMED
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Encoded entries; `form` is needed to read `data`."""
+
+    form: int
+    entries: int
+    data: bytes
+
+
+def map_form(form: int) -> int:
+    """Return how the map keys of a chunk are written, in the terms of bits 0-1."""
+    return form >> MAP_KEY_SHIFT & KEY_MASK
+
+
+def key_form(found: set[type]) -> int:
+    """Return the form for keys of these types."""
+    return KEYS_STR if found == {str} else KEYS_INT if found == {int} else KEYS_ENCODED
+
+
+def mapped(
+    entries: dict[Any, Any], key: Callable[[Any], Any] | None, value: Callable[[Any], Any] | None
+) -> dict[Any, Any]:
+    """Return a dict with functions applied to its keys and values; None leaves them as they are."""
+    if key is None and value is None:
+        return entries
+    keys = entries if key is None else map(key, entries)
+    values = entries.values() if value is None else map(value, entries.values())
+    return dict(zip(keys, values, strict=True))

@@ -1,0 +1,100 @@
+"""The five kinds of keyed state, made of the three that a backend stores.
+
+    value         raw value state                   with a time to live: in TtlValueState
+    list, map     raw list state, raw map state     with a time to live: in TtlListState, TtlMapState
+    reducing,     a value state as above, in FoldedReducingState, FoldedAggregatingState
+    aggregating
+
+A backend derives from `StateKinds` and provides the raw states.  Those of a state with a time to live hold
+pairs `(written_ms, value)` as their values, elements or map values.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from raystream.clock import ProcessingTime
+from raystream.state.backend import AggregatingState, ListState, MapState, ReducingState, ValueState
+from raystream.state.descriptor import (
+    AggregatingStateDescriptor,
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ReducingStateDescriptor,
+    StateDescriptor,
+    ValueStateDescriptor,
+)
+from raystream.state.folding_states import FoldedAggregatingState, FoldedReducingState
+from raystream.state.ttl import Expiry
+from raystream.state.ttl_states import Lifetime, TtlListState, TtlMapState, TtlValueState
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class StateKinds(ABC):
+    """The part of a `KeyedStateBackend` that is alike in all of them."""
+
+    def __init__(self, time: ProcessingTime) -> None:
+        self._time = time
+
+    @property
+    def processing_time(self) -> ProcessingTime:
+        return self._time
+
+    def value_state(self, descriptor: ValueStateDescriptor[T]) -> ValueState[T]:
+        return self._single(descriptor, descriptor.fresh_default)
+
+    def list_state(self, descriptor: ListStateDescriptor[T]) -> ListState[T]:
+        raw = self._raw_list(descriptor)
+        life = self._lifetime(descriptor)
+        return raw if life is None else TtlListState(descriptor.name, raw, life)
+
+    def map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
+        raw = self._raw_map(descriptor)
+        life = self._lifetime(descriptor)
+        return raw if life is None else TtlMapState(raw, life)
+
+    def reducing_state(self, descriptor: ReducingStateDescriptor[T]) -> ReducingState[T]:
+        return FoldedReducingState(descriptor, self._single(descriptor, _nothing))
+
+    def aggregating_state(self, descriptor: AggregatingStateDescriptor[T, A, R]) -> AggregatingState[T, R]:
+        return FoldedAggregatingState(descriptor, self._single(descriptor, _nothing))
+
+    def _single(self, descriptor: StateDescriptor, fresh_default: Callable[[], Any]) -> ValueState[Any]:
+        if descriptor.ttl is None:
+            return self._raw_value(descriptor, fresh_default)
+        raw = self._raw_value(descriptor, _nothing)
+        life = self._lifetime(descriptor)
+        assert life is not None
+        return TtlValueState(raw, life, fresh_default)
+
+    def _lifetime(self, descriptor: StateDescriptor) -> Lifetime | None:
+        if descriptor.ttl is None:
+            return None
+        return Lifetime(descriptor.ttl, Expiry(descriptor.ttl, self._time), self._sweep(descriptor))
+
+    @abstractmethod
+    def _raw_value(self, descriptor: StateDescriptor, fresh_default: Callable[[], Any]) -> ValueState[Any]:
+        """Register the state if it is new; return its values, reductions or accumulators."""
+
+    @abstractmethod
+    def _raw_list(self, descriptor: ListStateDescriptor[Any]) -> ListState[Any]:
+        """Register the state if it is new; return its lists."""
+
+    @abstractmethod
+    def _raw_map(self, descriptor: MapStateDescriptor[Any, Any]) -> MapState[Any, Any]:
+        """Register the state if it is new; return its maps."""
+
+    @abstractmethod
+    def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
+        """Return what an access to the state calls at its end, to remove expired values of some keys.
+
+        The state is registered and has a time to live.
+        """
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,184 @@
+"""An embedded RocksDB, as far as keyed state needs it; the only module that knows `rocksdict`.
+
+Keys and values are bytes.  There is no write-ahead log: what must survive the process is in checkpoints.
+A write is seen by every read after it, and by no view that was taken before it.  Whatever RocksDB
+raises becomes a `StateError` that names the directory: a full disk, most of all.
+
+All stores of a slot share one `RocksDbMemory`, which bounds their write buffers and blocks together.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DataBlockIndexType,
+    DBCompressionType,
+    Options,
+    Rdict,
+    RdictIter,
+    WriteBatch,
+    WriteBufferManager,
+    WriteOptions,
+)
+
+from raystream.errors import StateError
+
+_WRITE_BUFFER_SHARE = 2
+"""One half of the memory may be write buffers; they are charged to the cache of blocks."""
+
+_WRITE_BUFFER_BYTES_MAX = 64 << 20
+_WRITE_BUFFER_BYTES_MIN = 64 << 10
+_BLOCK_BYTES = 4096
+_BLOOM_BITS_PER_KEY = 10
+_HASH_RATIO = 0.75
+_BACKGROUND_JOBS = 2
+_LOG_FILE_BYTES_MAX = 1 << 20
+
+
+class RocksDbMemory:
+    """Memory that the stores of one slot share.
+
+    Args:
+        size_bytes: bound of blocks and write buffers together.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self.cache = Cache.new_hyper_clock_cache(size_bytes, _BLOCK_BYTES)
+        buffers_bytes = size_bytes // _WRITE_BUFFER_SHARE
+        self.buffers = WriteBufferManager.new_write_buffer_manager_with_cache(
+            buffers_bytes, False, self.cache
+        )
+        self.buffer_bytes = max(_WRITE_BUFFER_BYTES_MIN, min(_WRITE_BUFFER_BYTES_MAX, buffers_bytes // 2))
+
+
+class StoreView:
+    """A store as it was when `RocksDbStore.view` was called, for any one thread.
+
+    It is an iterator, which keeps what was there when it was made.  (Snapshots of `rocksdict` do not do:
+    their iterators show what was written later.)
+    """
+
+    def __init__(self, entries: RdictIter, path: Path) -> None:
+        self._entries = entries
+        self._path = path
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield key and value of each entry whose key begins with `prefix`, in order; one scan at a time."""
+        entries = self._entries
+        valid, key_of, value_of, step = entries.valid, entries.key, entries.value, entries.next
+        try:
+            entries.seek(prefix)
+            while valid() and (key := key_of()).startswith(prefix):
+                yield key, value_of()
+                step()
+            entries.status()
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise _failure("state could not be read", self._path, error) from error
+
+
+class RocksDbStore:
+    """One RocksDB in a directory of its own; not to be used by two threads at once, but for its views."""
+
+    def __init__(self, path: Path, memory: RocksDbMemory) -> None:
+        self._write_options = WriteOptions()
+        self._write_options.disable_wal = True  # type: ignore[method-assign,assignment]  # a property in truth
+        try:
+            self._db = Rdict(str(path), _options(memory))
+        except Exception as error:
+            raise _failure("local store of state could not be opened", path, error) from error
+        self._path = path
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of a key."""
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:
+            raise _failure("state could not be read", self._path, error) from error
+        return value
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values of keys, with one call."""
+        try:
+            values: list[bytes | None] | None = self._db.get(list(keys))
+        except Exception as error:
+            raise _failure("state could not be read", self._path, error) from error
+        assert values is not None
+        return values
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield key and value of each entry whose key begins with `prefix`, in order of the keys.
+
+        Args:
+            prefix: what the keys begin with.
+            start: where to begin, if it is above `prefix`.
+        """
+        try:
+            entries: Iterator[tuple[Any, bytes]] = self._db.items(from_key=max(prefix, start))
+            for key, value in entries:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise _failure("state could not be read", self._path, error) from error
+
+    def write(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Set the values of keys, or delete those whose value is None; all or none."""
+        batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in changes:
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        try:
+            self._db.write(batch, self._write_options)
+        except Exception as error:
+            raise _failure("state could not be written", self._path, error) from error
+
+    def view(self) -> StoreView:
+        """Return the store as it is now."""
+        return StoreView(self._db.iter(), self._path)
+
+    def close(self) -> None:
+        """Close the store; views end with an error."""
+        self._db.close()
+
+
+def _options(memory: RocksDbMemory) -> Options:
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(memory.cache)
+    blocks.set_cache_index_and_filter_blocks(True)
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    blocks.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)
+    blocks.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
+    blocks.set_data_block_hash_ratio(_HASH_RATIO)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_error_if_exists(True)
+    options.set_block_based_table_factory(blocks)
+    options.set_write_buffer_manager(memory.buffers)
+    options.set_write_buffer_size(memory.buffer_bytes)
+    options.set_compression_type(DBCompressionType.none())
+    options.set_bottommost_compression_type(DBCompressionType.lz4())
+    options.set_max_background_jobs(_BACKGROUND_JOBS)
+    options.set_keep_log_file_num(1)
+    options.set_max_log_file_size(_LOG_FILE_BYTES_MAX)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    return options
+
+
+def _failure(message: str, path: Path, error: Exception) -> StateError:
+    return StateError(
+        message,
+        hint="look at the disk of state.backend.rocksdb.localdir: is it full, or has it failed?",
+        path=str(path),
+        cause=str(error)[:200],
+    )

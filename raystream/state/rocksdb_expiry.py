@@ -1,0 +1,53 @@
+"""Removes expired items from RocksDB, so that state which is never read again goes too.
+
+A look at RocksDB begins with a search, so the looks that the accesses are good for are saved up and had
+together.  They go through all keys of the state in order, round and round.  Beside that, a snapshot tells
+what it left out.
+"""
+
+from itertools import islice
+from typing import Any
+
+from raystream.state.rocksdb_items import time_of
+from raystream.state.rocksdb_tables import CachedTable
+from raystream.state.ttl import Expiry
+
+SWEEP_ITEMS = 512
+"""Items looked at together."""
+
+
+class RocksDbSweep:
+    """The clean-up of one state with a time to live; called at the end of each access."""
+
+    __slots__ = ("_due", "_expiry", "_items_per_call", "_start", "_table")
+
+    def __init__(self, table: CachedTable, expiry: Expiry, items_per_call: int) -> None:
+        self._table = table
+        self._expiry = expiry
+        self._items_per_call = items_per_call
+        self._due = 0
+        self._start = b""
+
+    def __call__(self) -> None:
+        """Look at some items when enough looks are saved up, and remove what has expired."""
+        self._due += self._items_per_call
+        if self._due >= SWEEP_ITEMS:
+            self._due = 0
+            self.look()
+
+    def look(self) -> None:
+        """Look at the next items in RocksDB, and remove what has expired."""
+        table, cutoff_ms = self._table, self._expiry.cutoff_ms()
+        found = list(islice(table.store.scan(table.prefix, self._start), SWEEP_ITEMS))
+        self._start = found[-1][0] + b"\0" if len(found) == SWEEP_ITEMS else b""
+        expired: dict[Any, list[bytes]] = {}
+        for stored, item in found:
+            if time_of(item) <= cutoff_ms:
+                key, suffix = table.split(stored)
+                expired.setdefault(key, []).append(suffix)
+        for key, suffixes in expired.items():
+            table.expire(key, suffixes, cutoff_ms)
+
+    def remove(self, key: Any, suffixes: list[bytes]) -> None:
+        """Remove what has expired of a key, of which a snapshot found these items expired."""
+        self._table.expire(key, suffixes, self._expiry.cutoff_ms())

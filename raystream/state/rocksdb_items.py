@@ -1,0 +1,219 @@
+"""Items: what one entry of RocksDB holds, and under which key.
+
+    key    state number (2) | key group (2) | encoded key | suffix        numbers big-endian
+    suffix nothing                                              value, reduction or accumulator
+           | position (8)                                       element of a list
+           | encoded map key | its length (4)                   entry of a map
+    item   form (1) | time of writing in ms (8), if timed | value
+    value  msgpack if plain, else the wide form (`raystream.state.serializer`)
+
+So all items of a key lie together, and so do those of a key group and of a state.  The key of a
+namespaced state is the pair of key and namespace, in the key group of the key.
+
+A value that has another type than declared is kept all the same, as a pickle, so that nothing is lost
+while the program runs; a snapshot that meets it fails (see "When a wrong type is found" there).
+"""
+
+import pickle
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from raystream.errors import StateError
+from raystream.keys import KeyGroupCache, encode_key
+from raystream.state.chunk_codec import encoding_refused
+from raystream.state.descriptor import StateDescriptor, StateKind
+from raystream.state.value_types import ValueTypeMismatch
+
+WIDE = 1 << 2
+MISTYPED = 1 << 6
+TIMED = 1 << 7
+PREFIX_BYTES = 4
+"""State number and key group, before the encoded key."""
+
+POSITION = struct.Struct(">Q")
+MAP_KEY_LENGTH = struct.Struct(">I")
+_TIME = struct.Struct(">q")
+_PREFIX = struct.Struct(">HH")
+_PICKLE_PROTOCOL = 5
+_CACHED_KEYS_MAX = 65_536
+_CACHED_MAP_KEYS_MAX = 4096
+
+_NOT_CARRIED = (OverflowError, UnicodeEncodeError)
+"""What msgpack raises at an int beyond 64 bits and at a lone surrogate."""
+
+_encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+
+
+def state_prefix(state: int) -> bytes:
+    """Return what all keys of a state begin with."""
+    return _PREFIX.pack(state, 0)[:2]
+
+
+def group_prefix(state: int, group: int) -> bytes:
+    """Return what all keys of a state in one key group begin with."""
+    return _PREFIX.pack(state, group)
+
+
+@lru_cache(maxsize=_CACHED_MAP_KEYS_MAX)
+def map_suffix(map_key: Any) -> bytes:
+    """Return the suffix of a canonical map key."""
+    encoded = encode_key(map_key)
+    return encoded + MAP_KEY_LENGTH.pack(len(encoded))
+
+
+def suffix_bytes(kind: StateKind, stored: bytes) -> int:
+    """Return the length of the suffix of a stored key."""
+    if kind.single:
+        return 0
+    if kind is StateKind.LIST:
+        return POSITION.size
+    length: int = MAP_KEY_LENGTH.unpack_from(stored, len(stored) - MAP_KEY_LENGTH.size)[0]
+    return length + MAP_KEY_LENGTH.size
+
+
+class StoredKeys(dict[Any, bytes]):
+    """Stored form of canonical keys of one state, without suffix; `cache[key]` computes what is missing.
+
+    When it is full it is emptied, which costs each key one more computation.
+    """
+
+    def __init__(self, state: int, groups: KeyGroupCache, *, namespaced: bool) -> None:
+        super().__init__()
+        self._state = state
+        self._groups = groups
+        self._namespaced = namespaced
+
+    def __missing__(self, key: Any) -> bytes:
+        if len(self) >= _CACHED_KEYS_MAX:
+            self.clear()
+        group = self._groups[key[0] if self._namespaced else key]
+        stored = self[key] = group_prefix(self._state, group) + encode_key(key)
+        return stored
+
+
+class ItemCodec:
+    """Encodes and decodes the items of one state; values are in pairs where there is a time to live."""
+
+    def __init__(self, descriptor: StateDescriptor) -> None:
+        self._name = descriptor.name
+        self._serializer = descriptor.serializer()
+        self._timed = descriptor.ttl is not None
+        self._pickled = self._serializer.plain_type is None
+        self._decode: Callable[[bytes], Any] | None = (
+            None if self._pickled else msgspec.msgpack.Decoder(self._serializer.plain_type).decode
+        )
+        self.refusal: StateError | None = None
+        """What was wrong with the last value that does not have its declared type."""
+        self.refused = 0
+        """Number of such values."""
+        self._bytes, self._items = 0, 0
+
+    @property
+    def item_bytes(self) -> int:
+        """Average size of the items seen so far."""
+        return self._bytes // self._items if self._items else 0
+
+    def encode(self, values: Sequence[Any]) -> list[bytes]:
+        """Return an item for each value.
+
+        Raises:
+            StateError: one of them cannot be encoded at all.
+        """
+        if self._timed:
+            times = [_TIME.pack(value[0]) for value in values]
+            plain = self._encoded([value[1] for value in values])
+            items = [
+                b"%c%b%b" % (item[0] | TIMED, time, item[1:])
+                for item, time in zip(plain, times, strict=True)
+            ]
+        else:
+            items = self._encoded(values)
+        self._seen(items)
+        return items
+
+    def _encoded(self, values: Sequence[Any]) -> list[bytes]:
+        serializer = self._serializer
+        with suppress(Exception):  # That of some of the values; the others keep their form.
+            fits = serializer.fits(values)
+            if fits:
+                return [b"\0" + data for data in map(_encode, values)]
+            if self._pickled:
+                return [b"\4" + data for data in map(serializer.dump, values)]
+        return [self._encoded_one(value) for value in values]
+
+    def _encoded_one(self, value: Any) -> bytes:
+        try:
+            if self._serializer.fits([value]):
+                try:
+                    return b"\0" + _encode(value)
+                except _NOT_CARRIED:
+                    pass
+            return b"%c%b" % (WIDE, self._serializer.dump(value))
+        except ValueTypeMismatch as error:
+            return self.mistyped(value, error)
+        except Exception as error:
+            raise encoding_refused(self._name, error) from error
+
+    def mistyped(self, value: Any, error: ValueTypeMismatch) -> bytes:
+        """Return the item, without time, of a value that the declaration does not allow."""
+        self.refusal = encoding_refused(self._name, error)
+        self.refused += 1
+        try:
+            return b"%c%b" % (MISTYPED, pickle.dumps(value, _PICKLE_PROTOCOL))
+        except Exception:
+            raise self.refusal from error
+
+    def decode(self, items: Sequence[bytes]) -> list[Any]:
+        """Return the values of items."""
+        self._seen(items)
+        return list(map(self.decode_one, items))
+
+    def decode_one(self, item: bytes) -> Any:
+        """Return the value of an item, a pair if it is timed."""
+        form = item[0]
+        if not form:
+            assert self._decode is not None
+            return self._decode(item[1:])
+        if form & TIMED:
+            return time_of(item), self._value(form, item[1 + _TIME.size :])
+        return self._value(form, item[1:])
+
+    def _value(self, form: int, data: bytes) -> Any:
+        if form & MISTYPED:
+            return pickle.loads(data)
+        if form & WIDE:
+            return self._serializer.load(data)
+        assert self._decode is not None
+        return self._decode(data)
+
+    def for_chunk(self, item: bytes) -> tuple[int, Any]:
+        """Return the form of a value in a chunk, `WIDE` or 0, and what is to be encoded there.
+
+        Raises:
+            StateError: the value does not have its declared type.
+        """
+        form, data = item[0], item[1 + _TIME.size :] if item[0] & TIMED else item[1:]
+        if form & MISTYPED:
+            assert self.refusal is not None
+            raise self.refusal
+        return (WIDE, data) if form & WIDE else (0, msgspec.Raw(data))
+
+    def widened(self, item: bytes) -> bytes:
+        """Return the wide form of the value of an item, without time."""
+        value = self.decode_one(item)
+        return self._serializer.dump(value[1] if self._timed else value)
+
+    def _seen(self, items: Sequence[bytes]) -> None:
+        self._items += len(items)
+        self._bytes += sum(map(len, items))
+
+
+def time_of(item: bytes) -> int:
+    """Return the time of writing in a timed item."""
+    written: int = _TIME.unpack_from(item, 1)[0]
+    return written

@@ -1,0 +1,133 @@
+"""Time to live: when a stored value expires, and who may still see it.
+
+A value written at `w` is expired at `now` if and only if `w + ttl <= now`.  In a state with a time to
+live every value is stored as a pair `(written_ms, value)`: the value of a key, each element of a list,
+each value of a map.  States without one store no time and pay nothing.
+
+How the pairs become values again is in `raystream.state.ttl_states`, for every backend.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from raystream.clock import ProcessingTime
+from raystream.config.units import parse_duration_ms
+from raystream.errors import StateError
+
+
+class TtlUpdate(StrEnum):
+    """What gives a value its time to live anew."""
+
+    ON_CREATE_AND_WRITE = "on-create-and-write"
+    ON_READ_AND_WRITE = "on-read-and-write"
+
+
+class TtlVisibility(StrEnum):
+    """Who sees an expired value."""
+
+    NEVER_RETURN_EXPIRED = "never-return-expired"
+    RETURN_EXPIRED_IF_NOT_CLEANED_UP = "return-expired-if-not-cleaned-up"
+    """The first read after it has expired, unless a clean-up came before; that read removes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TtlCleanup:
+    """How expired values that nobody reads are removed.
+
+    Every read removes what it finds expired, and a snapshot leaves expired values out.  Beside that,
+    each access looks at some other keys of the state.
+    """
+
+    entries_per_access: int = 5
+    """Keys looked at per access; 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        if type(self.entries_per_access) is not int or self.entries_per_access < 0:
+            raise StateError(
+                "number of keys to clean up per access is not a whole number from 0",
+                entries_per_access=self.entries_per_access,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class StateTtl:
+    """How long the values of a state live after they were written, in processing time.
+
+    Lists and maps expire by element and entry.  A time to live may be given to, changed on or taken
+    from a state that exists: values without a time count from the restore.
+
+    Args:
+        ttl: text such as `30s`, `1h` or `7d`, a `timedelta`, or milliseconds; more than 0.
+        update: whether reads renew it too.
+        visibility: whether an expired value may be returned once.
+        cleanup: how much each access cleans up.
+
+    Raises:
+        StateError: an argument is none of these.
+
+    Example:
+        >>> StateTtl("1.5 h").ttl_ms
+        5400000
+    """
+
+    ttl: str | int | timedelta
+    update: TtlUpdate = TtlUpdate.ON_CREATE_AND_WRITE
+    visibility: TtlVisibility = TtlVisibility.NEVER_RETURN_EXPIRED
+    cleanup: TtlCleanup = TtlCleanup()
+
+    def __post_init__(self) -> None:
+        try:
+            ttl_ms = parse_duration_ms(self.ttl)
+            update, visibility = TtlUpdate(self.update), TtlVisibility(self.visibility)
+        except ValueError as error:
+            raise StateError("time to live of a state cannot be read", cause=str(error)) from error
+        if ttl_ms == 0:
+            raise StateError("time to live of a state is not above 0", ttl=self.ttl)
+        object.__setattr__(self, "ttl", ttl_ms)  # So that "1s" and 1000 are equal.
+        object.__setattr__(self, "update", update)
+        object.__setattr__(self, "visibility", visibility)
+
+    @property
+    def ttl_ms(self) -> int:
+        """The time to live in milliseconds."""
+        assert isinstance(self.ttl, int)
+        return self.ttl
+
+
+class Expiry:
+    """Decides for one state, at the present time, which of its values have expired."""
+
+    __slots__ = ("_time", "_ttl_ms")
+
+    def __init__(self, ttl: StateTtl, time: ProcessingTime) -> None:
+        self._ttl_ms = ttl.ttl_ms
+        self._time = time
+
+    def now_ms(self) -> int:
+        """Return the time that a value written now gets."""
+        return self._time.now_ms()
+
+    def cutoff_ms(self) -> int:
+        """Return the newest time of writing that has expired: a pair is when `pair[0] <= cutoff_ms`."""
+        return self._time.now_ms() - self._ttl_ms
+
+
+def unexpired(content: Any, cutoff_ms: int) -> Any:
+    """Return a content in pairs without what has expired; None when nothing is left.
+
+    Args:
+        content: pair, list of pairs, or dict with pairs as values.
+        cutoff_ms: newest time of writing that has expired.
+
+    Returns:
+        The content itself when nothing of it has expired, else a new one.
+    """
+    if type(content) is tuple:
+        return None if content[0] <= cutoff_ms else content
+    if type(content) is list:
+        left: Any = [pair for pair in content if pair[0] > cutoff_ms]
+    else:
+        left = {key: pair for key, pair in content.items() if pair[0] > cutoff_ms}
+    return (content if len(left) == len(content) else left) or None

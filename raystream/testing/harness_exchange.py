@@ -1,0 +1,39 @@
+"""What stands around an operator in the harness in place of channels and side outputs."""
+
+from collections.abc import Callable
+
+from raystream.operators.operator import Emit
+from raystream.records.elements import Control
+
+
+class HandOver:
+    """The sending end of a channel that hands batches over at once."""
+
+    has_room = True
+
+    def __init__(self, target: Emit) -> None:
+        self.send = target
+
+    def send_control(self, control: Control) -> None:
+        raise AssertionError("a harness sends no control elements")
+
+    def flush(self) -> bool:
+        return False
+
+    def granted(self, size_bytes: int) -> None:
+        raise AssertionError("a harness has no credit")
+
+
+class SideOutputs(dict[str, Emit]):
+    """Takes whatever tag a function emits to."""
+
+    def __init__(self, make: Callable[[str], Emit]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __contains__(self, tag: object) -> bool:
+        return True
+
+    def __missing__(self, tag: str) -> Emit:
+        emit = self[tag] = self._make(tag)
+        return emit

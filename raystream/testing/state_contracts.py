@@ -1,0 +1,29 @@
+"""The contract of a keyed state backend, as a test class: needs pytest.
+
+Derive a test class and say how to make a backend; each test is one promise of
+`raystream.state.backend`, one row of the table of keyed state or one rule of state with a time to live:
+
+    class TestHeapBackend(KeyedStateContract):
+        def make_backend(self, groups, max_parallelism, cursor, *, clock):
+            return HeapBackend(groups, max_parallelism, cursor, clock=clock)
+
+        def count_held(self, backend, name):
+            return backend.held(name)
+
+Random histories against plain dicts are in `raystream.testing.state_machine`.
+"""
+
+from raystream.testing.state_access import AccessContract
+from raystream.testing.state_evolution import EvolutionContract
+from raystream.testing.state_expiry import ExpiryContract
+from raystream.testing.state_kinds import KindsContract
+from raystream.testing.state_rescale import RescaleContract
+from raystream.testing.state_snapshots import SnapshotContract
+
+__all__ = ["KeyedStateContract"]
+
+
+class KeyedStateContract(
+    AccessContract, KindsContract, SnapshotContract, ExpiryContract, EvolutionContract, RescaleContract
+):
+    """Everything that a keyed state backend promises."""

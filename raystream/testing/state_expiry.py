@@ -1,0 +1,383 @@
+"""Contract of state with a time to live: each rule, for each kind of state."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from raystream.errors import StateError
+from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.ttl import StateTtl, TtlCleanup, TtlUpdate, TtlVisibility
+from raystream.testing.state_kit import (
+    BOX,
+    COUNTS,
+    ELEMENTS,
+    HITS,
+    MEAN,
+    START_MS,
+    TOTAL,
+    BackendContract,
+    Subtask,
+    never,
+    read,
+    register,
+    write,
+)
+
+TTL_MS = 100
+NO_SWEEP = TtlCleanup(entries_per_access=0)
+
+LIVED = StateTtl(TTL_MS, cleanup=NO_SWEEP)
+RENEWED = replace(LIVED, update=TtlUpdate.ON_READ_AND_WRITE)
+RETURNED_ONCE = replace(LIVED, visibility=TtlVisibility.RETURN_EXPIRED_IF_NOT_CLEANED_UP)
+SWEPT = StateTtl(TTL_MS)
+
+every_kind = pytest.mark.parametrize(
+    "kind", [HITS, ELEMENTS, COUNTS, TOTAL, MEAN], ids=lambda descriptor: descriptor.kind.value
+)
+
+
+class ExpiryContract(BackendContract):
+    """What a time to live means."""
+
+    def state_of(self, subtask: Subtask, kind: Any, ttl: StateTtl | None = LIVED) -> Any:
+        """Register a state of some kind with a time to live."""
+        return register(subtask.backend, replace(kind, ttl=ttl))
+
+    def restart(self, subtask: Subtask, *, now_ms: float) -> Subtask:
+        """Snapshot a subtask and restore it at another time."""
+        restored = self.make_subtask([self.finish(subtask.backend.freeze(1))], now_ms=int(now_ms))
+        restored.at("k")
+        return restored
+
+    # ---- the boundary ----
+
+    @every_kind
+    def test_written_at_0_with_ttl_100_is_there_at_99_and_gone_at_100(
+        self, subtask: Subtask, kind: Any
+    ) -> None:
+        state = self.state_of(subtask, kind)
+        write(state, 7)
+        subtask.clock.now_ms += TTL_MS - 1
+        assert read(state) == 7
+        subtask.clock.now_ms += 1
+        assert read(state) is None
+
+    @every_kind
+    def test_time_of_writing_survives_a_restore(self, subtask: Subtask, kind: Any) -> None:
+        write(self.state_of(subtask, kind), 7)
+        subtask.clock.now_ms += 50
+        for later, expected in ((TTL_MS - 1, 7), (TTL_MS, None)):
+            restored = self.restart(subtask, now_ms=START_MS + later)
+            assert read(self.state_of(restored, kind)) == expected
+
+    def test_expired_value_is_the_default_again(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, ValueStateDescriptor[Any]("box", list[int], default=[]))
+        state.update([1])
+        subtask.clock.now_ms += TTL_MS
+        assert state.value() == []
+        state.value().append(1)
+        assert state.value() == []
+
+    @every_kind
+    def test_first_write_after_the_end_begins_anew(self, subtask: Subtask, kind: Any) -> None:
+        state = self.state_of(subtask, kind)
+        write(state, 7)
+        subtask.clock.now_ms += TTL_MS
+        write(state, 3)
+        assert read(state) == 3
+
+    # ---- update types ----
+
+    @every_kind
+    def test_on_create_and_write_a_read_does_not_renew(self, subtask: Subtask, kind: Any) -> None:
+        state = self.state_of(subtask, kind)
+        write(state, 7)
+        subtask.clock.now_ms += 60
+        assert read(state) == 7
+        subtask.clock.now_ms += 40
+        assert read(state) is None
+
+    @every_kind
+    def test_on_read_and_write_a_read_renews(self, subtask: Subtask, kind: Any) -> None:
+        state = self.state_of(subtask, kind, RENEWED)
+        write(state, 7)
+        for _ in range(3):
+            subtask.clock.now_ms += TTL_MS - 1
+            assert read(state) == 7
+        subtask.clock.now_ms += TTL_MS
+        assert read(state) is None
+
+    @pytest.mark.parametrize("ttl", [LIVED, RENEWED], ids=lambda ttl: ttl.update.value)
+    @pytest.mark.parametrize("kind", [HITS, TOTAL, MEAN], ids=lambda descriptor: descriptor.kind.value)
+    def test_write_renews(self, subtask: Subtask, kind: Any, ttl: StateTtl) -> None:
+        state = self.state_of(subtask, kind, ttl)
+        for _ in range(3):
+            write(state, 5)
+            subtask.clock.now_ms += TTL_MS - 1
+        assert read(state) is not None
+
+    def test_questions_about_a_map_do_not_renew(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, COUNTS, RENEWED)
+        state.put("a", 1)
+        subtask.clock.now_ms += 60
+        assert ("a" in state, len(state), list(state), state.is_empty()) == (True, 1, ["a"], False)
+        subtask.clock.now_ms += 40
+        assert ("a" in state, len(state), list(state), state.is_empty()) == (False, 0, [], True)
+
+    # ---- visibility ----
+
+    @every_kind
+    def test_expired_value_may_be_returned_once(self, subtask: Subtask, kind: Any) -> None:
+        state = self.state_of(subtask, kind, RETURNED_ONCE)
+        write(state, 7)
+        subtask.clock.now_ms += TTL_MS
+        assert read(state) == 7
+        assert read(state) is None
+        write(state, 8)
+        assert read(state) == 8
+
+    def test_questions_about_a_map_are_not_the_one_read(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, COUNTS, RETURNED_ONCE)
+        state.put("a", 1)
+        subtask.clock.now_ms += TTL_MS
+        assert ("a" in state, len(state), list(state)) == (True, 1, ["a"])
+        assert list(state.items()) == [("a", 1)]
+        assert ("a" in state, len(state), list(state), list(state.items())) == (False, 0, [], [])
+
+    # ---- lists and maps ----
+
+    def test_list_expires_by_element(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, ELEMENTS)
+        for n in (1, 2, 3):
+            state.add_all([n, n * 10])
+            subtask.clock.now_ms += 40
+        assert state.get() == [2, 20, 3, 30]
+        subtask.clock.now_ms += 20
+        assert state.get() == [3, 30]
+        restored = self.restart(subtask, now_ms=subtask.clock.now_ms)
+        again = self.state_of(restored, ELEMENTS)
+        assert again.get() == [3, 30]
+        restored.clock.now_ms += 40
+        assert again.get() == []
+
+    def test_updating_a_list_writes_all_its_elements(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, ELEMENTS)
+        state.add(1)
+        subtask.clock.now_ms += 99
+        state.update([*state.get(), 2])
+        subtask.clock.now_ms += 99
+        assert state.get() == [1, 2]
+
+    @pytest.mark.parametrize("change", ["add", "add_all", "update"])
+    def test_none_in_a_list_that_expires_is_an_error_and_changes_nothing(
+        self, subtask: Subtask, change: str
+    ) -> None:
+        state = self.state_of(subtask, ELEMENTS)
+        state.add(1)
+        with pytest.raises(StateError, match="elements"):
+            getattr(state, change)(None)
+        assert state.get() == [1]
+
+    def test_map_expires_by_entry_and_has_the_forms_of_a_dict(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, COUNTS)
+        state.put_all({"a": 1, "b": None})
+        subtask.clock.now_ms += 60
+        state["b"] = 2
+        state.put_all([("c", 3)])
+        subtask.clock.now_ms += 40
+        assert dict(state.items()) == {"b": 2, "c": 3}
+        assert (sorted(state), sorted(state.values()), len(state)) == (["b", "c"], [2, 3], 2)
+        assert (state.get("a", 9), state.get("b", 9), "a" in state, "b" in state) == (9, 2, False, True)
+        with pytest.raises(KeyError):
+            state["a"]
+        with pytest.raises(KeyError):
+            del state["a"]
+        del state["b"]
+        state.remove("never there")
+        assert dict(state.items()) == {"c": 3}
+        subtask.clock.now_ms += 60
+        assert state.is_empty()
+
+    def test_map_value_none_lives_like_any_other(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, COUNTS)
+        state.put("a", None)
+        assert (state.get("a", 5), state["a"], "a" in state) == (None, None, True)
+        restored = self.state_of(self.restart(subtask, now_ms=START_MS + 99), COUNTS)
+        assert list(restored.items()) == [("a", None)]
+
+    @pytest.mark.parametrize("ttl", [LIVED, RENEWED, RETURNED_ONCE, SWEPT])
+    def test_entry_that_lives_may_be_removed_while_iterating(self, subtask: Subtask, ttl: StateTtl) -> None:
+        state = self.state_of(subtask, COUNTS, ttl)
+        state.put_all({str(n): n for n in range(10)})
+        for key, value in state.items():
+            if value % 2:
+                state.remove(key)
+        assert sorted(state.values()) == [0, 2, 4, 6, 8]
+
+    # ---- time ----
+
+    @every_kind
+    def test_clock_that_is_set_back_makes_nothing_younger(self, subtask: Subtask, kind: Any) -> None:
+        state = self.state_of(subtask, kind)
+        write(state, 7)
+        subtask.clock.now_ms += 50
+        assert read(state) == 7
+        subtask.clock.now_ms -= 1000
+        subtask.at("other")
+        write(state, 7)
+        subtask.clock.now_ms += 1050  # 100 after the one write, 50 after the other.
+        assert read(state) == 7
+        subtask.at("k")
+        assert read(state) is None
+
+    @every_kind
+    def test_time_goes_on_from_the_snapshot_when_the_clock_of_the_new_machine_is_behind(
+        self, subtask: Subtask, kind: Any
+    ) -> None:
+        write(self.state_of(subtask, kind), 7)
+        subtask.clock.now_ms += 99
+        restored = self.restart(subtask, now_ms=0)
+        assert restored.backend.processing_time.now_ms() == START_MS + 99
+        state = self.state_of(restored, kind)
+        assert read(state) == 7
+        restored.clock.now_ms = START_MS + TTL_MS
+        assert read(state) is None
+
+    def test_value_that_msgpack_does_not_carry_keeps_its_time(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, HITS)
+        for n in (1, 2**70, 3):
+            subtask.at(n)
+            state.update(n)
+            subtask.clock.now_ms += 40
+        restored = self.restart(subtask, now_ms=START_MS + 120)
+        found = {}
+        for n in (1, 2**70, 3):
+            restored.at(n)
+            found[n] = self.state_of(restored, HITS).value()
+        assert found == {1: None, 2**70: 2**70, 3: 3}
+
+    # ---- snapshots ----
+
+    @every_kind
+    @pytest.mark.parametrize("touched", [False, True])
+    def test_snapshot_leaves_out_what_has_expired(self, subtask: Subtask, kind: Any, touched: bool) -> None:
+        state = self.state_of(subtask, kind)
+        write(state, 7)
+        subtask.clock.now_ms += 50
+        subtask.at("younger")
+        write(state, 8)
+        subtask.clock.now_ms += 50
+        snapshot = subtask.backend.freeze(1)
+        if touched:  # The frozen content is encoded before its turn.
+            subtask.at("k")
+            read(state)
+            write(state, 9)
+        restored = self.make_subtask([self.finish(snapshot)], now_ms=START_MS)
+        assert snapshot.entries == 1
+        again = self.state_of(restored, kind)
+        restored.at("k")
+        assert read(again) is None
+        restored.at("younger")
+        assert read(again) == 8
+
+    @pytest.mark.parametrize("touched", [False, True])
+    def test_snapshot_leaves_out_single_elements_and_entries(self, subtask: Subtask, touched: bool) -> None:
+        elements, counts = self.state_of(subtask, ELEMENTS), self.state_of(subtask, COUNTS)
+        for n in (1, 2):
+            elements.add(n)
+            counts.put(str(n), n)
+            subtask.clock.now_ms += 60
+        snapshot = subtask.backend.freeze(1)
+        if touched:
+            elements.add(3)
+            counts.put("3", 3)
+        restored = self.make_subtask([self.finish(snapshot)], now_ms=0)
+        restored.at("k")
+        assert self.state_of(restored, ELEMENTS, None).get() == [2]
+        assert dict(self.state_of(restored, COUNTS, None).items()) == {"2": 2}
+        assert elements.get() == ([2, 3] if touched else [2])
+        assert dict(counts.items()) == ({"2": 2, "3": 3} if touched else {"2": 2})
+
+    @every_kind
+    def test_snapshot_is_of_the_time_of_its_barrier(self, subtask: Subtask, kind: Any) -> None:
+        state = self.state_of(subtask, kind)
+        write(state, 7)
+        subtask.clock.now_ms += 99
+        snapshot = subtask.backend.freeze(1)
+        subtask.clock.now_ms += 1
+        assert read(state) is None
+        restored = self.make_subtask([self.finish(snapshot)], now_ms=START_MS)
+        restored.at("k")
+        assert read(self.state_of(restored, kind)) == 7
+        assert read(state) is None
+
+    def test_overlapping_snapshots_each_leave_out_what_had_expired(self, subtask: Subtask) -> None:
+        state = self.state_of(subtask, BOX)
+        snapshots = []
+        for n in range(4):
+            subtask.at(n)
+            state.update({"n": n})
+            subtask.clock.now_ms += 40
+            snapshots.append(subtask.backend.freeze(n + 1))
+        found = []
+        for snapshot in snapshots:
+            restored = self.make_subtask([self.finish(snapshot)], now_ms=0)
+            self.state_of(restored, BOX, None)
+            found.append(sorted(key for _, key, _ in restored.backend.entries("box")))
+        assert found == [[0], [0, 1], [1, 2], [2, 3]]
+
+    # ---- clean-up ----
+
+    @every_kind
+    def test_read_removes_what_has_expired(self, subtask: Subtask, kind: Any) -> None:
+        state = self.state_of(subtask, kind)
+        write(state, 7)
+        subtask.clock.now_ms += TTL_MS
+        assert self.count_held(subtask.backend, kind.name) == 1
+        read(state)
+        assert self.count_held(subtask.backend, kind.name) == 0
+
+    @every_kind
+    def test_entries_show_neither_times_nor_what_has_expired(self, subtask: Subtask, kind: Any) -> None:
+        state = self.state_of(subtask, kind)
+        write(state, 7)
+        subtask.clock.now_ms += 50
+        subtask.at("younger")
+        write(state, 8)
+        without = self.make_subtask()
+        without.at("younger")
+        write(register(without.backend, kind), 8)
+        subtask.clock.now_ms += 50
+        assert list(subtask.backend.entries(kind.name)) == list(without.backend.entries(kind.name))
+
+    @every_kind
+    def test_keys_that_are_never_read_again_are_removed_by_accesses_to_others(
+        self, subtask: Subtask, kind: Any
+    ) -> None:
+        state = self.state_of(subtask, kind, SWEPT)
+        for n in range(100):
+            subtask.at(n)
+            write(state, n)
+        subtask.clock.now_ms += TTL_MS
+        subtask.at("k")
+        for _ in range(100):
+            write(state, 1)
+        self.clean_up(subtask.backend)
+        assert self.count_held(subtask.backend, kind.name) == 1
+
+    @every_kind
+    def test_keys_that_are_never_read_again_are_removed_by_a_snapshot(
+        self, subtask: Subtask, kind: Any
+    ) -> None:
+        state = self.state_of(subtask, kind)
+        for n in range(100):
+            subtask.at(n)
+            write(state, n)
+        subtask.clock.now_ms += TTL_MS
+        subtask.at("k")
+        write(state, 1)
+        assert subtask.backend.freeze(1).advance(never)
+        self.clean_up(subtask.backend)
+        assert self.count_held(subtask.backend, kind.name) == 1
+        assert read(state) == 1

@@ -1,0 +1,99 @@
+"""Contract of whole histories: batches of every size, restores after every batch, rescaling."""
+
+import random
+from typing import Any
+
+import pytest
+
+from raystream.keygroup import groups_of_subtask
+from raystream.testing.state_kit import BackendContract, Contents, Subtask
+
+KEY_GROUPS = 128
+RESCALES = [(1, 2, 3, 1), (3, 5), (4, 2), (15, 77, 15)]
+KEYS: list[Any] = [
+    *range(60), *map(str, range(60)), b"b", (1, "a", None), 1.5, 2**70, "\udc80", ("nested", (1, 2)),
+]  # fmt: skip
+
+
+class _Operator:
+    """All subtasks of an operator, and what they must hold."""
+
+    def __init__(self, contract: BackendContract, parallelism: int) -> None:
+        self._contract = contract
+        self.expected: dict[Any, int] = {}
+        self.deploy(parallelism, [])
+
+    def deploy(self, parallelism: int, stored: list[Any]) -> None:
+        """Replace the subtasks by others that are restored."""
+        self.subtasks = [
+            self._contract.make_subtask(
+                stored, subtask=index, parallelism=parallelism, max_parallelism=KEY_GROUPS
+            )
+            for index in range(parallelism)
+        ]
+        self._contents = [Contents(subtask.backend) for subtask in self.subtasks]
+        self._ranges = [groups_of_subtask(index, KEY_GROUPS, parallelism) for index in range(parallelism)]
+
+    def snapshot(self) -> list[Any]:
+        """Return the stored snapshots of all subtasks."""
+        snapshots = [subtask.backend.freeze(1) for subtask in self.subtasks]
+        stored = [self._contract.finish(snapshot) for snapshot in snapshots]
+        assert sum(snapshot.entries for snapshot in snapshots) == Contents.COUNT * len(self.expected)
+        return stored
+
+    def apply(self, key: Any, n: int) -> None:
+        """Write, change in place, or remove what there is for a key."""
+        contents = self._at(key)
+        if n % 5 == 0:
+            contents.clear()
+            self.expected.pop(key, None)
+        elif key in self.expected:
+            contents.change_in_place(n)
+            self.expected[key] = n
+        else:
+            contents.set(n)
+            self.expected[key] = n
+
+    def check(self) -> None:
+        """Compare every key with what must be there."""
+        for key in KEYS:
+            n = self.expected.get(key)
+            wanted = Contents.EMPTY if n is None else Contents.expected(n)
+            assert self._at(key).get() == wanted, key
+
+    def _at(self, key: Any) -> Contents:
+        group = self.subtasks[0].group(key)
+        index = next(i for i, groups in enumerate(self._ranges) if group in groups)
+        subtask: Subtask = self.subtasks[index]
+        subtask.at(key)
+        return self._contents[index]
+
+
+class RescaleContract(BackendContract):
+    """State is the same however the input is cut, and whenever and however often it is restored."""
+
+    @pytest.mark.parametrize("batch_size", [1, 7, 1000])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_state_survives_a_restore_after_every_batch(self, batch_size: int, seed: int) -> None:
+        rng = random.Random(seed)
+        records = [(rng.choice(KEYS), n) for n in range(60 if batch_size == 1 else 300)]
+        operator = _Operator(self, 1)
+        for start in range(0, len(records), batch_size):
+            for key, n in records[start : start + batch_size]:
+                operator.apply(key, n)
+            operator.deploy(1, operator.snapshot())
+        operator.check()
+
+    @pytest.mark.parametrize(
+        "parallelisms", RESCALES, ids=lambda parallelisms: " to ".join(map(str, parallelisms))
+    )
+    def test_every_key_is_in_the_subtask_that_owns_it_after_each_rescale(
+        self, parallelisms: tuple[int, ...]
+    ) -> None:
+        rng = random.Random(len(parallelisms))
+        operator = _Operator(self, parallelisms[0])
+        for step, parallelism in enumerate((*parallelisms[1:], parallelisms[-1])):
+            for n in range(200):
+                operator.apply(rng.choice(KEYS), 200 * step + n)
+            operator.deploy(parallelism, operator.snapshot())
+            operator.check()

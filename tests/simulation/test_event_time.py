@@ -1,0 +1,24 @@
+"""Whatever goes wrong, what timers emit is there exactly once."""
+
+import pytest
+
+from raystream.testing import simulate
+from tests.simulation import event_time_jobs as jobs
+
+pytestmark = pytest.mark.simulation
+
+INTERVAL = {"pipeline_auto_watermark_interval": "5ms"}  # Some watermarks in the short life of these jobs.
+
+
+@pytest.mark.parametrize("job", [jobs.windowed, jobs.impatient, jobs.scripted])
+def test_what_timers_emit_is_there_exactly_once_whatever_goes_wrong(job, seeds):
+    chosen = seeds[: len(seeds) // 3]
+
+    simulate(job, seeds=chosen, expected=jobs.expected_readings(), **INTERVAL).check()
+
+
+def test_one_seed_runs_the_same_way_twice():
+    """Watermarks are made in intervals of the virtual clock, and not of another."""
+    first, second = (simulate(jobs.windowed, seeds=range(5), **INTERVAL) for _ in range(2))
+
+    assert [row.trace_hash for row in first.rows] == [row.trace_hash for row in second.rows]

@@ -1,0 +1,48 @@
+"""Jobs that keep their state in RocksDB have each record exactly once, and leave no local files."""
+
+import gc
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from raystream.testing import simulate
+from tests.simulation import connected_jobs, event_time_jobs, jobs
+
+pytestmark = pytest.mark.simulation
+
+JOBS = {
+    "keyed": (jobs.keyed, jobs.expected_keyed),
+    "united": (jobs.united, jobs.expected_united),
+    "paired": (connected_jobs.paired, connected_jobs.expected_paired),
+    "windowed": (event_time_jobs.windowed, event_time_jobs.expected_readings),
+}
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def local_path():
+    path = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("cache_size", ["0b", "64mb"])
+@pytest.mark.parametrize("name", JOBS)
+def test_state_in_rocksdb_is_exactly_once_whatever_goes_wrong(name, cache_size, seeds, local_path):
+    job, expected = JOBS[name]
+
+    simulate(
+        job,
+        seeds=seeds[: len(seeds) // 3],
+        expected=expected(),
+        pipeline_auto_watermark_interval="5ms",
+        state_backend_type="rocksdb",
+        state_backend_rocksdb_localdir=str(local_path),
+        state_backend_rocksdb_cache_size=cache_size,
+        state_backend_rocksdb_memory_managed_size="8mb",
+    ).check()
+
+    gc.collect()  # Nobody closes what a slot had that crashed, and the process lives on.
+    assert list(local_path.iterdir()) == []

@@ -1,0 +1,106 @@
+"""Restored state that does not fit the program is found for all states at once, before any record."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from raystream import KeyedProcessFunction
+from raystream.errors import StateRestoreError
+from raystream.runtime.restore import settle_restored
+from raystream.state.descriptor import ListStateDescriptor, ValueStateDescriptor
+from raystream.state.operator_store import OperatorStore
+from raystream.testing import OperatorHarness
+from raystream.testing.state_kit import ELEMENTS, HITS, TOTAL, register, write
+from tests.unit.state.test_heap_contract import TestHeapBackend as HeapContract
+
+
+def restored_operator(name, *descriptors, subtask=0, parallelism=1):
+    """Return the context of an operator whose snapshot had hits, elements and total, one entry each."""
+    contract = HeapContract()
+    before = contract.make_subtask()
+    before.at("k")
+    for descriptor in (HITS, ELEMENTS, TOTAL):
+        write(register(before.backend, descriptor), 3)
+    stored = contract.finish(before.backend.freeze(1))
+    after = contract.make_subtask([stored], subtask=subtask, parallelism=parallelism)
+    for descriptor in descriptors:
+        register(after.backend, descriptor)
+    return SimpleNamespace(
+        uid=f"uid-of-{name}", name=name, keyed_backend=after.backend, operator_store=OperatorStore()
+    )
+
+
+def rows_of(error):
+    return [line.split() for line in str(error).splitlines() if line.startswith("  ")]
+
+
+def test_one_error_lists_every_state_of_every_operator():
+    first = restored_operator("first", HITS, ListStateDescriptor("elements", str), TOTAL)
+    second = restored_operator("second", HITS, ELEMENTS, ValueStateDescriptor("new", int))
+    with pytest.raises(StateRestoreError) as refused:
+        settle_restored([first, second], drop=False)
+    heading, *rows = rows_of(refused.value)
+    assert heading == ["uid", "operator", "state", "entries", "bytes"]
+    assert [(row[0], *row[2:5]) for row in rows] == [
+        ("matched", "first", "hits", "1"),
+        ("different", "first", "elements", "1"),
+        ("matched", "first", "total", "1"),
+        ("matched", "second", "hits", "1"),
+        ("matched", "second", "elements", "1"),
+        ("new", "second", "new", "0"),
+        ("missing", "second", "total", "1"),
+    ]
+    assert "schema was 'int', is 'str'" in str(refused.value)
+    assert "migrate" in refused.value.hint
+    assert "--allow-non-restored-state" in refused.value.hint
+
+
+def test_subtasks_of_one_operator_are_one_row_with_their_sum():
+    subtasks = [restored_operator("counts", HITS, subtask=n, parallelism=3) for n in range(3)]
+    with pytest.raises(StateRestoreError) as refused:
+        settle_restored(subtasks, drop=False)
+    assert [(row[0], *row[3:5]) for row in rows_of(refused.value)[1:]] == [
+        ("matched", "hits", "1"),
+        ("missing", "elements", "1"),
+        ("missing", "total", "1"),
+    ]
+
+
+def test_missing_state_is_dropped_when_the_user_allows_it(caplog):
+    context = restored_operator("counts", HITS)
+    settle_restored([context], drop=True)
+    assert [match.name for match in context.keyed_backend.restored_states()] == ["hits"]
+    (record,) = caplog.records
+    assert record.states == ["elements", "total"]
+
+
+def test_state_that_is_different_is_never_dropped():
+    context = restored_operator("counts", HITS, ELEMENTS, ValueStateDescriptor("total", int))
+    with pytest.raises(StateRestoreError, match="kind was 'reducing', is 'value'"):
+        settle_restored([context], drop=True)
+
+
+def test_everything_that_fits_is_settled_in_silence(caplog):
+    settle_restored([restored_operator("counts", HITS, ELEMENTS, TOTAL)], drop=False)
+    assert caplog.records == []
+
+
+def test_function_that_declares_its_state_differently_is_refused_when_it_is_restored():
+    class Count(KeyedProcessFunction):
+        def __init__(self, value_type):
+            self.value_type = value_type
+
+        def open(self, ctx):
+            self.state = ctx.get_state(ValueStateDescriptor("n", self.value_type))
+
+        def process_element(self, value, ctx):
+            self.state.update(value)
+
+    with OperatorHarness(Count(int), key=abs) as harness:
+        harness.process([1])
+        snapshot = harness.snapshot()
+    with (
+        OperatorHarness(Count(str), key=abs) as other,
+        pytest.raises(StateRestoreError, match="schema was 'int', is 'str'"),
+    ):
+        other.restore(snapshot)
