@@ -1,11 +1,12 @@
 """The built wheel, alone in an empty environment, runs the README's job."""
 
 import collections
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.published import records
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,8 +33,6 @@ def test_readme_job_runs_from_the_wheel_in_an_empty_environment(tmp_path):
     _run(bin_dir / "raystream", "run", "-p", "2", "job.py", cwd=tmp_path)
 
     largest: dict[str, int] = {}
-    for part in (tmp_path / "out" / "words").iterdir():
-        for line in part.read_text(encoding="utf-8").splitlines():
-            word, seen = json.loads(line)
-            largest[word] = max(seen, largest.get(word, 0))
+    for word, seen in records(tmp_path / "out" / "words"):
+        largest[word] = max(seen, largest.get(word, 0))
     assert largest == collections.Counter(word.lower() for word in readme.split())
