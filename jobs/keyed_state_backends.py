@@ -6,8 +6,8 @@
 Every record is a number, padded with zeros to a kibibyte, which is its own key; the state of a key is
 the record itself, with thirty days to live.  Records come again and again from the first one until
 the wanted number has gone by, then the job stops with a savepoint.  Each checkpoint is printed as it
-completes, with its duration and the bytes that it wrote: run it with `--incremental` and with `--full`, on
-one backend and on the other, and compare.  Checkpoints and the runner are a matter of configuration.
+completes, with its duration and the bytes that it wrote: run it on one backend and on the other, and
+compare.  Checkpoints and the runner are a matter of configuration.
 """
 
 import argparse
@@ -45,17 +45,10 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=KIB * KIB, help="different records")
     parser.add_argument("--record-bytes", type=int, default=KIB, help="length of a record")
     parser.add_argument("--records", type=int, help="records until the savepoint; all keys once if not given")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--incremental", dest="incremental", action="store_true", default=None)
-    how.add_argument("--full", dest="incremental", action="store_false")
     options = parser.parse_args()
 
     keys, width = options.keys, options.record_bytes
-    settings = {
-        "state_backend_type": options.backend,
-        "execution_checkpointing_incremental": options.incremental,
-    }
-    env = StreamEnvironment(**{key: value for key, value in settings.items() if value is not None})
+    env = StreamEnvironment(**({"state_backend_type": options.backend} if options.backend else {}))
     (
         env.from_source(
             DatagenSource(lambda index: str(index % keys).zfill(width)), name="numbers", uid="source"
@@ -84,7 +77,8 @@ def watch(client, records) -> None:
     path = client.stop()
     result = client.wait()
     show(client, shown)
-    print(f"{result.records_in:,} records, {result.records_out:,} keys, {records / seconds:,.0f} records/s")
+    rate = result.records_in / seconds
+    print(f"{result.records_in:,} records, {result.records_out:,} keys, {rate:,.0f} records/s")
     print(f"savepoint: {path}")
 
 

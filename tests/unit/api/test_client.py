@@ -58,6 +58,14 @@ def test_status_and_checkpoints_are_those_of_the_job():
     assert client.checkpoints() == ("chk-1",)
 
 
+def test_progress_tells_the_counts_so_far():
+    view = {"status": JobStatus.RUNNING, "records_in": 7, "records_out": 5, "restarts": 1}
+    progress = submitted(FakeRunner(prepare=view)).progress()
+
+    assert (progress.status, progress.records_in, progress.records_out) == (JobStatus.RUNNING, 7, 5)
+    assert progress.restarts == 1
+
+
 @pytest.mark.parametrize(
     ("timeout", "seconds"), [(None, None), (2.5, 2.5), ("30s", 30.0), (timedelta(minutes=1), 60.0)]
 )
