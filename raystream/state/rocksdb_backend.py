@@ -142,9 +142,12 @@ class RocksDbBackend(StateKinds):
             self.write_out()
             for table in tables:
                 table.rotate()
-        for _ in range(min(EXPIRED_MAX, len(self._origin.expired))):
-            name, key, suffixes = self._origin.expired.popleft()
-            self.sweeps[name].remove(decode_key(key), suffixes)
+        expired = self._origin.expired
+        for _ in range(EXPIRED_MAX):
+            if not expired:
+                break
+            name, key, suffixes = expired.popleft()
+            self.sweeps[name].remove(decode_key(key), suffixes)  # May come back here, when it misses often.
         for table in tables:
             if table.misses > _PREFETCH_MISSES and isinstance(table, SingleTable):
                 self._read_ahead(table)
