@@ -226,7 +226,7 @@ class CheckpointShell:
 
         directory = self._locations[checkpoint_id]
         self._services.background.submit(
-            partial(self._snapshots.write_metadata, directory, metadata), written
+            partial(self._snapshots.write_metadata, directory, metadata), self._deletions.awaiting(written)
         )
 
     def _log_completion(self, checkpoint_id: CheckpointId, purpose: Purpose) -> None:

@@ -100,6 +100,20 @@ class Deletions:
         self._under_way += 1
         self._background.submit(work, ended)
 
+    def awaiting(self, done: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return what gives the outcome of a write to `done`, which may want the file deleted.
+
+        Until it is called, deletions are not over.
+        """
+
+        def ended(result: Any) -> None:
+            done(result)
+            self._under_way -= 1
+            self._tell_if_over()
+
+        self._under_way += 1
+        return ended
+
     def when_over(self, call: Callable[[], None]) -> None:
         """Make a call once: when everything that was submitted is done, or the time is over."""
 
