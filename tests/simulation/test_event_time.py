@@ -12,7 +12,7 @@ INTERVAL = {"pipeline_auto_watermark_interval": "5ms"}  # Some watermarks in the
 
 @pytest.mark.parametrize("job", [jobs.windowed, jobs.impatient, jobs.scripted])
 def test_what_timers_emit_is_there_exactly_once_whatever_goes_wrong(job, seeds):
-    chosen = seeds[: len(seeds) // 3]
+    chosen = seeds[: len(seeds) // 10]
 
     simulate(job, seeds=chosen, expected=jobs.expected_readings(), **INTERVAL).check()
 

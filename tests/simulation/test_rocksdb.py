@@ -35,7 +35,7 @@ def test_state_in_rocksdb_is_exactly_once_whatever_goes_wrong(name, cache_size, 
 
     simulate(
         job,
-        seeds=seeds[: len(seeds) // 3],
+        seeds=seeds[: len(seeds) // 30],
         expected=expected(),
         pipeline_auto_watermark_interval="5ms",
         state_backend_type="rocksdb",
