@@ -7,17 +7,16 @@ How a table is frozen and put back is in `heap_tables`, how a snapshot works in
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from raystream.clock import Clock, ProcessingTime
 from raystream.errors import StateRestoreError
-from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, key_groups
 from raystream.state.chunk_codec import ChunkCodec
 from raystream.state.chunk_decoder import ChunkDecoder
-from raystream.state.cursor import Cursor, KeyCursor, cursor_of
+from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, StateDescriptor
 from raystream.state.heap_expiry import HeapSweep
 from raystream.state.heap_snapshot import HeapSnapshot, HeapState
@@ -25,8 +24,7 @@ from raystream.state.heap_states import HeapListState, HeapMapState, HeapValueSt
 from raystream.state.heap_tables import TableList, live_entries, table_list
 from raystream.state.kinds import StateKinds
 from raystream.state.pairs import values_of
-from raystream.state.registry import StateMatch, StateRegistry
-from raystream.state.snapshot_format import LoadedSnapshot, StoredChunk
+from raystream.state.snapshot_format import StoredChunk
 from raystream.state.ttl import Expiry, unexpired
 
 logger = logging.getLogger(__name__)
@@ -47,39 +45,11 @@ class HeapBackend(StateKinds):
     def __init__(
         self, groups: KeyGroupRange, max_parallelism: int, cursor: KeyCursor, *, clock: Clock
     ) -> None:
-        super().__init__(ProcessingTime(clock))
+        super().__init__(ProcessingTime(clock), cursor)
         self._groups = groups
         self._max_parallelism = max_parallelism
-        self._cursor = cursor
-        self._registry = StateRegistry()
         self._states: dict[str, HeapState] = {}
-        self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
         self._unfinished: deque[HeapSnapshot] = deque()
-
-    # ---- restore ----
-
-    def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
-        for snapshot in snapshots:
-            self._time.raise_floor(snapshot.taken_ms)
-            for info in snapshot.states:
-                chunks = snapshot.chunks[info.name]
-                self._registry.stored(
-                    info,
-                    entries=sum(stored.chunk.entries for stored in chunks),
-                    size_bytes=sum(len(stored.chunk.data) for stored in chunks),
-                )
-                self._restored_chunks.setdefault(info.name, []).extend(
-                    (snapshot.max_parallelism, chunk) for chunk in chunks
-                )
-
-    def restored_states(self) -> tuple[StateMatch, ...]:
-        return self._registry.matches()
-
-    def drop_unregistered(self) -> tuple[StateInfo, ...]:
-        dropped = self._registry.drop_unregistered()
-        for info in dropped:
-            del self._restored_chunks[info.name]
-        return dropped
 
     # ---- registration ----
 
@@ -99,9 +69,6 @@ class HeapBackend(StateKinds):
         expiry = Expiry(descriptor.ttl, self._time)
         keys = descriptor.ttl.cleanup.entries_per_access
         return HeapSweep(self._tables(descriptor), self._groups, expiry, keys) if keys else _no_sweep
-
-    def _cursor_of(self, descriptor: StateDescriptor) -> Cursor:
-        return cursor_of(self._cursor, namespaced=descriptor.namespaced)
 
     def _tables(self, descriptor: StateDescriptor) -> TableList:
         """Return the tables of a state; register it when it is new."""

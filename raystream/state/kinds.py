@@ -6,15 +6,18 @@
     aggregating
 
 A backend derives from `StateKinds` and provides the raw states.  Those of a state with a time to live hold
-pairs `(written_ms, value)` as their values, elements or map values.
+pairs `(written_ms, value)` as their values, elements or map values.  What was restored waits here, encoded,
+until its state is registered.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from raystream.clock import ProcessingTime
+from raystream.handles import StateInfo
 from raystream.state.backend import AggregatingState, ListState, MapState, ReducingState, ValueState
+from raystream.state.cursor import Cursor, KeyCursor, cursor_of
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,
     ListStateDescriptor,
@@ -24,6 +27,8 @@ from raystream.state.descriptor import (
     ValueStateDescriptor,
 )
 from raystream.state.folding_states import FoldedAggregatingState, FoldedReducingState
+from raystream.state.registry import StateMatch, StateRegistry
+from raystream.state.snapshot_format import LoadedSnapshot, StoredChunk
 from raystream.state.ttl import Expiry
 from raystream.state.ttl_states import Lifetime, TtlListState, TtlMapState, TtlValueState
 
@@ -37,12 +42,43 @@ R = TypeVar("R")
 class StateKinds(ABC):
     """The part of a `KeyedStateBackend` that is alike in all of them."""
 
-    def __init__(self, time: ProcessingTime) -> None:
+    def __init__(self, time: ProcessingTime, cursor: KeyCursor) -> None:
         self._time = time
+        self._cursor = cursor
+        self._registry = StateRegistry()
+        self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
+        """By name of a state that is not registered yet; each chunk behind its max parallelism."""
 
     @property
     def processing_time(self) -> ProcessingTime:
         return self._time
+
+    # ---- restore ----
+
+    def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
+        for snapshot in snapshots:
+            self._time.raise_floor(snapshot.taken_ms)
+            for info in snapshot.states:
+                chunks = snapshot.chunks[info.name]
+                self._registry.stored(
+                    info,
+                    entries=sum(stored.chunk.entries for stored in chunks),
+                    size_bytes=sum(len(stored.chunk.data) for stored in chunks),
+                )
+                self._restored_chunks.setdefault(info.name, []).extend(
+                    (snapshot.max_parallelism, chunk) for chunk in chunks
+                )
+
+    def restored_states(self) -> tuple[StateMatch, ...]:
+        return self._registry.matches()
+
+    def drop_unregistered(self) -> tuple[StateInfo, ...]:
+        dropped = self._registry.drop_unregistered()
+        for info in dropped:
+            del self._restored_chunks[info.name]
+        return dropped
+
+    # ---- kinds ----
 
     def value_state(self, descriptor: ValueStateDescriptor[T]) -> ValueState[T]:
         return self._single(descriptor, descriptor.fresh_default)
@@ -62,6 +98,9 @@ class StateKinds(ABC):
 
     def aggregating_state(self, descriptor: AggregatingStateDescriptor[T, A, R]) -> AggregatingState[T, R]:
         return FoldedAggregatingState(descriptor, self._single(descriptor, _nothing))
+
+    def _cursor_of(self, descriptor: StateDescriptor) -> Cursor:
+        return cursor_of(self._cursor, namespaced=descriptor.namespaced)
 
     def _single(self, descriptor: StateDescriptor, fresh_default: Callable[[], Any]) -> ValueState[Any]:
         if descriptor.ttl is None:

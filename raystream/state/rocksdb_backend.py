@@ -6,22 +6,20 @@ snapshots in `rocksdb_snapshot`.  `tend`, which comes before every batch, keeps 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raystream.clock import Clock, ProcessingTime
 from raystream.errors import StateRestoreError
-from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, decode_key, key_groups
 from raystream.state.chunk_decoder import ChunkDecoder
-from raystream.state.cursor import Cursor, KeyCursor, cursor_of
+from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, StateDescriptor, StateKind
 from raystream.state.kinds import StateKinds
 from raystream.state.pairs import values_of
-from raystream.state.registry import StateMatch, StateRegistry
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_collections import ListTable, MapTable, map_key_of
 from raystream.state.rocksdb_directory import StoreDirectory
@@ -36,7 +34,7 @@ from raystream.state.rocksdb_states import (
     tables_of,
 )
 from raystream.state.rocksdb_tables import CachedTable, SingleTable
-from raystream.state.snapshot_format import LoadedSnapshot, StoredChunk
+from raystream.state.snapshot_format import StoredChunk
 from raystream.state.ttl import Expiry, unexpired
 
 logger = logging.getLogger(__name__)
@@ -89,15 +87,13 @@ class RocksDbBackend(StateKinds):
         settings: RocksDbSettings,
         clock: Clock,
     ) -> None:
-        super().__init__(ProcessingTime(clock))
+        super().__init__(ProcessingTime(clock), cursor)
         self._groups = groups
         self._max_parallelism = max_parallelism
-        self._cursor = cursor
         self._generation_bytes = settings.cache_bytes // 2
         self._dirty_bytes = min(DIRTY_BYTES_MAX, self._generation_bytes)
         self._directory = StoreDirectory(settings.parent)
         self._store = RocksDbStore(self._directory.path / "db", settings.memory)
-        self._registry = StateRegistry()
         self._key_groups = KeyGroupCache(max_parallelism)
         self._tables: dict[str, tuple[CachedTable, Tables]] = {}
         self._all: list[CachedTable] = []
@@ -105,7 +101,6 @@ class RocksDbBackend(StateKinds):
         self._numbers = 0
         self.sweeps: dict[str, RocksDbSweep] = {}
         """The clean-up of each state with a time to live."""
-        self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
         self._origin = SnapshotOrigin(
             tables=self._all,
             groups=groups,
@@ -168,31 +163,6 @@ class RocksDbBackend(StateKinds):
             while layer is not None and not table.write_step(layer):
                 pass
 
-    # ---- restore ----
-
-    def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
-        for snapshot in snapshots:
-            self._time.raise_floor(snapshot.taken_ms)
-            for info in snapshot.states:
-                chunks = snapshot.chunks[info.name]
-                self._registry.stored(
-                    info,
-                    entries=sum(stored.chunk.entries for stored in chunks),
-                    size_bytes=sum(len(stored.chunk.data) for stored in chunks),
-                )
-                self._restored_chunks.setdefault(info.name, []).extend(
-                    (snapshot.max_parallelism, chunk) for chunk in chunks
-                )
-
-    def restored_states(self) -> tuple[StateMatch, ...]:
-        return self._registry.matches()
-
-    def drop_unregistered(self) -> tuple[StateInfo, ...]:
-        dropped = self._registry.drop_unregistered()
-        for info in dropped:
-            del self._restored_chunks[info.name]
-        return dropped
-
     # ---- registration ----
 
     def _raw_value(
@@ -214,9 +184,6 @@ class RocksDbBackend(StateKinds):
         sweep = RocksDbSweep(self._registered(descriptor)[0], Expiry(descriptor.ttl, self._time), keys)
         self.sweeps[descriptor.name] = sweep
         return sweep if keys else _no_sweep
-
-    def _cursor_of(self, descriptor: StateDescriptor) -> Cursor:
-        return cursor_of(self._cursor, namespaced=descriptor.namespaced)
 
     def _registered(self, descriptor: StateDescriptor) -> tuple[CachedTable, Tables]:
         """Return the table of a state; register it when it is new."""
