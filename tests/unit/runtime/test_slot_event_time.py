@@ -89,11 +89,12 @@ def test_idle_input_never_stalls_another():
 
 
 def test_input_that_is_silent_from_the_start_stalls_nobody_when_it_is_declared_idle():
-    """The second list has nobody to say anything; its strategy does, when the time-out has passed."""
+    """The second list has nobody to say anything; its strategy does, when the time-out has passed since the
+    first watermark was due."""
     strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda value: value)
     source = TestSource([1, 2, 3, Pause(100_000)], [Pause(100_000)])
     world = started(alarms(source, strategy=strategy.with_idleness("5s")))
-    for _ in range(24):
+    for _ in range(25):
         world.clock.now_ms += 200
         world.settle()
     assert fired(world) == {}
@@ -187,7 +188,10 @@ def test_source_that_stops_at_a_savepoint_emits_no_watermark_behind_it_unless_it
     assert fired(world) == {}
 
     world.send(msg.CheckpointAborted, checkpoint_id=1)
-    assert fired(world) == {29: [10, 20]}
+    assert fired(world) == {19: [10]}
+    world.clock.now_ms += 200
+    world.settle()
+    assert fired(world) == {19: [10], 29: [20]}
 
 
 # ---- processing time -----------------------------------------------------------------
