@@ -6,6 +6,7 @@ virtual clock instead.
 """
 
 import time
+from enum import Enum
 from typing import Protocol
 
 
@@ -33,6 +34,15 @@ class SystemClock:
         return self._wall_floor_ms
 
 
+class TimeDomain(Enum):
+    """Which time a timer, or a time to live, goes by."""
+
+    EVENT_TIME = "event-time"
+    """The watermark."""
+    PROCESSING_TIME = "processing-time"
+    """The wall clock of the slot."""
+
+
 class ProcessingTime:
     """Processing time of one subtask: wall time that never falls below a floor.
 
@@ -48,6 +58,10 @@ class ProcessingTime:
         """Return milliseconds since the epoch; never decreases."""
         self._floor_ms = max(self._floor_ms, self._clock.wall_ms())
         return self._floor_ms
+
+    def written_ms(self) -> int:
+        """Return the time of writing that state which is written now gets."""
+        return self.now_ms()
 
     def raise_floor(self, floor_ms: int) -> None:
         """Let time go on from `floor_ms` at least."""

@@ -23,6 +23,7 @@ from raystream.state.descriptor import (
     ReducingStateDescriptor,
     ValueStateDescriptor,
 )
+from raystream.state.event_clock import EventClock
 from raystream.state.registry import StateMatch
 from raystream.state.snapshot_format import LoadedSnapshot
 
@@ -239,7 +240,11 @@ class KeyedStateBackend(Protocol):
 
     @property
     def processing_time(self) -> ProcessingTime:
-        """The time that TTL and timers go by; never falls below that of the restored snapshots."""
+        """The wall time that TTL and timers go by; never falls below that of the restored snapshots."""
+
+    @property
+    def event_time(self) -> EventClock:
+        """The event time that TTL goes by; its owner tells it each watermark whose timers have fired."""
 
     def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
         """Take over stored state; each state is decoded when it is registered.

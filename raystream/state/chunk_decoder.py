@@ -14,12 +14,14 @@ from raystream.handles import StateInfo
 from raystream.keys import decode_key
 from raystream.records.strict_map import strict_map
 from raystream.state import chunk_form as cf
-from raystream.state.chunk_form import Chunk, map_form, mapped
+from raystream.state.chunk_form import Chunk, map_form, mapped, timed_form
 from raystream.state.descriptor import StateDescriptor, StateKind
 from raystream.state.migration import Migration, migration
 from raystream.state.pairs import paired, paired_now
 
 _KEY_TYPES: dict[int, type] = {cf.KEYS_STR: str, cf.KEYS_INT: int, cf.KEYS_ENCODED: bytes}
+
+_TIMES = cf.TIMED | cf.BY_EVENT_TIME
 
 
 class ChunkDecoder:
@@ -28,7 +30,7 @@ class ChunkDecoder:
     Args:
         descriptor: of the state in the program.
         stored: of the state in the snapshot; its kind and map keys fit.
-        restored_ms: time of writing of values that were stored without one.
+        restored_ms: time of writing of values that were stored without one, or with one of another domain.
     """
 
     def __init__(self, descriptor: StateDescriptor, stored: StateInfo, restored_ms: int = 0) -> None:
@@ -36,7 +38,7 @@ class ChunkDecoder:
         self._kind = descriptor.kind
         self._declared = descriptor.serializer().schema or "pickle"
         self._restored_ms = restored_ms
-        self._timed = descriptor.ttl is not None
+        self._timed = timed_form(descriptor.ttl)
         self._migration: Migration | None = migration(descriptor, stored)
         self._serializer = (
             descriptor.serializer() if self._migration is None else self._migration.stored_serializer
@@ -55,7 +57,7 @@ class ChunkDecoder:
             if chunk.form & cf.KEY_MASK == cf.KEYS_ENCODED:
                 keys = list(map(decode_key, keys))
             contents = self._loaded(stored, chunk.form)
-            if self._timed and times:
+            if self._timed and self._timed == chunk.form & _TIMES:
                 contents = paired(self._kind, contents, times[0])
             elif self._timed:
                 contents = paired_now(self._kind, contents, self._restored_ms)

@@ -25,7 +25,7 @@ from raystream.state.heap_tables import TableList, live_entries, table_list
 from raystream.state.kinds import StateKinds
 from raystream.state.pairs import values_of
 from raystream.state.snapshot_format import StoredChunk
-from raystream.state.ttl import Expiry, unexpired
+from raystream.state.ttl import unexpired
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class HeapBackend(StateKinds):
 
     def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
         assert descriptor.ttl is not None
-        expiry = Expiry(descriptor.ttl, self._time)
+        expiry = self._expiry(descriptor.ttl)
         keys = descriptor.ttl.cleanup.entries_per_access
         return HeapSweep(self._tables(descriptor), self._groups, expiry, keys) if keys else _no_sweep
 
@@ -90,8 +90,7 @@ class HeapBackend(StateKinds):
         if stored is None:
             return tables
         try:
-            decoder = ChunkDecoder(descriptor, stored, self._time.now_ms())
-            self._fill(tables, chunks, decoder, descriptor)
+            self._fill(tables, chunks, self._decoder(descriptor, stored), descriptor)
         except StateRestoreError as error:
             self._registry.refuse(descriptor.name, _in_one_line(error))
             return table_list(self._groups, self._max_parallelism)
@@ -133,7 +132,7 @@ class HeapBackend(StateKinds):
                 if ttl is None:
                     yield group, key, content
                     continue
-                left = unexpired(content, Expiry(ttl, self._time).cutoff_ms())
+                left = unexpired(content, self._expiry(ttl).cutoff_ms())
                 if left is not None:
                     yield group, key, values_of(kind, left)
 
@@ -151,7 +150,7 @@ class HeapBackend(StateKinds):
             self._unfinished,
             groups=self._groups,
             max_parallelism=self._max_parallelism,
-            taken_ms=self._time.now_ms(),
+            taken=self._now(),
         )
 
     def close(self) -> None:

@@ -14,9 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from raystream.clock import ProcessingTime
+from raystream.clock import ProcessingTime, TimeDomain
 from raystream.handles import StateInfo
 from raystream.state.backend import AggregatingState, ListState, MapState, ReducingState, ValueState
+from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.cursor import Cursor, KeyCursor, cursor_of
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,
@@ -26,10 +27,11 @@ from raystream.state.descriptor import (
     StateDescriptor,
     ValueStateDescriptor,
 )
+from raystream.state.event_clock import EventClock
 from raystream.state.folding_states import FoldedAggregatingState, FoldedReducingState
 from raystream.state.registry import StateMatch, StateRegistry
 from raystream.state.snapshot_format import LoadedSnapshot, StoredChunk
-from raystream.state.ttl import Expiry
+from raystream.state.ttl import Expiry, Moment, StateClock, StateTtl
 from raystream.state.ttl_states import Lifetime, TtlListState, TtlMapState, TtlValueState
 
 T = TypeVar("T")
@@ -44,6 +46,7 @@ class StateKinds(ABC):
 
     def __init__(self, time: ProcessingTime, cursor: KeyCursor) -> None:
         self._time = time
+        self._event_time = EventClock(cursor, time)
         self._cursor = cursor
         self._registry = StateRegistry()
         self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
@@ -53,11 +56,31 @@ class StateKinds(ABC):
     def processing_time(self) -> ProcessingTime:
         return self._time
 
+    @property
+    def event_time(self) -> EventClock:
+        return self._event_time
+
+    def _clock(self, ttl: StateTtl) -> StateClock:
+        """Return the time that a time to live goes by."""
+        return self._event_time if ttl.time is TimeDomain.EVENT_TIME else self._time
+
+    def _expiry(self, ttl: StateTtl) -> Expiry:
+        return Expiry(ttl, self._clock(ttl))
+
+    def _now(self) -> Moment:
+        """Return the time of a snapshot that is taken now."""
+        event = self._event_time
+        return Moment(
+            processing_ms=self._time.now_ms(), event_ms=event.now_ms(), watermark_ms=event.watermark_ms
+        )
+
     # ---- restore ----
 
     def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
+        watermarks_ms = []
         for snapshot in snapshots:
             self._time.raise_floor(snapshot.taken_ms)
+            watermarks_ms.append(snapshot.watermark_ms)
             for info in snapshot.states:
                 chunks = snapshot.chunks[info.name]
                 self._registry.stored(
@@ -68,6 +91,12 @@ class StateKinds(ABC):
                 self._restored_chunks.setdefault(info.name, []).extend(
                     (snapshot.max_parallelism, chunk) for chunk in chunks
                 )
+        self._event_time.restored(watermarks_ms)
+
+    def _decoder(self, descriptor: StateDescriptor, stored: StateInfo) -> ChunkDecoder:
+        """Return what decodes the restored chunks of a state."""
+        ttl = descriptor.ttl
+        return ChunkDecoder(descriptor, stored, 0 if ttl is None else self._clock(ttl).written_ms())
 
     def restored_states(self) -> tuple[StateMatch, ...]:
         return self._registry.matches()
@@ -113,7 +142,7 @@ class StateKinds(ABC):
     def _lifetime(self, descriptor: StateDescriptor) -> Lifetime | None:
         if descriptor.ttl is None:
             return None
-        return Lifetime(descriptor.ttl, Expiry(descriptor.ttl, self._time), self._sweep(descriptor))
+        return Lifetime(descriptor.ttl, self._expiry(descriptor.ttl), self._sweep(descriptor))
 
     @abstractmethod
     def _raw_value(self, descriptor: StateDescriptor, fresh_default: Callable[[], Any]) -> ValueState[Any]:

@@ -149,6 +149,7 @@ def _declaration(descriptor: StateDescriptor) -> tuple[object, ...]:
 
 
 def _shown(descriptor: StateDescriptor) -> str:
-    ttl = f" ttl={descriptor.ttl.ttl_ms}ms" if descriptor.ttl is not None else ""
+    lives = descriptor.ttl
+    ttl = "" if lives is None else f" ttl={lives.ttl_ms}ms of {lives.time.value}"
     namespaced = " namespaced" if descriptor.namespaced else ""
     return f"{descriptor.kind.value} {descriptor.declared}{ttl}{namespaced}"

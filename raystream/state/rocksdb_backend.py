@@ -35,7 +35,7 @@ from raystream.state.rocksdb_states import (
 )
 from raystream.state.rocksdb_tables import CachedTable, SingleTable
 from raystream.state.snapshot_format import StoredChunk
-from raystream.state.ttl import Expiry, unexpired
+from raystream.state.ttl import unexpired
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class RocksDbBackend(StateKinds):
     def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
         assert descriptor.ttl is not None
         keys = descriptor.ttl.cleanup.entries_per_access
-        sweep = RocksDbSweep(self._registered(descriptor)[0], Expiry(descriptor.ttl, self._time), keys)
+        sweep = RocksDbSweep(self._registered(descriptor)[0], self._expiry(descriptor.ttl), keys)
         self.sweeps[descriptor.name] = sweep
         return sweep if keys else _no_sweep
 
@@ -202,7 +202,7 @@ class RocksDbBackend(StateKinds):
         if stored is None:
             return table
         try:
-            self._fill(table, chunks, ChunkDecoder(descriptor, stored, self._time.now_ms()))
+            self._fill(table, chunks, self._decoder(descriptor, stored))
         except StateRestoreError as error:
             self._registry.refuse(descriptor.name, str(error).splitlines()[0])
             return self._new_table(descriptor)
@@ -257,7 +257,7 @@ class RocksDbBackend(StateKinds):
                         for (suffix, _), value in zip(items, values, strict=True)
                     }
                 if ttl is not None:
-                    content = unexpired(content, Expiry(ttl, self._time).cutoff_ms())
+                    content = unexpired(content, self._expiry(ttl).cutoff_ms())
                     if content is None:
                         continue
                     content = values_of(kind, content)
@@ -272,7 +272,7 @@ class RocksDbBackend(StateKinds):
     # ---- snapshot ----
 
     def freeze(self, checkpoint_id: int) -> RocksDbSnapshot:
-        return RocksDbSnapshot(checkpoint_id, self._registry.infos, self._origin, self._time.now_ms())
+        return RocksDbSnapshot(checkpoint_id, self._registry.infos, self._origin, self._now())
 
 
 def _never() -> bool:

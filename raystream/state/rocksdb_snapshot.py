@@ -24,7 +24,7 @@ from raystream.errors import StateError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state import chunk_form as cf
-from raystream.state.chunk_form import Chunk
+from raystream.state.chunk_form import Chunk, timed_form
 from raystream.state.descriptor import StateKind
 from raystream.state.rocksdb import StoreView
 from raystream.state.rocksdb_items import (
@@ -37,6 +37,7 @@ from raystream.state.rocksdb_items import (
 )
 from raystream.state.rocksdb_tables import CachedTable, Layer
 from raystream.state.snapshot_format import SnapshotWriter
+from raystream.state.ttl import Moment
 
 CHUNK_ITEMS_MAX = 1024
 CHUNK_BYTES_WANTED = 64 * 1024
@@ -77,14 +78,14 @@ class RocksDbSnapshot:
     """A `KeyedSnapshot` of the RocksDB backend."""
 
     def __init__(
-        self, checkpoint_id: int, states: tuple[StateInfo, ...], origin: SnapshotOrigin, taken_ms: int
+        self, checkpoint_id: int, states: tuple[StateInfo, ...], origin: SnapshotOrigin, taken: Moment
     ) -> None:
         """Freeze the tables and join the unfinished snapshots of the backend."""
         self.checkpoint_id = checkpoint_id
         self.states = states
         self._origin = origin
         self._tables = tuple(origin.tables)
-        self._taken_ms = taken_ms
+        self._taken = taken
         self._layers: deque[tuple[CachedTable, Layer]] = deque()
         for table in self._tables:
             layer = table.freeze()
@@ -110,7 +111,7 @@ class RocksDbSnapshot:
         assert self._view is not None
         assert not self._discarded
         writer = SnapshotWriter(
-            self.states, self._origin.groups, self._origin.max_parallelism, taken_ms=self._taken_ms
+            self.states, self._origin.groups, self._origin.max_parallelism, taken=self._taken
         )
         spill = _Spill(self._origin)
         for group in self._origin.groups:
@@ -152,8 +153,7 @@ class RocksDbSnapshot:
         return True
 
     def _chunks(self, view: StoreView, table: CachedTable, group: int) -> Iterator[Chunk]:
-        ttl = table.descriptor.ttl
-        cutoff_ms = None if ttl is None else self._taken_ms - ttl.ttl_ms
+        cutoff_ms = self._taken.cutoff_ms(table.descriptor.ttl)
         draft = _Draft(table)
         for key, items in stored_contents(view, table, group):
             left = items
@@ -197,7 +197,7 @@ class _Draft:
 
     def __init__(self, table: CachedTable) -> None:
         self._kind = table.descriptor.kind
-        self._timed = table.descriptor.ttl is not None
+        self._timed = timed_form(table.descriptor.ttl)
         self._codec = table.codec
         self._columns: dict[int, tuple[list[bytes], list[Any], list[Any]]] = {}
         self._items = 0
@@ -238,7 +238,7 @@ class _Draft:
             if self._kind is StateKind.MAP:
                 full |= cf.KEYS_ENCODED << cf.MAP_KEY_SHIFT
             if self._timed:
-                yield Chunk(full | cf.TIMED, len(keys), _encode((keys, contents, times)))
+                yield Chunk(full | self._timed, len(keys), _encode((keys, contents, times)))
             else:
                 yield Chunk(full, len(keys), _encode((keys, contents)))
         self._columns.clear()

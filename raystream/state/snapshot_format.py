@@ -27,6 +27,7 @@ from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.state.chunk_form import Chunk
+from raystream.state.ttl import Moment
 
 FORMAT_VERSION = 2
 """Version 1 had no namespaces, times of writing or time of the snapshot, and is otherwise the same."""
@@ -88,6 +89,7 @@ class _Index(msgspec.Struct, frozen=True):
     states: list[_State]
     sections: list[_Section]
     taken_ms: int = 0
+    watermark_ms: int | None = None
 
 
 _decode_index = msgspec.msgpack.Decoder(_Index).decode
@@ -113,6 +115,11 @@ class LoadedSnapshot:
     """By state name; the chunks of the wanted key groups."""
     taken_ms: int = 0
     """Processing time of the snapshot, ms since epoch; 0 when the blob does not say."""
+    watermark_ms: int | None = None
+    """Event time of the snapshot; None when the blob does not say."""
+
+
+_UNKNOWN = Moment()
 
 
 class SnapshotWriter:
@@ -121,16 +128,21 @@ class SnapshotWriter:
     Args:
         states: all states of the operator, also those without chunks.
         groups: key groups of the subtask, under `max_parallelism`.
-        taken_ms: processing time of the snapshot, ms since epoch.
+        taken: time of the snapshot.
     """
 
     def __init__(
-        self, states: Sequence[StateInfo], groups: KeyGroupRange, max_parallelism: int, *, taken_ms: int = 0
+        self,
+        states: Sequence[StateInfo],
+        groups: KeyGroupRange,
+        max_parallelism: int,
+        *,
+        taken: Moment = _UNKNOWN,
     ) -> None:
         self._states = list(map(_State.of, states))
         self._groups = groups
         self._max_parallelism = max_parallelism
-        self._taken_ms = taken_ms
+        self._taken = taken
         self._sections: list[_Section] = []
         self._buffers = [_HEADER.pack(_MAGIC_FIRST, FORMAT_VERSION, 0)]
         self._offset = _HEADER.size
@@ -166,7 +178,8 @@ class SnapshotWriter:
                 groups.stop,
                 self._states,
                 self._sections,
-                self._taken_ms,
+                self._taken.processing_ms,
+                self._taken.watermark_ms,
             )
         )
         trailer = _TRAILER.pack(self._offset, len(index), _checksum(index), FORMAT_VERSION, _MAGIC_LAST)
@@ -211,6 +224,7 @@ def load_snapshot(
         states=states,
         chunks={name: tuple(stored) for name, stored in chunks.items()},
         taken_ms=index.taken_ms,
+        watermark_ms=index.watermark_ms,
     )
 
 

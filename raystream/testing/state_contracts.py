@@ -14,6 +14,7 @@ Random histories against plain dicts are in `raystream.testing.state_machine`.
 """
 
 from raystream.testing.state_access import AccessContract
+from raystream.testing.state_event_time_expiry import EventTimeExpiryContract
 from raystream.testing.state_evolution import EvolutionContract
 from raystream.testing.state_expiry import ExpiryContract
 from raystream.testing.state_kinds import KindsContract
@@ -24,6 +25,12 @@ __all__ = ["KeyedStateContract"]
 
 
 class KeyedStateContract(
-    AccessContract, KindsContract, SnapshotContract, ExpiryContract, EvolutionContract, RescaleContract
+    AccessContract,
+    KindsContract,
+    SnapshotContract,
+    ExpiryContract,
+    EventTimeExpiryContract,
+    EvolutionContract,
+    RescaleContract,
 ):
     """Everything that a keyed state backend promises."""
