@@ -13,6 +13,7 @@ from raystream.errors import RaystreamError
 from raystream.handles import KeyedStateHandle, OperatorStateHandle, StateInfo, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, SlotId, VertexId
 from raystream.records.elements import SnapshotKind
+from raystream.runtime.restored_states import RestoredState
 
 # ---- what a restore gives to one subtask ------------------------------------
 
@@ -153,6 +154,8 @@ class SlotReady:
 
     attempt: Attempt
     slot: SlotId
+    states: tuple[RestoredState, ...] = ()
+    """What became of each state of the slot's operators; one that does not fit must not be started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
