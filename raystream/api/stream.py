@@ -237,7 +237,7 @@ class DataStream(Exchanges[T]):
             operation=operation,
             name=name,
             factory=OperatorFactory(SinkOperator, sink),
-            stateful=True,
+            stateful=getattr(sink, "transactional", True),  # A user's sink may not say it.
             options=options,
         )
         return StreamSink(node.name, node.uid)
