@@ -7,6 +7,7 @@ from raystream.operators.timers import TIMERS_PER_SLICE_MAX
 from raystream.records.elements import WATERMARK_MAX_MS, SnapshotKind
 from raystream.runtime import messages as msg
 from raystream.testing import Barrier, Idle, Pause, TestSource, Watermark
+from tests.unit.runtime.feeds import Feeds
 from tests.unit.runtime.slot_world import VisibleSink, World, program, restore_of
 
 STAMPED = WatermarkStrategy.no_watermarks().with_timestamp_assigner(lambda value: value)
@@ -49,6 +50,12 @@ def started(job, **options):
     world = World(job, **options)
     world.begin()
     return world
+
+
+def pass_seconds(world, seconds):
+    for _ in range(seconds * 10):
+        world.clock.now_ms += 100
+        world.settle()
 
 
 def fired(world):
@@ -176,6 +183,30 @@ def test_stop_fires_no_timer_that_the_savepoint_keeps():
 
     # The first commits again what the savepoint has committed.
     assert fired(world) == {1: [1], WATERMARK_MAX_MS: [2, 3]}
+
+
+def test_slow_split_holds_its_subtask_back_until_it_is_idle_also_after_a_restore(monkeypatch):
+    monkeypatch.setattr(Feeds, "records", {"fast": [10, 20, 30], "slow": [12]})
+    strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda value: value)
+    world = started(alarms(Feeds(), strategy=strategy.with_idleness("5s"), parallelism=1), slots=1)
+    pass_seconds(world, 1)
+    assert fired(world) == {11: [10]}
+    snapshots, states = world.trigger(1), world.source_states()
+
+    world.send(msg.StopAttempt)
+    VisibleSink.visible.clear()
+    world.begin(restore=restore_of(snapshots), sources=states)
+    Feeds.records["fast"].append(40)
+    pass_seconds(world, 1)
+    assert fired(world) == {}, "nothing has come of the slow one yet"
+    Feeds.records["slow"].append(25)
+    pass_seconds(world, 1)
+    assert fired(world) == {24: [12, 20]}
+    for time in range(50, 110, 10):
+        Feeds.records["fast"].append(time)
+        pass_seconds(world, 1)
+    timers = [timer for timers in fired(world).values() for timer in timers]
+    assert timers == [12, 20, 25, 30, 40, 50, 60, 70, 80, 90]
 
 
 def test_source_that_stops_at_a_savepoint_emits_no_watermark_behind_it_unless_it_goes_on():
