@@ -70,11 +70,11 @@ class SourceOperator(Operator):
             clock=context.clock,
             wake=context.wake,
             wake_at=context.wake_at,
-            per_split=self._maker is not None,
+            per_split=self._strategy is not None and self._strategy.makes_watermarks,
         )
         try:
             self.reader = self._source.open_reader(reader_context)
-            if isinstance(self.reader, PerSplitReader):
+            if reader_context.per_split and isinstance(self.reader, PerSplitReader):
                 self._per_split = self.reader
             restored = context.restored.get(SPLITS_STATE)
             if restored:

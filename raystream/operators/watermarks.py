@@ -80,6 +80,11 @@ class WatermarkStrategy:
         """Return the strategy that only assigns timestamps, and lets watermarks from upstream pass."""
         return cls(None)
 
+    @property
+    def makes_watermarks(self) -> bool:
+        """False when those from upstream pass."""
+        return self.out_of_orderness_ms is not None
+
     def with_timestamp_assigner(self, assigner: Any) -> Self:
         """Return the strategy with timestamps found by a function of the record.
 
@@ -162,7 +167,7 @@ class EventTimeMaker:
         assigner = strategy.timestamp_assigner
         self._assign = assigner
         self._extract = getattr(assigner, "extract_timestamp", None)
-        self._makes_watermarks = strategy.out_of_orderness_ms is not None
+        self._makes_watermarks = strategy.makes_watermarks
         self._behind_ms = (strategy.out_of_orderness_ms or 0) + 1
         self._detects_idleness = strategy.idleness_ms is not None
         self._interval_ms = min(interval_ms, strategy.idleness_ms or interval_ms)

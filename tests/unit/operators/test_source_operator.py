@@ -319,6 +319,14 @@ def test_what_the_reader_knows_of_event_time_counts_only_where_the_strategy_make
     assert [type(element) for element in passing.log] == [Watermark, Idle, Active, RowBatch]
 
 
+def test_reader_is_asked_for_splits_only_where_watermarks_are_made():
+    source = Source()
+    Timed(WatermarkStrategy.no_watermarks().with_idleness("1s"), splits=[], source=source)
+    assert not source.per_split
+    Timed(ORDERED, splits=[], source=source)
+    assert source.per_split
+
+
 def test_batch_of_a_split_is_a_plain_one_for_the_rest_of_the_chain():
     operator, running, _ = opened(SplitBatch("split", [1, 2], [3, 4]))
     operator.poll()
