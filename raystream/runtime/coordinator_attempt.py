@@ -150,7 +150,10 @@ class AttemptPreparation:
             return
         directory, metadata = loaded
         allow = self._submission.config.recovery.allow_non_restored
-        restore = plan_restore(self._submission.plan, directory, metadata, allow_non_restored=allow)
+        own = self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
+        restore = plan_restore(
+            self._submission.plan, directory, metadata, allow_non_restored=allow, own=directory == own
+        )
         if restore.dropped:
             logger.warning("restored without some state\n%s", restore.dropped)
         self._restore = restore

@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from raystream.errors import StateRestoreError
+from raystream.handles import KeyedStateHandle
 from raystream.keygroup import KeyGroupRange
 from raystream.operators.operator import OperatorContext
 from raystream.runtime.messages import OperatorRestore
@@ -12,7 +14,7 @@ from raystream.state.backend import KeyedStateBackend
 from raystream.state.operator_state import decode_elements
 from raystream.state.operator_store import OperatorStore
 from raystream.state.registry import StateMatch, Verdict
-from raystream.state.snapshot_format import load_snapshot
+from raystream.state.snapshot_files import Stored, open_stored
 from raystream.storage.blobs import SnapshotFiles
 
 logger = logging.getLogger(__name__)
@@ -50,11 +52,21 @@ def read_operator(
         elements = decode_elements(files.read_handle(restore.directory, part.handle.data))
         operator_state.setdefault(part.handle.name, []).extend(elements[part.start : part.stop])
     if keyed is not None:
-        keyed.backend.restore(
-            load_snapshot(reader.read_range, reader.size_bytes, keyed.groups, keyed.max_parallelism)
-            for reader in (files.open_handle(restore.directory, handle.data) for handle in restore.keyed)
-        )
+        keyed.backend.restore([_open(files, restore, handle, keyed) for handle in restore.keyed])
     return RestoredOperator(operator_state, OperatorStore(operator_state, restore.states, is_restored=True))
+
+
+def _open(
+    files: SnapshotFiles, restore: OperatorRestore, handle: KeyedStateHandle, owner: KeyedOwner
+) -> Stored:
+    return open_stored(
+        files.open_handle(restore.directory, handle.data),
+        handle.shared,
+        owner.groups,
+        owner.max_parallelism,
+        fetch=partial(files.fetch_shared, restore.directory),
+        own=restore.own,
+    )
 
 
 def settle_restored(contexts: Iterable[OperatorContext], *, drop: bool) -> None:
@@ -115,11 +127,15 @@ def _table(found: list[tuple[OperatorContext, StateMatch]]) -> str:
     rows = [("", "uid", "operator", "state", "entries", "bytes", "")]
     for (uid, state), parts in of_state.items():
         context, match = max(parts, key=lambda part: bool(part[1].problem))
-        entries = sum(part.entries for _, part in parts)
-        size_bytes = sum(part.size_bytes for _, part in parts)
-        rows.append(
-            (match.verdict.value, uid, context.name, state, str(entries), str(size_bytes), match.problem)
-        )
+        entries = _total([part.entries for _, part in parts])
+        size_bytes = _total([part.size_bytes for _, part in parts])
+        rows.append((match.verdict.value, uid, context.name, state, entries, size_bytes, match.problem))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(f"  {line}" for line in lines)
+
+
+def _total(counts: list[int | None]) -> str:
+    """Return the sum; nothing when it is not known, as of files that hold several states."""
+    known = [count for count in counts if count is not None]
+    return str(sum(known)) if len(known) == len(counts) else ""

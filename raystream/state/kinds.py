@@ -6,16 +6,14 @@
     aggregating
 
 A backend derives from `StateKinds` and provides the raw states.  Those of a state with a time to live hold
-pairs `(written_ms, value)` as their values, elements or map values.  What was restored waits here, encoded,
-until its state is registered.
+pairs `(written_ms, value)` as their values, elements or map values.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from raystream.clock import ProcessingTime
-from raystream.handles import StateInfo
 from raystream.state.backend import AggregatingState, ListState, MapState, ReducingState, ValueState
 from raystream.state.cursor import Cursor, KeyCursor, cursor_of
 from raystream.state.descriptor import (
@@ -28,7 +26,6 @@ from raystream.state.descriptor import (
 )
 from raystream.state.folding_states import FoldedAggregatingState, FoldedReducingState
 from raystream.state.registry import StateMatch, StateRegistry
-from raystream.state.snapshot_format import LoadedSnapshot, StoredChunk
 from raystream.state.ttl import Expiry
 from raystream.state.ttl_states import Lifetime, TtlListState, TtlMapState, TtlValueState
 
@@ -46,37 +43,13 @@ class StateKinds(ABC):
         self._time = time
         self._cursor = cursor
         self._registry = StateRegistry()
-        self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
-        """By name of a state that is not registered yet; each chunk behind its max parallelism."""
 
     @property
     def processing_time(self) -> ProcessingTime:
         return self._time
 
-    # ---- restore ----
-
-    def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
-        for snapshot in snapshots:
-            self._time.raise_floor(snapshot.taken_ms)
-            for info in snapshot.states:
-                chunks = snapshot.chunks[info.name]
-                self._registry.stored(
-                    info,
-                    entries=sum(stored.chunk.entries for stored in chunks),
-                    size_bytes=sum(len(stored.chunk.data) for stored in chunks),
-                )
-                self._restored_chunks.setdefault(info.name, []).extend(
-                    (snapshot.max_parallelism, chunk) for chunk in chunks
-                )
-
     def restored_states(self) -> tuple[StateMatch, ...]:
         return self._registry.matches()
-
-    def drop_unregistered(self) -> tuple[StateInfo, ...]:
-        dropped = self._registry.drop_unregistered()
-        for info in dropped:
-            del self._restored_chunks[info.name]
-        return dropped
 
     # ---- kinds ----
 

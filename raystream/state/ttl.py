@@ -114,6 +114,38 @@ class Expiry:
         return self._time.now_ms() - self._ttl_ms
 
 
+class SweepRounds:
+    """Tells a clean-up that goes round all values of a state when a round can find anything.
+
+    After a round nothing is left that is older than the oldest value that it has seen, but for what was
+    written while it went on: the next round waits until the older of the two can have expired.
+    """
+
+    __slots__ = ("_expiry", "_oldest_ms", "_waits_for_ms")
+
+    def __init__(self, expiry: Expiry) -> None:
+        self._expiry = expiry
+        self._waits_for_ms = self._oldest_ms = 0
+
+    @property
+    def due(self) -> bool:
+        """True in a round, and when the next one may find something."""
+        return self._expiry.cutoff_ms() >= self._waits_for_ms
+
+    def begun(self) -> None:
+        """A round has begun."""
+        self._waits_for_ms = 0
+        self._oldest_ms = self._expiry.now_ms()
+
+    def seen(self, written_ms: int) -> None:
+        """A value of this time of writing, or none that is older, has not expired."""
+        self._oldest_ms = min(self._oldest_ms, written_ms)
+
+    def ended(self) -> None:
+        """Everything was looked at."""
+        self._waits_for_ms = self._oldest_ms
+
+
 def unexpired(content: Any, cutoff_ms: int) -> Any:
     """Return a content in pairs without what has expired; None when nothing is left.
 

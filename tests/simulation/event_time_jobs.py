@@ -108,5 +108,3 @@ def scripted(env):
 
 def expected_readings() -> list[Any]:
     return READINGS
-
-
