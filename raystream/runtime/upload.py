@@ -194,7 +194,10 @@ class Upload:
     def _store_keyed(self, uid: OperatorUid, keyed: KeyedSnapshot) -> KeyedStateHandle:
         vertex, subtask = self._target.vertex, self._target.subtask
         token = next(self._tokens)
-        shared = {file.local: file.shared or self._store_shared(uid, file, token) for file in keyed.files()}
+        shared = {
+            file.local: file.shared or self._store_shared(file, self._name(uid, f"shared-{n}", token))
+            for n, file in enumerate(keyed.files())
+        }
         data = self._store(uid, "keyed", keyed.blob(), token)
         keyed.stored(shared)
         return KeyedStateHandle(
@@ -204,12 +207,12 @@ class Upload:
             shared=tuple(shared.values()),
         )
 
-    def _store_shared(self, uid: OperatorUid, file: LocalFile, token: str) -> SharedFile:
+    def _store_shared(self, file: LocalFile, name: str) -> SharedFile:
         self._look()
         target = self._target
         content = _mapped(file.path)
         shared = SharedFile(
-            name=self._name(uid, f"shared-{file.local}", token),
+            name=name,
             local=file.local,
             created_by=target.barrier.checkpoint_id,
             size_bytes=len(content),

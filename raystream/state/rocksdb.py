@@ -36,6 +36,8 @@ _BLOCK_BYTES = 4096
 _BLOOM_BITS_PER_KEY = 10
 _HASH_RATIO = 0.75
 _BACKGROUND_JOBS = 2
+COMPACTION_FILES = 4
+"""Flushed files after which compaction begins; every incremental checkpoint flushes one."""
 _LOG_FILE_BYTES_MAX = 1 << 20
 _MANIFEST_BYTES_MAX = 1 << 20
 """The list of files is a part of every snapshot that refers to files; above this size a new one is begun."""
@@ -162,13 +164,6 @@ class RocksDbStore:
         except Exception as error:
             raise _failure("state could not be written", self._path, error) from error
 
-    def begin_flush(self) -> None:
-        """Have everything that is written go to files, in the background."""
-        try:
-            self._db.flush(False)
-        except Exception as error:
-            raise _failure("state could not be written", self._path, error) from error
-
     def link_files(self, path: Path) -> None:
         """Make a new directory with links to the files of the store as it is, from any thread.
 
@@ -203,6 +198,7 @@ def _options(memory: RocksDbMemory, *, existing: bool) -> Options:
     options.set_compression_type(DBCompressionType.none())
     options.set_bottommost_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(_BACKGROUND_JOBS)
+    options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES)
     options.set_keep_log_file_num(1)
     options.set_max_log_file_size(_LOG_FILE_BYTES_MAX)
     options.set_max_manifest_file_size(_MANIFEST_BYTES_MAX)

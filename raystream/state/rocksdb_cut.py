@@ -33,7 +33,6 @@ class StoreCut:
         self._path = path
         self._made = threading.Event()
         self._error: StateError | None = None
-        store.begin_flush()
         threading.Thread(target=self._make, name="rocksdb-cut", daemon=True).start()
 
     def _make(self) -> None:

@@ -10,6 +10,7 @@ the keyed format has a checksum for each section, so that a subtask which reads 
 need not read it all to trust it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -127,25 +128,32 @@ class SnapshotFiles:
         """
         self.open_fs(directory).delete_file(shared_file(directory, file.name))
 
-    def fetch_shared(self, directory: str, file: SharedFile, path: Path) -> None:
-        """Copy a shared file to a local path that does not exist, size and checksum verified.
+    def read_shared(self, directory: str, file: SharedFile) -> Iterator[bytes]:
+        """Yield a shared file in pieces; they are verified when the last one was taken.
 
         Raises:
             StateCorruptError: the file is not there, or not what was written.
             StorageError: the store did not answer.
-            OSError: the local disk failed.
         """
         url = shared_file(directory, file.name)
         handle = FileHandle(path=file.name, size_bytes=file.size_bytes, checksum=file.checksum)
         reader = _FileReader(self.open_fs(directory), url, handle)
         hasher = xxhash.xxh3_64()
-        with path.open("xb") as local:
-            for offset in range(0, file.size_bytes, FETCH_BYTES):
-                piece = reader.read_range(offset, min(FETCH_BYTES, file.size_bytes - offset))
-                hasher.update(piece)
-                local.write(piece)
+        for offset in range(0, file.size_bytes, FETCH_BYTES):
+            piece = reader.read_range(offset, min(FETCH_BYTES, file.size_bytes - offset))
+            hasher.update(piece)
+            yield piece
         if hasher.hexdigest() != file.checksum:
             raise StateCorruptError("file of the snapshot is damaged", path=url, hint=_LOST)
+
+    def fetch_shared(self, directory: str, file: SharedFile, path: Path) -> None:
+        """Copy a shared file to a local path that does not exist; raises as `read_shared`.
+
+        Raises:
+            OSError: the local disk failed.
+        """
+        with path.open("xb") as local:
+            local.writelines(self.read_shared(directory, file))
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
         """Remove the file of a blob that no snapshot will refer to.

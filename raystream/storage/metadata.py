@@ -109,6 +109,17 @@ def handles_of(metadata: SnapshotMetadata) -> list[Handle]:
     return handles
 
 
+def shared_files_of(metadata: SnapshotMetadata) -> list[SharedFile]:
+    """Return every shared file that a snapshot needs."""
+    return [
+        file
+        for operator in metadata.operators
+        for subtask in operator.subtasks
+        for handle in subtask.keyed
+        for file in handle.shared
+    ]
+
+
 def map_handles(metadata: SnapshotMetadata, change: Callable[[Handle], Handle]) -> SnapshotMetadata:
     """Return the snapshot with every handle replaced by `change` of it, called in stored order."""
 
