@@ -72,6 +72,7 @@ class SlotAttempt:
             files=services.files,
             under_way=services.under_way,
             inline_bytes_max=self._config.checkpointing.inline_threshold_bytes,
+            incremental=self._config.checkpointing.incremental,
             rng=random.Random(f"{deploy.job_id}/{deploy.attempt}/{deploy.slot}"),
             acknowledge=self._snapshot_taken,
             failed=self._snapshot_failed,

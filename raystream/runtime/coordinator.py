@@ -107,6 +107,7 @@ class JobCoordinator:
             self._log,
             job=self._job,
             checkpoints=self._checkpoints,
+            shared=self._shell.shared,
             location=self._shell.location,
             program_checksum=lambda: self._preparation.program_checksum,
             deletions=self._deletions,
@@ -215,6 +216,7 @@ class JobCoordinator:
         self._job.validate()
         self._checkpoints.validate()
         self._requests.validate()
+        self._shell.shared.validate()
 
     # ---- reports ---------------------------------------------------------------
 

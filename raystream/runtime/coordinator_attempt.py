@@ -155,7 +155,10 @@ class AttemptPreparation:
             return
         directory, metadata = loaded
         allow = self._submission.config.recovery.allow_non_restored
-        restore = plan_restore(self._submission.plan, directory, metadata, allow_non_restored=allow)
+        own = self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
+        restore = plan_restore(
+            self._submission.plan, directory, metadata, allow_non_restored=allow, own=directory == own
+        )
         self._restore = restore
         if restore.plan != self._plan:
             self._plan = restore.plan

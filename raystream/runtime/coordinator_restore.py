@@ -39,7 +39,12 @@ class Restore:
 
 
 def plan_restore(
-    plan: PhysicalPlan, directory: str, metadata: SnapshotMetadata, *, allow_non_restored: bool
+    plan: PhysicalPlan,
+    directory: str,
+    metadata: SnapshotMetadata,
+    *,
+    allow_non_restored: bool,
+    own: bool = False,
 ) -> Restore:
     """Return what a program restores from a snapshot.
 
@@ -48,6 +53,7 @@ def plan_restore(
         directory: URL of the snapshot's directory; empty for one in the job master's memory.
         metadata: its content.
         allow_non_restored: drop the state of operators that the program does not have.
+        own: it is a checkpoint of this job.
 
     Raises:
         StateRestoreError: it does not fit; the message has everything that does not, as a table.
@@ -68,7 +74,7 @@ def plan_restore(
     subtasks = {
         (vertex.id, subtask): restore
         for vertex in vertices
-        for subtask, restore in _restore_vertex(vertex, directory, metadata).items()
+        for subtask, restore in _restore_vertex(vertex, directory, metadata, own=own).items()
     }
     return Restore(
         checkpoint_id=metadata.checkpoint_id,
@@ -103,14 +109,16 @@ def _keyed(operator: OperatorMetadata) -> bool:
 # ---- handles ------------------------------------------------------------------
 
 
-def _restore_vertex(vertex: Vertex, directory: str, metadata: SnapshotMetadata) -> dict[int, SubtaskRestore]:
+def _restore_vertex(
+    vertex: Vertex, directory: str, metadata: SnapshotMetadata, *, own: bool
+) -> dict[int, SubtaskRestore]:
     restores: dict[int, SubtaskRestore] = {}
     for node in vertex.operators:
         stored = metadata.operator(node.uid)
         if stored is None or not stored.stateful:
             continue
         for subtask, restore in enumerate(_restore_operator(vertex, directory, stored)):
-            restores.setdefault(subtask, {})[node.uid] = restore
+            restores.setdefault(subtask, {})[node.uid] = replace(restore, own=own)
     return restores
 
 

@@ -33,6 +33,8 @@ class OperatorRestore:
 
     directory: str
     """Absolute URL of the snapshot's directory; relative file handles hang below it."""
+    own: bool = False
+    """It is a checkpoint of this job, so that the next one may refer to its shared files."""
     states: tuple[StateInfo, ...] = ()
     keyed: tuple[KeyedStateHandle, ...] = ()
     """Old handles that overlap the new key-group range; the reader takes only its own groups."""

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
+from raystream.handles import KeyedStateHandle
 from raystream.keygroup import KeyGroupRange
 from raystream.operators.operator import OperatorContext
 from raystream.runtime.messages import OperatorRestore
@@ -10,7 +12,7 @@ from raystream.runtime.restored_states import RestoredState
 from raystream.state.backend import KeyedStateBackend
 from raystream.state.operator_state import decode_elements
 from raystream.state.operator_store import OperatorStore
-from raystream.state.snapshot_format import load_snapshot
+from raystream.state.snapshot_files import Stored, open_stored
 from raystream.storage.blobs import SnapshotFiles
 
 
@@ -46,11 +48,21 @@ def read_operator(
         elements = decode_elements(files.read_handle(restore.directory, part.handle.data))
         operator_state.setdefault(part.handle.name, []).extend(elements[part.start : part.stop])
     if keyed is not None:
-        keyed.backend.restore(
-            load_snapshot(reader.read_range, reader.size_bytes, keyed.groups, keyed.max_parallelism)
-            for reader in (files.open_handle(restore.directory, handle.data) for handle in restore.keyed)
-        )
+        keyed.backend.restore([_open(files, restore, handle, keyed) for handle in restore.keyed])
     return RestoredOperator(operator_state, OperatorStore(operator_state, restore.states, is_restored=True))
+
+
+def _open(
+    files: SnapshotFiles, restore: OperatorRestore, handle: KeyedStateHandle, owner: KeyedOwner
+) -> Stored:
+    return open_stored(
+        files.open_handle(restore.directory, handle.data),
+        handle.shared,
+        owner.groups,
+        owner.max_parallelism,
+        fetch=partial(files.fetch_shared, restore.directory),
+        own=restore.own,
+    )
 
 
 def found_states(contexts: Iterable[OperatorContext], *, drop: bool) -> tuple[RestoredState, ...]:

@@ -49,8 +49,8 @@ def joined(states: Iterable[RestoredState]) -> list[RestoredState]:
         worst = min(before, state, key=lambda one: _WORST_FIRST.index(one.verdict))
         found[key] = replace(
             worst,
-            entries=(before.entries or 0) + (state.entries or 0),
-            size_bytes=(before.size_bytes or 0) + (state.size_bytes or 0),
+            entries=_sum(before.entries, state.entries),
+            size_bytes=_sum(before.size_bytes, state.size_bytes),
         )
     return [*found.values()]
 
@@ -119,6 +119,10 @@ def _guess(missing: RestoredState, states: Sequence[RestoredState]) -> str:
         wanted, candidates = missing.uid, [state.uid for state in new if state.uid not in known]
     nearest = difflib.get_close_matches(wanted, candidates, n=1)
     return f"renamed to {nearest[0]!r}?" if nearest else ""
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def _shown(number: int | None) -> str:

@@ -12,7 +12,7 @@ A snapshot carries the watermark, so that a restore makes nothing younger.
 from collections.abc import Sequence
 
 from raystream.clock import ProcessingTime, TimeDomain
-from raystream.records.elements import WATERMARK_MAX_MS, WATERMARK_MIN_MS
+from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.cursor import KeyCursor
 
 
@@ -40,11 +40,6 @@ class EventClock:
         known = [watermark_ms for watermark_ms in watermarks_ms if watermark_ms is not None]
         if known and len(known) == len(watermarks_ms):
             self.reached(min(known))
-
-    @property
-    def watermark_ms(self) -> int | None:
-        """What a snapshot says of event time; None before the first watermark and behind the last."""
-        return self._reached_ms if WATERMARK_MIN_MS < self._reached_ms < WATERMARK_MAX_MS else None
 
     def now_ms(self) -> int:
         """Return event time in ms since the epoch; the smallest 64-bit integer before the first watermark."""

@@ -13,13 +13,13 @@ snapshots and readers do not see it either.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from raystream.errors import StateError
-from raystream.handles import StateInfo
+from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state.chunk_codec import ChunkCodec, EncodedContent
 from raystream.state.descriptor import StateDescriptor
@@ -31,6 +31,7 @@ from raystream.state.heap_tables import (
     freeze_table,
     lowest_table,
 )
+from raystream.state.snapshot_files import LocalFile
 from raystream.state.snapshot_format import SnapshotWriter
 from raystream.state.ttl import Moment, unexpired
 
@@ -112,14 +113,19 @@ class HeapSnapshot:
         self._raise_error()
         return True
 
-    def blob(self) -> list[bytes]:
+    def files(self) -> Sequence[LocalFile]:
+        return ()
+
+    def blob(self) -> Sequence[bytes]:
         assert self._finished
-        assert not self._discarded
         return self._writer.finish()
 
+    def stored(self, files: dict[str, SharedFile]) -> None:
+        """Do nothing: no snapshot refers to another one."""
+
     def discard(self) -> None:
-        if not self._finished or self._error is not None:
-            self._discarded = True
+        self._discarded = True
+        self._writer.take()
 
     def _raise_error(self) -> None:
         if self._error is not None and not self._discarded:

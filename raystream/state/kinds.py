@@ -6,18 +6,15 @@
     aggregating
 
 A backend derives from `StateKinds` and provides the raw states.  Those of a state with a time to live hold
-pairs `(written_ms, value)` as their values, elements or map values.  What was restored waits here, encoded,
-until its state is registered.
+pairs `(written_ms, value)` as their values, elements or map values.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from raystream.clock import ProcessingTime, TimeDomain
-from raystream.handles import StateInfo
 from raystream.state.backend import AggregatingState, ListState, MapState, ReducingState, ValueState
-from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.cursor import Cursor, KeyCursor, cursor_of
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,
@@ -30,7 +27,6 @@ from raystream.state.descriptor import (
 from raystream.state.event_clock import EventClock
 from raystream.state.folding_states import FoldedAggregatingState, FoldedReducingState
 from raystream.state.registry import StateMatch, StateRegistry
-from raystream.state.snapshot_format import LoadedSnapshot, StoredChunk
 from raystream.state.ttl import Expiry, Moment, StateClock, StateTtl
 from raystream.state.ttl_states import Lifetime, TtlListState, TtlMapState, TtlValueState
 
@@ -49,8 +45,6 @@ class StateKinds(ABC):
         self._event_time = EventClock(cursor, time)
         self._cursor = cursor
         self._registry = StateRegistry()
-        self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
-        """By name of a state that is not registered yet; each chunk behind its max parallelism."""
 
     @property
     def processing_time(self) -> ProcessingTime:
@@ -69,43 +63,14 @@ class StateKinds(ABC):
 
     def _now(self) -> Moment:
         """Return the time of a snapshot that is taken now."""
-        event = self._event_time
-        return Moment(
-            processing_ms=self._time.now_ms(), event_ms=event.now_ms(), watermark_ms=event.watermark_ms
-        )
+        return Moment(processing_ms=self._time.now_ms(), event_ms=self._event_time.now_ms())
 
-    # ---- restore ----
-
-    def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
-        watermarks_ms = []
-        for snapshot in snapshots:
-            self._time.raise_floor(snapshot.taken_ms)
-            watermarks_ms.append(snapshot.watermark_ms)
-            for info in snapshot.states:
-                chunks = snapshot.chunks[info.name]
-                self._registry.stored(
-                    info,
-                    entries=sum(stored.chunk.entries for stored in chunks),
-                    size_bytes=sum(len(stored.chunk.data) for stored in chunks),
-                )
-                self._restored_chunks.setdefault(info.name, []).extend(
-                    (snapshot.max_parallelism, chunk) for chunk in chunks
-                )
-        self._event_time.restored(watermarks_ms)
-
-    def _decoder(self, descriptor: StateDescriptor, stored: StateInfo) -> ChunkDecoder:
-        """Return what decodes the restored chunks of a state."""
-        ttl = descriptor.ttl
-        return ChunkDecoder(descriptor, stored, 0 if ttl is None else self._clock(ttl).written_ms())
+    def _restored_ms(self, descriptor: StateDescriptor) -> int:
+        """Return the time of writing of values that were stored without one that counts."""
+        return 0 if descriptor.ttl is None else self._clock(descriptor.ttl).written_ms()
 
     def restored_states(self) -> tuple[StateMatch, ...]:
         return self._registry.matches()
-
-    def drop_unregistered(self) -> tuple[StateInfo, ...]:
-        dropped = self._registry.drop_unregistered()
-        for info in dropped:
-            del self._restored_chunks[info.name]
-        return dropped
 
     # ---- kinds ----
 

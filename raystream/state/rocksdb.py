@@ -14,6 +14,7 @@ from typing import Any
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DataBlockIndexType,
     DBCompressionType,
     Options,
@@ -35,7 +36,11 @@ _BLOCK_BYTES = 4096
 _BLOOM_BITS_PER_KEY = 10
 _HASH_RATIO = 0.75
 _BACKGROUND_JOBS = 2
+COMPACTION_FILES = 4
+"""Flushed files after which compaction begins; every incremental checkpoint flushes one."""
 _LOG_FILE_BYTES_MAX = 1 << 20
+_MANIFEST_BYTES_MAX = 1 << 20
+"""The list of files is a part of every snapshot that refers to files; above this size a new one is begun."""
 
 
 class RocksDbMemory:
@@ -82,13 +87,19 @@ class StoreView:
 
 
 class RocksDbStore:
-    """One RocksDB in a directory of its own; not to be used by two threads at once, but for its views."""
+    """One RocksDB in a directory of its own; but for its views and links for one thread at a time.
 
-    def __init__(self, path: Path, memory: RocksDbMemory) -> None:
+    Args:
+        path: its directory.
+        memory: of the slot.
+        existing: the directory holds what `link_files` made; else it must not hold a RocksDB.
+    """
+
+    def __init__(self, path: Path, memory: RocksDbMemory, *, existing: bool = False) -> None:
         self._write_options = WriteOptions()
         self._write_options.disable_wal = True  # type: ignore[method-assign,assignment]  # a property in truth
         try:
-            self._db = Rdict(str(path), _options(memory))
+            self._db = Rdict(str(path), _options(memory, existing=existing))
         except Exception as error:
             raise _failure("local store of state could not be opened", path, error) from error
         self._path = path
@@ -146,12 +157,31 @@ class RocksDbStore:
         """Return the store as it is now."""
         return StoreView(self._db.iter(), self._path)
 
+    def delete_range(self, start: bytes, stop: bytes) -> None:
+        """Delete all keys `start <= key < stop`, in a time that does not depend on how many there are."""
+        try:
+            self._db.delete_range(start, stop, self._write_options)
+        except Exception as error:
+            raise _failure("state could not be written", self._path, error) from error
+
+    def link_files(self, path: Path) -> None:
+        """Make a new directory with links to the files of the store as it is, from any thread.
+
+        Nothing may be written meanwhile.  What is not in files yet is flushed before, which takes its time,
+        in which other threads run; the links take some milliseconds, in which they do not.
+        """
+        try:
+            self._db.flush(True)
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as error:
+            raise _failure("state could not be written", self._path, error) from error
+
     def close(self) -> None:
         """Close the store; views end with an error."""
         self._db.close()
 
 
-def _options(memory: RocksDbMemory) -> Options:
+def _options(memory: RocksDbMemory, *, existing: bool) -> Options:
     blocks = BlockBasedOptions()
     blocks.set_block_cache(memory.cache)
     blocks.set_cache_index_and_filter_blocks(True)
@@ -160,16 +190,18 @@ def _options(memory: RocksDbMemory) -> Options:
     blocks.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
     blocks.set_data_block_hash_ratio(_HASH_RATIO)
     options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_error_if_exists(True)
+    options.create_if_missing(not existing)
+    options.set_error_if_exists(not existing)
     options.set_block_based_table_factory(blocks)
     options.set_write_buffer_manager(memory.buffers)
     options.set_write_buffer_size(memory.buffer_bytes)
     options.set_compression_type(DBCompressionType.none())
     options.set_bottommost_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(_BACKGROUND_JOBS)
+    options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES)
     options.set_keep_log_file_num(1)
     options.set_max_log_file_size(_LOG_FILE_BYTES_MAX)
+    options.set_max_manifest_file_size(_MANIFEST_BYTES_MAX)
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)
     return options

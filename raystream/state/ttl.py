@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from raystream.clock import TimeDomain
 from raystream.config.units import parse_duration_ms
 from raystream.errors import StateError
-from raystream.records.elements import WATERMARK_MIN_MS
+from raystream.records.elements import WATERMARK_MAX_MS, WATERMARK_MIN_MS
 
 
 class TtlUpdate(StrEnum):
@@ -123,19 +123,20 @@ class Expiry:
     """Decides for one state, at the present time, which of its values have expired.
 
     Attributes:
+        now_ms: returns the time by which it is judged; nothing is written at an older one from now on.
         written_ms: returns the time that a value written now gets.
     """
 
-    __slots__ = ("_now_ms", "_ttl_ms", "written_ms")
+    __slots__ = ("_ttl_ms", "now_ms", "written_ms")
 
     def __init__(self, ttl: StateTtl, clock: StateClock) -> None:
         self._ttl_ms = ttl.ttl_ms
-        self._now_ms = clock.now_ms
+        self.now_ms = clock.now_ms
         self.written_ms = clock.written_ms
 
     def cutoff_ms(self) -> int:
         """Return the newest time of writing that has expired: a pair is when `pair[0] <= cutoff_ms`."""
-        return self._now_ms() - self._ttl_ms
+        return self.now_ms() - self._ttl_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,13 +145,16 @@ class Moment:
 
     Attributes:
         processing_ms: wall time.
-        event_ms: what event time is at its barrier, for what expires by it.
-        watermark_ms: what the snapshot says of event time; None when nothing is known.
+        event_ms: event time, as it was at the barrier.
     """
 
     processing_ms: int = 0
     event_ms: int = WATERMARK_MIN_MS
-    watermark_ms: int | None = None
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """Where event time goes on; None when it has not begun, and when it is over."""
+        return self.event_ms if WATERMARK_MIN_MS < self.event_ms < WATERMARK_MAX_MS else None
 
     def cutoff_ms(self, ttl: StateTtl | None) -> int | None:
         """Return the newest time of writing that had expired; None without a time to live."""
@@ -158,6 +162,42 @@ class Moment:
             return None
         now_ms = self.event_ms if ttl.time is TimeDomain.EVENT_TIME else self.processing_ms
         return now_ms - ttl.ttl_ms
+
+
+_NEVER_MS = 2 * WATERMARK_MIN_MS
+"""Older than anything that can have expired, also in event time."""
+
+
+class SweepRounds:
+    """Tells a clean-up that goes round all values of a state when a round can find anything.
+
+    After a round nothing is left that is older than the oldest value that it has seen, but for what was
+    written while it went on: the next round waits until the older of the two can have expired.
+    """
+
+    __slots__ = ("_expiry", "_oldest_ms", "_waits_for_ms")
+
+    def __init__(self, expiry: Expiry) -> None:
+        self._expiry = expiry
+        self._waits_for_ms = self._oldest_ms = _NEVER_MS
+
+    @property
+    def due(self) -> bool:
+        """True in a round, and when the next one may find something."""
+        return self._expiry.cutoff_ms() >= self._waits_for_ms
+
+    def begun(self) -> None:
+        """A round has begun."""
+        self._waits_for_ms = _NEVER_MS
+        self._oldest_ms = self._expiry.now_ms()
+
+    def seen(self, written_ms: int) -> None:
+        """A value of this time of writing, or none that is older, has not expired."""
+        self._oldest_ms = min(self._oldest_ms, written_ms)
+
+    def ended(self) -> None:
+        """Everything was looked at."""
+        self._waits_for_ms = self._oldest_ms
 
 
 def unexpired(content: Any, cutoff_ms: int) -> Any:

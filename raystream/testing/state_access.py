@@ -154,7 +154,7 @@ class AccessContract(BackendContract):
     def test_current_entry_may_be_removed_while_iterating(self, subtask: Subtask, frozen: bool) -> None:
         state: Any = subtask.backend.map_state(COUNTS)
         state.put_all({str(n): n for n in range(10)})
-        snapshot = subtask.backend.freeze(1) if frozen else None
+        snapshot = self.freeze(subtask) if frozen else None
         seen = []
         for key, value in state.items():
             seen.append(key)
@@ -249,15 +249,15 @@ class AccessContract(BackendContract):
         for descriptor in descriptors:
             register(subtask.backend, descriptor)
         infos = tuple(descriptor.info() for descriptor in descriptors)
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         assert snapshot.states == infos
         load = self.finish(snapshot)
-        assert snapshot.entries == 0
+        assert snapshot.entries in (None, 0)
         restored = self.make_subtask([load])
         assert missing_states(restored.backend) == infos
 
     def test_backend_without_states_has_an_empty_snapshot(self, subtask: Subtask) -> None:
-        restored = self.make_subtask([self.finish(subtask.backend.freeze(1))])
+        restored = self.make_subtask([self.finish(self.freeze(subtask))])
         assert missing_states(restored.backend) == ()
 
     # ---- key context ----
@@ -295,7 +295,7 @@ class AccessContract(BackendContract):
     ) -> None:
         subtask.backend.value_state(HITS).update(1)
         if frozen:
-            subtask.backend.freeze(1)
+            self.freeze(subtask)
         subtask.leave()
         with pytest.raises(StateError, match="without a current key"):
             access(subtask.backend)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from raystream.clock import TimeDomain
-from raystream.records.elements import WATERMARK_MAX_MS
+from raystream.records.elements import WATERMARK_MAX_MS, WATERMARK_MIN_MS
 from raystream.state.ttl import StateTtl, TtlCleanup, TtlUpdate, TtlVisibility
 from raystream.testing.state_kit import (
     COUNTS,
@@ -41,7 +41,7 @@ class EventTimeExpiryContract(BackendContract):
 
     def restarted(self, *subtasks: Subtask) -> Subtask:
         """Snapshot subtasks and restore one of them all, much later by the wall clock."""
-        snapshots = [self.finish(subtask.backend.freeze(1)) for subtask in subtasks]
+        snapshots = [self.finish(self.freeze(subtask)) for subtask in subtasks]
         restored = self.make_subtask(snapshots, now_ms=START_MS + 10**9)
         restored.at("k")
         return restored
@@ -67,9 +67,9 @@ class EventTimeExpiryContract(BackendContract):
             subtask.at(timestamp)
             write(state, 7)
         subtask.clock.now_ms += 10**12
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         self.finish(snapshot)
-        assert snapshot.entries == 3
+        assert snapshot.entries in (None, 3)
         subtask.at(-(10**12))
         assert read(state) == 7
 
@@ -172,10 +172,10 @@ class EventTimeExpiryContract(BackendContract):
             write(other, 7)
             subtask.clock.now_ms += 60
         subtask.backend.event_time.reached(TTL_MS)
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         subtask.backend.event_time.reached(10 * TTL_MS)  # The snapshot is of the time of its barrier.
         restored = self.make_subtask([self.finish(snapshot)], now_ms=0)
-        assert snapshot.entries == 2
+        assert snapshot.entries in (None, 2)
         for descriptor in (kind, replace(kind, name="by wall clock")):
             register(restored.backend, descriptor)
             assert [key for _, key, _ in restored.backend.entries(descriptor.name)] == ["young"]
@@ -199,12 +199,13 @@ class EventTimeExpiryContract(BackendContract):
         subtasks = [self.make_subtask() for _ in range(3)]
         for watermark_ms, subtask in zip((70, 50, 60), subtasks, strict=True):
             subtask.backend.event_time.reached(watermark_ms)
-        assert self.restarted(*subtasks).backend.event_time.watermark_ms == 50
-        assert self.restarted(*subtasks, self.make_subtask()).backend.event_time.watermark_ms is None
+        assert self.restarted(*subtasks).backend.event_time.now_ms() == 50
+        restored = self.restarted(*subtasks, self.make_subtask())
+        assert restored.backend.event_time.now_ms() == WATERMARK_MIN_MS
 
     def test_end_of_event_time_is_not_where_a_restored_job_goes_on(self, subtask: Subtask) -> None:
         subtask.backend.event_time.reached(WATERMARK_MAX_MS)
-        assert self.restarted(subtask).backend.event_time.watermark_ms is None
+        assert self.restarted(subtask).backend.event_time.now_ms() == WATERMARK_MIN_MS
 
     # ---- other declarations ----
 
@@ -260,4 +261,4 @@ class EventTimeExpiryContract(BackendContract):
         self.clean_up(subtask.backend)
         assert self.count_held(subtask.backend, kind.name) == 51
         subtask.backend.event_time.reached(TTL_MS + 99)
-        assert subtask.backend.freeze(1).advance(never)
+        assert self.freeze(subtask).advance(never)

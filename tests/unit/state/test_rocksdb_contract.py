@@ -16,11 +16,12 @@ CACHE_BYTES = [
 class TestRocksDbBackend(KeyedStateContract):
     @pytest.fixture(autouse=True, params=CACHE_BYTES)
     def settings(self, request, local_path):
+        yield from self.settings_of(request.param, local_path)
+
+    def settings_of(self, cache_bytes, local_path):
         self.made = []
         parent = local_path / "local"
-        self.settings = RocksDbSettings(
-            parent=parent, memory=RocksDbMemory(8 << 20), cache_bytes=request.param
-        )
+        self.settings = RocksDbSettings(parent=parent, memory=RocksDbMemory(8 << 20), cache_bytes=cache_bytes)
         yield
         for backend in self.made:
             backend.close()
@@ -38,3 +39,11 @@ class TestRocksDbBackend(KeyedStateContract):
 
     def count_held(self, backend, name):
         return backend.held(name)
+
+
+class TestIncrementalSnapshots(TestRocksDbBackend):
+    incremental = True
+
+    @pytest.fixture(autouse=True, params=CACHE_BYTES[1:2])
+    def settings(self, request, local_path):
+        yield from self.settings_of(request.param, local_path)
