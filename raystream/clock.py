@@ -31,7 +31,7 @@ class SystemClock:
     def wall_ms(self) -> int:
         # Asked for each access to state that has a time to live: without `max`, in half the time.
         now_ms = time.time_ns() // 1_000_000
-        if now_ms > self._wall_floor_ms:
+        if now_ms > self._wall_floor_ms:  # noqa: PLR1730 - twice as fast
             self._wall_floor_ms = now_ms
         return self._wall_floor_ms
 
@@ -50,7 +50,7 @@ class ProcessingTime:
     def now_ms(self) -> int:
         """Return milliseconds since the epoch; never decreases."""
         now_ms = self._clock.wall_ms()
-        if now_ms > self._floor_ms:
+        if now_ms > self._floor_ms:  # noqa: PLR1730 - twice as fast
             self._floor_ms = now_ms
         return self._floor_ms
 
