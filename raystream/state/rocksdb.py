@@ -32,7 +32,9 @@ _WRITE_BUFFER_SHARE = 2
 
 _WRITE_BUFFER_BYTES_MAX = 64 << 20
 _WRITE_BUFFER_BYTES_MIN = 64 << 10
-_BLOCK_BYTES = 4096
+_BLOCK_BYTES = 16 << 10
+_INDEX_RESTART_INTERVAL = 16
+"""Index entries between two whole keys.  Keys of a kibibyte would make an index as large as the cache."""
 _BLOOM_BITS_PER_KEY = 10
 _HASH_RATIO = 0.75
 _BACKGROUND_JOBS = 2
@@ -186,6 +188,8 @@ def _options(memory: RocksDbMemory, *, existing: bool) -> Options:
     blocks.set_block_cache(memory.cache)
     blocks.set_cache_index_and_filter_blocks(True)
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    blocks.set_block_size(_BLOCK_BYTES)
+    blocks.set_index_block_restart_interval(_INDEX_RESTART_INTERVAL)
     blocks.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)
     blocks.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
     blocks.set_data_block_hash_ratio(_HASH_RATIO)
