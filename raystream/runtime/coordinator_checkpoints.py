@@ -138,10 +138,7 @@ class CheckpointShell:
                 if handles := _handles(snapshot):
                     self._delete(partial(self._snapshots.delete_files, directory, handles))
             case cmd.DeleteCheckpoint(checkpoint_id):
-                self.records.deleted(checkpoint_id)
-                location = self._locations.get(checkpoint_id, "")
-                unused = self.shared.checkpoint_deleted(checkpoint_id)
-                self._delete(partial(self._snapshots.delete, location, shared=unused))
+                self._delete_checkpoint(checkpoint_id)
             case cmd.PruneLog(keep):
                 self._log.prune(keep)
                 self._late_uploads.sweep(keep)
@@ -311,6 +308,12 @@ class CheckpointShell:
         )
 
     # ---- deletion --------------------------------------------------------------
+
+    def _delete_checkpoint(self, checkpoint_id: CheckpointId) -> None:
+        self.records.deleted(checkpoint_id)
+        location = self._locations.get(checkpoint_id, "")
+        unused = self.shared.checkpoint_deleted(checkpoint_id)
+        self._delete(partial(self._snapshots.delete, location, shared=unused))
 
     def _delete(self, work: Callable[[], object]) -> None:
         self._deletions.submit(work, failed="files of a checkpoint stay, until the next sweep")
