@@ -38,7 +38,7 @@ _INDEX_RESTART_INTERVAL = 16
 _BLOOM_BITS_PER_KEY = 10
 _HASH_RATIO = 0.75
 _BACKGROUND_JOBS = 2
-COMPACTION_FILES = 4
+COMPACTION_FILES = 8
 """Flushed files after which compaction begins; every incremental checkpoint flushes one."""
 _LOG_FILE_BYTES_MAX = 1 << 20
 _MANIFEST_BYTES_MAX = 1 << 20
