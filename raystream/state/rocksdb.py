@@ -17,9 +17,11 @@ from rocksdict import (
     Checkpoint,
     DataBlockIndexType,
     DBCompressionType,
+    IngestExternalFileOptions,
     Options,
     Rdict,
     RdictIter,
+    SstFileWriter,
     WriteBatch,
     WriteBufferManager,
     WriteOptions,
@@ -101,7 +103,8 @@ class RocksDbStore:
         self._write_options = WriteOptions()
         self._write_options.disable_wal = True  # type: ignore[method-assign,assignment]  # a property in truth
         try:
-            self._db = Rdict(str(path), _options(memory, existing=existing))
+            self._options = _options(memory, existing=existing)
+            self._db = Rdict(str(path), self._options)
         except Exception as error:
             raise _failure("local store of state could not be opened", path, error) from error
         self._path = path
@@ -154,6 +157,31 @@ class RocksDbStore:
             self._db.write(batch, self._write_options)
         except Exception as error:
             raise _failure("state could not be written", self._path, error) from error
+
+    def take_in(self, entries: Iterable[tuple[bytes, bytes]], path: Path) -> None:
+        """Set the values of many keys at once, by way of a file: at least twice as fast as by writes.
+
+        Args:
+            entries: keys and values, in order of the keys.
+            path: of the file, which becomes a part of the store.
+        """
+        writer, some = SstFileWriter(self._options), False
+        try:
+            writer.open(str(path))
+            for key, value in entries:
+                writer[key] = value
+                some = True
+            if some:  # A file of nothing is an error.
+                writer.finish()
+                moved = IngestExternalFileOptions()
+                moved.set_move_files(True)
+                self._db.ingest_external_file([str(path)], moved)
+        except StateError:
+            raise
+        except Exception as error:
+            raise _failure("state could not be written", self._path, error) from error
+        finally:
+            path.unlink(missing_ok=True)
 
     def view(self) -> StoreView:
         """Return the store as it is now."""

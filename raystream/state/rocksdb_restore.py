@@ -165,7 +165,11 @@ class StoreRestore:
                 cutoff_ms = snapshot.index.taken.cutoff_ms(table.ttl)
                 items = alive(self._wanted(source, table, snapshot.index), cutoff_ms)
                 renumbered = state_prefix(copied.number)
-                self._write((renumbered + key[len(renumbered) :], item) for key, item in items)
+                entries = ((renumbered + key[len(renumbered) :], item) for key, item in items)
+                if snapshot.index.max_parallelism == self._max_parallelism:  # They are in order.
+                    self._opened().take_in(entries, self._directory / f"taken-in-{copied.number}")
+                else:
+                    self._write(entries)
         finally:
             source.close()
             shutil.rmtree(path, ignore_errors=True)
