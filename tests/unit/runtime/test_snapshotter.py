@@ -112,10 +112,9 @@ def keyed_values(operator_snapshot):
     """Return the stored numbers, in no order."""
     (handle,) = operator_snapshot.keyed
     data = handle.data.data
-    loaded = open_snapshot(lambda offset, length: data[offset : offset + length], len(data), GROUPS, 128)
     cursor = KeyCursor()
     backend = HeapBackend(GROUPS, 128, cursor, clock=SystemClock())
-    backend.restore([loaded])
+    backend.restore([open_snapshot(lambda at, n: data[at : at + n], len(data), GROUPS, 128)])
     state = backend.value_state(ValueStateDescriptor("n", int))
     values = {}
     for key in range(6000):
