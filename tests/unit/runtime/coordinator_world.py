@@ -271,23 +271,11 @@ class World:
                 self.report(msg.SlotStopped(attempt=attempt, slot=slot))
 
     def ack(self, checkpoint_id, vertex, subtask, *, attempt=None, data=None):
-        self.report(
-            msg.SnapshotAcked(
-                attempt=Attempt(attempt or self.view.attempt),
-                checkpoint_id=checkpoint_id,
-                snapshot=replace(
-                    make_snapshot(
-                        self.plan,
-                        vertex,
-                        subtask,
-                        checkpoint_id,
-                        data=data,
-                        shared=self.shared.get((checkpoint_id, subtask), ()),
-                    ),
-                    writing_from=self.writing_from.get(subtask),
-                ),
-            )
-        )
+        shared = self.shared.get((checkpoint_id, subtask), ())
+        snapshot = make_snapshot(self.plan, vertex, subtask, checkpoint_id, data=data, shared=shared)
+        snapshot = replace(snapshot, writing_from=self.writing_from.get(subtask))
+        attempt = Attempt(attempt or self.view.attempt)
+        self.report(msg.SnapshotAcked(attempt=attempt, checkpoint_id=checkpoint_id, snapshot=snapshot))
 
     def ack_all(self, checkpoint_id):
         for vertex, subtask in self.plan.subtasks():
