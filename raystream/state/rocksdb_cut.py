@@ -16,8 +16,8 @@ from raystream.state.rocksdb import RocksDbStore
 LARGE_SUFFIX = ".sst"
 """Files that never change and are worth sharing; the others are small."""
 
-_SMALL_PREFIXES = ("CURRENT", "MANIFEST-", "OPTIONS-")
-"""What is needed beside them to open the store."""
+_SMALL_PREFIXES = ("CURRENT", "MANIFEST-")
+"""What is needed beside them to open the store; options are given anew."""
 
 
 class StoreCut:
