@@ -196,3 +196,12 @@ def test_flipped_byte_in_a_shared_file_ends_the_restore_with_its_name_and_nothin
     damaged.write_bytes(content)
     assert raystream(*LOCAL, "-s", checkpoint, *options, path).code == 0
     assert sorted(records(tmp_path / "out")) == EVERY_COUNT
+
+
+def test_checkpoints_are_whole_when_incremental_ones_are_switched_off(submit, tmp_path):
+    source = TestSource([*range(10), Barrier(), *range(10), Barrier()])
+    client = submit(source, checkpoints="checkpoints", execution_checkpointing_incremental=False)
+    client.wait(PATIENCE)
+
+    assert {one.uploaded_bytes - one.size_bytes for one in completed(client)} == {0}
+    assert not list(tmp_path.glob("checkpoints/*/shared"))
