@@ -29,6 +29,9 @@ MAX_PARALLELISM = 128
 ALL = KeyGroupRange(0, MAX_PARALLELISM)
 BATCH = 1024
 ROUNDS = 10
+LAST = 1 + ROUNDS
+FULL = LAST + 1
+HALVES = FULL + 1
 LINE = ValueStateDescriptor("line", bytes)
 GROUPS = KeyGroupCache(MAX_PARALLELISM, 0)
 
@@ -99,73 +102,87 @@ class Unverified(SnapshotFiles):
         path.write_bytes(self.open_fs(directory).read(url))
 
 
+def stored(files: SnapshotFiles, directory: str, taken: tuple, groups: KeyGroupRange):
+    """Return a checkpoint as a subtask of some key groups restores it."""
+    return open_stored(
+        files.open_handle(directory, taken[0]),
+        list(taken[1].values()),
+        groups,
+        MAX_PARALLELISM,
+        fetch=lambda file, path: files.fetch_shared(directory, file, path),
+        own=True,
+    )
+
+
+def measure_checkpoints(whole: Subtask, files: SnapshotFiles, job: str, keys: list[int], value_bytes: int):
+    """Fill the state and print what checkpoints write; return the size, the last ones, and what to expect."""
+    rng = random.Random(1)
+    values = dict(zip(keys, (rng.randbytes(value_bytes) for _ in keys), strict=True))
+    whole.write(keys, list(values.values()))
+    first = whole.checkpoint(1, files, job, incremental=True)
+    rounds = []
+    for number in range(2, 2 + ROUNDS):
+        changed = {key: rng.randbytes(value_bytes) for key in rng.sample(keys, len(keys) // 100)}
+        values.update(changed)
+        whole.write(list(changed), list(changed.values()))
+        rounds.append(whole.checkpoint(number, files, job, incremental=True))
+    full = whole.checkpoint(FULL, files, job, incremental=False)
+    size = sum(file.size_bytes for file in rounds[-1][1].values())
+    print(f"state {size / 1e6:,.0f} MB in {len(rounds[-1][1])} files")
+    by_size = sorted(rounds, key=lambda taken: taken[2])
+    for name, taken in (
+        ("everything", first),
+        ("1 % changed, median", by_size[ROUNDS // 2]),
+        ("1 % changed, most", by_size[-1]),
+        ("full", full),
+    ):
+        print(
+            f"{name:20} {taken[2] / 1e6:9,.1f} MB written ({taken[2] / size:6.1%})"
+            f"   {taken[3]:7.1f} ms between batches   {taken[4]:9,.0f} ms in a thread"
+        )
+    return size, rounds[-1], full, values
+
+
+def measure_restores(scratch: Path, files: SnapshotFiles, job: str, size: int, *, last: tuple, full: tuple):
+    """Print how long restores take; yield each restored subtask, to be looked at."""
+    halves = []
+    for part in range(2):
+        groups = groups_of_subtask(part, MAX_PARALLELISM, 2)
+        subtask = Subtask(scratch, groups)
+        seconds = subtask.restore([stored(files, f"{job}/chk-{LAST}", last, groups)])
+        halves.append((subtask.checkpoint(HALVES + part, files, job, incremental=True), HALVES + part))
+        print(f"restore of half of it       {seconds / (size / 1e9):6.2f} s per GB that is read")
+        subtask.backend.close()
+    for name, parts in (
+        ("restore of everything", [(last, LAST)]),
+        ("restore of two halves", halves),
+        ("restore of a full one", [(full, FULL)]),
+    ):
+        subtask = Subtask(scratch, ALL)
+        seconds = subtask.restore(
+            [stored(files, f"{job}/chk-{number}", taken, ALL) for taken, number in parts]
+        )
+        print(f"{name:27} {seconds / (size / 1e9):6.2f} s per GB")
+        yield subtask
+        subtask.backend.close()
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--value-bytes", type=int, default=1000)
     options = parser.parse_args()
-    rng = random.Random(1)
     keys = list(range(options.keys))
-    values = [rng.randbytes(options.value_bytes) for _ in keys]
     with tempfile.TemporaryDirectory(prefix="rs") as scratch:
-        files, directory = Unverified(), f"file://{scratch}/job"
-        whole = Subtask(Path(scratch) / "local", ALL)
-        whole.write(keys, values)
-        first = whole.checkpoint(1, files, directory, incremental=True)
-        rounds, changed = [], set()
-        for number in range(2, 2 + ROUNDS):
-            some = rng.sample(keys, options.keys // 100)
-            changed.update(some)
-            whole.write(some, [rng.randbytes(options.value_bytes) for _ in some])
-            rounds.append(whole.checkpoint(number, files, directory, incremental=True))
-        second, last = rounds[-1], 1 + ROUNDS
-        full = whole.checkpoint(last + 1, files, directory, incremental=False)
-        size = sum(file.size_bytes for file in second[1].values())
-        print(f"state {size / 1e6:,.0f} MB in {len(second[1])} files")
-        by_size = sorted(rounds, key=lambda taken: taken[2])
-        for name, taken in (
-            ("everything", first),
-            ("1 % changed, median", by_size[ROUNDS // 2]),
-            ("1 % changed, most", by_size[-1]),
-            ("full", full),
-        ):
-            print(
-                f"{name:20} {taken[2] / 1e6:9,.1f} MB written ({taken[2] / size:6.1%})"
-                f"   {taken[3]:7.1f} ms between batches   {taken[4]:9,.0f} ms in a thread"
-            )
-
-        def stored(taken, number, groups):
-            return open_stored(
-                files.open_handle(f"{directory}/chk-{number}", taken[0]),
-                list(taken[1].values()),
-                groups,
-                MAX_PARALLELISM,
-                fetch=lambda file, path: files.fetch_shared(f"{directory}/chk-{number}", file, path),
-                own=True,
-            )
-
-        halves = []
-        for part in range(2):
-            half = groups_of_subtask(part, MAX_PARALLELISM, 2)
-            subtask = Subtask(Path(scratch) / "local", half)
-            seconds = subtask.restore([stored(second, last, half)])
-            halves.append(subtask.checkpoint(100 + part, files, directory, incremental=True))
-            print(f"restore of half of it       {seconds / (size / 1e9):6.2f} s per GB that is read")
-            subtask.backend.close()
-        for name, some in (
-            ("restore of everything", [stored(second, last, ALL)]),
-            ("restore of two halves", [stored(taken, 100 + part, ALL) for part, taken in enumerate(halves)]),
-            ("restore of a full one", [stored(full, last + 1, ALL)]),
-        ):
-            subtask = Subtask(Path(scratch) / "local", ALL)
-            seconds = subtask.restore(some)
+        files, job, local = Unverified(), f"file://{scratch}/job", Path(scratch) / "local"
+        whole = Subtask(local, ALL)
+        size, last, full, values = measure_checkpoints(whole, files, job, keys, options.value_bytes)
+        for subtask in measure_restores(local, files, job, size, last=last, full=full):
             state = subtask.backend.value_state(LINE)
-            for key in rng.sample(sorted(set(keys) - changed), 100):
+            for key in random.Random(2).sample(keys, 100):
                 subtask.cursor.current_key, subtask.cursor.group = key, GROUPS[key]
                 assert state.value() == values[key]
-            print(f"{name:27} {seconds / (size / 1e9):6.2f} s per GB")
-            subtask.backend.close()
         whole.backend.close()
 
 

@@ -149,8 +149,3 @@ class SubtaskSnapshot:
         return tuple(
             file for operator in self.operators for handle in operator.keyed for file in handle.shared
         )
-
-    def uploaded_bytes(self, checkpoint_id: CheckpointId) -> int:
-        """Return how much of it was written for this checkpoint, and not for one before."""
-        before = (file.size_bytes for file in self.shared_files if file.created_by != checkpoint_id)
-        return self.size_bytes - sum(before)

@@ -67,6 +67,9 @@ class CheckpointRow:
     """Wall time, ms since epoch."""
     duration_ms: float
     size_bytes: int
+    """Of all state, whenever it was written."""
+    uploaded_bytes: int
+    """How much was written for this checkpoint; the rest is in files of older ones."""
     path: str
     """Empty unless it is there."""
     failure: str
@@ -88,6 +91,7 @@ class CheckpointRow:
             triggered_ms=triggered_ms,
             duration_ms=round(checkpoint.duration_ms, 3),
             size_bytes=checkpoint.size_bytes,
+            uploaded_bytes=checkpoint.uploaded_bytes,
             path=path,
             failure=checkpoint.failure,
         )
@@ -143,18 +147,18 @@ def print_jobs(rows: Sequence[JobRow]) -> None:
 
 def print_checkpoints(rows: Sequence[CheckpointRow]) -> None:
     """Print a table of checkpoints."""
-    header = ("id", "kind", "status", "triggered", "duration", "size", "path or failure")
+    header = ("id", "kind", "status", "triggered", "duration", "size", "written", "path or failure")
     _print_table(
         header,
         (
             (
                 str(row.checkpoint_id), row.kind, row.status, _time(row.triggered_ms),
-                short_duration(row.duration_ms), short_size(row.size_bytes),
+                short_duration(row.duration_ms), short_size(row.size_bytes), short_size(row.uploaded_bytes),
                 _or_dash(row.failure or row.path),
             )
             for row in rows
         ),
-        numbers=frozenset({"id", "duration", "size"}),
+        numbers=frozenset({"id", "duration", "size", "written"}),
     )  # fmt: skip
 
 

@@ -135,10 +135,12 @@ def completed(checkpoints: Sequence[CheckpointRecord]) -> list[CheckpointRecord]
 
 
 def describe_checkpoint(checkpoint: CheckpointRecord) -> str:
-    """Return name, duration and size of a complete checkpoint or savepoint."""
+    """Return name, duration and size of a complete checkpoint or savepoint, and what of it was written."""
     savepoint = checkpoint.kind is SnapshotKind.SAVEPOINT
     name = f"savepoint {checkpoint.checkpoint_id}" if savepoint else f"chk-{checkpoint.checkpoint_id}"
-    return f"{name} {short_duration(checkpoint.duration_ms)} {short_size(checkpoint.size_bytes)}"
+    written, size = short_size(checkpoint.uploaded_bytes), short_size(checkpoint.size_bytes)
+    sizes = size if checkpoint.uploaded_bytes == checkpoint.size_bytes else f"{written} of {size}"
+    return f"{name} {short_duration(checkpoint.duration_ms)} {sizes}"
 
 
 def counted(number: int, noun: str) -> str:

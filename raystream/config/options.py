@@ -129,7 +129,8 @@ class CheckpointConfig(Section):
         default=True,
         aliases=("state.backend.incremental",),
     )
-    """rocksdb: a checkpoint writes only files that are new since the last one, and refers to the others."""
+    """rocksdb: a checkpoint writes only files that are new since the last one, and refers to the others; it
+    restores on rocksdb only.  Savepoints are always whole."""
     inline_threshold_bytes: int = option(
         "execution.checkpointing.data-inline-threshold",
         Size(maximum=INLINE_THRESHOLD_BYTES_MAX),

@@ -3,9 +3,10 @@
     verified (all subtasks have acknowledged) --> checkpoint_completed (logged) --> checkpoint_deleted
                                                          file: created by, last used by
 
-A subtask refers to a file that is part of a checkpoint it knows to be complete, and has every other one
-stored anew.  So a file lives from the checkpoint that created it to the last one that uses it: once the
-oldest checkpoint that is left is newer than that, nobody will refer to it again.
+A subtask refers to a file that is part of a checkpoint it knows to be complete, unless a pending one between
+has it stored anew, and has every other file stored anew.  So a file lives from the checkpoint that created it
+to the last one that uses it, with no gap: once the oldest checkpoint that is left is newer than that, nobody
+will refer to it again.
 
 Knows complete checkpoints only.  Files of others are told by their names, and swept.
 """
@@ -43,15 +44,17 @@ class SharedFiles:
             CheckpointError: a file was not written for this checkpoint and is not part of an older one, or
                 is another one than is known by its name.
         """
+        new: dict[str, SharedFile] = {}
         for file in files:
-            known = self._uses.get(file.name)
-            if known is None and file.created_by != checkpoint_id:
+            use = self._uses.get(file.name)
+            if use is None and file.created_by != checkpoint_id:
                 raise CheckpointError(
                     "checkpoint refers to a shared file that no complete checkpoint has",
                     checkpoint_id=checkpoint_id,
                     file=file.name,
                 )
-            if known is not None and known.file != file:
+            known = new.setdefault(file.name, file) if use is None else use.file
+            if known != file:
                 raise CheckpointError(
                     "two shared files have one name", checkpoint_id=checkpoint_id, file=file.name
                 )

@@ -150,12 +150,7 @@ class CheckpointShell:
             case cmd.ConfirmSettled():
                 self._run(self._job.checkpoints_settled(self._now_ms))
             case cmd.ConfirmDeleted():
-                if self.records.shown():
-                    # An upload for an aborted checkpoint may have outlasted its attempt, not its slot.
-                    machine, needed = self._machine, self.shared.live
-                    self._delete(
-                        partial(self._snapshots.sweep, machine.retained, newest=machine.newest, shared=needed)
-                    )
+                self._delete_leftovers()
                 self._deletions.when_over(self._deleted)
             case _:
                 assert_never(command)
@@ -235,7 +230,7 @@ class CheckpointShell:
                 self._run(self._machine.metadata_failed(self._now_ms, checkpoint_id, error))
                 return
             self._locations[checkpoint_id] = result
-            self.records.written(checkpoint_id, path=result, size_bytes=metadata.size_bytes)
+            self.records.written(result, metadata)
             self._run(self._machine.metadata_written(self._now_ms, checkpoint_id))
 
         directory = self._locations[checkpoint_id]
@@ -311,9 +306,17 @@ class CheckpointShell:
 
     def _delete_checkpoint(self, checkpoint_id: CheckpointId) -> None:
         self.records.deleted(checkpoint_id)
-        location = self._locations.get(checkpoint_id, "")
         unused = self.shared.checkpoint_deleted(checkpoint_id)
+        location = self._locations.get(checkpoint_id, "")
         self._delete(partial(self._snapshots.delete, location, shared=unused))
+
+    def _delete_leftovers(self) -> None:
+        """Sweep: an upload for an aborted checkpoint may have outlasted its attempt, not its slot."""
+        if self.records.shown():
+            machine, needed = self._machine, self.shared.live
+            self._delete(
+                partial(self._snapshots.sweep, machine.retained, newest=machine.newest, shared=needed)
+            )
 
     def _delete(self, work: Callable[[], object]) -> None:
         self._deletions.submit(work, failed="files of a checkpoint stay, until the next sweep")

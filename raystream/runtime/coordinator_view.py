@@ -3,7 +3,7 @@
 Knows nothing of how a job works.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from raystream.errors import RaystreamError
@@ -13,6 +13,7 @@ from raystream.protocol.checkpoint_requests import Purpose
 from raystream.protocol.client_requests import RequestOutcome
 from raystream.records.elements import SnapshotKind
 from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob
+from raystream.storage.metadata import SnapshotMetadata, shared_files_of
 
 RECORDS_MAX = 100
 """Checkpoints and savepoints that a view shows, the newest ones."""
@@ -119,7 +120,7 @@ class CheckpointRecords:
             del self._records[oldest]
             self._started_ms.pop(oldest, None)
 
-    def acknowledged(self, checkpoint_id: CheckpointId, snapshots: Sequence[SubtaskSnapshot]) -> None:
+    def acknowledged(self, checkpoint_id: CheckpointId, snapshots: Iterable[SubtaskSnapshot]) -> None:
         """Show what the subtasks said."""
         subtasks = tuple(
             SubtaskRecord(
@@ -133,14 +134,15 @@ class CheckpointRecords:
             )
             for snapshot in snapshots
         )
-        uploaded = sum(snapshot.uploaded_bytes(checkpoint_id) for snapshot in snapshots)
         if record := self._records.get(checkpoint_id):
-            self._put(replace(record, subtasks=subtasks, uploaded_bytes=uploaded))
+            self._put(replace(record, subtasks=subtasks))
 
-    def written(self, checkpoint_id: CheckpointId, *, path: str, size_bytes: int) -> None:
-        """Show where it is."""
+    def written(self, path: str, metadata: SnapshotMetadata) -> None:
+        """Show where a snapshot is, and how large."""
+        checkpoint_id, size = metadata.checkpoint_id, metadata.size_bytes
+        older = sum(file.size_bytes for file in shared_files_of(metadata) if file.created_by != checkpoint_id)
         if record := self._records.get(checkpoint_id):
-            self._put(replace(record, path=path, size_bytes=size_bytes))
+            self._put(replace(record, path=path, size_bytes=size, uploaded_bytes=size - older))
 
     def ended(self, checkpoint_id: CheckpointId, now_ms: float, *, failure: str) -> CheckpointRecord | None:
         """Show how it ended, and return the record; an empty `failure` is success."""

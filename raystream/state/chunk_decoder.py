@@ -21,6 +21,7 @@ from raystream.state.pairs import paired, paired_now
 
 _KEY_TYPES: dict[int, type] = {cf.KEYS_STR: str, cf.KEYS_INT: int, cf.KEYS_ENCODED: bytes}
 
+
 class ChunkDecoder:
     """Decodes the entries of one state.
 

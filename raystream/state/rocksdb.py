@@ -7,6 +7,7 @@ raises becomes a `StateError` that names the directory: a full disk, most of all
 All stores of a slot share one `RocksDbMemory`, which bounds their write buffers and blocks together.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from rocksdict import (
 )
 
 from raystream.errors import StateError
+
+logger = logging.getLogger(__name__)
 
 _WRITE_BUFFER_SHARE = 2
 """One half of the memory may be write buffers; they are charged to the cache of blocks."""
@@ -207,8 +210,12 @@ class RocksDbStore:
             raise _failure("state could not be written", self._path, error) from error
 
     def close(self) -> None:
-        """Close the store; views end with an error."""
-        self._db.close()
+        """Close the store, of which nothing is needed any more; views end with an error."""
+        try:
+            self._db.close()
+        except Exception as error:  # It flushes, which a full disk refuses.
+            details = {"path": str(self._path), "cause": str(error)[:200]}
+            logger.warning("local store of state was closed with an error", extra=details)
 
 
 def _options(memory: RocksDbMemory, *, existing: bool) -> Options:

@@ -16,8 +16,8 @@ from raystream.state.rocksdb import RocksDbStore
 LARGE_SUFFIX = ".sst"
 """Files that never change and are worth sharing; the others are small."""
 
-_SMALL_PREFIXES = ("CURRENT", "MANIFEST-", "OPTIONS-")
-"""What is needed beside them to open the store."""
+_SMALL_PREFIXES = ("CURRENT", "MANIFEST-")
+"""What is needed beside them to open the store; options are given anew."""
 
 
 class StoreCut:
@@ -57,9 +57,11 @@ class StoreCut:
 
     def small_files(self) -> dict[str, bytes]:
         """Return name and content of the others; raises as `files`."""
-        return {
-            path.name: path.read_bytes() for path in self._listed() if path.name.startswith(_SMALL_PREFIXES)
-        }
+        small = [path for path in self._listed() if path.name.startswith(_SMALL_PREFIXES)]
+        try:
+            return {path.name: path.read_bytes() for path in small}
+        except OSError as error:
+            raise self._gone(error) from error
 
     def remove(self) -> None:
         """Remove the directory, at once or when it is made; may be called again."""
@@ -79,6 +81,7 @@ class StoreCut:
         try:
             return sorted(self._path.iterdir())
         except OSError as error:
-            raise StateError(
-                "local files of state are gone", path=str(self._path), cause=str(error)
-            ) from error
+            raise self._gone(error) from error
+
+    def _gone(self, error: OSError) -> StateError:
+        return StateError("local files of state are gone", path=str(self._path), cause=str(error))

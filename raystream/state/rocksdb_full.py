@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from raystream.errors import StateError
+from raystream.handles import SharedFile
 from raystream.state import chunk_form as cf
 from raystream.state.chunk_form import Chunk, timed_form
 from raystream.state.descriptor import StateKind
@@ -70,6 +71,9 @@ class FullSnapshot(RocksDbSnapshot):
                     spill.add(writer)
         self._entries = writer.entries
         return spill.finish(writer)
+
+    def stored(self, files: dict[str, SharedFile]) -> None:
+        """Nothing can be referred to."""
 
     def _take(self) -> None:
         self._view = self._origin.take_view()

@@ -8,6 +8,7 @@ snapshot that has not completed yet has stored it.
 from collections.abc import Sequence
 
 from raystream.errors import StateError
+from raystream.handles import SharedFile
 from raystream.state.rocksdb import StoreView
 from raystream.state.rocksdb_cut import StoreCut
 from raystream.state.rocksdb_items import MISTYPED
@@ -28,9 +29,10 @@ class IncrementalSnapshot(RocksDbSnapshot):
         return None
 
     def files(self) -> Sequence[LocalFile]:
-        known = self._origin.known
         self._check_types()
-        return [LocalFile(path.name, path, known.get(path.name)) for path in self._held().files()]
+        paths = self._held().files()
+        known = self._origin.known.refer(self.checkpoint_id, [path.name for path in paths])
+        return [LocalFile(path.name, path, known.get(path.name)) for path in paths]
 
     def blob(self) -> Sequence[bytes | memoryview]:
         origin = self._origin
@@ -54,6 +56,9 @@ class IncrementalSnapshot(RocksDbSnapshot):
             shared=[path.name for path in self._held().files()],
         )
         return [encode_index(index)]
+
+    def stored(self, files: dict[str, SharedFile]) -> None:
+        self._origin.known.uploaded(self.checkpoint_id, files)
 
     def _held(self) -> StoreCut:
         if self._files is None or self._origin.closed:

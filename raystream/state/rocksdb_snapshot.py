@@ -7,9 +7,10 @@ into RocksDB; of several snapshots the oldest is cut first.  After that the back
 were no snapshot.  What is taken hold of is a view (`rocksdb_full`) or a set of files (`rocksdb_incremental`).
 """
 
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,31 +31,46 @@ CUT_WAIT_S = 0.001
 
 
 class KnownFiles:
-    """Files of the store that are part of complete checkpoints, so that newer ones may refer to them."""
+    """Files of the store that are part of complete checkpoints, so that newer ones may refer to them.
+
+    What uses a stored file are checkpoints in a row: one refers to it only when every older one that may
+    still complete does so too.  So whoever deletes what the complete checkpoints need no longer takes
+    nothing that a pending one refers to, also when subtasks hear late of completions.
+
+    From any thread: uploads ask, the loop hears of completions.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._known: dict[str, SharedFile] = {}
+        self._anew: dict[int, frozenset[str]] = {}
+        """By checkpoint, the files that it has stored anew; of those that may still complete."""
         self._uploaded: dict[int, dict[str, SharedFile]] = {}
 
     def restored(self, files: dict[str, SharedFile]) -> None:
         """The store was opened with files of a checkpoint of this job."""
         self._known = dict(files)
 
-    def get(self, local: str) -> SharedFile | None:
-        """Return how a file is stored, None when that is not known for certain."""
-        return self._known.get(local)
+    def refer(self, checkpoint_id: int, names: Iterable[str]) -> dict[str, SharedFile]:
+        """Return how those files are stored that a checkpoint refers to; it stores the others anew."""
+        with self._lock:
+            anew = {name for older, files in self._anew.items() if older < checkpoint_id for name in files}
+            found = {name: self._known[name] for name in names if name in self._known and name not in anew}
+            self._anew[checkpoint_id] = frozenset(names) - found.keys()
+            return found
 
     def uploaded(self, checkpoint_id: int, files: dict[str, SharedFile]) -> None:
-        """A snapshot with these files is stored, from any thread; whether it counts is not known yet."""
-        self._uploaded[checkpoint_id] = files
+        """A snapshot with these files is stored; whether it counts is not known yet."""
+        with self._lock:
+            self._uploaded[checkpoint_id] = files
 
     def completed(self, checkpoint_id: int) -> None:
         """A checkpoint is complete; what older ones alone had is not referred to any more."""
-        files = self._uploaded.pop(checkpoint_id, None)
-        if files is not None:
-            self._known = files
-        for older in [other for other in self._uploaded if other < checkpoint_id]:
-            del self._uploaded[older]
+        with self._lock:
+            self._known = self._uploaded.get(checkpoint_id, self._known)
+            for by_checkpoint in (self._uploaded, self._anew):
+                for over in [other for other in by_checkpoint if other <= checkpoint_id]:
+                    del by_checkpoint[over]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -140,8 +156,9 @@ class RocksDbSnapshot(ABC):
     def blob(self) -> Sequence[bytes | memoryview]:
         """As in `KeyedSnapshot`."""
 
+    @abstractmethod
     def stored(self, files: dict[str, SharedFile]) -> None:
-        self._origin.known.uploaded(self.checkpoint_id, files)
+        """As in `KeyedSnapshot`."""
 
     def advance(self, out_of_time: Callable[[], bool]) -> bool:
         while not self._cut:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -72,7 +72,7 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
         positions: above the position of every element of its lists.
     """
 
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=0, lt=0xFFFF)]
     name: str
     kind: str
     serializer: str
@@ -238,7 +238,7 @@ def decode_index(blob: bytes) -> FilesIndex:
         )
     try:
         index = _decode(memoryview(blob)[_HEADER.size :])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
     if zero or not 0 <= index.first_group < index.end_group <= index.max_parallelism <= KEY_GROUPS_MAX:
         raise StateCorruptError("index of keyed state contradicts itself")
@@ -247,11 +247,13 @@ def decode_index(blob: bytes) -> FilesIndex:
 
 def _checked(index: FilesIndex, shared: Mapping[str, SharedFile]) -> FilesIndex:
     """Check that the files are those of the index, and that no name leads elsewhere."""
-    names = {*index.small_files, *index.shared}
+    names = [*index.small_files, *index.shared]
     if set(index.shared) != set(shared) or any(
-        name != Path(name).name or name in ("", ".", "..") for name in names
+        name != Path(name).name or name in ("", ".", "..") or "\0" in name for name in names
     ):
         raise StateCorruptError("files of keyed state are not those that its index names")
-    if len({table.name for table in index.tables}) != len(index.tables):
-        raise StateCorruptError("index of keyed state names a state twice")
+    tables = index.tables
+    for unique in (names, [table.name for table in tables], [table.number for table in tables]):
+        if len(set(unique)) != len(unique):
+            raise StateCorruptError("index of keyed state names a file or a state twice")
     return index

@@ -187,8 +187,7 @@ class SourceRun:
         self._discover()
         per_split = rng.random() < 0.5
         self.readers = [
-            ReaderRun(source, i, parallelism, self._clock, per_split=per_split)
-            for i in range(parallelism)
+            ReaderRun(source, i, parallelism, self._clock, per_split=per_split) for i in range(parallelism)
         ]
         self._told = [False] * parallelism
         if snapshot is not None:

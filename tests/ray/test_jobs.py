@@ -56,8 +56,10 @@ def test_printed_lines_reach_the_client_before_the_job_is_over(environment, caps
     assert sorted(int(line.partition("> ")[2]) for line in lines) == [n * n for n in range(100)]
 
 
-def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp_path):
-    env = environment(2)
+@pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])
+def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp_path, backend):
+    local = {"state_backend_type": backend, "state_backend_rocksdb_localdir": str(tmp_path / "local")}
+    env = environment(2, **local)
     add_counting(env, 20_000, tmp_path / "out", rate=8_000)
     client = env.submit("killed")
     handle = handle_of(client.job_id)
@@ -73,6 +75,8 @@ def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp
     result = client.wait(PATIENCE_S)
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 3)
     assert_counted_once(tmp_path / "out", 20_000)
+    referring = [one for one in handle.view().checkpoints if one.uploaded_bytes < one.size_bytes]
+    assert bool(referring) == (backend == "rocksdb"), "its checkpoints are incremental"
 
 
 def test_slot_that_does_not_answer_is_given_up_and_its_process_ended(environment, tmp_path):

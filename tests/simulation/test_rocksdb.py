@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raystream.errors import CheckpointError
+from raystream.protocol.shared_files import SharedFiles
 from raystream.runtime.upload import Upload
 from raystream.state import rocksdb
 from raystream.state.rocksdb_snapshot import KnownFiles
@@ -56,7 +58,7 @@ def test_the_same_seed_gives_the_same_trace_hash_when_checkpoints_share_files(mo
     monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
     uploaded, referred = [], []
     monkeypatch.setattr(Upload, "_store_shared", told(uploaded, Upload._store_shared))
-    monkeypatch.setattr(KnownFiles, "get", told(referred, KnownFiles.get))
+    monkeypatch.setattr(KnownFiles, "refer", told(referred, KnownFiles.refer))
 
     first, second = (
         simulate(
@@ -73,7 +75,34 @@ def test_the_same_seed_gives_the_same_trace_hash_when_checkpoints_share_files(mo
     first.check()
     assert [row.trace_hash for row in first.rows] == [row.trace_hash for row in second.rows]
     assert len(uploaded) > 20
-    assert len([file for file in referred if file is not None]) > 20
+    assert sum(map(len, referred)) > 20
+
+
+def test_checkpoints_that_overlap_refer_to_no_file_that_is_gone(monkeypatch, local_path):
+    verified, verify = [], SharedFiles.verify
+
+    def refused(shared, checkpoint_id, files):
+        try:
+            verify(shared, checkpoint_id, files)
+        except CheckpointError as error:
+            verified.append(error)
+            raise
+        verified.append(None)
+
+    monkeypatch.setattr(SharedFiles, "verify", refused)
+
+    simulate(
+        jobs.keyed,
+        seeds=range(4, 10),
+        expected=jobs.expected_keyed(),
+        execution_checkpointing_max_concurrent_checkpoints=4,
+        state_backend_type="rocksdb",
+        state_backend_rocksdb_localdir=str(local_path),
+        state_backend_rocksdb_memory_managed_size="8mb",
+    ).check()
+
+    assert len(verified) > 20
+    assert set(verified) == {None}
 
 
 def told(results, call):

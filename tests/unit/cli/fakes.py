@@ -39,6 +39,7 @@ def checkpoint(number: int, status: str = "completed", **shown: Any) -> Checkpoi
         "triggered_ms": 1_760_000_000_000,
         "duration_ms": 84.0,
         "size_bytes": 2048,
+        "uploaded_bytes": shown.get("size_bytes", 2048),
         "path": f"file:///checkpoints/5eed/chk-{number}" if status == "completed" else "",
     }
     return CheckpointRecord(checkpoint_id=CheckpointId(number), status=status, **{**fields, **shown})

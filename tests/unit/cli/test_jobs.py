@@ -232,7 +232,7 @@ def test_savepoint_that_is_aborted_ends_with_1(raystream, cluster):
 # ---- checkpoints ------------------------------------------------------------
 
 HISTORY = (
-    checkpoint(1),
+    checkpoint(1, uploaded_bytes=512),
     checkpoint(2, "failed", failure="declined: disk is full", size_bytes=0),
     checkpoint(3, "pending", size_bytes=0, duration_ms=0.0, kind=SnapshotKind.SAVEPOINT),
 )
@@ -244,13 +244,16 @@ def test_checkpoints_are_shown_with_what_became_of_them(raystream, cluster):
     lines = raystream("checkpoints", "numbers").out.splitlines()
 
     assert [re.split(r" {2,}", line.strip()) for line in lines] == [
-        ["id", "kind", "status", "triggered", "duration", "size", "path or failure"],
+        ["id", "kind", "status", "triggered", "duration", "size", "written", "path or failure"],
         [
-            "1", "checkpoint", "completed", "2025-10-09 08:53:20Z", "84 ms", "2.0 KiB",
+            "1", "checkpoint", "completed", "2025-10-09 08:53:20Z", "84 ms", "2.0 KiB", "512 B",
             "file:///checkpoints/5eed/chk-1",
         ],
-        ["2", "checkpoint", "failed", "2025-10-09 08:53:20Z", "84 ms", "0 B", "declined: disk is full"],
-        ["3", "savepoint", "pending", "2025-10-09 08:53:20Z", "0 ms", "0 B", "-"],
+        [
+            "2", "checkpoint", "failed", "2025-10-09 08:53:20Z", "84 ms", "0 B", "0 B",
+            "declined: disk is full",
+        ],
+        ["3", "savepoint", "pending", "2025-10-09 08:53:20Z", "0 ms", "0 B", "0 B", "-"],
     ]  # fmt: skip
 
 
@@ -266,6 +269,7 @@ def test_checkpoints_as_json(raystream, cluster):
         "triggered_ms": 1_760_000_000_000,
         "duration_ms": 84.0,
         "size_bytes": 2048,
+        "uploaded_bytes": 512,
         "path": "file:///checkpoints/5eed/chk-1",
         "failure": "",
     }
@@ -292,3 +296,4 @@ def test_checkpoints_of_a_job_whose_master_is_gone_come_from_its_archive(raystre
     rows = json.loads(raystream("checkpoints", "numbers", "--json", *options).out)
 
     assert [(row["checkpoint_id"], row["status"]) for row in rows] == [(1, "completed"), (2, "failed")]
+    assert [(row["size_bytes"], row["uploaded_bytes"]) for row in rows] == [(2048, 512), (0, 0)]

@@ -55,6 +55,12 @@ def test_pending_and_failed_checkpoints_are_not_the_last_one():
     assert "chk-3 " in Progress(now_ms=0).status(view(checkpoints=checkpoints), 0)
 
 
+def test_checkpoint_that_refers_to_older_files_shows_what_it_has_written_of_its_size():
+    checkpoints = (checkpoint(3, size_bytes=3 << 30, uploaded_bytes=5 << 20),)
+
+    assert "chk-3 84 ms 5.0 MiB of 3.0 GiB" in Progress(now_ms=0).status(view(checkpoints=checkpoints), 0)
+
+
 def test_lines_tell_each_change_of_status_and_each_checkpoint_once():
     progress = Progress(now_ms=0)
     views = [

@@ -160,6 +160,7 @@ class World:
         self.silent, self.held, self.faults = set(), set(), {}
         self.sent, self.outputs, self.killed = [], [], []
         self.work = deque()
+        self.shared = {}  # Shared files of keyed state, by checkpoint and subtask.
         self.writing_from = {}  # The oldest checkpoint that a slot still writes for.
         self.deleting = []  # Names of the work that was given to the threads for deletions.
         self.inbox = deque()
@@ -270,16 +271,11 @@ class World:
                 self.report(msg.SlotStopped(attempt=attempt, slot=slot))
 
     def ack(self, checkpoint_id, vertex, subtask, *, attempt=None, data=None):
-        self.report(
-            msg.SnapshotAcked(
-                attempt=Attempt(attempt or self.view.attempt),
-                checkpoint_id=checkpoint_id,
-                snapshot=replace(
-                    make_snapshot(self.plan, vertex, subtask, checkpoint_id, data=data),
-                    writing_from=self.writing_from.get(subtask),
-                ),
-            )
-        )
+        shared = self.shared.get((checkpoint_id, subtask), ())
+        snapshot = make_snapshot(self.plan, vertex, subtask, checkpoint_id, data=data, shared=shared)
+        snapshot = replace(snapshot, writing_from=self.writing_from.get(subtask))
+        attempt = Attempt(attempt or self.view.attempt)
+        self.report(msg.SnapshotAcked(attempt=attempt, checkpoint_id=checkpoint_id, snapshot=snapshot))
 
     def ack_all(self, checkpoint_id):
         for vertex, subtask in self.plan.subtasks():
@@ -357,7 +353,7 @@ class World:
         self.changes += 1
 
 
-def make_snapshot(plan, vertex, subtask, checkpoint_id, *, data=None):
+def make_snapshot(plan, vertex, subtask, checkpoint_id, *, data=None, shared=()):
     """Return what a subtask acknowledges: its splits, or a keyed state that names its checkpoint."""
     described = plan.vertices[vertex]
     uid = described.operators[0].uid
@@ -368,7 +364,7 @@ def make_snapshot(plan, vertex, subtask, checkpoint_id, *, data=None):
             uid=uid,
             subtask=subtask,
             states=(HITS,),
-            keyed=(KeyedStateHandle(groups=groups, entries=1, data=stored),),
+            keyed=(KeyedStateHandle(groups=groups, entries=1, data=stored, shared=shared),),
         )
     else:
         splits = OperatorStateHandle(

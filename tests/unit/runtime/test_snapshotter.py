@@ -77,7 +77,7 @@ def vertex_of(*uids):
 
 
 class World:
-    def __init__(self, *operators, files=None, inline_bytes_max=1 << 20):
+    def __init__(self, *operators, files=None, inline_bytes_max=1 << 20, incremental=True):
         self.operators = operators
         self.vertex = vertex_of(*(f"uid-{n}" for n in range(len(operators))))
         self.clock = TickingClock()
@@ -90,7 +90,7 @@ class World:
             files=files or SnapshotFiles(),
             under_way=self.under_way,
             inline_bytes_max=inline_bytes_max,
-            incremental=True,
+            incremental=incremental,
             rng=random.Random(1),
             acknowledge=lambda checkpoint_id, snapshot: self.acks.append((checkpoint_id, snapshot)),
             failed=lambda *failure: self.failures.append(failure),
@@ -114,7 +114,7 @@ def keyed_values(operator_snapshot):
     data = handle.data.data
     cursor = KeyCursor()
     backend = HeapBackend(GROUPS, 128, cursor, clock=SystemClock())
-    backend.restore([open_snapshot(lambda at, length: data[at : at + length], len(data), GROUPS, 128)])
+    backend.restore([open_snapshot(lambda at, n: data[at : at + n], len(data), GROUPS, 128)])
     state = backend.value_state(ValueStateDescriptor("n", int))
     values = {}
     for key in range(6000):

@@ -1,5 +1,6 @@
 """Snapshots to store, as values and as hypothesis strategies."""
 
+import xxhash
 from hypothesis import strategies as st
 
 from raystream.handles import (
@@ -10,12 +11,14 @@ from raystream.handles import (
     OperatorSnapshot,
     OperatorStateHandle,
     Redistribution,
+    SharedFile,
     StateInfo,
 )
 from raystream.ids import JobStatus
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
 from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob
+from raystream.storage.layout import data_file
 from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
 
 JOB = "0123456789abcdef0123456789abcdef"
@@ -30,8 +33,9 @@ def snapshot(
     name: str = "count",
     completed_ms: int = 2_000,
     kind: SnapshotKind = SnapshotKind.CHECKPOINT,
+    shared: tuple[SharedFile, ...] = (),
 ) -> SnapshotMetadata:
-    """A snapshot of one keyed operator with one subtask for each handle."""
+    """A snapshot of one keyed operator with one subtask for each handle, all with the same shared files."""
     states = (StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int"),)
     return SnapshotMetadata(
         job_id=job_id,
@@ -53,7 +57,11 @@ def snapshot(
                         uid="count-hits",
                         subtask=n,
                         states=states,
-                        keyed=(KeyedStateHandle(groups=KeyGroupRange(n, n + 1), entries=1, data=handle),),
+                        keyed=(
+                            KeyedStateHandle(
+                                groups=KeyGroupRange(n, n + 1), entries=1, data=handle, shared=shared
+                            ),
+                        ),
                     )
                     for n, handle in enumerate(handles)
                 ),
@@ -61,6 +69,17 @@ def snapshot(
         ),
         enumerators={"source": b"\x00splits\xff"},
         raystream_version="0.1.0",
+    )
+
+
+def shared_file(checkpoint_id: int, content: bytes, *, local: str = "000008.sst") -> SharedFile:
+    """What is known of a shared file with this content that was written for a checkpoint."""
+    return SharedFile(
+        name=data_file(checkpoint_id, 1, (0, 0), "count-hits", kind=f"shared-{local}", token="5eed"),
+        local=local,
+        created_by=checkpoint_id,
+        size_bytes=len(content),
+        checksum=xxhash.xxh3_64_hexdigest(content),
     )
 
 
@@ -84,6 +103,14 @@ sizes = st.integers(0, 2**62)
 handles = st.one_of(
     st.builds(InlineHandle, data=st.binary(max_size=40)),
     st.builds(FileHandle, path=names, size_bytes=sizes, checksum=st.just("00112233aabbccdd")),
+)
+shared_files = st.builds(
+    SharedFile,
+    name=names,
+    local=names,
+    created_by=st.integers(1, 2**62),
+    size_bytes=sizes,
+    checksum=st.just("00112233aabbccdd"),
 )
 state_infos = st.builds(
     StateInfo,
@@ -111,7 +138,12 @@ def operators(draw: st.DrawFn) -> OperatorMetadata:
                 subtask=subtask,
                 states=tuple(registered),
                 keyed=tuple(
-                    KeyedStateHandle(groups=groups, entries=draw(sizes), data=handle)
+                    KeyedStateHandle(
+                        groups=groups,
+                        entries=draw(st.none() | sizes),
+                        data=handle,
+                        shared=tuple(draw(st.lists(shared_files, max_size=2))),
+                    )
                     for handle in draw(st.lists(handles, max_size=2))
                 ),
                 operator=tuple(

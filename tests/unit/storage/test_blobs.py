@@ -1,5 +1,7 @@
 """Blobs of state come back as they were written, or not at all."""
 
+from dataclasses import replace
+
 import pytest
 import xxhash
 from hypothesis import HealthCheck, given, settings
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 
 from raystream.errors import CheckpointError, StateCorruptError, StorageError
 from raystream.handles import FileHandle, InlineHandle
+from raystream.storage import blobs
 from raystream.storage.blobs import INLINE_BYTES_MAX, JOBMANAGER_BYTES_MAX, SnapshotFiles
 from raystream.storage.filesystem import join_url
+from tests.unit.storage import sample
 from tests.unit.storage.contract import UnreachableFileSystem
 
 FILES = SnapshotFiles()
@@ -102,9 +106,86 @@ def test_a_missing_file_is_named(base, fs):
         assert caught.value.context["path"] == join_url(base, "blob")
 
 
+# ---- shared files ----
+
+
+CONTENT = bytes(range(256)) * 10
+
+
+@pytest.fixture
+def shared(base, monkeypatch):
+    """A checkpoint's directory, a file that it shares with others, and the URL of that file."""
+    monkeypatch.setattr(blobs, "FETCH_BYTES", 1000)
+    directory, file = join_url(base, "chk-3"), sample.shared_file(2, CONTENT)
+    FILES.write_shared(directory, file, [memoryview(CONTENT)[:700], CONTENT[700:]])
+    return directory, file, join_url(base, f"shared/{file.name}")
+
+
+def test_a_shared_file_is_beside_the_directories_of_checkpoints(shared, fs):
+    directory, file, url = shared
+
+    assert fs.read(url) == CONTENT
+    assert b"".join(FILES.read_shared(directory, file)) == CONTENT
+    assert b"".join(FILES.read_shared(directory.replace("chk-3", "chk-4"), file)) == CONTENT
+
+
+def test_a_shared_file_is_fetched_whole(shared, tmp_path):
+    directory, file, _ = shared
+    FILES.fetch_shared(directory, file, tmp_path / "local")
+
+    assert (tmp_path / "local").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (None, "missing"),
+        (b"", "shorter than it should be"),
+        (CONTENT[:-1], "shorter than it should be"),
+        (CONTENT[:1000], "shorter than it should be"),
+        (bytes([CONTENT[0] ^ 1]) + CONTENT[1:], "damaged"),
+        (CONTENT[:-1] + bytes([CONTENT[-1] ^ 128]), "damaged"),
+        (bytes(reversed(CONTENT)), "damaged"),  # Another file of the same size in its place.
+    ],
+)
+def test_a_shared_file_that_is_not_what_was_written_is_named(shared, fs, tmp_path, damaged, message):
+    directory, file, url = shared
+    fs.delete_file(url)
+    if damaged is not None:
+        fs.write(url, damaged)
+
+    with pytest.raises(StateCorruptError, match=message) as caught:
+        FILES.fetch_shared(directory, file, tmp_path / "local")
+    assert caught.value.context["path"] == url
+    assert "start from another checkpoint" in caught.value.hint
+
+
+def test_a_shared_file_is_deleted_and_may_be_gone_already(shared, fs):
+    directory, file, url = shared
+    FILES.delete_shared(directory, file)
+    FILES.delete_shared(directory, file)
+
+    assert not fs.exists(url)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../chk-3/_metadata", "a/b", "/etc/passwd"])
+def test_a_shared_file_cannot_lead_elsewhere(base, name):
+    file = replace(sample.shared_file(2, CONTENT), name=name)
+
+    for use in (
+        lambda: FILES.write_shared(join_url(base, "chk-3"), file, CONTENT),
+        lambda: list(FILES.read_shared(join_url(base, "chk-3"), file)),
+        lambda: FILES.delete_shared(join_url(base, "chk-3"), file),
+    ):
+        with pytest.raises(StateCorruptError, match="leads out of its snapshot"):
+            use()
+
+
 def test_a_store_that_does_not_answer_is_not_a_damaged_file(base):
     handle = write(base, b"content")
     unreachable = SnapshotFiles(lambda _: UnreachableFileSystem())
 
     with pytest.raises(StorageError, match="could not reach the store"):
         unreachable.read_handle(base, handle)
+    with pytest.raises(StorageError, match="could not reach the store"):
+        list(unreachable.read_shared(join_url(base, "chk-1"), sample.shared_file(1, CONTENT)))

@@ -38,11 +38,18 @@ class Job:
         )
 
     def _write(self, checkpoint_id, directory, at_ms):
-        state = SnapshotFiles().write_blob(directory, "state", b"x" * 100, inline_bytes_max=0)
-        return self.store.write_metadata(
-            directory,
-            sample.snapshot(checkpoint_id, (state,), job_id=self.job_id, name=self.name, completed_ms=at_ms),
+        files, shared = SnapshotFiles(), sample.shared_file(checkpoint_id, b"x" * 100)
+        state = files.write_blob(directory, "state", b"x" * 100, inline_bytes_max=0)
+        files.write_shared(directory, shared, b"x" * 100)
+        metadata = sample.snapshot(
+            checkpoint_id,
+            (state,),
+            job_id=self.job_id,
+            name=self.name,
+            completed_ms=at_ms,
+            shared=(shared,),
         )
+        return self.store.write_metadata(directory, metadata)
 
     def checkpoint(self, checkpoint_id, *, at_ms, complete=True):
         location = self._write(checkpoint_id, self.store.checkpoint_directory(checkpoint_id), at_ms)
@@ -174,12 +181,15 @@ def test_a_damaged_newest_snapshot_is_passed_over_when_that_is_allowed(fs, job, 
     assert find_latest(base, "count", allow_older=True) == older
 
 
+@pytest.mark.parametrize("which", ["own", "shared"])
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
 def test_a_newest_snapshot_of_which_a_file_is_missing_or_damaged_is_passed_over_when_that_is_allowed(
-    fs, job, base, damage
+    fs, job, base, damage, which
 ):
     older = job.checkpoint(1, at_ms=100)
     state = join_url(job.checkpoint(2, at_ms=200), "state")
+    if which == "shared":
+        state = join_url(job.layout.shared_dir, sample.shared_file(2, b"x" * 100).name)
     fs.delete_file(state)
     if damage == "damaged":
         fs.write(state, b"y" * 100)

@@ -16,6 +16,7 @@ from raystream.storage.metadata import (
     encode_metadata,
     handles_of,
     map_handles,
+    shared_files_of,
 )
 from tests.unit.storage import sample
 
@@ -35,6 +36,27 @@ def test_the_file_is_json_that_a_person_can_read():
     assert content["content"]["job_name"] == "count"
     assert content["content"]["operators"][0]["states"][0]["schema"] == "int"
     assert content["content"]["operators"][0]["subtasks"][0]["keyed"][0]["key_groups"] == [0, 1]
+
+
+@given(sample.snapshots)
+def test_a_snapshot_names_the_shared_files_that_it_needs(metadata):
+    loaded = decode_metadata(encode_metadata(metadata), path=PATH)
+
+    assert shared_files_of(loaded) == [
+        file
+        for operator in metadata.operators
+        for subtask in operator.subtasks
+        for handle in subtask.keyed
+        for file in handle.shared
+    ]
+
+
+def test_a_version_1_file_has_no_shared_files_and_is_read():
+    _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(sample.snapshot()), path=PATH)
+    stored = msgspec.json.decode(content)
+    del stored["operators"][0]["subtasks"][0]["keyed"][0]["shared"]
+
+    assert decode_metadata(seal("snapshot", 1, msgspec.json.encode(stored)), path=PATH) == sample.snapshot()
 
 
 @given(sample.snapshots, st.data())
@@ -116,18 +138,18 @@ def test_a_file_of_another_kind_is_not_a_snapshot():
     ],
 )
 def test_content_that_breaks_the_format_is_corrupt(old, new):
-    _, content = unseal("snapshot", 1, encode_metadata(sample.snapshot()), path=PATH)
+    _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(sample.snapshot()), path=PATH)
     assert old in content
 
     with pytest.raises(StateCorruptError, match="breaks its format"):
-        decode_metadata(seal("snapshot", 1, content.replace(old, new)), path=PATH)
+        decode_metadata(seal("snapshot", FORMAT_VERSION, content.replace(old, new)), path=PATH)
 
 
 def test_a_field_that_a_later_version_adds_is_passed_over():
-    _, content = unseal("snapshot", 1, encode_metadata(sample.snapshot()), path=PATH)
+    _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(sample.snapshot()), path=PATH)
     extended = msgspec.json.encode({**msgspec.json.decode(content), "new": 1})
 
-    assert decode_metadata(seal("snapshot", 1, extended), path=PATH) == sample.snapshot()
+    assert decode_metadata(seal("snapshot", FORMAT_VERSION, extended), path=PATH) == sample.snapshot()
 
 
 @given(sample.snapshots)

@@ -201,6 +201,50 @@ def test_a_sweep_leaves_what_is_newer_than_the_attempt_that_wants_it(store, layo
     store.load(layout.checkpoint_dir(5))
 
 
+def share(store, checkpoint_id, *, local="000008.sst"):
+    """Write a shared file for a checkpoint; return its name."""
+    file = sample.shared_file(checkpoint_id, b"sst", local=local)
+    FILES.write_shared(store.checkpoint_directory(checkpoint_id), file, b"sst")
+    return file.name
+
+
+def names_in(fs, url):
+    return [entry.name for entry in fs.list_dir(url)]
+
+
+def test_shared_files_that_nothing_needs_go_with_a_checkpoint(store, layout, fs):
+    location = take(store, 3)
+    gone, kept = share(store, 3), share(store, 3, local="000009.sst")
+    store.delete(location, shared=[gone])
+    store.delete(location, shared=[gone])
+
+    assert names_in(fs, layout.shared_dir) == [kept]
+    assert not fs.exists(location)
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_a_sweep_leaves_the_shared_files_that_live_checkpoints_need(store, layout, fs, writing):
+    needed, unneeded = share(store, 1), share(store, 1, local="000009.sst")
+    aborted, later = share(store, 4), share(store, 6)
+    foreign = "not-one-of-ours"
+    fs.write(join_url(layout.shared_dir, foreign), b"1")
+
+    swept = store.sweep({3}, newest=5, shared={needed}, writing=writing)
+
+    assert sorted(swept) == sorted([unneeded, aborted])
+    assert sorted(names_in(fs, layout.shared_dir)) == sorted([needed, later, foreign])
+    assert store.sweep({3}, newest=5, shared={needed}, writing=writing) == []
+
+
+def test_a_sweep_removes_unfinished_shared_files_when_nobody_writes(store, layout, fs):
+    unfinished = join_url(layout.shared_dir, ".tmp-5eed")
+    fs.write(unfinished, b"1")
+
+    assert store.sweep(set(), newest=5, writing=True) == []
+    assert store.sweep(set(), newest=5) == [".tmp-5eed"]
+    assert not fs.exists(unfinished)
+
+
 def test_disposing_of_a_savepoint_removes_its_directory(base, fs):
     store = SnapshotStore(JOB)
     location = take(store, 4, store.savepoint_directory(base, "0a1b2c3d4e5f"))

@@ -1,0 +1,198 @@
+"""What happens to the RocksDB backend while the files of a snapshot are being linked, or cannot be."""
+
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from raystream.errors import StateError
+from raystream.state.rocksdb import RocksDbStore
+from raystream.state.rocksdb_cut import StoreCut
+from raystream.testing.state_kit import at_once, never
+from raystream.testing.stored_state import MemorySnapshot
+from tests.unit.state.rocksdb_subtasks import EXPECTED, contents, fill, freeze, subtasks_in, take
+
+
+@pytest.fixture
+def opener(local_path):
+    yield from subtasks_in(local_path)
+
+
+class Gate:
+    """Lets the files of a store be linked when it is told to, and notes what happens."""
+
+    def __init__(self, monkeypatch):
+        self.events = []
+        self.open = threading.Event()
+        link, write, wait = RocksDbStore.link_files, RocksDbStore.write, StoreCut.wait
+
+        def link_files(store, path):
+            assert self.open.wait(60)
+            link(store, path)
+            self.events.append("linked")
+
+        def written(store, changes):
+            self.events.append("written")
+            write(store, changes)
+
+        def waited(cut, timeout_s=None):
+            if timeout_s is None:  # Somebody waits for as long as it takes.
+                self.events.append("waits")
+                self.open.set()
+            return wait(cut, timeout_s)
+
+        monkeypatch.setattr(RocksDbStore, "link_files", link_files)
+        monkeypatch.setattr(RocksDbStore, "write", written)
+        monkeypatch.setattr(StoreCut, "wait", waited)
+
+
+@pytest.fixture
+def cutting(opener, monkeypatch):
+    """A subtask whose files are being linked for a snapshot."""
+    subtask = opener()
+    fill(subtask)
+    subtask.backend.write_out()
+    gate = Gate(monkeypatch)
+    yield SimpleNamespace(subtask=subtask, gate=gate, snapshot=freeze(subtask, 1))
+    gate.open.set()
+
+
+def test_write_waits_until_the_files_are_there(cutting, opener):
+    fill(cutting.subtask, [0], plus=1)
+    cutting.subtask.backend.write_out()
+
+    assert cutting.gate.events[:3] == ["waits", "linked", "written"]
+    assert contents(opener([MemorySnapshot.of(cutting.snapshot)])) == EXPECTED
+
+
+def test_bounds_are_kept_without_a_wait_while_there_is_room(cutting):
+    cutting.subtask.backend._dirty_bytes = 0
+    fill(cutting.subtask, [0], plus=1)
+    cutting.subtask.backend.prefetch([1])
+    assert cutting.gate.events == []
+
+    cutting.gate.open.set()
+    assert len(cutting.snapshot.files()) == 1  # Waits for them, as an upload does.
+    cutting.subtask.backend.prefetch([1])
+    assert "written" in cutting.gate.events
+
+
+def test_newer_snapshot_waits_for_the_files_of_the_older_one(cutting, opener):
+    fill(cutting.subtask, [0], plus=1)
+    newer = cutting.subtask.backend.freeze(2, incremental=True)
+    assert not newer.advance(at_once)
+    assert cutting.gate.events == []
+
+    cutting.gate.open.set()
+    assert newer.advance(never)
+    first, second = MemorySnapshot.of(cutting.snapshot), MemorySnapshot.of(newer)
+    assert contents(opener([first])) == EXPECTED
+    assert contents(opener([second])) == EXPECTED | {0: (1, ["0", "0"])}
+
+
+def test_backend_that_is_closed_meanwhile_waits_and_leaves_no_file(cutting, local_path):
+    cutting.subtask.backend.close()
+
+    assert cutting.gate.events == ["waits", "linked"]
+    with pytest.raises(StateError, match="closed"):
+        cutting.snapshot.files()
+    assert [path for path in local_path.rglob("*") if path.is_file()] == []
+
+
+def test_snapshot_that_is_discarded_meanwhile_leaves_no_file(cutting, local_path):
+    (cut,) = [cutting.snapshot._files]
+    cutting.snapshot.discard()
+    cutting.snapshot.discard()
+    cutting.gate.open.set()
+    for thread in threading.enumerate():
+        if thread.name == "rocksdb-cut-removal":
+            thread.join()
+
+    assert cutting.gate.events == ["linked"]
+    assert list(local_path.rglob("files-*")) == []
+    with pytest.raises(StateError, match="gone"):
+        cut.files()
+
+
+@pytest.mark.parametrize("read", ["files", "blob"])
+def test_failure_of_the_disk_is_an_error_of_the_snapshot_and_the_backend_goes_on(
+    opener, local_path, monkeypatch, read
+):
+    subtask = opener()
+    fill(subtask)
+
+    def full(store, path):
+        raise StateError("state could not be written", path=str(path), cause="No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RocksDbStore, "link_files", full)
+        snapshot = freeze(subtask, 1)
+        with pytest.raises(StateError, match="No space left") as caught:
+            getattr(snapshot, read)()
+    assert caught.value.context["path"].startswith(str(local_path))
+    snapshot.discard()
+
+    fill(subtask, [0], plus=1)
+    assert contents(opener([take(subtask, 2)])) == EXPECTED | {0: (1, ["0", "0"])}
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from raystream.clock import SystemClock
+from raystream.errors import StateError
+from raystream.keygroup import KeyGroupRange
+from raystream.state.cursor import KeyCursor
+from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.rocksdb import RocksDbMemory
+from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
+
+settings = RocksDbSettings(parent=Path(sys.argv[1]), memory=RocksDbMemory(8 << 20), cache_bytes=10 << 20)
+cursor = KeyCursor()
+backend = RocksDbBackend(KeyGroupRange(0, 1), 1, cursor, settings=settings, clock=SystemClock())
+state = backend.value_state(ValueStateDescriptor("text", str))
+cursor.group = 0
+for cursor.current_key in range(2_000):
+    state.update(str(cursor.current_key) * 100)
+backend.write_out()
+snapshot = backend.freeze(1, incremental=True)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+assert snapshot.advance(lambda: False)
+try:
+    snapshot.files()
+except StateError as error:
+    print(error.context["path"])
+snapshot.discard()
+state.update("new")
+try:
+    backend.write_out()
+except StateError as error:
+    print(error.context["path"])
+backend.close()
+"""
+
+
+def test_disk_that_is_full_fails_the_snapshot_and_then_the_next_write(local_path):
+    # A limit on the size of files stands for the size of the disk; it needs a process of its own.
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(local_path)], capture_output=True, text=True, check=True
+    )
+    snapshot, write = done.stdout.splitlines()
+    assert snapshot.startswith(str(local_path / "raystream-state-"))
+    assert write == snapshot
+    assert list(local_path.iterdir()) == []
+
+
+def test_directory_of_links_that_cannot_be_made_names_its_path(opener):
+    subtask = opener()
+    fill(subtask)
+    taken = subtask.backend._origin.directory / "files-1"
+    taken.mkdir()
+
+    with pytest.raises(StateError, match="could not be written") as caught:
+        freeze(subtask, 1).files()
+    assert caught.value.context["path"].startswith(str(subtask.backend._origin.directory))
+    assert contents(opener([take(subtask, 2)])) == EXPECTED
