@@ -33,6 +33,8 @@ _WRITE_BUFFER_BYTES_MAX = 64 << 20
 _WRITE_BUFFER_BYTES_MIN = 64 << 10
 _BLOCK_BYTES = 4096
 _BLOOM_BITS_PER_KEY = 10
+_MEMTABLE_BLOOM_RATIO = 0.02
+"""Share of a write buffer that tells which keys are not in it; most that are read are not."""
 _HASH_RATIO = 0.75
 _BACKGROUND_JOBS = 2
 _LOG_FILE_BYTES_MAX = 1 << 20
@@ -165,6 +167,8 @@ def _options(memory: RocksDbMemory) -> Options:
     options.set_block_based_table_factory(blocks)
     options.set_write_buffer_manager(memory.buffers)
     options.set_write_buffer_size(memory.buffer_bytes)
+    options.set_memtable_prefix_bloom_ratio(_MEMTABLE_BLOOM_RATIO)
+    options.set_memtable_whole_key_filtering(True)
     options.set_compression_type(DBCompressionType.none())
     options.set_bottommost_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(_BACKGROUND_JOBS)

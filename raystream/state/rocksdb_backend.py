@@ -39,8 +39,11 @@ from raystream.state.ttl import Expiry, unexpired
 
 logger = logging.getLogger(__name__)
 
-DIRTY_BYTES_MAX = 4 << 20
-"""Dirty items above this size are written out before the next batch."""
+DIRTY_BYTES_MAX = 16 << 20
+"""Bound of what changed and is not written; above it, the next batch waits for what is above to be written."""
+
+_DIRTY_SHARE = 4
+"""The bound is one part in so many of the cache, if that is less."""
 
 EXPIRED_MAX = 512
 """Keys that a snapshot found expired which are looked at before a batch."""
@@ -90,8 +93,8 @@ class RocksDbBackend(StateKinds):
         super().__init__(ProcessingTime(clock), cursor)
         self._groups = groups
         self._max_parallelism = max_parallelism
-        self._generation_bytes = settings.cache_bytes // 2
-        self._dirty_bytes = min(DIRTY_BYTES_MAX, self._generation_bytes)
+        self._dirty_bytes = min(DIRTY_BYTES_MAX, settings.cache_bytes // _DIRTY_SHARE)
+        self._generation_bytes = (settings.cache_bytes - self._dirty_bytes) // 2
         self._directory = StoreDirectory(settings.parent)
         self._store = RocksDbStore(self._directory.path / "db", settings.memory)
         self._key_groups = KeyGroupCache(max_parallelism)
@@ -131,10 +134,10 @@ class RocksDbBackend(StateKinds):
     def tend(self) -> None:
         """Write dirty items out and drop contents, as far as the bounds demand it."""
         tables = self._all
-        if sum([table.dirty_bytes for table in tables]) > self._dirty_bytes:
-            self.write_out()
+        for table in tables:
+            table.weigh()
+        self._write_back()
         if sum([table.size_bytes for table in tables]) > self._generation_bytes:
-            self.write_out()
             for table in tables:
                 table.rotate()
         expired = self._origin.expired
@@ -148,6 +151,22 @@ class RocksDbBackend(StateKinds):
                 self._read_ahead(table)
             table.misses = 0
 
+    def _write_back(self) -> None:
+        """Write what changed longest ago, until what is not written is within its bound."""
+        tables = self._all
+        cooling = any([table.cooling for table in tables])
+        if not cooling and sum([table.active_bytes for table in tables]) > self._dirty_bytes // 2:
+            self._cool()
+        while sum([table.dirty_bytes for table in tables]) > self._dirty_bytes:
+            if self._origin.unfinished:
+                self._origin.unfinished[0]._work(_at_once)
+            elif not any([table.write_back_step() for table in tables]):
+                self._cool()
+
+    def _cool(self) -> None:
+        for table in self._all:
+            table.cool()
+
     def _read_ahead(self, table: SingleTable) -> None:
         """Have a state read ahead, unless it is already or its keys are not those of the records."""
         ahead = any(table is other for other in self._ahead)  # Tables are dicts: `==` compares contents.
@@ -155,7 +174,7 @@ class RocksDbBackend(StateKinds):
             self._ahead.append(table)
 
     def write_out(self) -> None:
-        """Write everything that is dirty, after what is frozen."""
+        """Write everything that is not written."""
         while self._origin.unfinished:
             self._origin.unfinished[0]._work(_never)
         for table in self._all:
@@ -212,7 +231,7 @@ class RocksDbBackend(StateKinds):
         """Return an empty table, with a number that no table had before."""
         number = self._numbers
         self._numbers += 1
-        keys = StoredKeys(number, self._key_groups, namespaced=descriptor.namespaced)
+        keys = StoredKeys(number, self._max_parallelism, namespaced=descriptor.namespaced)
         kinds = {StateKind.LIST: ListTable, StateKind.MAP: MapTable}
         return kinds.get(descriptor.kind, SingleTable)(
             number, descriptor, self._store, self.tend, keys
@@ -277,6 +296,10 @@ class RocksDbBackend(StateKinds):
 
 def _never() -> bool:
     return False
+
+
+def _at_once() -> bool:
+    return True
 
 
 def _no_sweep() -> None:

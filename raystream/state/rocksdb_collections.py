@@ -1,324 +1,393 @@
 """Tables of lists and maps in front of RocksDB (`raystream.state.rocksdb_tables`).
 
 An element of a list and an entry of a map is an item of its own: adding to a list or putting into a map
-reads nothing and rewrites nothing.  The content of a key is an object that says what is known of it.
+reads nothing and rewrites nothing.
+
+    table      contents                                   changes in a layer
+    lists      `Elements`: the whole list, once read      elements added, behind what is wiped
+    maps       `Entries`: what is known of the map        values by map key, behind what is wiped
 """
 
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raystream.keys import decode_key
+from raystream.state import rocksdb_tables
 from raystream.state.chunk_codec import checked_map_key
-from raystream.state.immutable import immutable
+from raystream.state.immutable import IMMUTABLE_TYPES, immutable
 from raystream.state.rocksdb_items import MAP_KEY_LENGTH, POSITION, map_suffix
-from raystream.state.rocksdb_tables import MISSING, CachedTable, Change, Early, Layer
+from raystream.state.rocksdb_tables import CachedTable, Change, Layer
 from raystream.state.value_types import ValueTypeMismatch
 
 KEPT_ITEMS_MAX = 4096
 """A content of more items is not kept when it goes out of use, but read again item by item."""
 
+CONTENT_OVERHEAD_BYTES = 300
+"""What an empty content takes."""
+
 ABSENT: Any = object()
 """Stands for a map key that is known not to be there."""
 
 
-class Elements:
-    """What is known of one list.
+class CollectionTable(CachedTable):
+    """What tables of lists and of maps have in common: they count items, not keys.
 
     Attributes:
-        written: elements in RocksDB or on the way there; None when they were not read.
-        positions: of these; None when they were not read.
-        tail: elements added since, which are dirty.
-        replaced: everything before `tail` is gone; `positions` says what is to be deleted.
+        items: about the number of items in the present generation.
+        added: items that were added to the active layer; one that is added again counts twice.
     """
 
-    __slots__ = ("positions", "replaced", "tail", "written")
-
-    def __len__(self) -> int:
-        return len(self.written or ())
-
-    def __init__(self) -> None:
-        self.written: list[Any] | None = None
-        self.positions: list[int] | None = None
-        self.tail: list[Any] = []
-        self.replaced = False
-
-
-class CollectionTable(CachedTable):
-    """What tables of lists and of maps have in common: they count items, not keys."""
-
-    _items = 0
-    """Items of the present generation that are clean."""
-    _added = 0
-    """Items that became dirty since the last freeze."""
+    items = 0
+    added = 0
 
     @property
-    def item_count(self) -> int:
-        return self._items + self._added + len(self)
+    def size_bytes(self) -> int:
+        return self.items * self.item_bytes + len(self) * CONTENT_OVERHEAD_BYTES
 
-    @property
-    def dirty_count(self) -> int:
-        return self._added + len(self.dirty)
+    def _count(self, layer: Layer) -> int:
+        if layer is self.active:
+            return len(layer.changes) + self.added
+        share = 1 - layer.done / len(layer.changes)
+        return int((len(layer.changes) + layer.items) * share)
 
-    def __missing__(self, key: Any) -> Any:
-        content = super().__missing__(key)
-        self._items += len(content)
-        return content
+    def _next_layer(self) -> Layer:
+        self.active.items = self.added
+        self.added = 0
+        return super()._next_layer()
 
-    def freeze(self) -> Layer | None:
-        self._items += self._added
-        self._added = 0
-        return super().freeze()
+    def cool(self) -> None:
+        self.added = sum(map(len, self.dirty.values()))
+        super().cool()
 
-    def _move_dirty(self, layer: Layer) -> None:
-        for key in self.dirty:
-            layer.pending[key], fixed = self._pending(self[key])
-            if not fixed:
-                layer.away[key] = self.pop(key)
-
-    @abstractmethod
-    def _pending(self, content: Any) -> tuple[Any, bool]:
-        """Return what is to be written of a dirty content, and whether nobody can change that."""
+    def _step(self, rest: Iterator[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        step: list[tuple[Any, Any]] = []
+        left = rocksdb_tables.STEP_KEYS
+        while left > 0 and (change := next(rest, None)) is not None:
+            step.append(change)
+            left -= 1 + len(change[1])
+        return step
 
     def rotate(self) -> None:
         super().rotate()
-        self.old = {key: content for key, content in self.old.items() if len(content) <= KEPT_ITEMS_MAX}
-        self._items = 0
+        for key in [key for key, content in self.old.items() if len(content) > KEPT_ITEMS_MAX]:
+            del self.old[key]
+        self.items = 0
+
+
+class Elements(list[Any]):
+    """A whole list.
+
+    Attributes:
+        positions: of its elements in RocksDB; None when they are not known.
+    """
+
+    __slots__ = ("positions",)
+
+    def __init__(self, elements: Iterable[Any], positions: list[int] | None) -> None:
+        super().__init__(elements)
+        self.positions = positions
 
 
 class ListTable(CollectionTable):
-    """Lists by key; none is None."""
+    """Lists by key."""
 
     _next_position = 0
 
-    def elements(self, key: Any) -> list[Any]:
-        """Return the elements of a key as a new list."""
-        content: Elements = self[key]
-        if content.written is None:
-            self._read(key, content)
-        assert content.written is not None
-        return content.written + content.tail
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._found: list[tuple[Elements, list[int]]] = []
+        """Positions as they are when what is being written is written."""
 
-    def append(self, key: Any, elements: Iterable[Any]) -> None:
+    def _no_changes(self) -> dict[Any, Any]:
+        return defaultdict(list)
+
+    def append(self, key: Any, elements: Sequence[Any]) -> None:
         """Add elements at the end."""
-        content: Elements = self[key]
-        before = len(content.tail)
-        content.tail.extend(elements)
-        self._added += len(content.tail) - before
-        self.dirty[key] = None
+        if not elements:
+            return
+        self.dirty[key] += elements
+        self.added += len(elements)
+        if self or self.old:
+            self.extend(key, elements)
+
+    def extend(self, key: Any, elements: Sequence[Any]) -> None:
+        """Add elements to the content of a key, if it is in the cache."""
+        content = self._cached(key)
+        if content is not None:
+            content += elements
+            self.items += len(elements)
 
     def replace(self, key: Any, elements: list[Any]) -> None:
         """Let the list of a key consist of these elements."""
-        content: Elements = self[key]
-        content.written = []
-        content.tail = elements
-        content.replaced = True
-        self._added += len(elements)
-        self.dirty[key] = None
+        content = self._cached(key)
+        self[key] = Elements(elements, None if content is None else content.positions)
+        self.old.pop(key, None)
+        self.dirty[key] = elements
+        self.active.wiped[key] = None
+        self.added += len(elements)
 
     def discard(self, key: Any) -> Any:
         self.replace(key, [])
         return None
 
+    def weigh(self) -> None:
+        elements = self.dirty[next(reversed(self.dirty))] if self.dirty else ()
+        if elements:
+            self.codec.weigh(elements[-1])
+
+    def thaw(self, key: Any) -> None:
+        """Encode what frozen layers have of a key, unless nobody can change it; it is about to be handed out."""
+        for layer in self.frozen:
+            elements = layer.changes.get(key)
+            if elements and key not in layer.encoded and not all(map(immutable, elements)):
+                layer.encoded[key] = self.codec.encode(elements)
+
+    def _cached(self, key: Any) -> Elements | None:
+        content: Elements | None = self.get(key)
+        return self.old.get(key) if content is None else content
+
     def _load(self, key: Any) -> Elements:
-        return Elements()
-
-    def _read(self, key: Any, content: Elements) -> None:
-        while self.frozen:  # What is on its way is not in RocksDB, and not in the content either.
-            self.write_step(self.frozen[0])
-        body = self.stored_keys[key]
+        body = self.stored_keys.one(key)
         entries = list(self.store.scan(body))
-        content.positions = [POSITION.unpack_from(stored, len(body))[0] for stored, _ in entries]
-        content.written = self.codec.decode([item for _, item in entries])
-        self._items += len(entries)
+        content = Elements(
+            self.codec.decode([item for _, item in entries]),
+            [POSITION.unpack_from(stored, len(body))[0] for stored, _ in entries],
+        )
+        for layer in self._layers():
+            if key in layer.wiped:
+                content.clear()
+            content += layer.changes.get(key, ())
+        self.items += len(content)
+        return content
 
-    def _pending(self, content: Elements) -> tuple[Any, bool]:
-        tail = content.tail
-        positions = list(range(self._next_position, self._next_position + len(tail)))
-        self._next_position += len(tail)
-        gone = content.positions if content.replaced else []
-        if content.replaced:
-            content.positions = positions
-        elif content.positions is not None:
-            content.positions = content.positions + positions
-        if content.written is not None:
-            content.written = content.written + tail
-        content.tail, content.replaced = [], False
-        return (gone, positions, tail), all(map(immutable, tail))
-
-    def _changes(self, entries: Sequence[tuple[Any, Any]]) -> list[Change]:
-        stored = self.stored_keys
+    def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
+        if layer.after is not None and layer.after.wiped:
+            again = layer.after.wiped
+            step = [change for change in step if change[0] not in again]
         changes: list[Change] = []
-        keys: list[bytes] = []
         elements: list[Any] = []
-        for key, (gone, positions, tail) in entries:
-            body = stored[key]
-            if gone is None:
-                changes += self._wipe(body)
-            elif gone:
-                changes += [(body + POSITION.pack(position), None) for position in gone]
-            keys += [body + POSITION.pack(position) for position in positions]
-            elements += tail
-        return [*changes, *zip(keys, self.codec.encode(elements), strict=True)]
+        late: list[bytes] = []
+        self._found.clear()
+        settled = bool(self or self.old)
+        bodies = self.stored_keys.many([key for key, _ in step])
+        for (key, added), body in zip(step, bodies, strict=True):
+            positions = self._new_positions(len(added))
+            stored = [body + POSITION.pack(position) for position in positions]
+            if settled or key in layer.wiped:
+                changes += self._settle(key, body, positions, wiped=key in layer.wiped)
+            if key in layer.encoded:
+                changes += zip(stored, layer.encoded[key], strict=True)
+            else:
+                late += stored
+                elements += added
+        return [*changes, *zip(late, self.codec.encode(elements), strict=True)]
 
-    def _early(self, key: Any, pending: Any) -> Early:
-        gone, positions, tail = pending
-        wiped = self.stored_keys[key] if gone is None else None
-        return Early(wiped, self._changes([(key, (gone or (), positions, tail))]))
+    def _settle(self, key: Any, body: bytes, positions: Sequence[int], *, wiped: bool) -> list[Change]:
+        """Note the positions of the elements of a key, and return what removes those that are wiped."""
+        content = self._cached(key)
+        before = None if content is None else content.positions
+        if content is not None and (wiped or before is not None):
+            self._found.append((content, [*(() if wiped else before or ()), *positions]))
+        if not wiped:
+            return []
+        if before is None:
+            return list(self._wipe(body))
+        return [(body + POSITION.pack(position), None) for position in before]
 
-    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> list[Change]:
-        entries = []
-        for key, elements in zip(keys, contents, strict=True):
-            positions = range(self._next_position, self._next_position + len(elements))
-            self._next_position = positions.stop
-            entries.append((key, ((), positions, elements)))
-        return self._changes(entries)
+    def _written(self, layer: Layer) -> None:
+        for content, positions in self._found:
+            content.positions = positions
+        for key, _ in layer.step:
+            layer.changes[key] = ()  # It may be read before all of the layer is written.
+            layer.wiped.pop(key, None)
+
+    def _new_positions(self, count: int) -> range:
+        positions = range(self._next_position, self._next_position + count)
+        self._next_position = positions.stop
+        return positions
+
+    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> Iterable[Change]:
+        stored = [
+            body + POSITION.pack(position)
+            for body, elements in zip(self.stored_keys.many(keys), contents, strict=True)
+            for position in self._new_positions(len(elements))
+        ]
+        return zip(stored, self.codec.encode([one for content in contents for one in content]), strict=True)
 
     def expire(self, key: Any, suffixes: Iterable[bytes], cutoff_ms: int) -> None:
-        pairs = self.elements(key)
+        pairs = self[key]
         left = [pair for pair in pairs if pair[0] > cutoff_ms]
         if len(left) < len(pairs):
             self.replace(key, left)
 
 
-class Entries:
-    """What is known of one map.
+class Entries(dict[Any, Any]):
+    """What is known of one map: values by map key, `ABSENT` for one that is not there.
+
+    A map key that is not in it is looked up in RocksDB.
 
     Attributes:
-        known: values by map key; `ABSENT` for one that is not there.
         complete: no other map keys are there.
-        changed: map keys that are dirty.
-        cleared: everything that is in RocksDB is to be deleted first.
     """
 
-    __slots__ = ("changed", "cleared", "complete", "known")
+    __slots__ = ("_key", "_table", "complete")
 
-    def __len__(self) -> int:
-        return len(self.known)
-
-    def __init__(self) -> None:
-        self.known: dict[Any, Any] = {}
+    def __init__(self, table: "MapTable", key: Any) -> None:
+        super().__init__()
+        self._table = table
+        self._key = key
         self.complete = False
-        self.changed: dict[Any, None] = {}
-        self.cleared = False
+
+    def __missing__(self, map_key: Any) -> Any:
+        if self.complete:
+            return ABSENT
+        value = self[map_key] = self._table.read(self._key, map_key)
+        return value
 
 
 class MapTable(CollectionTable):
-    """Maps by key; none is None."""
+    """Maps by key."""
+
+    def _no_changes(self) -> dict[Any, Any]:
+        return defaultdict(dict)
+
+    @property
+    def size_bytes(self) -> int:
+        return super().size_bytes + self.added * self.item_bytes
+
+    def _next_layer(self) -> Layer:
+        self.items += self.added
+        return super()._next_layer()
+
+    def rotate(self) -> None:
+        super().rotate()
+        self.items = -self.added  # Of which the contents are old now.
 
     def value(self, key: Any, map_key: Any) -> Any:
         """Return the value of a map key, or `ABSENT`."""
-        content: Entries = self[key]
-        value = content.known.get(map_key, MISSING)
-        if value is not MISSING:
-            return value
-        if content.complete:
-            return ABSENT
-        item = self.store.get(self.stored_keys[key] + map_suffix(map_key))
-        value = content.known[map_key] = ABSENT if item is None else self.codec.decode((item,))[0]
-        self._items += 1
-        return value
+        if self.frozen:
+            self.thaw(key, map_key)
+        return self[key][map_key]
 
-    def put(self, key: Any, map_key: Any, value: Any) -> None:
-        """Set the value of a map key; `ABSENT` removes it."""
-        content: Entries = self[key]
-        content.known[map_key] = value
-        content.changed[map_key] = None
-        self._added += 1
-        self.dirty[key] = None
+    def read(self, key: Any, map_key: Any) -> Any:
+        """Return the value of a map key in RocksDB, or `ABSENT`."""
+        self.missed()
+        item = self.store.get(self.stored_keys.one(key) + map_suffix(map_key))
+        self.items += 1
+        return ABSENT if item is None else self.codec.decode((item,))[0]
 
     def put_all(self, key: Any, entries: Mapping[Any, Any]) -> None:
         """Set the values of several map keys."""
-        if not entries:
-            return
+        if entries:
+            self[key].update(entries)
+            self.dirty[key].update(entries)
+            self.added += len(entries)
+
+    def remove(self, key: Any, map_key: Any) -> None:
+        """Remove a map key."""
         content: Entries = self[key]
-        content.known.update(entries)
-        content.changed.update(dict.fromkeys(entries))
-        self._added += len(entries)
-        self.dirty[key] = None
+        if content.complete:
+            content.pop(map_key, None)
+        else:
+            content[map_key] = ABSENT
+        self.dirty[key][map_key] = ABSENT
+        self.added += 1
 
     def entries(self, key: Any) -> dict[Any, Any]:
         """Return all entries of a key, as a new dict."""
         content: Entries = self[key]
         if not content.complete:
-            self._read(key, content)
-        return {map_key: value for map_key, value in content.known.items() if value is not ABSENT}
+            self._read_all(key, content)
+        return {map_key: value for map_key, value in content.items() if value is not ABSENT}
 
     def discard(self, key: Any) -> Any:
         content: Entries = self[key]
-        content.known = {}
-        content.changed = {}
-        content.complete = content.cleared = True
-        self.dirty[key] = None
+        content.clear()
+        content.complete = True
+        self.dirty[key] = {}
+        self.active.wiped[key] = None
         return None
 
-    def _load(self, key: Any) -> Entries:
-        return Entries()
+    def weigh(self) -> None:
+        changed = self.dirty[next(reversed(self.dirty))] if self.dirty else {}
+        value = next(reversed(changed.values())) if changed else ABSENT
+        if value is not ABSENT:
+            self.codec.weigh(value)
 
-    def _read(self, key: Any, content: Entries) -> None:
-        body = self.stored_keys[key]
+    def thaw(self, key: Any, map_key: Any) -> None:
+        """Encode what frozen layers have of an entry, unless nobody can change it; it is about to be handed out."""
+        for layer in self.frozen:
+            changed = layer.changes.get(key)
+            value = changed.get(map_key) if changed else None
+            if type(value) in IMMUTABLE_TYPES or value is ABSENT or immutable(value):
+                continue
+            encoded = layer.encoded.setdefault(key, {})
+            if map_key not in encoded:
+                encoded[map_key] = self._items_of([(map_key, value)])[0]
+
+    def _load(self, key: Any) -> Entries:
+        content = Entries(self, key)
+        for layer in self._layers():
+            if key in layer.wiped:
+                content.clear()
+                content.complete = True
+            content.update(layer.changes.get(key, ()))
+        self.items += len(content)
+        return content
+
+    def _read_all(self, key: Any, content: Entries) -> None:
+        body = self.stored_keys.one(key)
         entries = list(self.store.scan(body))
         values = self.codec.decode([item for _, item in entries])
-        map_keys = [map_key_of(stored, len(body)) for stored, _ in entries]
         # What is known may be newer than what is stored.
-        content.known = {**dict(zip(map_keys, values, strict=True)), **content.known}
+        for (stored, _), value in zip(entries, values, strict=True):
+            content.setdefault(map_key_of(stored, len(body)), value)
         content.complete = True
-        self._items += len(entries)
+        self.items += len(entries)
 
-    def _pending(self, content: Entries) -> tuple[Any, bool]:
-        known = content.known
-        changes = [(map_key, known[map_key]) for map_key in content.changed]
-        pending = (content.cleared, changes)
-        content.cleared = False
-        content.changed = {}
-        if content.complete:
-            for map_key, value in changes:
-                if value is ABSENT:
-                    del known[map_key]
-        return pending, all(value is ABSENT or immutable(value) for _, value in changes)
-
-    def _changes(self, entries: Sequence[tuple[Any, Any]]) -> list[Change]:
-        stored = self.stored_keys
+    def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
+        after = layer.after
         changes: list[Change] = []
-        put: list[tuple[bytes, Any]] = []
-        for key, (cleared, changed) in entries:
-            body = stored[key]
-            if cleared:
+        bodies: list[bytes] = []
+        put: list[tuple[Any, Any]] = []
+        bodies_of_step = self.stored_keys.many([key for key, _ in step])
+        for (key, changed), body in zip(step, bodies_of_step, strict=True):
+            if after is not None and key in after.wiped:
+                continue
+            if key in layer.wiped:
                 changes += self._wipe(body)
-            for map_key, value in changed:
-                if value is ABSENT:
-                    changes.append((body + map_suffix(map_key), None))
+            again = {} if after is None else after.changes.get(key, {})
+            early = layer.encoded.get(key, {})
+            for map_key, value in changed.items():
+                if map_key in again:
+                    continue
+                if value is ABSENT or map_key in early:
+                    changes.append((body + map_suffix(map_key), early.get(map_key)))
                 else:
-                    put.append((body, (map_key, value)))
-        return changes + self._puts(put)
+                    bodies.append(body)
+                    put.append((map_key, value))
+        return [*changes, *self._puts(bodies, put)]
 
-    def _puts(self, put: Sequence[tuple[bytes, tuple[Any, Any]]]) -> list[Change]:
-        if not put:
-            return []
-        items = self.codec.encode([value for _, (_, value) in put])
+    def _puts(self, bodies: Sequence[bytes], entries: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
+        stored = [body + map_suffix(map_key) for body, (map_key, _) in zip(bodies, entries, strict=True)]
+        return zip(stored, self._items_of(entries), strict=True)
+
+    def _items_of(self, entries: Sequence[tuple[Any, Any]]) -> list[bytes]:
+        items = self.codec.encode([value for _, value in entries])
         declared = checked_map_key(self.descriptor)
         if declared is not None:
-            for n, (_, (map_key, value)) in enumerate(put):
+            for n, (map_key, value) in enumerate(entries):
                 if type(map_key) is not declared:
                     error = ValueTypeMismatch(f"{declared.__name__} as map key", type(map_key).__name__)
                     items[n] = self.codec.mistyped(value, error)
-        return [
-            (body + map_suffix(map_key), item)
-            for (body, (map_key, _)), item in zip(put, items, strict=True)
-        ]
+        return items
 
-    def _early(self, key: Any, pending: Any) -> Early:
-        cleared, changed = pending
-        return Early(self.stored_keys[key] if cleared else None, self._changes([(key, (False, changed))]))
-
-    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> list[Change]:
-        stored = self.stored_keys
+    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> Iterable[Change]:
+        stored = self.stored_keys.many(keys)
         return self._puts(
-            [
-                (stored[key], entry)
-                for key, content in zip(keys, contents, strict=True)
-                for entry in content.items()
-            ]
+            [body for body, content in zip(stored, contents, strict=True) for _ in content],
+            [entry for content in contents for entry in content.items()],
         )
 
     def expire(self, key: Any, suffixes: Iterable[bytes], cutoff_ms: int) -> None:
@@ -326,7 +395,7 @@ class MapTable(CollectionTable):
             map_key = map_key_of(suffix, 0)
             pair = self.value(key, map_key)
             if pair is not ABSENT and pair[0] <= cutoff_ms:
-                self.put(key, map_key, ABSENT)
+                self.remove(key, map_key)
 
 
 def map_key_of(stored: bytes, start: int) -> Any:
