@@ -90,6 +90,8 @@ def canonical_key(key: object) -> Key:
         >>> canonical_key((True, 2.0, Decimal("0.50"), None))
         (1, 2, 0.5, None)
     """
+    if type(key) is tuple and _CANONICAL_PARTS.issuperset(map(type, key)):
+        return key
     return _canonical(key, 0)
 
 
@@ -121,8 +123,6 @@ def _canonical_tuple(key: tuple[Any, ...], depth: int) -> Key:
     if depth == TUPLE_DEPTH_MAX:
         raise _refused(key, f"is nested deeper than {TUPLE_DEPTH_MAX}", "use a flat tuple")
     parts = tuple.__getitem__(key, slice(None))  # `key` itself unless it is of a subclass.
-    if _CANONICAL_PARTS.issuperset(map(type, parts)):
-        return parts
     return tuple([None if part is None else _canonical(part, depth + 1) for part in parts])
 
 

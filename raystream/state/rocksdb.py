@@ -29,7 +29,8 @@ from raystream.errors import StateError
 _WRITE_BUFFER_SHARE = 2
 """One half of the memory may be write buffers; they are charged to the cache of blocks."""
 
-_WRITE_BUFFER_BYTES_MAX = 64 << 20
+_WRITE_BUFFER_BYTES_MAX = 16 << 20
+"""Larger ones make each write search more; smaller ones make more files."""
 _WRITE_BUFFER_BYTES_MIN = 64 << 10
 _BLOCK_BYTES = 4096
 _BLOOM_BITS_PER_KEY = 10

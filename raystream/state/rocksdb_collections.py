@@ -26,6 +26,12 @@ KEPT_ITEMS_MAX = 4096
 CONTENT_OVERHEAD_BYTES = 300
 """What an empty content takes."""
 
+CHANGE_OVERHEAD_BYTES = 200
+"""What a key in a layer takes beside the items."""
+
+ELEMENT_OVERHEAD_BYTES = 60
+"""What an element of a list takes beside its encoded size."""
+
 ABSENT: Any = object()
 """Stands for a map key that is known not to be there."""
 
@@ -45,11 +51,11 @@ class CollectionTable(CachedTable):
     def size_bytes(self) -> int:
         return self.items * self.item_bytes + len(self) * CONTENT_OVERHEAD_BYTES
 
-    def _count(self, layer: Layer) -> int:
+    def _bytes(self, layer: Layer) -> int:
+        keys = len(layer.changes)
         if layer is self.active:
-            return len(layer.changes) + self.added
-        share = 1 - layer.done / len(layer.changes)
-        return int((len(layer.changes) + layer.items) * share)
+            return keys * CHANGE_OVERHEAD_BYTES + self.added * self.item_bytes
+        return (keys - layer.done) * (CHANGE_OVERHEAD_BYTES + layer.items * self.item_bytes // keys)
 
     def _next_layer(self) -> Layer:
         self.active.items = self.added
@@ -92,6 +98,7 @@ class Elements(list[Any]):
 class ListTable(CollectionTable):
     """Lists by key."""
 
+    overhead_bytes = ELEMENT_OVERHEAD_BYTES
     _next_position = 0
 
     def __init__(self, *arguments: Any) -> None:

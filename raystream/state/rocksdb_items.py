@@ -26,7 +26,7 @@ import msgspec
 
 from raystream.errors import StateError
 from raystream.key_batches import encode_keys
-from raystream.keys import encode_key
+from raystream.keys import encode_canonical
 from raystream.state.chunk_codec import encoding_refused
 from raystream.state.descriptor import StateDescriptor, StateKind
 from raystream.state.value_types import ValueTypeMismatch
@@ -69,7 +69,7 @@ def group_prefix(state: int, group: int) -> bytes:
 @lru_cache(maxsize=_CACHED_MAP_KEYS_MAX)
 def map_suffix(map_key: Any) -> bytes:
     """Return the suffix of a canonical map key."""
-    encoded = encode_key(map_key)
+    encoded = encode_canonical(map_key)
     return encoded + MAP_KEY_LENGTH.pack(len(encoded))
 
 

@@ -168,8 +168,9 @@ class RocksDbMapState(Generic[K, V]):
         self._tables[cursor.group].put_all(cursor.current_key, added)
 
     def remove(self, key: K) -> None:
+        map_key = key if type(key) in _CANONICAL else canonical_key(key)
         cursor = self._cursor
-        self._tables[cursor.group].remove(cursor.current_key, _canonical(key))
+        self._tables[cursor.group].remove(cursor.current_key, map_key)
 
     def contains(self, key: object) -> bool:
         cursor = self._cursor

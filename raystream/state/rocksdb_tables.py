@@ -77,6 +77,8 @@ class Layer:
 class CachedTable(Table, ABC):
     """Contents of one state by canonical key; the present generation of the cache."""
 
+    overhead_bytes = ITEM_OVERHEAD_BYTES
+
     def __init__(
         self,
         number: int,
@@ -119,23 +121,23 @@ class CachedTable(Table, ABC):
     @property
     def active_bytes(self) -> int:
         """About what the active layer takes."""
-        return self._count(self.active) * self.item_bytes
+        return self._bytes(self.active)
 
     @property
     def dirty_bytes(self) -> int:
         """About what all layers take."""
-        return sum(map(self._count, self._layers())) * self.item_bytes
+        return sum(map(self._bytes, self._layers()))
 
     @property
     def item_bytes(self) -> int:
         """About what an item takes in memory."""
-        return self.codec.item_bytes + ITEM_OVERHEAD_BYTES
+        return self.codec.item_bytes + self.overhead_bytes
 
     def _no_changes(self) -> dict[Any, Any]:
         return {}
 
-    def _count(self, layer: Layer) -> int:
-        return len(layer.changes) - layer.done
+    def _bytes(self, layer: Layer) -> int:
+        return (len(layer.changes) - layer.done) * self.item_bytes
 
     def _layers(self) -> list[Layer]:
         """Return what is not in RocksDB yet, oldest first."""
