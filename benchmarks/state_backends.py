@@ -250,8 +250,7 @@ def _dict_timers() -> dict[str, Run]:
             register(timer)
         while queue and queue[0][0] < FAR_MS:
             timer = heapq.heappop(queue)
-            if timer in live:
-                del live[timer]
+            live.pop(timer, None)
 
     return {"fill": fill, "set+fire": fire}
 
@@ -397,7 +396,8 @@ def compare(kind: str, made: dict[str, Contender], work: Sequence[Batch], rounds
             f"{name} {statistics.median(one.rounds):.2f}" for name, one in made.items() if one.rounds
         )
         rocksdb = made["rocksdb"]
-        extra = f"barrier {statistics.median(rocksdb.barriers):.2f}  threads {statistics.median(rocksdb.threads):.2f}"
+        barriers, threads = statistics.median(rocksdb.barriers), statistics.median(rocksdb.threads)
+        extra = f"barrier {barriers:.2f}  threads {threads:.2f}"
         goals = [_goal("heap/dict", made["heap"].ratio(made["dict"]), at_most=HEAP_GOAL)]
         if hot:
             goals.append(_goal("rocksdb/heap", rocksdb.ratio(made["heap"]), at_most=HOT_GOAL))

@@ -90,9 +90,8 @@ def canonical_key(key: object) -> Key:
         >>> canonical_key((True, 2.0, Decimal("0.50"), None))
         (1, 2, 0.5, None)
     """
-    if type(key) is tuple and _CANONICAL_PARTS.issuperset(map(type, key)):
-        return key
-    return _canonical(key, 0)
+    plain = type(key) is tuple and _CANONICAL_PARTS.issuperset(map(type, key))
+    return key if plain else _canonical(key, 0)  # type: ignore[return-value]  # one of the types in the set
 
 
 def _canonical(key: object, depth: int) -> Key:

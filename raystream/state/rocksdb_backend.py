@@ -40,7 +40,7 @@ from raystream.state.ttl import Expiry, unexpired
 logger = logging.getLogger(__name__)
 
 DIRTY_BYTES_MAX = 16 << 20
-"""Bound of what changed and is not written; above it, the next batch waits for what is above to be written."""
+"""Bound of what changed and is not written; the next batch waits until what is above it is written."""
 
 _DIRTY_SHARE = 4
 """The bound is one part in so many of the cache, if that is less."""
@@ -154,13 +154,13 @@ class RocksDbBackend(StateKinds):
     def _write_back(self) -> None:
         """Write what changed longest ago, until what is not written is within its bound."""
         tables = self._all
-        cooling = any([table.cooling for table in tables])
+        cooling = any(table.cooling for table in tables)
         if not cooling and sum([table.active_bytes for table in tables]) > self._dirty_bytes // 2:
             self._cool()
         while sum([table.dirty_bytes for table in tables]) > self._dirty_bytes:
             if self._origin.unfinished:
                 self._origin.unfinished[0]._work(_at_once)
-            elif not any([table.write_back_step() for table in tables]):
+            elif not any(table.write_back_step() for table in tables):
                 self._cool()
 
     def _cool(self) -> None:
@@ -232,10 +232,9 @@ class RocksDbBackend(StateKinds):
         number = self._numbers
         self._numbers += 1
         keys = StoredKeys(number, self._max_parallelism, namespaced=descriptor.namespaced)
-        kinds = {StateKind.LIST: ListTable, StateKind.MAP: MapTable}
-        return kinds.get(descriptor.kind, SingleTable)(
-            number, descriptor, self._store, self.tend, keys
-        )
+        kinds: dict[StateKind, type[CachedTable]] = {StateKind.LIST: ListTable, StateKind.MAP: MapTable}
+        table_type = kinds.get(descriptor.kind, SingleTable)
+        return table_type(number, descriptor, self._store, self.tend, keys)
 
     def _fill(
         self, table: CachedTable, chunks: list[tuple[int, StoredChunk]], decoder: ChunkDecoder

@@ -4,12 +4,13 @@ An element of a list and an entry of a map is an item of its own: adding to a li
 reads nothing and rewrites nothing.
 
     table      contents                                   changes in a layer
-    lists      `Elements`: the whole list, once read      elements added, behind what is wiped
+    lists      `Elements`: what is in RocksDB, once read  elements added, behind what is wiped
     maps       `Entries`: what is known of the map        values by map key, behind what is wiped
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from raystream.keys import decode_key
@@ -40,16 +41,16 @@ class CollectionTable(CachedTable):
     """What tables of lists and of maps have in common: they count items, not keys.
 
     Attributes:
-        items: about the number of items in the present generation.
+        held: about the number of items in the contents of the present generation.
         added: items that were added to the active layer; one that is added again counts twice.
     """
 
-    items = 0
+    held = 0
     added = 0
 
     @property
     def size_bytes(self) -> int:
-        return self.items * self.item_bytes + len(self) * CONTENT_OVERHEAD_BYTES
+        return self.held * self.item_bytes + len(self) * CONTENT_OVERHEAD_BYTES
 
     def _bytes(self, layer: Layer) -> int:
         keys = len(layer.changes)
@@ -78,19 +79,19 @@ class CollectionTable(CachedTable):
         super().rotate()
         for key in [key for key, content in self.old.items() if len(content) > KEPT_ITEMS_MAX]:
             del self.old[key]
-        self.items = 0
+        self.held = 0
 
 
 class Elements(list[Any]):
-    """A whole list.
+    """The elements of a list that are in RocksDB.
 
     Attributes:
-        positions: of its elements in RocksDB; None when they are not known.
+        positions: of the elements.
     """
 
     __slots__ = ("positions",)
 
-    def __init__(self, elements: Iterable[Any], positions: list[int] | None) -> None:
+    def __init__(self, elements: Iterable[Any], positions: list[int]) -> None:
         super().__init__(elements)
         self.positions = positions
 
@@ -101,35 +102,33 @@ class ListTable(CollectionTable):
     overhead_bytes = ELEMENT_OVERHEAD_BYTES
     _next_position = 0
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._found: list[tuple[Elements, list[int]]] = []
-        """Positions as they are when what is being written is written."""
+    _found: list[tuple[Elements, bool, Sequence[Any], Sequence[int]]]
+    """Contents in the cache and what being written makes of them: wiped, elements, positions."""
 
     def _no_changes(self) -> dict[Any, Any]:
         return defaultdict(list)
 
+    def elements(self, key: Any) -> list[Any]:
+        """Return the elements of a key as a new list."""
+        if self.frozen:
+            self._thaw(key)
+        parts: list[Sequence[Any]] = []
+        for layer in reversed(self._layers()):
+            parts.append(layer.changes.get(key, ()))
+            if key in layer.wiped:
+                break
+        else:
+            parts.append(self[key])
+        return list(chain.from_iterable(reversed(parts)))
+
     def append(self, key: Any, elements: Sequence[Any]) -> None:
         """Add elements at the end."""
-        if not elements:
-            return
-        self.dirty[key] += elements
-        self.added += len(elements)
-        if self or self.old:
-            self.extend(key, elements)
-
-    def extend(self, key: Any, elements: Sequence[Any]) -> None:
-        """Add elements to the content of a key, if it is in the cache."""
-        content = self._cached(key)
-        if content is not None:
-            content += elements
-            self.items += len(elements)
+        if elements:
+            self.dirty[key] += elements
+            self.added += len(elements)
 
     def replace(self, key: Any, elements: list[Any]) -> None:
         """Let the list of a key consist of these elements."""
-        content = self._cached(key)
-        self[key] = Elements(elements, None if content is None else content.positions)
-        self.old.pop(key, None)
         self.dirty[key] = elements
         self.active.wiped[key] = None
         self.added += len(elements)
@@ -143,30 +142,21 @@ class ListTable(CollectionTable):
         if elements:
             self.codec.weigh(elements[-1])
 
-    def thaw(self, key: Any) -> None:
-        """Encode what frozen layers have of a key, unless nobody can change it; it is about to be handed out."""
+    def _thaw(self, key: Any) -> None:
+        """Encode what frozen layers have of a key that is about to be handed out, if it can be changed."""
         for layer in self.frozen:
             elements = layer.changes.get(key)
             if elements and key not in layer.encoded and not all(map(immutable, elements)):
                 layer.encoded[key] = self.codec.encode(elements)
 
-    def _cached(self, key: Any) -> Elements | None:
-        content: Elements | None = self.get(key)
-        return self.old.get(key) if content is None else content
-
     def _load(self, key: Any) -> Elements:
         body = self.stored_keys.one(key)
         entries = list(self.store.scan(body))
-        content = Elements(
+        self.held += len(entries)
+        return Elements(
             self.codec.decode([item for _, item in entries]),
             [POSITION.unpack_from(stored, len(body))[0] for stored, _ in entries],
         )
-        for layer in self._layers():
-            if key in layer.wiped:
-                content.clear()
-            content += layer.changes.get(key, ())
-        self.items += len(content)
-        return content
 
     def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
         if layer.after is not None and layer.after.wiped:
@@ -175,14 +165,17 @@ class ListTable(CollectionTable):
         changes: list[Change] = []
         elements: list[Any] = []
         late: list[bytes] = []
-        self._found.clear()
-        settled = bool(self or self.old)
+        self._found = []
         bodies = self.stored_keys.many([key for key, _ in step])
         for (key, added), body in zip(step, bodies, strict=True):
             positions = self._new_positions(len(added))
             stored = [body + POSITION.pack(position) for position in positions]
-            if settled or key in layer.wiped:
-                changes += self._settle(key, body, positions, wiped=key in layer.wiped)
+            content: Elements | None = self.get(key, self.old.get(key))
+            wiped = key in layer.wiped
+            if content is not None:
+                self._found.append((content, wiped, added, positions))
+            if wiped:
+                changes += self._wipe(body) if content is None else removed(body, content.positions)
             if key in layer.encoded:
                 changes += zip(stored, layer.encoded[key], strict=True)
             else:
@@ -190,21 +183,14 @@ class ListTable(CollectionTable):
                 elements += added
         return [*changes, *zip(late, self.codec.encode(elements), strict=True)]
 
-    def _settle(self, key: Any, body: bytes, positions: Sequence[int], *, wiped: bool) -> list[Change]:
-        """Note the positions of the elements of a key, and return what removes those that are wiped."""
-        content = self._cached(key)
-        before = None if content is None else content.positions
-        if content is not None and (wiped or before is not None):
-            self._found.append((content, [*(() if wiped else before or ()), *positions]))
-        if not wiped:
-            return []
-        if before is None:
-            return list(self._wipe(body))
-        return [(body + POSITION.pack(position), None) for position in before]
-
     def _written(self, layer: Layer) -> None:
-        for content, positions in self._found:
-            content.positions = positions
+        for content, wiped, elements, positions in self._found:
+            if wiped:
+                content.clear()
+                content.positions.clear()
+            content.extend(elements)
+            content.positions.extend(positions)
+            self.held += len(elements)
         for key, _ in layer.step:
             layer.changes[key] = ()  # It may be read before all of the layer is written.
             layer.wiped.pop(key, None)
@@ -223,10 +209,15 @@ class ListTable(CollectionTable):
         return zip(stored, self.codec.encode([one for content in contents for one in content]), strict=True)
 
     def expire(self, key: Any, suffixes: Iterable[bytes], cutoff_ms: int) -> None:
-        pairs = self[key]
+        pairs = self.elements(key)
         left = [pair for pair in pairs if pair[0] > cutoff_ms]
         if len(left) < len(pairs):
             self.replace(key, left)
+
+
+def removed(body: bytes, positions: Sequence[int]) -> list[Change]:
+    """Return what removes elements of a list from RocksDB."""
+    return [(body + POSITION.pack(position), None) for position in positions]
 
 
 class Entries(dict[Any, Any]):
@@ -256,20 +247,20 @@ class Entries(dict[Any, Any]):
 class MapTable(CollectionTable):
     """Maps by key."""
 
-    def _no_changes(self) -> dict[Any, Any]:
-        return defaultdict(dict)
-
     @property
     def size_bytes(self) -> int:
         return super().size_bytes + self.added * self.item_bytes
 
+    def _no_changes(self) -> dict[Any, Any]:
+        return defaultdict(dict)
+
     def _next_layer(self) -> Layer:
-        self.items += self.added
+        self.held += self.added  # Contents have what is added, too.
         return super()._next_layer()
 
     def rotate(self) -> None:
         super().rotate()
-        self.items = -self.added  # Of which the contents are old now.
+        self.held = -self.added  # Of which the contents are old now.
 
     def value(self, key: Any, map_key: Any) -> Any:
         """Return the value of a map key, or `ABSENT`."""
@@ -281,7 +272,7 @@ class MapTable(CollectionTable):
         """Return the value of a map key in RocksDB, or `ABSENT`."""
         self.missed()
         item = self.store.get(self.stored_keys.one(key) + map_suffix(map_key))
-        self.items += 1
+        self.held += 1
         return ABSENT if item is None else self.codec.decode((item,))[0]
 
     def put_all(self, key: Any, entries: Mapping[Any, Any]) -> None:
@@ -323,7 +314,7 @@ class MapTable(CollectionTable):
             self.codec.weigh(value)
 
     def thaw(self, key: Any, map_key: Any) -> None:
-        """Encode what frozen layers have of an entry, unless nobody can change it; it is about to be handed out."""
+        """Encode what frozen layers have of an entry that is about to be handed out, if it can be changed."""
         for layer in self.frozen:
             changed = layer.changes.get(key)
             value = changed.get(map_key) if changed else None
@@ -340,7 +331,7 @@ class MapTable(CollectionTable):
                 content.clear()
                 content.complete = True
             content.update(layer.changes.get(key, ()))
-        self.items += len(content)
+        self.held += len(content)
         return content
 
     def _read_all(self, key: Any, content: Entries) -> None:
@@ -351,15 +342,14 @@ class MapTable(CollectionTable):
         for (stored, _), value in zip(entries, values, strict=True):
             content.setdefault(map_key_of(stored, len(body)), value)
         content.complete = True
-        self.items += len(entries)
+        self.held += len(entries)
 
     def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
         after = layer.after
         changes: list[Change] = []
         bodies: list[bytes] = []
         put: list[tuple[Any, Any]] = []
-        bodies_of_step = self.stored_keys.many([key for key, _ in step])
-        for (key, changed), body in zip(step, bodies_of_step, strict=True):
+        for (key, changed), body in zip(step, self.stored_keys.many([key for key, _ in step]), strict=True):
             if after is not None and key in after.wiped:
                 continue
             if key in layer.wiped:

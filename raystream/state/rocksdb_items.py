@@ -25,10 +25,10 @@ from typing import Any
 import msgspec
 
 from raystream.errors import StateError
-from raystream.key_batches import encode_keys
 from raystream.keys import encode_canonical
 from raystream.state.chunk_codec import encoding_refused
 from raystream.state.descriptor import StateDescriptor, StateKind
+from raystream.state.key_batches import encode_keys
 from raystream.state.value_types import ValueTypeMismatch
 
 WIDE = 1 << 2

@@ -38,14 +38,16 @@ class RefusingTable:
         self._guard.refuse(key)
 
     __getitem__ = __setitem__ = discard = _refuse
-    append = replace = _refuse
+    __contains__ = append = replace = _refuse
     value = put_all = remove = entries = _refuse
-    frozen = ()
+    frozen = cooling = ()
 
     @property
-    def dirty(self) -> "RefusingTable":
-        """Refuses to be changed."""
+    def active(self) -> "RefusingTable":
+        """Refuses to be read and changed, as its parts do."""
         return self
+
+    dirty = wiped = active
 
 
 def tables_of(table: CachedTable, groups: KeyGroupRange, max_parallelism: int) -> Tables:
@@ -100,9 +102,13 @@ class RocksDbListState(Generic[T]):
         cursor = self._cursor
         key = cursor.current_key
         table = self._tables[cursor.group]
-        elements: list[T] = table[key].copy()
-        if table.frozen:
-            table.thaw(key)
+        elements: list[T]
+        if table.frozen or table.cooling or key in table.active.wiped:
+            elements = table.elements(key)
+        elif key in table.dirty:
+            elements = table[key] + table.dirty[key]
+        else:
+            elements = table[key].copy()
         return elements
 
     def add(self, element: T) -> None:
@@ -113,12 +119,6 @@ class RocksDbListState(Generic[T]):
         table = self._tables[cursor.group]
         table.dirty[key].append(element)
         table.added += 1
-        content = table.get(key)
-        if content is not None:
-            content.append(element)
-            table.items += 1
-        elif table.old:
-            table.extend(key, (element,))
 
     def add_all(self, elements: Iterable[T]) -> None:
         added = checked_elements(self._name, elements)

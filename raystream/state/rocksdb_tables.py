@@ -283,7 +283,7 @@ class SingleTable(CachedTable):
             self.codec.weigh(value)
 
     def thaw(self, key: Any) -> None:
-        """Encode what frozen layers have of a key, unless nobody can change it; it is about to be handed out."""
+        """Encode what frozen layers have of a key that is about to be handed out, if it can be changed."""
         for layer in self.frozen:
             value = layer.changes.get(key)
             if type(value) not in IMMUTABLE_TYPES and key not in layer.encoded and not immutable(value):

@@ -9,11 +9,11 @@ from raystream.keys import encode_canonical, hash_and_size
 
 
 def encode_keys(keys: Sequence[Any], max_parallelism: int) -> tuple[list[bytes], list[int]]:
-    """Return the bytes and the key group of each of some canonical keys.
+    r"""Return the bytes and the key group of each of some canonical keys.
 
     Example:
         >>> encode_keys(["a", 1], 128)
-        ([b'\\x03a\\x00', b'\\x1a\\x01'], [31, 65])
+        ([b'\x03a\x00', b'\x1a\x01'], [31, 65])
     """
     try:
         text = "\0".join(keys)
