@@ -39,10 +39,10 @@ from raystream.state.ttl import Expiry, unexpired
 
 logger = logging.getLogger(__name__)
 
-DIRTY_BYTES_MAX = 16 << 20
+DIRTY_BYTES_MAX = 32 << 20
 """Bound of what changed and is not written; the next batch waits until what is above it is written."""
 
-_DIRTY_SHARE = 4
+_DIRTY_SHARE = 2
 """The bound is one part in so many of the cache, if that is less."""
 
 EXPIRED_MAX = 512
@@ -94,7 +94,7 @@ class RocksDbBackend(StateKinds):
         self._groups = groups
         self._max_parallelism = max_parallelism
         self._dirty_bytes = min(DIRTY_BYTES_MAX, settings.cache_bytes // _DIRTY_SHARE)
-        self._generation_bytes = (settings.cache_bytes - self._dirty_bytes) // 2
+        self._cache_bytes = settings.cache_bytes
         self._directory = StoreDirectory(settings.parent)
         self._store = RocksDbStore(self._directory.path / "db", settings.memory)
         self._key_groups = KeyGroupCache(max_parallelism)
@@ -136,8 +136,9 @@ class RocksDbBackend(StateKinds):
         tables = self._all
         for table in tables:
             table.weigh()
-        self._write_back()
-        if sum([table.size_bytes for table in tables]) > self._generation_bytes:
+        dirty_bytes = self._write_back()
+        # The present generation and the old one have the room that changes leave.
+        if sum([table.size_bytes for table in tables]) > (self._cache_bytes - dirty_bytes) // 2:
             for table in tables:
                 table.rotate()
         expired = self._origin.expired
@@ -151,17 +152,18 @@ class RocksDbBackend(StateKinds):
                 self._read_ahead(table)
             table.misses = 0
 
-    def _write_back(self) -> None:
-        """Write what changed longest ago, until what is not written is within its bound."""
+    def _write_back(self) -> int:
+        """Write what changed longest ago, until what is not written is within its bound; return its size."""
         tables = self._all
         cooling = any(table.cooling for table in tables)
         if not cooling and sum([table.active_bytes for table in tables]) > self._dirty_bytes // 2:
             self._cool()
-        while sum([table.dirty_bytes for table in tables]) > self._dirty_bytes:
+        while (dirty_bytes := sum([table.dirty_bytes for table in tables])) > self._dirty_bytes:
             if self._origin.unfinished:
                 self._origin.unfinished[0]._work(_at_once)
             elif not any(table.write_back_step() for table in tables):
                 self._cool()
+        return dirty_bytes
 
     def _cool(self) -> None:
         for table in self._all:
