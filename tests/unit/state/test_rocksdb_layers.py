@@ -55,7 +55,7 @@ def test_key_that_changes_all_the_time_is_written_at_barriers_only(opener, monke
             subtask.at(key)
             state.update(n)
     assert hot not in written
-    assert len(written) > 1_900
+    assert len(written) > 1_500  # Of the other keys, most of which went cold.
     assert subtask.backend.freeze(1).advance(never)
     assert written.count(hot) == 1
 
