@@ -21,10 +21,11 @@ from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, 
 from raystream.state.kinds import StateKinds
 from raystream.state.pairs import values_of
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
-from raystream.state.rocksdb_collections import ListTable, MapTable, map_key_of
+from raystream.state.rocksdb_collections import MapTable, map_key_of
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.state.rocksdb_expiry import RocksDbSweep
 from raystream.state.rocksdb_items import StoredKeys
+from raystream.state.rocksdb_lists import ListTable
 from raystream.state.rocksdb_snapshot import RocksDbSnapshot, SnapshotOrigin, stored_contents
 from raystream.state.rocksdb_states import (
     RocksDbListState,

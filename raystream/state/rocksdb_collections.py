@@ -1,37 +1,37 @@
-"""Tables of lists and maps in front of RocksDB (`raystream.state.rocksdb_tables`).
+"""Tables of maps in front of RocksDB, and what they share with those of lists (`rocksdb_lists`).
 
 An element of a list and an entry of a map is an item of its own: adding to a list or putting into a map
-reads nothing and rewrites nothing.
+reads nothing and rewrites nothing.  (`raystream.state.rocksdb_tables` is about tables of all kinds.)
 
     table      contents                                   changes in a layer
     lists      `Elements`: what is in RocksDB, once read  elements added, behind what is wiped
     maps       `Entries`: what is known of the map        values by map key, behind what is wiped
 """
 
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from raystream.keys import decode_key
 from raystream.state import rocksdb_tables
 from raystream.state.chunk_codec import checked_map_key
 from raystream.state.immutable import IMMUTABLE_TYPES, immutable
-from raystream.state.rocksdb_items import MAP_KEY_LENGTH, POSITION, map_suffix
+from raystream.state.rocksdb_items import MAP_KEY_LENGTH, map_suffix
 from raystream.state.rocksdb_tables import CachedTable, Change, Layer
 from raystream.state.value_types import ValueTypeMismatch
 
 KEPT_ITEMS_MAX = 4096
 """A content of more items is not kept when it goes out of use, but read again item by item."""
 
+PARTS_MAX = 16
+"""A change of one key is written in about so many parts at most, since each looks at all that is left."""
+
 CONTENT_OVERHEAD_BYTES = 300
 """What an empty content takes."""
 
 CHANGE_OVERHEAD_BYTES = 200
 """What a key in a layer takes beside the items."""
-
-ELEMENT_OVERHEAD_BYTES = 60
-"""What an element of a list takes beside its encoded size."""
 
 ABSENT: Any = object()
 """Stands for a map key that is known not to be there."""
@@ -67,157 +67,37 @@ class CollectionTable(CachedTable):
         self.added = sum(map(len, self.dirty.values()))
         super().cool()
 
-    def _step(self, rest: Iterator[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    def _step(self, layer: Layer, rest: Iterator[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         step: list[tuple[Any, Any]] = []
         left = rocksdb_tables.STEP_KEYS
-        while left > 0 and (change := next(rest, None)) is not None:
-            step.append(change)
-            left -= 1 + len(change[1])
+        while left > 0 and (change := layer.cut or next(rest, None)) is not None:
+            key, items = change
+            layer.cut = None
+            count = max(left, len(items) // PARTS_MAX)
+            if len(items) > count and self._divisible(layer, key):
+                items, others = self._divided(items, count)
+                layer.cut = key, others
+            step.append((key, items))
+            left -= 1 + len(items)
         return step
+
+    @abstractmethod
+    def _divisible(self, layer: Layer, key: Any) -> bool:
+        """Return whether the change of a key may be written in parts."""
+
+    @abstractmethod
+    def _divided(self, items: Any, count: int) -> tuple[Any, Any]:
+        """Return the first items of a change, and the others."""
+
+    def _written(self, layer: Layer) -> None:
+        for key, _ in layer.step:
+            layer.wiped.pop(key, None)  # Not again before the other parts.
 
     def rotate(self) -> None:
         super().rotate()
         for key in [key for key, content in self.old.items() if len(content) > KEPT_ITEMS_MAX]:
             del self.old[key]
         self.held = 0
-
-
-class Elements(list[Any]):
-    """The elements of a list that are in RocksDB.
-
-    Attributes:
-        positions: of the elements.
-    """
-
-    __slots__ = ("positions",)
-
-    def __init__(self, elements: Iterable[Any], positions: list[int]) -> None:
-        super().__init__(elements)
-        self.positions = positions
-
-
-class ListTable(CollectionTable):
-    """Lists by key."""
-
-    overhead_bytes = ELEMENT_OVERHEAD_BYTES
-    _next_position = 0
-
-    _found: list[tuple[Elements, bool, Sequence[Any], Sequence[int]]]
-    """Contents in the cache and what being written makes of them: wiped, elements, positions."""
-
-    def _no_changes(self) -> dict[Any, Any]:
-        return defaultdict(list)
-
-    def elements(self, key: Any) -> list[Any]:
-        """Return the elements of a key as a new list."""
-        if self.frozen:
-            self._thaw(key)
-        parts: list[Sequence[Any]] = []
-        for layer in reversed(self._layers()):
-            parts.append(layer.changes.get(key, ()))
-            if key in layer.wiped:
-                break
-        else:
-            parts.append(self[key])
-        return list(chain.from_iterable(reversed(parts)))
-
-    def append(self, key: Any, elements: Sequence[Any]) -> None:
-        """Add elements at the end."""
-        if elements:
-            self.dirty[key] += elements
-            self.added += len(elements)
-
-    def replace(self, key: Any, elements: list[Any]) -> None:
-        """Let the list of a key consist of these elements."""
-        self.dirty[key] = elements
-        self.active.wiped[key] = None
-        self.added += len(elements)
-
-    def discard(self, key: Any) -> Any:
-        self.replace(key, [])
-        return None
-
-    def weigh(self) -> None:
-        elements = self.dirty[next(reversed(self.dirty))] if self.dirty else ()
-        if elements:
-            self.codec.weigh(elements[-1])
-
-    def _thaw(self, key: Any) -> None:
-        """Encode what frozen layers have of a key that is about to be handed out, if it can be changed."""
-        for layer in self.frozen:
-            elements = layer.changes.get(key)
-            if elements and key not in layer.encoded and not all(map(immutable, elements)):
-                layer.encoded[key] = self.codec.encode(elements)
-
-    def _load(self, key: Any) -> Elements:
-        body = self.stored_keys.one(key)
-        entries = list(self.store.scan(body))
-        self.held += len(entries)
-        return Elements(
-            self.codec.decode([item for _, item in entries]),
-            [POSITION.unpack_from(stored, len(body))[0] for stored, _ in entries],
-        )
-
-    def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
-        if layer.after is not None and layer.after.wiped:
-            again = layer.after.wiped
-            step = [change for change in step if change[0] not in again]
-        changes: list[Change] = []
-        elements: list[Any] = []
-        late: list[bytes] = []
-        self._found = []
-        bodies = self.stored_keys.many([key for key, _ in step])
-        for (key, added), body in zip(step, bodies, strict=True):
-            positions = self._new_positions(len(added))
-            stored = [body + POSITION.pack(position) for position in positions]
-            content: Elements | None = self.get(key, self.old.get(key))
-            wiped = key in layer.wiped
-            if content is not None:
-                self._found.append((content, wiped, added, positions))
-            if wiped:
-                changes += self._wipe(body) if content is None else removed(body, content.positions)
-            if key in layer.encoded:
-                changes += zip(stored, layer.encoded[key], strict=True)
-            else:
-                late += stored
-                elements += added
-        return [*changes, *zip(late, self.codec.encode(elements), strict=True)]
-
-    def _written(self, layer: Layer) -> None:
-        for content, wiped, elements, positions in self._found:
-            if wiped:
-                content.clear()
-                content.positions.clear()
-            content.extend(elements)
-            content.positions.extend(positions)
-            self.held += len(elements)
-        for key, _ in layer.step:
-            layer.changes[key] = ()  # It may be read before all of the layer is written.
-            layer.wiped.pop(key, None)
-
-    def _new_positions(self, count: int) -> range:
-        positions = range(self._next_position, self._next_position + count)
-        self._next_position = positions.stop
-        return positions
-
-    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> Iterable[Change]:
-        stored = [
-            body + POSITION.pack(position)
-            for body, elements in zip(self.stored_keys.many(keys), contents, strict=True)
-            for position in self._new_positions(len(elements))
-        ]
-        return zip(stored, self.codec.encode([one for content in contents for one in content]), strict=True)
-
-    def expire(self, key: Any, suffixes: Iterable[bytes], cutoff_ms: int) -> None:
-        pairs = self.elements(key)
-        left = [pair for pair in pairs if pair[0] > cutoff_ms]
-        if len(left) < len(pairs):
-            self.replace(key, left)
-
-
-def removed(body: bytes, positions: Sequence[int]) -> list[Change]:
-    """Return what removes elements of a list from RocksDB."""
-    return [(body + POSITION.pack(position), None) for position in positions]
 
 
 class Entries(dict[Any, Any]):
@@ -343,6 +223,13 @@ class MapTable(CollectionTable):
             content.setdefault(map_key_of(stored, len(body)), value)
         content.complete = True
         self.held += len(entries)
+
+    def _divisible(self, layer: Layer, key: Any) -> bool:
+        return True
+
+    def _divided(self, items: Any, count: int) -> tuple[Any, Any]:
+        entries = list(items.items())
+        return dict(entries[:count]), dict(entries[count:])
 
     def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
         after = layer.after

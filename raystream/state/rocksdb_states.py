@@ -103,7 +103,7 @@ class RocksDbListState(Generic[T]):
         key = cursor.current_key
         table = self._tables[cursor.group]
         elements: list[T]
-        if table.frozen or table.cooling or key in table.active.wiped:
+        if key in table.active.wiped or key not in table or table.cooling or table.frozen:
             elements = table.elements(key)
         elif key in table.dirty:
             elements = table[key] + table.dirty[key]

@@ -57,11 +57,12 @@ class Layer:
         after: the layer that follows, if no barrier is between them: what changed there too is not written.
         items: about the number of items, of collections.
         rest: keys and changes that are still to be written; None before the first step.
+        cut: the key of which a part is in the step, and what is left of its change; or None.
         step: what is being written, or what could not be written.
         done: number of keys that are written; they stay until all are.
     """
 
-    __slots__ = ("after", "changes", "done", "encoded", "items", "rest", "step", "wiped")
+    __slots__ = ("after", "changes", "cut", "done", "encoded", "items", "rest", "step", "wiped")
 
     def __init__(self, changes: dict[Any, Any]) -> None:
         self.changes = changes
@@ -70,6 +71,7 @@ class Layer:
         self.after: Layer | None = None
         self.items = 0
         self.rest: Iterator[tuple[Any, Any]] | None = None
+        self.cut: tuple[Any, Any] | None = None
         self.step: list[tuple[Any, Any]] = []
         self.done = 0
 
@@ -231,15 +233,15 @@ class CachedTable(Table, ABC):
         """Write some changes of a layer, those that came last first; return True when none is left."""
         if layer.rest is None:
             layer.rest = reversed(layer.changes.items())
-        step = layer.step = layer.step or self._step(layer.rest)
+        step = layer.step = layer.step or self._step(layer, layer.rest)
         self.store.write(self._changes(layer, step))
         self._written(layer)
         layer.step = []
-        layer.done += len(step)
+        layer.done += len(step) - (layer.cut is not None)
         return layer.done == len(layer.changes)
 
-    def _step(self, rest: Iterator[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-        """Take as many changes as are written at once."""
+    def _step(self, layer: Layer, rest: Iterator[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Take as many changes of a layer as are written at once."""
         return list(islice(rest, STEP_KEYS))
 
     @abstractmethod

@@ -130,6 +130,48 @@ def test_list_can_be_read_while_it_is_half_written(opener, monkeypatch):
         assert texts.get() == [key, "after"]
 
 
+def test_list_that_is_read_shows_what_begins_to_cool_meanwhile(opener, monkeypatch):
+    monkeypatch.setattr(rocksdb_tables, "MISSES_MAX", 1)
+    subtask = opener(cache_bytes=1_500)
+    texts = subtask.backend.list_state(TEXTS)
+    (table,) = subtask.backend._all
+    subtask.at("k")
+    texts.add_all(["a", "b", "c"])
+    assert texts.get() == ["a", "b", "c"]
+    assert table.cooling is not None
+    assert texts.get() == ["a", "b", "c"]
+
+
+def test_what_is_added_to_one_key_is_written_in_parts(opener, monkeypatch):
+    subtask = opener()
+    texts, counts = subtask.backend.list_state(TEXTS), subtask.backend.map_state(COUNTS)
+    subtask.at("k")
+    counts.put("old", 0)
+    subtask.backend.write_out()
+    counts.clear()
+    for n in range(3_000):
+        texts.add(str(n))
+        counts.put(str(n), n)
+    sizes = []
+    write = RocksDbStore.write
+
+    def recording(store, changes):
+        changes = list(changes)
+        sizes.append(len(changes))
+        write(store, changes)
+
+    monkeypatch.setattr(RocksDbStore, "write", recording)
+    snapshot = subtask.backend.freeze(1)
+    while not snapshot.advance(lambda: True):
+        assert texts.get() == [str(n) for n in range(3_000)]
+    assert max(sizes) <= 300
+    for table in subtask.backend._all:
+        table.rotate()
+        table.rotate()
+    assert texts.get() == [str(n) for n in range(3_000)]
+    assert dict(counts.items()) == {str(n): n for n in range(3_000)}
+
+
 def test_what_could_not_be_written_is_written_by_the_next_try(opener, monkeypatch):
     subtask = opener()
     states = [make(subtask.backend) for make in MAKERS]
