@@ -1,31 +1,37 @@
-"""What an access to keyed state costs: heap and RocksDB backends, a dict, and RocksDB key by key.
+"""What an access to keyed state costs: both backends, beside bare dicts and bare RocksDB key by key.
 
-    python benchmarks/state_backends.py [--keys 500000] [--records 300000]
+    python benchmarks/state_backends.py [--keys 500000] [--records 100000] [--rounds 3] [--only map]
 
-Each record reads the value of its key, adds one and stores it; lists and maps add and put.  All
-measurements are of one run on one machine, in microseconds per record, the best of `--rounds`.
+Every key holds something before.  Each record then does one thing with the state of its key: in a plain
+loop with a dict, in the same loop with a state of each backend, in batches of 1,024 as an operator gets
+them.  Contenders take turns; a ratio is the median of those of the rounds.
 
     zipf      keys as often as Zipf's law with exponent 1.1 has it; the cache holds what is hot
     uniform   all keys equally often; the state is four times the cache
+    bare      one `get` and one `put` of rocksdict for each record, in raw bytes, without a log
+
+Figures are microseconds of CPU time of the thread per record.  `barrier` is what the writing out of a
+barrier after the round adds to each record; it counts in the ratio to `bare`.  `threads` is what RocksDB's
+threads used meanwhile.
 """
 
 import argparse
-import pickle
+import gc
 import random
+import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rocksdict import Options, Rdict, WriteOptions
+from state_operations import KINDS, Batch, Run, bare, on_backend, on_dict
 
 from raystream.clock import SystemClock
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache
 from raystream.state.cursor import KeyCursor
-from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from raystream.state.heap import HeapBackend
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
@@ -37,7 +43,12 @@ MANAGED_BYTES = 256 << 20
 DEFAULT_CACHE_BYTES = 64 << 20
 GROUPS = KeyGroupRange(0, MAX_PARALLELISM)
 
-Batch = tuple[list[str], list[int]]
+HEAP_GOAL = 3.0
+"""Heap beside a dict, at most."""
+HOT_GOAL = 2.0
+"""RocksDB with hot keys beside the heap, at most."""
+UNIFORM_GOAL = 2.0
+"""Rate of RocksDB with uniform keys beside bare RocksDB, at least."""
 
 
 def batches(keys: Sequence[str]) -> list[Batch]:
@@ -47,170 +58,156 @@ def batches(keys: Sequence[str]) -> list[Batch]:
     return [(list(part), [cache[key] for key in part]) for part in parts]
 
 
-def measure(run: Callable[[], None], records: int, rounds: int) -> float:
-    """Return microseconds per record of the best round."""
-    best = float("inf")
-    for _ in range(rounds):
-        started = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - started)
-    return best / records * 1e6
+# ---- measuring ----
 
 
-def on_backend(backend: Any, cursor: KeyCursor, work: Sequence[Batch], access: Callable[[Any], None]) -> None:
-    """Access state once for each record, batch by batch as an operator does."""
-    prefetch = backend.prefetch
-    for keys, groups in work:
-        if prefetch is not None:
-            prefetch(keys)
-        for cursor.current_key, cursor.group in zip(keys, groups, strict=True):
-            access(cursor)
+@dataclass
+class Contender:
+    """One of those that take turns.
+
+    Attributes:
+        runs: operations by name.
+        rounds: CPU time of each round, in us per record.
+        barriers: what writing out at a barrier behind each round added.
+        threads: what other threads used.
+    """
+
+    runs: dict[str, Run]
+    backend: Any = None
+    rounds: list[float] = field(default_factory=list)
+    barriers: list[float] = field(default_factory=list)
+    threads: list[float] = field(default_factory=list)
+
+    def measure(self, operation: str, work: Sequence[Batch]) -> None:
+        """Do one round."""
+        run = self.runs[operation]
+        records = sum(len(keys) for keys, _ in work)
+        process, thread = time.process_time(), time.thread_time()
+        for batch in work:
+            run(batch)
+        done = time.thread_time()
+        if isinstance(self.backend, RocksDbBackend):
+            self.backend.write_out()
+        written = time.thread_time()
+        self.rounds.append((done - thread) / records * 1e6)
+        self.barriers.append((written - done) / records * 1e6)
+        self.threads.append((time.process_time() - process - (written - thread)) / records * 1e6)
+
+    def ratio(self, other: "Contender") -> float:
+        """Return the median of what this one took, as a multiple of what the other one took."""
+        return statistics.median(a / b for a, b in zip(self.rounds, other.rounds, strict=True))
+
+    @property
+    def written(self) -> "Contender":
+        """The same with what the barriers added: what has to be written sooner or later."""
+        rounds = [run + barrier for run, barrier in zip(self.rounds, self.barriers, strict=True)]
+        return Contender(self.runs, self.backend, rounds)
 
 
-def accesses(backend: Any) -> dict[str, Callable[[Any], None]]:
-    """Return what is done for a record, by name."""
-    value = backend.value_state(ValueStateDescriptor("value", int, default=0))
-    elements = backend.list_state(ListStateDescriptor("list", int))
-    entries = backend.map_state(MapStateDescriptor("map", str, int))
-
-    def count(_: Any) -> None:
-        value.update(value.value() + 1)
-
-    def read(_: Any) -> None:
-        value.value()
-
-    def put(_: Any) -> None:
-        entries.put("n", (entries.get("n") or 0) + 1)
-
-    def add(_: Any) -> None:
-        elements.add(1)
-
-    return {"value read+update": count, "value read": read, "map get+put": put, "list add": add}
-
-
-def dict_accesses(work: Sequence[Batch], keys: Sequence[str]) -> dict[str, Callable[[], None]]:
-    """Return the same on bare dicts."""
-    drawn = [key for batch, _ in work for key in batch]
-    value: dict[str, int] = dict.fromkeys(keys, 1)
-    entries: dict[str, dict[str, int]] = {key: {"n": 1} for key in keys}
-    elements: dict[str, list[int]] = {key: [1] for key in keys}
-
-    def count() -> None:
-        for key in drawn:
-            value[key] = value.get(key, 0) + 1
-
-    def read() -> None:
-        for key in drawn:
-            value.get(key)
-
-    def put() -> None:
-        for key in drawn:
-            content = entries[key]
-            content["n"] = content.get("n", 0) + 1
-
-    def add() -> None:
-        for key in drawn:
-            elements[key].append(1)
-
-    return {"value read+update": count, "value read": read, "map get+put": put, "list add": add}
-
-
-def one_by_one(path: Path, work: Sequence[Batch], keys: Sequence[str]) -> Callable[[], None]:
-    """Return read and update on RocksDB called key by key, with pickled values."""
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    store, no_log = Rdict(str(path / "key-by-key"), options), WriteOptions()
-    no_log.disable_wal = True  # type: ignore[method-assign,assignment]  # a property in truth
-    for key in keys:
-        store.put(key.encode(), pickle.dumps(1), no_log)
-    store.flush()
-
-    def count() -> None:
-        for batch, _ in work:
-            for key in batch:
-                stored = key.encode()
-                data = store.get(stored)
-                store.put(stored, pickle.dumps(pickle.loads(data) + 1), no_log)
-
-    return count
-
-
-def snapshot_stop(backend: RocksDbBackend) -> tuple[float, float, float]:
-    """Return ms of the synchronous part, of the longest slice, and of encoding in a thread."""
+def snapshot_stop(backend: RocksDbBackend) -> str:
+    """Return what a barrier costs, as text."""
     started = time.perf_counter()
     snapshot = backend.freeze(1)
     stop_ms = (time.perf_counter() - started) * 1e3
-    longest_ms = 0.0
+    slices: list[float] = []
     done = False
     while not done:
         started = time.perf_counter()
-        deadline = started + 0.003
+        deadline = started + 0.001
         done = snapshot.advance(lambda end=deadline: time.perf_counter() >= end)
-        longest_ms = max(longest_ms, (time.perf_counter() - started) * 1e3)
-    started = time.perf_counter()
-    thread = threading.Thread(target=snapshot.blob)
-    thread.start()
-    thread.join()
-    return stop_ms, longest_ms, (time.perf_counter() - started) * 1e3
+        slices.append((time.perf_counter() - started) * 1e3)
+    snapshot.discard()
+    return f"barrier: stop {stop_ms:.2f} ms, {len(slices)} slices of at most {max(slices):.1f} ms"
+
+
+def contenders(kind: str, path: Path, cache_bytes: int, *, with_bare: bool) -> dict[str, Contender]:
+    """Return who takes part, all empty."""
+    clock = SystemClock()
+    on_heap, on_disk = KeyCursor(), KeyCursor()
+    heap = HeapBackend(GROUPS, MAX_PARALLELISM, on_heap, clock=clock)
+    settings = RocksDbSettings(parent=path, memory=RocksDbMemory(MANAGED_BYTES), cache_bytes=cache_bytes)
+    rocksdb = RocksDbBackend(GROUPS, MAX_PARALLELISM, on_disk, settings=settings, clock=clock)
+    made = {
+        "dict": Contender(on_dict(kind)),
+        "heap": Contender(on_backend(kind, heap, on_heap), heap),
+        "rocksdb": Contender(on_backend(kind, rocksdb, on_disk), rocksdb),
+    }
+    if with_bare:
+        made["bare"] = Contender(bare(path / f"bare-{kind}"))
+    return made
+
+
+def compare(kind: str, made: dict[str, Contender], work: Sequence[Batch], rounds: int, *, hot: bool) -> None:
+    """Measure the operations of a kind and print a line for each."""
+    for operation in KINDS[kind]:
+        for one in made.values():
+            one.rounds, one.barriers, one.threads = [], [], []
+        took_part = [one for one in made.values() if operation in one.runs]
+        for one in took_part:
+            one.rounds, one.barriers, one.threads = [], [], []
+            one.measure(operation, work)  # Not counted: the cache gets to hold what is hot.
+            one.rounds, one.barriers, one.threads = [], [], []
+        for _ in range(rounds):
+            for one in took_part:
+                one.measure(operation, work)
+        figures = "  ".join(
+            f"{name} {statistics.median(one.rounds):.2f}" for name, one in made.items() if one.rounds
+        )
+        rocksdb = made["rocksdb"]
+        barriers, threads = statistics.median(rocksdb.barriers), statistics.median(rocksdb.threads)
+        extra = f"barrier {barriers:.2f}  threads {threads:.2f}"
+        goals = [_goal("heap/dict", made["heap"].ratio(made["dict"]), at_most=HEAP_GOAL)]
+        if hot:
+            goals.append(_goal("rocksdb/heap", rocksdb.ratio(made["heap"]), at_most=HOT_GOAL))
+        elif "bare" in made and made["bare"].rounds:
+            goals.append(_goal("bare/rocksdb", made["bare"].ratio(rocksdb.written), at_least=UNIFORM_GOAL))
+        print(f"{kind + ' ' + operation:18} {figures}  {extra}  | {'  '.join(goals)}", flush=True)
+
+
+def _goal(name: str, ratio: float, *, at_most: float | None = None, at_least: float | None = None) -> str:
+    met = (at_most is None or ratio <= at_most) and (at_least is None or ratio >= at_least)
+    wanted = f"<={at_most:g}" if at_most is not None else f">={at_least:g}"
+    return f"{name} {ratio:.2f} ({wanted} {'met' if met else 'MISSED'})"
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--keys", type=int, default=500_000)
-    parser.add_argument("--records", type=int, default=300_000)
+    parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=list(KINDS), help="one kind of state")
+    parser.add_argument("--distribution", choices=["zipf", "uniform"], help="one of the two")
     arguments = parser.parse_args()
+    gc.set_threshold(100_000, 50, 100)  # As in a slot.
     rng = random.Random(1)
     keys = [f"key-{n}" for n in range(arguments.keys)]
-    zipf = rng.choices(keys, [1 / rank**1.1 for rank in range(1, len(keys) + 1)], k=arguments.records)
-    uniform = rng.choices(keys, k=arguments.records)
-    small = len(keys) * (ITEM_OVERHEAD_BYTES + 2) // 4
-    with tempfile.TemporaryDirectory() as directory:
-        for name, drawn, cache_bytes in (
-            ("zipf 1.1", zipf, DEFAULT_CACHE_BYTES),
-            ("uniform, 4 x cache", uniform, small),
-        ):
-            work = batches(drawn)
-            print(f"--- {name}: {len(keys)} keys, {len(drawn)} records, us per record")
-            path = Path(directory) / name.replace(" ", "-")
-            _compare(path, cache_bytes, work, keys, arguments.rounds)
-
-
-def _backends(parent: Path, cache_bytes: int) -> dict[str, tuple[KeyCursor, Any]]:
-    heap, rocksdb = KeyCursor(), KeyCursor()
-    settings = RocksDbSettings(parent=parent, memory=RocksDbMemory(MANAGED_BYTES), cache_bytes=cache_bytes)
-    clock = SystemClock()
-    return {
-        "heap": (heap, HeapBackend(GROUPS, MAX_PARALLELISM, heap, clock=clock)),
-        "rocksdb": (
-            rocksdb,
-            RocksDbBackend(GROUPS, MAX_PARALLELISM, rocksdb, settings=settings, clock=clock),
-        ),
-    }
-
-
-def _compare(path: Path, cache_bytes: int, work: Sequence[Batch], keys: Sequence[str], rounds: int) -> None:
-    records = sum(len(batch) for batch, _ in work)
     everything = batches(keys)
-    for operation, on_dict in dict_accesses(work, keys).items():
-        row = {"dict": measure(on_dict, records, rounds)}
-        backends = _backends(path, cache_bytes)
-        for name, (cursor, backend) in backends.items():
-            of_backend = accesses(backend)
-            filling = "value read+update" if operation == "value read" else operation
-            on_backend(backend, cursor, everything, of_backend[filling])  # So that every key is there.
-            access = of_backend[operation]
-            row[name] = measure(
-                lambda b=backend, c=cursor, a=access: on_backend(b, c, work, a), records, rounds
-            )
-        if operation == "value read+update":
-            row["rocksdict, key by key"] = measure(one_by_one(path, work, keys), records, 1)
-        print(f"{operation:20}", "  ".join(f"{name} {us:.2f}" for name, us in row.items()))
-        stop_ms, slice_ms, encode_ms = snapshot_stop(backends["rocksdb"][1])
-        print(f"    snapshot: stop {stop_ms:.1f} ms, slice {slice_ms:.1f} ms, thread {encode_ms:.0f} ms")
-        for _, backend in backends.values():
-            backend.close()
+    weights = [1 / rank**1.1 for rank in range(1, len(keys) + 1)]
+    drawn = {
+        "zipf": batches(rng.choices(keys, weights, k=arguments.records)),
+        "uniform": batches(rng.choices(keys, k=arguments.records)),
+    }
+    small = len(keys) * (ITEM_OVERHEAD_BYTES + 2) // 4
+    for name, work in drawn.items():
+        if arguments.distribution not in (None, name):
+            continue
+        hot = name == "zipf"
+        print(f"--- {name}: {len(keys)} keys, {arguments.records} records, us of CPU time per record")
+        for kind in [arguments.only] if arguments.only else KINDS:
+            with tempfile.TemporaryDirectory() as directory:
+                cache_bytes = DEFAULT_CACHE_BYTES if hot else small
+                with_bare = kind == "value" and not hot
+                made = contenders(kind, Path(directory), cache_bytes, with_bare=with_bare)
+                for one in made.values():
+                    one.measure("fill", everything)
+                gc.collect()
+                gc.freeze()
+                compare(kind, made, work, arguments.rounds, hot=hot)
+                for batch in work:
+                    made["rocksdb"].runs[KINDS[kind][-1]](batch)
+                print(f"    {snapshot_stop(made['rocksdb'].backend)}", flush=True)
+                made["rocksdb"].backend.close()
 
 
 if __name__ == "__main__":

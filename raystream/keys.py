@@ -90,7 +90,8 @@ def canonical_key(key: object) -> Key:
         >>> canonical_key((True, 2.0, Decimal("0.50"), None))
         (1, 2, 0.5, None)
     """
-    return _canonical(key, 0)
+    plain = type(key) is tuple and _CANONICAL_PARTS.issuperset(map(type, key))
+    return key if plain else _canonical(key, 0)  # type: ignore[return-value]  # one of the types in the set
 
 
 def _canonical(key: object, depth: int) -> Key:
@@ -121,8 +122,6 @@ def _canonical_tuple(key: tuple[Any, ...], depth: int) -> Key:
     if depth == TUPLE_DEPTH_MAX:
         raise _refused(key, f"is nested deeper than {TUPLE_DEPTH_MAX}", "use a flat tuple")
     parts = tuple.__getitem__(key, slice(None))  # `key` itself unless it is of a subclass.
-    if _CANONICAL_PARTS.issuperset(map(type, parts)):
-        return parts
     return tuple([None if part is None else _canonical(part, depth + 1) for part in parts])
 
 
@@ -195,17 +194,18 @@ def encode_key(key: object) -> bytes:
         >>> encode_key(("a", 1)).hex(" ")
         '60 03 61 00 1a 01 00'
     """
-    return _encode(canonical_key(key))
+    return encode_canonical(canonical_key(key))
 
 
-def _encode(key: Key | None) -> bytes:
+def encode_canonical(key: Key | None) -> bytes:
+    """Return the bytes of a canonical key, or of None in a tuple."""
     match key:
         case str():
             return b"%c%b\0" % (_Tag.STR, _escape(_utf8(key)))
         case int():
             return _encode_int(key)
         case tuple():
-            return b"%c%b\0" % (_Tag.TUPLE, b"".join(map(_encode, key)))
+            return b"%c%b\0" % (_Tag.TUPLE, b"".join(map(encode_canonical, key)))
         case bytes():
             return b"%c%b\0" % (_Tag.BYTES, _escape(key))
         case None:
@@ -341,17 +341,17 @@ def stable_hash(key: object) -> int:
         xxh3-64 with seed 0 (https://xxhash.com); for ints the first output of SplitMix64
         (Steele, Lea, Flood, 2014) seeded with the int, in wrapping unsigned 64-bit arithmetic.
     """
-    return _hash_and_size(canonical_key(key))[0]
+    return hash_and_size(canonical_key(key))[0]
 
 
-def _hash_and_size(key: Key) -> tuple[int, int]:
-    # The size is that of the bytes that make up the key.
+def hash_and_size(key: Key) -> tuple[int, int]:
+    """Return the hash of a canonical key, and the number of bytes that make it up."""
     if type(key) is int and -_SIGN_BIT <= key <= _MASK_64:  # All of int64 and of uint64.
         z = (key + 0x9E3779B97F4A7C15) & _MASK_64
         z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & _MASK_64
         z = ((z ^ z >> 27) * 0x94D049BB133111EB) & _MASK_64
         return z ^ z >> 31, 8
-    data = _utf8(key) if type(key) is str else key if type(key) is bytes else _encode(key)
+    data = _utf8(key) if type(key) is str else key if type(key) is bytes else encode_canonical(key)
     return xxh3_64_intdigest(data), len(data)
 
 
@@ -374,7 +374,7 @@ class KeyGroupCache(dict[object, int]):
         self._entries_max = entries_max
 
     def __missing__(self, key: Key) -> int:
-        digest, size_bytes = _hash_and_size(key)
+        digest, size_bytes = hash_and_size(key)
         group = digest % self._max_parallelism
         if size_bytes <= CACHED_KEY_BYTES_MAX:
             if len(self) >= self._entries_max:

@@ -113,12 +113,13 @@ class HeapMapState(Generic[K, V]):
         self._cursor = cursor
 
     def get(self, key: K, default: V | None = None) -> V | None:
-        entries = self._entries()
-        stored: V | None = default if entries is None else entries.get(_canonical(key), default)
-        return stored
+        map_key = key if type(key) in _CANONICAL else canonical_key(key)
+        cursor = self._cursor
+        entries: dict[Any, V | None] | None = self._tables[cursor.group][cursor.current_key]
+        return default if entries is None else entries.get(map_key, default)
 
     def put(self, key: K, value: V | None) -> None:
-        map_key = _canonical(key)
+        map_key = key if type(key) in _CANONICAL else canonical_key(key)
         cursor = self._cursor
         table = self._tables[cursor.group]
         entries = table[cursor.current_key]
@@ -139,7 +140,14 @@ class HeapMapState(Generic[K, V]):
             table[cursor.current_key] = added
 
     def remove(self, key: K) -> None:
-        self._pop(key)
+        map_key = key if type(key) in _CANONICAL else canonical_key(key)
+        cursor = self._cursor
+        table = self._tables[cursor.group]
+        entries = table[cursor.current_key]
+        if entries is not None:
+            entries.pop(map_key, None)
+            if not entries:
+                table.discard(cursor.current_key)
 
     def contains(self, key: object) -> bool:
         entries = self._entries()
@@ -173,8 +181,9 @@ class HeapMapState(Generic[K, V]):
     __setitem__ = put
 
     def __delitem__(self, key: K) -> None:
-        if self._pop(key) is _MISSING:
+        if not self.contains(key):
             raise KeyError(key)
+        self.remove(key)
 
     __contains__ = contains
     __iter__ = keys
@@ -187,17 +196,6 @@ class HeapMapState(Generic[K, V]):
         cursor = self._cursor
         entries: dict[Any, Any] | None = self._tables[cursor.group][cursor.current_key]
         return entries
-
-    def _pop(self, key: K) -> Any:
-        """Remove and return the value of a map key, else `_MISSING`."""
-        entries = self._entries()
-        map_key = _canonical(key)
-        if entries is None:
-            return _MISSING
-        value = entries.pop(map_key, _MISSING)
-        if not entries:
-            self._tables[self._cursor.group].discard(self._cursor.current_key)
-        return value
 
 
 def _canonical(key: object) -> Any:

@@ -35,12 +35,15 @@ logger = logging.getLogger(__name__)
 _WRITE_BUFFER_SHARE = 2
 """One half of the memory may be write buffers; they are charged to the cache of blocks."""
 
-_WRITE_BUFFER_BYTES_MAX = 64 << 20
+_WRITE_BUFFER_BYTES_MAX = 16 << 20
+"""Larger ones make each write search more; smaller ones make more files."""
 _WRITE_BUFFER_BYTES_MIN = 64 << 10
 _BLOCK_BYTES = 16 << 10
 _INDEX_RESTART_INTERVAL = 16
 """Index entries between two whole keys.  Keys of a kibibyte would make an index as large as the cache."""
 _BLOOM_BITS_PER_KEY = 10
+_MEMTABLE_BLOOM_RATIO = 0.02
+"""Share of a write buffer that tells which keys are not in it; most that are read are not."""
 _HASH_RATIO = 0.75
 _BACKGROUND_JOBS = 2
 COMPACTION_FILES = 8
@@ -234,6 +237,8 @@ def _options(memory: RocksDbMemory, *, existing: bool) -> Options:
     options.set_block_based_table_factory(blocks)
     options.set_write_buffer_manager(memory.buffers)
     options.set_write_buffer_size(memory.buffer_bytes)
+    options.set_memtable_prefix_bloom_ratio(_MEMTABLE_BLOOM_RATIO)
+    options.set_memtable_whole_key_filtering(True)
     options.set_compression_type(DBCompressionType.none())
     options.set_bottommost_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(_BACKGROUND_JOBS)

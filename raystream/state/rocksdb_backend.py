@@ -15,7 +15,7 @@ from raystream.clock import Clock, ProcessingTime
 from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
-from raystream.keys import KeyGroupCache, decode_key
+from raystream.keys import decode_key
 from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.chunk_form import timed_form
 from raystream.state.cursor import KeyCursor
@@ -23,12 +23,13 @@ from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, 
 from raystream.state.kinds import StateKinds
 from raystream.state.pairs import values_of
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
-from raystream.state.rocksdb_collections import ListTable, MapTable, map_key_of
+from raystream.state.rocksdb_collections import MapTable, map_key_of
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.state.rocksdb_expiry import RocksDbSweep
 from raystream.state.rocksdb_full import FullSnapshot, stored_contents
 from raystream.state.rocksdb_incremental import IncrementalSnapshot
 from raystream.state.rocksdb_items import StoredKeys, state_prefix
+from raystream.state.rocksdb_lists import ListTable
 from raystream.state.rocksdb_restore import RestoredTable, StoreRestore
 from raystream.state.rocksdb_rewrite import StateRewrite
 from raystream.state.rocksdb_snapshot import RocksDbSnapshot, SnapshotOrigin
@@ -45,8 +46,11 @@ from raystream.state.ttl import unexpired
 
 logger = logging.getLogger(__name__)
 
-DIRTY_BYTES_MAX = 4 << 20
-"""Dirty items above this size are written out before the next batch."""
+DIRTY_BYTES_MAX = 32 << 20
+"""Bound of what changed and is not written; the next batch waits until what is above it is written."""
+
+_DIRTY_SHARE = 2
+"""The bound is one part in so many of the cache, if that is less."""
 
 EXPIRED_MAX = 512
 """Keys that a snapshot found expired which are looked at before a batch."""
@@ -96,13 +100,12 @@ class RocksDbBackend(StateKinds):
         super().__init__(ProcessingTime(clock), cursor)
         self._groups = groups
         self._max_parallelism = max_parallelism
-        self._generation_bytes = settings.cache_bytes // 2
-        self._dirty_bytes = min(DIRTY_BYTES_MAX, self._generation_bytes)
+        self._dirty_bytes = min(DIRTY_BYTES_MAX, settings.cache_bytes // _DIRTY_SHARE)
+        self._cache_bytes = settings.cache_bytes
         self._settings = settings
         self._directory = StoreDirectory(settings.parent)
         self._open_store: RocksDbStore | None = None
         self._restored: dict[str, RestoredTable] = {}
-        self._key_groups = KeyGroupCache(max_parallelism)
         self._tables: dict[str, tuple[CachedTable, Tables]] = {}
         self._all: list[CachedTable] = []
         self._ahead: list[SingleTable] = []
@@ -148,11 +151,11 @@ class RocksDbBackend(StateKinds):
     def tend(self) -> None:
         """Write dirty items out and drop contents, as far as the bounds demand it."""
         tables = self._all
-        full = sum([table.size_bytes for table in tables]) > self._generation_bytes
-        dirty = sum([table.dirty_bytes for table in tables]) > self._dirty_bytes
-        if full or (dirty and self._origin.writable(0)):  # What is dirty may wait, memory may not grow.
-            self.write_out()
-        if full:
+        for table in tables:
+            table.weigh()
+        dirty_bytes = self._write_back()
+        # The present generation and the old one have the room that changes leave.
+        if sum([table.size_bytes for table in tables]) > (self._cache_bytes - dirty_bytes) // 2:
             for table in tables:
                 table.rotate()
         expired = self._origin.expired
@@ -166,6 +169,26 @@ class RocksDbBackend(StateKinds):
                 self._read_ahead(table)
             table.misses = 0
 
+    def _write_back(self) -> int:
+        """Write what changed longest ago, until what is not written is within its bound; return its size."""
+        tables = self._all
+        cooling = any(table.cooling for table in tables)
+        if not cooling and sum([table.active_bytes for table in tables]) > self._dirty_bytes // 2:
+            self._cool()
+        while (dirty_bytes := sum([table.dirty_bytes for table in tables])) > self._dirty_bytes:
+            if dirty_bytes < self._cache_bytes and not self._origin.writable(0):
+                break  # While files of a snapshot are made, what changed may take all of the cache.
+            self._origin.writable()
+            if self._origin.unfinished:
+                self._origin.unfinished[0].work(_at_once)
+            elif not any(table.write_back_step() for table in tables):
+                self._cool()
+        return dirty_bytes
+
+    def _cool(self) -> None:
+        for table in self._all:
+            table.cool()
+
     def _read_ahead(self, table: SingleTable) -> None:
         """Have a state read ahead, unless it is already or its keys are not those of the records."""
         ahead = any(table is other for other in self._ahead)  # Tables are dicts: `==` compares contents.
@@ -173,7 +196,7 @@ class RocksDbBackend(StateKinds):
             self._ahead.append(table)
 
     def write_out(self) -> None:
-        """Write everything that is dirty, after what is frozen."""
+        """Write everything that is not written."""
         while self._origin.unfinished:
             self._origin.unfinished[0].work(_never)
         self._origin.writable()
@@ -235,9 +258,10 @@ class RocksDbBackend(StateKinds):
         """Return a table: in front of a restored one, or empty, with a number that no table had before."""
         number = self._numbers if restored is None else restored.number
         self._numbers = max(self._numbers, number + 1)
-        keys = StoredKeys(number, self._key_groups, namespaced=descriptor.namespaced)
-        kinds = {StateKind.LIST: ListTable, StateKind.MAP: MapTable}
-        table = kinds.get(descriptor.kind, SingleTable)(number, descriptor, self._store, self.tend, keys)
+        keys = StoredKeys(number, self._max_parallelism, namespaced=descriptor.namespaced)
+        kinds: dict[StateKind, type[CachedTable]] = {StateKind.LIST: ListTable, StateKind.MAP: MapTable}
+        table_type = kinds.get(descriptor.kind, SingleTable)
+        table = table_type(number, descriptor, self._store, self.tend, keys)
         table.positions = 0 if restored is None else restored.positions
         return table
 
@@ -323,6 +347,10 @@ class RocksDbBackend(StateKinds):
 
 def _never() -> bool:
     return False
+
+
+def _at_once() -> bool:
+    return True
 
 
 def _no_sweep() -> None:

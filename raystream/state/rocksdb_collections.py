@@ -1,321 +1,277 @@
-"""Tables of lists and maps in front of RocksDB (`raystream.state.rocksdb_tables`).
+"""Tables of maps in front of RocksDB, and what they share with those of lists (`rocksdb_lists`).
 
 An element of a list and an entry of a map is an item of its own: adding to a list or putting into a map
-reads nothing and rewrites nothing.  The content of a key is an object that says what is known of it.
+reads nothing and rewrites nothing.  (`raystream.state.rocksdb_tables` is about tables of all kinds.)
+
+    table      contents                                   changes in a layer
+    lists      `Elements`: what is in RocksDB, once read  elements added, behind what is wiped
+    maps       `Entries`: what is known of the map        values by map key, behind what is wiped
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raystream.keys import decode_key
+from raystream.state import rocksdb_tables
 from raystream.state.chunk_codec import checked_map_key
-from raystream.state.immutable import immutable
-from raystream.state.rocksdb_items import MAP_KEY_LENGTH, POSITION, map_suffix
-from raystream.state.rocksdb_tables import MISSING, CachedTable, Change, Early, Layer
+from raystream.state.immutable import IMMUTABLE_TYPES, immutable
+from raystream.state.rocksdb_items import MAP_KEY_LENGTH, map_suffix
+from raystream.state.rocksdb_tables import CachedTable, Change, Layer
 from raystream.state.value_types import ValueTypeMismatch
 
 KEPT_ITEMS_MAX = 4096
 """A content of more items is not kept when it goes out of use, but read again item by item."""
 
+PARTS_MAX = 16
+"""A change of one key is written in about so many parts at most, since each looks at all that is left."""
+
+CONTENT_OVERHEAD_BYTES = 300
+"""What an empty content takes."""
+
+CHANGE_OVERHEAD_BYTES = 200
+"""What a key in a layer takes beside the items."""
+
 ABSENT: Any = object()
 """Stands for a map key that is known not to be there."""
 
 
-class Elements:
-    """What is known of one list.
+class CollectionTable(CachedTable):
+    """What tables of lists and of maps have in common: they count items, not keys.
 
     Attributes:
-        written: elements in RocksDB or on the way there; None when they were not read.
-        positions: of these; None when they were not read.
-        tail: elements added since, which are dirty.
-        replaced: everything before `tail` is gone; `positions` says what is to be deleted.
+        held: about the number of items in the contents of the present generation.
+        added: items that were added to the active layer; one that is added again counts twice.
     """
 
-    __slots__ = ("positions", "replaced", "tail", "written")
-
-    def __len__(self) -> int:
-        return len(self.written or ())
-
-    def __init__(self) -> None:
-        self.written: list[Any] | None = None
-        self.positions: list[int] | None = None
-        self.tail: list[Any] = []
-        self.replaced = False
-
-
-class CollectionTable(CachedTable):
-    """What tables of lists and of maps have in common: they count items, not keys."""
-
-    _items = 0
-    """Items of the present generation that are clean."""
-    _added = 0
-    """Items that became dirty since the last freeze."""
+    held = 0
+    added = 0
 
     @property
-    def item_count(self) -> int:
-        return self._items + self._added + len(self)
+    def size_bytes(self) -> int:
+        return self.held * self.item_bytes + len(self) * CONTENT_OVERHEAD_BYTES
 
-    @property
-    def dirty_count(self) -> int:
-        return self._added + len(self.dirty)
+    def _bytes(self, layer: Layer) -> int:
+        keys = len(layer.changes)
+        if layer is self.active:
+            return keys * CHANGE_OVERHEAD_BYTES + self.added * self.item_bytes
+        return (keys - layer.done) * (CHANGE_OVERHEAD_BYTES + layer.items * self.item_bytes // keys)
 
-    def __missing__(self, key: Any) -> Any:
-        content = super().__missing__(key)
-        self._items += len(content)
-        return content
+    def _next_layer(self) -> Layer:
+        self.active.items = self.added
+        self.added = 0
+        return super()._next_layer()
 
-    def freeze(self) -> Layer | None:
-        self._items += self._added
-        self._added = 0
-        return super().freeze()
+    def cool(self) -> None:
+        self.added = sum(map(len, self.dirty.values()))
+        super().cool()
 
-    def _move_dirty(self, layer: Layer) -> None:
-        for key in self.dirty:
-            layer.pending[key], fixed = self._pending(self[key])
-            if not fixed:
-                layer.away[key] = self.pop(key)
+    def _step(self, layer: Layer, rest: Iterator[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        step: list[tuple[Any, Any]] = []
+        left = rocksdb_tables.STEP_KEYS
+        while left > 0 and (change := layer.cut or next(rest, None)) is not None:
+            key, items = change
+            layer.cut = None
+            count = max(left, len(items) // PARTS_MAX)
+            if len(items) > count and self._divisible(layer, key):
+                items, others = self._divided(items, count)
+                layer.cut = key, others
+            step.append((key, items))
+            left -= 1 + len(items)
+        return step
 
     @abstractmethod
-    def _pending(self, content: Any) -> tuple[Any, bool]:
-        """Return what is to be written of a dirty content, and whether nobody can change that."""
+    def _divisible(self, layer: Layer, key: Any) -> bool:
+        """Return whether the change of a key may be written in parts."""
+
+    @abstractmethod
+    def _divided(self, items: Any, count: int) -> tuple[Any, Any]:
+        """Return the first items of a change, and the others."""
+
+    def _written(self, layer: Layer) -> None:
+        for key, _ in layer.step:
+            layer.wiped.pop(key, None)  # Not again before the other parts.
 
     def rotate(self) -> None:
         super().rotate()
-        self.old = {key: content for key, content in self.old.items() if len(content) <= KEPT_ITEMS_MAX}
-        self._items = 0
+        for key in [key for key, content in self.old.items() if len(content) > KEPT_ITEMS_MAX]:
+            del self.old[key]
+        self.held = 0
 
 
-class ListTable(CollectionTable):
-    """Lists by key; none is None."""
+class Entries(dict[Any, Any]):
+    """What is known of one map: values by map key, `ABSENT` for one that is not there.
 
-    def elements(self, key: Any) -> list[Any]:
-        """Return the elements of a key as a new list."""
-        content: Elements = self[key]
-        if content.written is None:
-            self._read(key, content)
-        assert content.written is not None
-        return content.written + content.tail
-
-    def append(self, key: Any, elements: Iterable[Any]) -> None:
-        """Add elements at the end."""
-        content: Elements = self[key]
-        before = len(content.tail)
-        content.tail.extend(elements)
-        self._added += len(content.tail) - before
-        self.dirty[key] = None
-
-    def replace(self, key: Any, elements: list[Any]) -> None:
-        """Let the list of a key consist of these elements."""
-        content: Elements = self[key]
-        content.written = []
-        content.tail = elements
-        content.replaced = True
-        self._added += len(elements)
-        self.dirty[key] = None
-
-    def discard(self, key: Any) -> Any:
-        self.replace(key, [])
-        return None
-
-    def _load(self, key: Any) -> Elements:
-        return Elements()
-
-    def _read(self, key: Any, content: Elements) -> None:
-        while self.frozen:  # What is on its way is not in RocksDB, and not in the content either.
-            self.write_step(self.frozen[0])
-        body = self.stored_keys[key]
-        entries = list(self.store.scan(body))
-        content.positions = [POSITION.unpack_from(stored, len(body))[0] for stored, _ in entries]
-        content.written = self.codec.decode([item for _, item in entries])
-        self._items += len(entries)
-
-    def _pending(self, content: Elements) -> tuple[Any, bool]:
-        tail = content.tail
-        positions = list(range(self.positions, self.positions + len(tail)))
-        self.positions += len(tail)
-        gone = content.positions if content.replaced else []
-        if content.replaced:
-            content.positions = positions
-        elif content.positions is not None:
-            content.positions = content.positions + positions
-        if content.written is not None:
-            content.written = content.written + tail
-        content.tail, content.replaced = [], False
-        return (gone, positions, tail), all(map(immutable, tail))
-
-    def _changes(self, entries: Sequence[tuple[Any, Any]]) -> list[Change]:
-        stored = self.stored_keys
-        changes: list[Change] = []
-        keys: list[bytes] = []
-        elements: list[Any] = []
-        for key, (gone, positions, tail) in entries:
-            body = stored[key]
-            if gone is None:
-                changes += self._wipe(body)
-            elif gone:
-                changes += [(body + POSITION.pack(position), None) for position in gone]
-            keys += [body + POSITION.pack(position) for position in positions]
-            elements += tail
-        return [*changes, *zip(keys, self.codec.encode(elements), strict=True)]
-
-    def _early(self, key: Any, pending: Any) -> Early:
-        gone, positions, tail = pending
-        wiped = self.stored_keys[key] if gone is None else None
-        return Early(wiped, self._changes([(key, (gone or (), positions, tail))]))
-
-    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> list[Change]:
-        entries = []
-        for key, elements in zip(keys, contents, strict=True):
-            positions = range(self.positions, self.positions + len(elements))
-            self.positions = positions.stop
-            entries.append((key, ((), positions, elements)))
-        return self._changes(entries)
-
-    def expire(self, key: Any, suffixes: Iterable[bytes], cutoff_ms: int) -> None:
-        pairs = self.elements(key)
-        left = [pair for pair in pairs if pair[0] > cutoff_ms]
-        if len(left) < len(pairs):
-            self.replace(key, left)
-
-
-class Entries:
-    """What is known of one map.
+    A map key that is not in it is looked up in RocksDB.
 
     Attributes:
-        known: values by map key; `ABSENT` for one that is not there.
         complete: no other map keys are there.
-        changed: map keys that are dirty.
-        cleared: everything that is in RocksDB is to be deleted first.
     """
 
-    __slots__ = ("changed", "cleared", "complete", "known")
+    __slots__ = ("_key", "_table", "complete")
 
-    def __len__(self) -> int:
-        return len(self.known)
-
-    def __init__(self) -> None:
-        self.known: dict[Any, Any] = {}
+    def __init__(self, table: "MapTable", key: Any) -> None:
+        super().__init__()
+        self._table = table
+        self._key = key
         self.complete = False
-        self.changed: dict[Any, None] = {}
-        self.cleared = False
+
+    def __missing__(self, map_key: Any) -> Any:
+        if self.complete:
+            return ABSENT
+        value = self[map_key] = self._table.read(self._key, map_key)
+        return value
 
 
 class MapTable(CollectionTable):
-    """Maps by key; none is None."""
+    """Maps by key."""
+
+    @property
+    def size_bytes(self) -> int:
+        return super().size_bytes + self.added * self.item_bytes
+
+    def _no_changes(self) -> dict[Any, Any]:
+        return defaultdict(dict)
+
+    def _next_layer(self) -> Layer:
+        self.held += self.added  # Contents have what is added, too.
+        return super()._next_layer()
+
+    def rotate(self) -> None:
+        super().rotate()
+        self.held = -self.added  # Of which the contents are old now.
 
     def value(self, key: Any, map_key: Any) -> Any:
         """Return the value of a map key, or `ABSENT`."""
-        content: Entries = self[key]
-        value = content.known.get(map_key, MISSING)
-        if value is not MISSING:
-            return value
-        if content.complete:
-            return ABSENT
-        item = self.store.get(self.stored_keys[key] + map_suffix(map_key))
-        value = content.known[map_key] = ABSENT if item is None else self.codec.decode((item,))[0]
-        self._items += 1
-        return value
+        if self.frozen:
+            self.thaw(key, map_key)
+        return self[key][map_key]
 
-    def put(self, key: Any, map_key: Any, value: Any) -> None:
-        """Set the value of a map key; `ABSENT` removes it."""
-        content: Entries = self[key]
-        content.known[map_key] = value
-        content.changed[map_key] = None
-        self._added += 1
-        self.dirty[key] = None
+    def read(self, key: Any, map_key: Any) -> Any:
+        """Return the value of a map key in RocksDB, or `ABSENT`."""
+        self.missed()
+        item = self.store.get(self.stored_keys.one(key) + map_suffix(map_key))
+        self.held += 1
+        return ABSENT if item is None else self.codec.decode((item,))[0]
 
     def put_all(self, key: Any, entries: Mapping[Any, Any]) -> None:
         """Set the values of several map keys."""
-        if not entries:
-            return
+        if entries:
+            self[key].update(entries)
+            self.dirty[key].update(entries)
+            self.added += len(entries)
+
+    def remove(self, key: Any, map_key: Any) -> None:
+        """Remove a map key."""
         content: Entries = self[key]
-        content.known.update(entries)
-        content.changed.update(dict.fromkeys(entries))
-        self._added += len(entries)
-        self.dirty[key] = None
+        if content.complete:
+            content.pop(map_key, None)
+        else:
+            content[map_key] = ABSENT
+        self.dirty[key][map_key] = ABSENT
+        self.added += 1
 
     def entries(self, key: Any) -> dict[Any, Any]:
         """Return all entries of a key, as a new dict."""
         content: Entries = self[key]
         if not content.complete:
-            self._read(key, content)
-        return {map_key: value for map_key, value in content.known.items() if value is not ABSENT}
+            self._read_all(key, content)
+        return {map_key: value for map_key, value in content.items() if value is not ABSENT}
 
     def discard(self, key: Any) -> Any:
         content: Entries = self[key]
-        content.known = {}
-        content.changed = {}
-        content.complete = content.cleared = True
-        self.dirty[key] = None
+        content.clear()
+        content.complete = True
+        self.dirty[key] = {}
+        self.active.wiped[key] = None
         return None
 
-    def _load(self, key: Any) -> Entries:
-        return Entries()
+    def weigh(self) -> None:
+        changed = self.dirty[next(reversed(self.dirty))] if self.dirty else {}
+        value = next(reversed(changed.values())) if changed else ABSENT
+        if value is not ABSENT:
+            self.codec.weigh(value)
 
-    def _read(self, key: Any, content: Entries) -> None:
-        body = self.stored_keys[key]
+    def thaw(self, key: Any, map_key: Any) -> None:
+        """Encode what frozen layers have of an entry that is about to be handed out, if it can be changed."""
+        for layer in self.frozen:
+            changed = layer.changes.get(key)
+            value = changed.get(map_key) if changed else None
+            if type(value) in IMMUTABLE_TYPES or value is ABSENT or immutable(value):
+                continue
+            encoded = layer.encoded.setdefault(key, {})
+            if map_key not in encoded:
+                encoded[map_key] = self._items_of([(map_key, value)])[0]
+
+    def _load(self, key: Any) -> Entries:
+        content = Entries(self, key)
+        for layer in self._layers():
+            if key in layer.wiped:
+                content.clear()
+                content.complete = True
+            content.update(layer.changes.get(key, ()))
+        self.held += len(content)
+        return content
+
+    def _read_all(self, key: Any, content: Entries) -> None:
+        body = self.stored_keys.one(key)
         entries = list(self.store.scan(body))
         values = self.codec.decode([item for _, item in entries])
-        map_keys = [map_key_of(stored, len(body)) for stored, _ in entries]
         # What is known may be newer than what is stored.
-        content.known = {**dict(zip(map_keys, values, strict=True)), **content.known}
+        for (stored, _), value in zip(entries, values, strict=True):
+            content.setdefault(map_key_of(stored, len(body)), value)
         content.complete = True
-        self._items += len(entries)
+        self.held += len(entries)
 
-    def _pending(self, content: Entries) -> tuple[Any, bool]:
-        known = content.known
-        changes = [(map_key, known[map_key]) for map_key in content.changed]
-        pending = (content.cleared, changes)
-        content.cleared = False
-        content.changed = {}
-        if content.complete:
-            for map_key, value in changes:
-                if value is ABSENT:
-                    del known[map_key]
-        return pending, all(value is ABSENT or immutable(value) for _, value in changes)
+    def _divisible(self, layer: Layer, key: Any) -> bool:
+        return True
 
-    def _changes(self, entries: Sequence[tuple[Any, Any]]) -> list[Change]:
-        stored = self.stored_keys
+    def _divided(self, items: Any, count: int) -> tuple[Any, Any]:
+        entries = list(items.items())
+        return dict(entries[:count]), dict(entries[count:])
+
+    def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
+        after = layer.after
         changes: list[Change] = []
-        put: list[tuple[bytes, Any]] = []
-        for key, (cleared, changed) in entries:
-            body = stored[key]
-            if cleared:
+        bodies: list[bytes] = []
+        put: list[tuple[Any, Any]] = []
+        for (key, changed), body in zip(step, self.stored_keys.many([key for key, _ in step]), strict=True):
+            if after is not None and key in after.wiped:
+                continue
+            if key in layer.wiped:
                 changes += self._wipe(body)
-            for map_key, value in changed:
-                if value is ABSENT:
-                    changes.append((body + map_suffix(map_key), None))
+            again = {} if after is None else after.changes.get(key, {})
+            early = layer.encoded.get(key, {})
+            for map_key, value in changed.items():
+                if map_key in again:
+                    continue
+                if value is ABSENT or map_key in early:
+                    changes.append((body + map_suffix(map_key), early.get(map_key)))
                 else:
-                    put.append((body, (map_key, value)))
-        return changes + self._puts(put)
+                    bodies.append(body)
+                    put.append((map_key, value))
+        return [*changes, *self._puts(bodies, put)]
 
-    def _puts(self, put: Sequence[tuple[bytes, tuple[Any, Any]]]) -> list[Change]:
-        if not put:
-            return []
-        items = self.codec.encode([value for _, (_, value) in put])
+    def _puts(self, bodies: Sequence[bytes], entries: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
+        stored = [body + map_suffix(map_key) for body, (map_key, _) in zip(bodies, entries, strict=True)]
+        return zip(stored, self._items_of(entries), strict=True)
+
+    def _items_of(self, entries: Sequence[tuple[Any, Any]]) -> list[bytes]:
+        items = self.codec.encode([value for _, value in entries])
         declared = checked_map_key(self.descriptor)
         if declared is not None:
-            for n, (_, (map_key, value)) in enumerate(put):
+            for n, (map_key, value) in enumerate(entries):
                 if type(map_key) is not declared:
                     error = ValueTypeMismatch(f"{declared.__name__} as map key", type(map_key).__name__)
                     items[n] = self.codec.mistyped(value, error)
-        return [
-            (body + map_suffix(map_key), item) for (body, (map_key, _)), item in zip(put, items, strict=True)
-        ]
+        return items
 
-    def _early(self, key: Any, pending: Any) -> Early:
-        cleared, changed = pending
-        return Early(self.stored_keys[key] if cleared else None, self._changes([(key, (False, changed))]))
-
-    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> list[Change]:
-        stored = self.stored_keys
+    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> Iterable[Change]:
+        stored = self.stored_keys.many(keys)
         return self._puts(
-            [
-                (stored[key], entry)
-                for key, content in zip(keys, contents, strict=True)
-                for entry in content.items()
-            ]
+            [body for body, content in zip(stored, contents, strict=True) for _ in content],
+            [entry for content in contents for entry in content.items()],
         )
 
     def expire(self, key: Any, suffixes: Iterable[bytes], cutoff_ms: int) -> None:
@@ -323,7 +279,7 @@ class MapTable(CollectionTable):
             map_key = map_key_of(suffix, 0)
             pair = self.value(key, map_key)
             if pair is not ABSENT and pair[0] <= cutoff_ms:
-                self.put(key, map_key, ABSENT)
+                self.remove(key, map_key)
 
 
 def map_key_of(stored: bytes, start: int) -> Any:

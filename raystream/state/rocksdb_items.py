@@ -19,14 +19,16 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from raystream.errors import StateError
-from raystream.keys import KeyGroupCache, encode_key
+from raystream.keys import encode_canonical
 from raystream.state.chunk_codec import encoding_refused
 from raystream.state.descriptor import StateDescriptor, StateKind
+from raystream.state.key_batches import encode_keys
 from raystream.state.value_types import ValueTypeMismatch
 
 WIDE = 1 << 2
@@ -39,14 +41,19 @@ POSITION = struct.Struct(">Q")
 MAP_KEY_LENGTH = struct.Struct(">I")
 _TIME = struct.Struct(">q")
 _PREFIX = struct.Struct(">HH")
+_ARRAY = struct.Struct(">BI")
+_ARRAY_TAG = 0xDD
+"""Of a msgpack array whose length has four bytes."""
 _PICKLE_PROTOCOL = 5
-_CACHED_KEYS_MAX = 65_536
+_WEIGHED_MAX = 65_536
+"""Items after which the average size of an item counts those before by half."""
 _CACHED_MAP_KEYS_MAX = 4096
 
 _NOT_CARRIED = (OverflowError, UnicodeEncodeError)
 """What msgpack raises at an int beyond 64 bits and at a lone surrogate."""
 
 _encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+_form_of = itemgetter(0)
 
 
 def state_prefix(state: int) -> bytes:
@@ -62,7 +69,7 @@ def group_prefix(state: int, group: int) -> bytes:
 @lru_cache(maxsize=_CACHED_MAP_KEYS_MAX)
 def map_suffix(map_key: Any) -> bytes:
     """Return the suffix of a canonical map key."""
-    encoded = encode_key(map_key)
+    encoded = encode_canonical(map_key)
     return encoded + MAP_KEY_LENGTH.pack(len(encoded))
 
 
@@ -76,24 +83,24 @@ def suffix_bytes(kind: StateKind, stored: bytes) -> int:
     return length + MAP_KEY_LENGTH.size
 
 
-class StoredKeys(dict[Any, bytes]):
-    """Stored form of canonical keys of one state, without suffix; `cache[key]` computes what is missing.
+class StoredKeys:
+    """Makes the stored form of canonical keys of one state, without suffix."""
 
-    When it is full it is emptied, which costs each key one more computation.
-    """
-
-    def __init__(self, state: int, groups: KeyGroupCache, *, namespaced: bool) -> None:
-        super().__init__()
-        self._state = state
-        self._groups = groups
+    def __init__(self, state: int, max_parallelism: int, *, namespaced: bool) -> None:
+        self._prefixes = [group_prefix(state, group) for group in range(max_parallelism)]
         self._namespaced = namespaced
 
-    def __missing__(self, key: Any) -> bytes:
-        if len(self) >= _CACHED_KEYS_MAX:
-            self.clear()
-        group = self._groups[key[0] if self._namespaced else key]
-        stored = self[key] = group_prefix(self._state, group) + encode_key(key)
-        return stored
+    def many(self, keys: Sequence[Any]) -> list[bytes]:
+        """Return the stored form of each key."""
+        prefixes = self._prefixes
+        encoded, groups = encode_keys(keys, len(prefixes))
+        if self._namespaced:
+            groups = encode_keys([key[0] for key in keys], len(prefixes))[1]
+        return [prefixes[group] + data for group, data in zip(groups, encoded, strict=True)]
+
+    def one(self, key: Any) -> bytes:
+        """Return the stored form of a key."""
+        return self.many((key,))[0]
 
 
 class ItemCodec:
@@ -104,9 +111,12 @@ class ItemCodec:
         self._serializer = descriptor.serializer()
         self._timed = descriptor.ttl is not None
         self._pickled = self._serializer.plain_type is None
-        self._decode: Callable[[bytes], Any] | None = (
-            None if self._pickled else msgspec.msgpack.Decoder(self._serializer.plain_type).decode
-        )
+        plain: Any = self._serializer.plain_type
+        self._decode: Callable[[bytes], Any] | None = None
+        self._decode_all: Callable[[bytes], list[Any]] | None = None
+        if not self._pickled:
+            self._decode = msgspec.msgpack.Decoder(plain).decode
+            self._decode_all = msgspec.msgpack.Decoder(list[plain]).decode
         self.refusal: StateError | None = None
         """What was wrong with the last value that does not have its declared type."""
         self.refused = 0
@@ -115,7 +125,7 @@ class ItemCodec:
 
     @property
     def item_bytes(self) -> int:
-        """Average size of the items seen so far."""
+        """Average size of the items seen lately."""
         return self._bytes // self._items if self._items else 0
 
     def encode(self, values: Sequence[Any]) -> list[bytes]:
@@ -170,7 +180,15 @@ class ItemCodec:
     def decode(self, items: Sequence[bytes]) -> list[Any]:
         """Return the values of items."""
         self._seen(items)
-        return list(map(self.decode_one, items))
+        if self._decode_all is None or any(map(_form_of, items)):
+            return list(map(self.decode_one, items))
+        plain = b"".join([item[1:] for item in items])
+        return self._decode_all(_ARRAY.pack(_ARRAY_TAG, len(items)) + plain)
+
+    def weigh(self, value: Any) -> None:
+        """Have the size of a value that is not encoded yet count in `item_bytes`."""
+        with suppress(Exception):  # A value that cannot be encoded is told of when its turn comes.
+            self._seen([_encode(value) if not self._pickled else self._serializer.dump(value)])
 
     def decode_one(self, item: bytes) -> Any:
         """Return the value of an item, a pair if it is timed."""
@@ -210,6 +228,9 @@ class ItemCodec:
     def _seen(self, items: Sequence[bytes]) -> None:
         self._items += len(items)
         self._bytes += sum(map(len, items))
+        if self._items > _WEIGHED_MAX:
+            self._items //= 2
+            self._bytes //= 2
 
 
 def time_of(item: bytes) -> int:

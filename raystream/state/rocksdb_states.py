@@ -38,8 +38,16 @@ class RefusingTable:
         self._guard.refuse(key)
 
     __getitem__ = __setitem__ = discard = _refuse
-    elements = append = replace = _refuse
-    value = put = put_all = entries = _refuse
+    __contains__ = append = replace = _refuse
+    value = put_all = remove = entries = _refuse
+    frozen = cooling = ()
+
+    @property
+    def active(self) -> "RefusingTable":
+        """Refuses to be read and changed, as its parts do."""
+        return self
+
+    dirty = wiped = active
 
 
 def tables_of(table: CachedTable, groups: KeyGroupRange, max_parallelism: int) -> Tables:
@@ -61,15 +69,18 @@ class RocksDbValueState(Generic[T]):
 
     def value(self) -> T | None:
         cursor = self._cursor
-        value: T | None = self._tables[cursor.group][cursor.current_key]
+        key = cursor.current_key
+        table = self._tables[cursor.group]
+        value: T | None = table[key]
+        if table.frozen:
+            table.thaw(key)
         return self._fresh_default() if value is None else value
 
     def update(self, value: T | None) -> None:
         cursor = self._cursor
         key = cursor.current_key
         table = self._tables[cursor.group]
-        table[key] = value
-        table.dirty[key] = None
+        table[key] = table.dirty[key] = value
 
     def clear(self) -> None:
         cursor = self._cursor
@@ -88,14 +99,25 @@ class RocksDbListState(Generic[T]):
 
     def get(self) -> list[T]:
         cursor = self._cursor
-        elements: list[T] = self._tables[cursor.group].elements(cursor.current_key)
+        key = cursor.current_key
+        table = self._tables[cursor.group]
+        elements: list[T]
+        if key in table.active.wiped or key not in table or table.cooling or table.frozen:
+            elements = table.elements(key)
+        elif key in table.dirty:
+            elements = table[key] + table.dirty[key]
+        else:
+            elements = table[key].copy()
         return elements
 
     def add(self, element: T) -> None:
         if element is None:
             raise none_refused(self._name)
         cursor = self._cursor
-        self._tables[cursor.group].append(cursor.current_key, (element,))
+        key = cursor.current_key
+        table = self._tables[cursor.group]
+        table.dirty[key].append(element)
+        table.added += 1
 
     def add_all(self, elements: Iterable[T]) -> None:
         added = checked_elements(self._name, elements)
@@ -122,13 +144,21 @@ class RocksDbMapState(Generic[K, V]):
         self._cursor = cursor
 
     def get(self, key: K, default: V | None = None) -> V | None:
+        map_key = key if type(key) in _CANONICAL else canonical_key(key)
         cursor = self._cursor
-        value: Any = self._tables[cursor.group].value(cursor.current_key, _canonical(key))
+        table = self._tables[cursor.group]
+        if table.frozen:
+            table.thaw(cursor.current_key, map_key)
+        value: Any = table[cursor.current_key][map_key]
         return default if value is ABSENT else value
 
     def put(self, key: K, value: V | None) -> None:
+        map_key = key if type(key) in _CANONICAL else canonical_key(key)
         cursor = self._cursor
-        self._tables[cursor.group].put(cursor.current_key, _canonical(key), value)
+        stream_key = cursor.current_key
+        table = self._tables[cursor.group]
+        table[stream_key][map_key] = table.dirty[stream_key][map_key] = value
+        table.added += 1
 
     def put_all(self, entries: Mapping[K, V | None] | Iterable[tuple[K, V | None]]) -> None:
         pairs = entries.items() if isinstance(entries, Mapping) else entries
@@ -137,8 +167,9 @@ class RocksDbMapState(Generic[K, V]):
         self._tables[cursor.group].put_all(cursor.current_key, added)
 
     def remove(self, key: K) -> None:
+        map_key = key if type(key) in _CANONICAL else canonical_key(key)
         cursor = self._cursor
-        self._tables[cursor.group].put(cursor.current_key, _canonical(key), ABSENT)
+        self._tables[cursor.group].remove(cursor.current_key, map_key)
 
     def contains(self, key: object) -> bool:
         cursor = self._cursor

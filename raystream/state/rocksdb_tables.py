@@ -1,24 +1,28 @@
 """The write-back cache in front of RocksDB: one table for each state, of decoded contents by key.
 
-    Table.self      contents in use; `dirty` names those that RocksDB does not have yet
-      │ old         contents that were in use before the last `rotate`, all clean
-      │ frozen      layers of what was dirty at a barrier, oldest first, on the way into RocksDB
+    Table.self      contents in use                                        ┐ the cache of contents:
+      │ old         contents that were in use before the last `rotate`     ┘ may be dropped at any time
+      │ active      what changed since the last barrier, lately            ┐
+      │ cooling     what changed since the last barrier, before that       │ layers: not in RocksDB yet
+      │ frozen      what changed before barriers, oldest first             ┘
     RocksDB         everything else
 
 A table is the same for all key groups of its state, and is a dict, so that a key in use costs what it costs
 on the heap.  A key that is in none of these is read from RocksDB; that there is nothing is remembered too.
 
-At a barrier (and when there is much that is dirty) what is dirty moves into a *layer*, from where it is
-written in steps.  Until then RocksDB may not get anything newer, so that a view of it shows the barrier.
-User code may change in place what it is handed, so a content that can be changed leaves the table with
-its layer, and is encoded when it is asked for before its turn.
+What changed is kept twice: in the content, and in a *layer*, from which it is written.  So contents may be
+dropped before they are written, and a barrier costs nothing: the active layer becomes a frozen one, another
+takes its place.  Frozen layers are written in steps; until then RocksDB may not get anything newer, so that
+a view of it shows the barrier.  User code may change in place what it is handed, so a value that can be
+changed is encoded for the frozen layers when it is handed out before their turn (`thaw`).
 
-Contents go in two generations: `rotate` drops the old one and makes the present one old.
+Between barriers only the cooling layer is written, and of that only what did not change again: a hot key
+is written at barriers alone.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import filterfalse, islice
 from typing import Any
 
 from raystream.keys import decode_key
@@ -29,7 +33,7 @@ from raystream.state.rocksdb import RocksDbStore
 from raystream.state.rocksdb_items import PREFIX_BYTES, ItemCodec, StoredKeys, state_prefix, suffix_bytes
 
 STEP_KEYS = 256
-"""Keys whose items are written at once."""
+"""Keys, or items of collections, that are written at once."""
 
 MISSES_MAX = 256
 """Contents that a table lacked after which the bounds are looked at within a batch."""
@@ -43,30 +47,33 @@ Change = tuple[bytes, bytes | None]
 """Stored key and item; None deletes."""
 
 
-class Early:
-    """What one key of a layer comes to, encoded before its turn.
+class Layer:
+    """What changed in one table from one moment to another, and is not in RocksDB yet.
 
     Attributes:
-        wiped: stored key below which everything is deleted before, or None.
+        changes: by key, in the order of the first change.
+        wiped: keys below which everything older is deleted.
+        encoded: items of what was handed out after the layer was frozen, by key.
+        after: the layer that follows, if no barrier is between them: what changed there too is not written.
+        items: about the number of items, of collections.
+        rest: keys and changes that are still to be written; None before the first step.
+        cut: the key of which a part is in the step, and what is left of its change; or None.
+        step: what is being written, or what could not be written.
+        done: number of keys that are written; they stay until all are.
     """
 
-    __slots__ = ("changes", "wiped")
+    __slots__ = ("after", "changes", "cut", "done", "encoded", "items", "rest", "step", "wiped")
 
-    def __init__(self, wiped: bytes | None, changes: list[Change]) -> None:
-        self.wiped = wiped
+    def __init__(self, changes: dict[Any, Any]) -> None:
         self.changes = changes
-
-
-class Layer:
-    """What was dirty in one table at one moment."""
-
-    __slots__ = ("away", "pending")
-
-    def __init__(self) -> None:
-        self.pending: dict[Any, Any] = {}
-        """By key: what is to be written."""
-        self.away: dict[Any, Any] = {}
-        """Contents that can be changed in place and may not be handed out before they are encoded."""
+        self.wiped: dict[Any, None] = {}
+        self.encoded: dict[Any, Any] = {}
+        self.after: Layer | None = None
+        self.items = 0
+        self.rest: Iterator[tuple[Any, Any]] | None = None
+        self.cut: tuple[Any, Any] | None = None
+        self.step: list[tuple[Any, Any]] = []
+        self.done = 0
 
 
 class CachedTable(Table, ABC):
@@ -74,6 +81,7 @@ class CachedTable(Table, ABC):
 
     positions = 0
     """Above the position of every element, in RocksDB or on the way there, of a list state."""
+    overhead_bytes = ITEM_OVERHEAD_BYTES
 
     def __init__(
         self,
@@ -89,7 +97,7 @@ class CachedTable(Table, ABC):
             number: of the state, in stored keys.
             descriptor: of the state.
             store: where everything is that is not in the cache.
-            tend: keeps the bounds of the cache; may write layers out and rotate.
+            tend: keeps the bounds of the cache; may write and rotate.
             keys: stored keys of the state.
         """
         super().__init__()
@@ -100,8 +108,11 @@ class CachedTable(Table, ABC):
         self.codec = ItemCodec(descriptor)
         self.store = store
         self.stored_keys = keys
-        self.dirty: dict[Any, None] = {}
         self.old: dict[Any, Any] = {}
+        self.active = Layer(self._no_changes())
+        self.dirty = self.active.changes
+        """Changes of the active layer."""
+        self.cooling: Layer | None = None
         self.frozen: list[Layer] = []
         self.misses = 0
         """How often a content was not in the present generation since the last look at the bounds."""
@@ -109,126 +120,150 @@ class CachedTable(Table, ABC):
     @property
     def size_bytes(self) -> int:
         """About what the present generation takes."""
-        return self.item_count * (self.codec.item_bytes + ITEM_OVERHEAD_BYTES)
+        return len(self) * self.item_bytes
+
+    @property
+    def active_bytes(self) -> int:
+        """About what the active layer takes."""
+        return self._bytes(self.active)
 
     @property
     def dirty_bytes(self) -> int:
-        """About what is dirty."""
-        return self.dirty_count * (self.codec.item_bytes + ITEM_OVERHEAD_BYTES)
+        """About what all layers take."""
+        return sum(map(self._bytes, self._layers()))
 
     @property
-    def item_count(self) -> int:
-        """Number of items in the present generation."""
-        return len(self)
+    def item_bytes(self) -> int:
+        """About what an item takes in memory."""
+        return self.codec.item_bytes + self.overhead_bytes
 
-    @property
-    def dirty_count(self) -> int:
-        """Number of items that are dirty."""
-        return len(self.dirty)
+    def _no_changes(self) -> dict[Any, Any]:
+        return {}
+
+    def _bytes(self, layer: Layer) -> int:
+        return (len(layer.changes) - layer.done) * self.item_bytes
+
+    def _layers(self) -> list[Layer]:
+        """Return what is not in RocksDB yet, oldest first."""
+        cooling = () if self.cooling is None else (self.cooling,)
+        return [*self.frozen, *cooling, self.active]
+
+    @abstractmethod
+    def weigh(self) -> None:
+        """Have the size of a value that changed lately count in `item_bytes`."""
 
     # ---- reading ----
 
     def __missing__(self, key: Any) -> Any:
-        content = self._thaw(key) if self.frozen else MISSING
-        if content is MISSING:
-            self.misses += 1
-            if self.misses >= MISSES_MAX:
-                self._tend()
-                if key in self:  # It came back with its layer.
-                    return self[key]
-            content = self.old.pop(key, MISSING)
+        self.missed()
+        if key in self:  # The bounds were looked at, which may read.
+            return self[key]
+        content = self.old.pop(key, MISSING)
         if content is MISSING:
             content = self._load(key)
         self[key] = content
         return content
+
+    def missed(self) -> None:
+        """Count something that had to be looked for; look at the bounds when that was often."""
+        self.misses += 1
+        if self.misses >= MISSES_MAX:
+            self._tend()
 
     def split(self, stored: bytes) -> tuple[Any, bytes]:
         """Return the key and the suffix in a stored key."""
         end = len(stored) - suffix_bytes(self.descriptor.kind, stored)
         return decode_key(stored[PREFIX_BYTES:end]), stored[end:]
 
-    def _thaw(self, key: Any) -> Any:
-        """Return the content of a key that is away with a layer, encoding what the layer has of it."""
-        for layer in reversed(self.frozen):
-            if key in layer.away:
-                layer.pending[key] = self._early(key, layer.pending[key])
-                return layer.away.pop(key)
-        return MISSING
-
-    def _away(self, key: Any) -> bool:
-        return any(key in layer.away for layer in self.frozen)
-
     @abstractmethod
     def _load(self, key: Any) -> Any:
-        """Return the content of a key in RocksDB."""
+        """Return the content of a key that is not in the cache, from the layers and RocksDB."""
 
-    # ---- writing ----
+    # ---- layers ----
+
+    def cool(self) -> None:
+        """Let the active layer cool; nothing may be cooling."""
+        assert self.cooling is None
+        if self.dirty:
+            self.cooling = self.active
+            self.cooling.after = self._next_layer()
 
     def freeze(self) -> Layer | None:
-        """Move what is dirty into a layer of its own, and return it; None when nothing is."""
-        if not self.dirty:
-            return None
-        layer = Layer()
-        self._move_dirty(layer)
-        self.dirty.clear()
-        self.frozen.append(layer)
-        return layer
+        """Freeze what changed, and return the layer behind which all of it is written; None if nothing is."""
+        layers = [] if self.cooling is None else [self.cooling]
+        self.cooling = None
+        if self.dirty:
+            layers.append(self.active)
+            self._next_layer()
+        elif layers:
+            layers[0].after = None
+        self.frozen += layers
+        return layers[-1] if layers else None
+
+    def _next_layer(self) -> Layer:
+        self.active = Layer(self._no_changes())
+        self.dirty = self.active.changes
+        return self.active
 
     def write_step(self, layer: Layer) -> bool:
-        """Write some keys of the oldest layer; return True when it is written, and gone.
+        """Write some keys of the oldest frozen layer; return True when this one is written, and gone.
 
         Raises:
             StateError: RocksDB failed, or a value cannot be encoded at all; what was not written is
                 still there.
         """
-        assert self.frozen[0] is layer
-        keys = list(islice(layer.pending, STEP_KEYS))
-        changes: list[Change] = []
-        late: list[tuple[Any, Any]] = []
-        for key in keys:
-            pending = layer.pending[key]
-            if type(pending) is Early:
-                changes += self._wipe(pending.wiped) + pending.changes
-            else:
-                late.append((key, pending))
-        self.store.write([*changes, *self._changes(late)])
-        for key in keys:
-            del layer.pending[key]
-        for key in keys if layer.away else ():
-            content = layer.away.pop(key, MISSING)
-            # A value may have been replaced without being read, perhaps before a newer barrier.
-            if content is not MISSING and key not in self and not self._away(key):
-                self[key] = content
-        if layer.pending:
+        oldest = self.frozen[0]
+        if not self._write(oldest):
             return False
         self.frozen.pop(0)
+        return oldest is layer
+
+    def write_back_step(self) -> bool:
+        """Write some keys of the oldest layer but the active one; return False when there is none.
+
+        Nothing of the backend may be frozen for a snapshot that is not cut.  Raises as `write_step`.
+        """
+        if self.frozen:  # Left by an error.
+            self.write_step(self.frozen[0])
+        elif self.cooling is None:
+            return False
+        elif self._write(self.cooling):
+            self.cooling = None
         return True
 
-    @abstractmethod
-    def _move_dirty(self, layer: Layer) -> None:
-        """Put into a layer what is to be written of each dirty key, and contents that can be changed."""
+    def _write(self, layer: Layer) -> bool:
+        """Write some changes of a layer, those that came last first; return True when none is left."""
+        if layer.rest is None:
+            layer.rest = reversed(layer.changes.items())
+        step = layer.step = layer.step or self._step(layer, layer.rest)
+        self.store.write(self._changes(layer, step))
+        self._written(layer)
+        layer.step = []
+        layer.done += len(step) - (layer.cut is not None)
+        return layer.done == len(layer.changes)
+
+    def _step(self, layer: Layer, rest: Iterator[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Take as many changes of a layer as are written at once."""
+        return list(islice(rest, STEP_KEYS))
 
     @abstractmethod
-    def _changes(self, entries: Sequence[tuple[Any, Any]]) -> list[Change]:
-        """Encode what is to be written of some keys."""
+    def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
+        """Return what puts some changes of a layer into RocksDB."""
+
+    def _written(self, layer: Layer) -> None:
+        """Remember that the step of a layer is in RocksDB."""
 
     @abstractmethod
-    def _early(self, key: Any, pending: Any) -> Early:
-        """Encode what is to be written of one key, before older layers are written."""
-
-    @abstractmethod
-    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> list[Change]:
+    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> Iterable[Change]:
         """Return what puts restored contents into RocksDB."""
 
-    def _wipe(self, wiped: bytes | None) -> list[Change]:
-        return [] if wiped is None else [(stored, None) for stored, _ in self.store.scan(wiped)]
+    def _wipe(self, body: bytes) -> Iterator[Change]:
+        return ((stored, None) for stored, _ in self.store.scan(body))
 
     # ---- generations ----
 
     def rotate(self) -> None:
-        """Drop the old generation and make the present one old; nothing may be dirty or frozen."""
-        assert not self.dirty
-        assert not self.frozen
+        """Drop the old generation and make the present one old."""
         self.old = dict(self)
         self.clear()
 
@@ -243,58 +278,79 @@ class SingleTable(CachedTable):
     """Values, reductions or accumulators; None where there is none."""
 
     def discard(self, key: Any) -> Any:
-        self[key] = None
-        self.dirty[key] = None
+        self[key] = self.dirty[key] = None
         return None
+
+    def weigh(self) -> None:
+        value = self.dirty[next(reversed(self.dirty))] if self.dirty else None
+        if value is not None:
+            self.codec.weigh(value)
+
+    def thaw(self, key: Any) -> None:
+        """Encode what frozen layers have of a key that is about to be handed out, if it can be changed."""
+        for layer in self.frozen:
+            value = layer.changes.get(key)
+            if type(value) not in IMMUTABLE_TYPES and key not in layer.encoded and not immutable(value):
+                layer.encoded[key] = self.codec.encode((value,))[0]
 
     def prefetch(self, keys: Iterable[Any]) -> None:
         """Read what the cache lacks of some keys with one call."""
-        absent = {key: None for key in keys if key not in self}
+        absent = dict.fromkeys(filterfalse(self.__contains__, keys))
+        if absent and self.old:
+            self._take(absent, self.old)
+        for layer in reversed(self._layers()):
+            if absent and layer.changes:
+                self._take(absent, layer.changes, layer)
         if not absent:
             return
-        old = self.old
-        wanted = []
-        for key in absent:
-            if key in old:
-                self[key] = old.pop(key)
-            elif not self._away(key):
-                wanted.append(key)
-        if not wanted:
-            return
-        stored = self.stored_keys
-        items = self.store.get_many([stored[key] for key in wanted])
-        found = self.codec.decode([item for item in items if item is not None])
-        values = iter(found)
-        for key, item in zip(wanted, items, strict=True):
-            self[key] = None if item is None else next(values)
+        items = self.store.get_many(self.stored_keys.many(list(absent)))
+        found = iter(self.codec.decode([item for item in items if item is not None]))
+        self.update(zip(absent, [None if item is None else next(found) for item in items], strict=True))
+
+    def _take(self, absent: dict[Any, None], contents: dict[Any, Any], layer: Layer | None = None) -> None:
+        """Take into the present generation what is in an old one or in a layer."""
+        here = list(filter(contents.__contains__, absent))
+        if layer is None:
+            self.update(zip(here, map(contents.pop, here), strict=True))
+        elif layer.encoded:
+            self.update([(key, self._changed(layer, key)) for key in here])
+        else:
+            self.update(zip(here, map(contents.__getitem__, here), strict=True))
+        for key in here:
+            del absent[key]
+
+    def _changed(self, layer: Layer, key: Any) -> Any:
+        item = layer.encoded.get(key)
+        return layer.changes[key] if item is None else self.codec.decode((item,))[0]
 
     def _load(self, key: Any) -> Any:
-        item = self.store.get(self.stored_keys[key])
+        for layer in reversed(self._layers()):
+            if key in layer.changes:
+                return self._changed(layer, key)
+        item = self.store.get(self.stored_keys.one(key))
         return None if item is None else self.codec.decode((item,))[0]
 
-    def _move_dirty(self, layer: Layer) -> None:
-        keys = self.dirty
-        layer.pending = dict(zip(keys, map(self.__getitem__, keys), strict=True))
-        if not set(map(type, layer.pending.values())) <= IMMUTABLE_TYPES:
-            for key, content in layer.pending.items():
-                if not immutable(content):
-                    layer.away[key] = self.pop(key)
+    def _changes(self, layer: Layer, step: Sequence[tuple[Any, Any]]) -> Iterable[Change]:
+        if layer.after is not None:
+            again = layer.after.changes
+            step = [change for change in step if change[0] not in again]
+        early: list[Change] = []
+        if layer.encoded:
+            encoded = layer.encoded
+            early = [(self.stored_keys.one(key), encoded[key]) for key, _ in step if key in encoded]
+            step = [change for change in step if change[0] not in encoded]
+        return [*early, *self.changes_of([key for key, _ in step], [value for _, value in step])]
 
-    def _changes(self, entries: Sequence[tuple[Any, Any]]) -> list[Change]:
-        stored = self.stored_keys
-        removed: list[Change] = [(stored[key], None) for key, value in entries if value is None]
-        if len(removed) == len(entries):
-            return removed
-        if removed:
-            entries = [(key, value) for key, value in entries if value is not None]
-        items = self.codec.encode([value for _, value in entries])
-        return [*removed, *((stored[key], item) for (key, _), item in zip(entries, items, strict=True))]
-
-    def _early(self, key: Any, pending: Any) -> Early:
-        return Early(None, self._changes([(key, pending)]))
-
-    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> list[Change]:
-        return self._changes(list(zip(keys, contents, strict=True)))
+    def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> Iterable[Change]:
+        items = self.codec.encode([value for value in contents if value is not None])
+        stored = self.stored_keys.many(keys)
+        if len(items) == len(keys):
+            return zip(stored, items, strict=True)
+        item = iter(items)
+        return [
+            (where, None if value is None else next(item))
+            for where, value in zip(stored, contents, strict=True)
+        ]
 
     def expire(self, key: Any, suffixes: Iterable[bytes], cutoff_ms: int) -> None:
         pair = self[key]
