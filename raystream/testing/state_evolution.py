@@ -30,6 +30,7 @@ from raystream.testing.state_kit import (
     register,
     write,
 )
+from raystream.testing.state_rows import row
 
 
 class Level(enum.Enum):
@@ -211,6 +212,7 @@ class EvolutionContract(BackendContract):
 
     # ---- time to live ----
 
+    @row("ttl.switch-on")
     @every_kind
     def test_ttl_switched_on_counts_from_the_restore(self, subtask: Subtask, kind: Any) -> None:
         write(register(subtask.backend, kind), 7)
@@ -221,6 +223,7 @@ class EvolutionContract(BackendContract):
         restored.clock.now_ms += 1
         assert read(state) is None
 
+    @row("ttl.switch-off")
     @every_kind
     def test_ttl_switched_off_keeps_what_was_alive_for_ever(self, subtask: Subtask, kind: Any) -> None:
         write(register(subtask.backend, replace(kind, ttl=LIVED)), 7)

@@ -16,13 +16,14 @@ from raystream.testing.state_kit import (
     MEAN,
     START_MS,
     TOTAL,
-    BackendContract,
     Subtask,
     never,
     read,
     register,
     write,
 )
+from raystream.testing.state_rows import row
+from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
 
 TTL_MS = 100
 NO_SWEEP = TtlCleanup(entries_per_access=0)
@@ -37,7 +38,7 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-class ExpiryContract(BackendContract):
+class ExpiryContract(StoryContract):
     """What a time to live means."""
 
     def state_of(self, subtask: Subtask, kind: Any, ttl: StateTtl | None = LIVED) -> Any:
@@ -52,24 +53,25 @@ class ExpiryContract(BackendContract):
 
     # ---- the boundary ----
 
+    @row("ttl.boundary", "ttl.never-return-expired", "ttl.on-create-and-write")
     @every_kind
-    def test_written_at_0_with_ttl_100_is_there_at_99_and_gone_at_100(
-        self, subtask: Subtask, kind: Any
+    def test_written_at_0_with_ttl_100_is_there_at_99_and_gone_at_100_however_often_it_is_read(
+        self, tell: Tell, kind: Any
     ) -> None:
-        state = self.state_of(subtask, kind)
-        write(state, 7)
-        subtask.clock.now_ms += TTL_MS - 1
-        assert read(state) == 7
-        subtask.clock.now_ms += 1
-        assert read(state) is None
+        lived = replace(kind, ttl=LIVED)
 
-    @every_kind
-    def test_time_of_writing_survives_a_restore(self, subtask: Subtask, kind: Any) -> None:
-        write(self.state_of(subtask, kind), 7)
-        subtask.clock.now_ms += 50
-        for later, expected in ((TTL_MS - 1, 7), (TTL_MS, None)):
-            restored = self.restart(subtask, now_ms=START_MS + later)
-            assert read(self.state_of(restored, kind)) == expected
+        def story(stage: Stage) -> Story:
+            write(stage.state(lived), 7)
+            yield 50
+            assert read(stage.state(lived)) == 7
+            yield TTL_MS - 51
+            assert read(stage.state(lived)) == 7
+            yield 1
+            assert read(stage.state(lived)) is None
+            yield
+            assert read(stage.state(lived)) is None
+
+        tell(story)
 
     def test_expired_value_is_the_default_again(self, subtask: Subtask) -> None:
         state = self.state_of(subtask, ValueStateDescriptor[Any]("box", list[int], default=[]))
@@ -89,33 +91,36 @@ class ExpiryContract(BackendContract):
 
     # ---- update types ----
 
+    @row("ttl.on-read-and-write")
     @every_kind
-    def test_on_create_and_write_a_read_does_not_renew(self, subtask: Subtask, kind: Any) -> None:
-        state = self.state_of(subtask, kind)
-        write(state, 7)
-        subtask.clock.now_ms += 60
-        assert read(state) == 7
-        subtask.clock.now_ms += 40
-        assert read(state) is None
+    def test_on_read_and_write_a_read_renews(self, tell: Tell, kind: Any) -> None:
+        renewed = replace(kind, ttl=RENEWED)
 
-    @every_kind
-    def test_on_read_and_write_a_read_renews(self, subtask: Subtask, kind: Any) -> None:
-        state = self.state_of(subtask, kind, RENEWED)
-        write(state, 7)
-        for _ in range(3):
-            subtask.clock.now_ms += TTL_MS - 1
-            assert read(state) == 7
-        subtask.clock.now_ms += TTL_MS
-        assert read(state) is None
+        def story(stage: Stage) -> Story:
+            write(stage.state(renewed), 7)
+            for _ in range(3):
+                yield TTL_MS - 1
+                assert read(stage.state(renewed)) == 7
+            yield TTL_MS
+            assert read(stage.state(renewed)) is None
 
+        tell(story)
+
+    @row("ttl.on-create-and-write")
     @pytest.mark.parametrize("ttl", [LIVED, RENEWED], ids=lambda ttl: ttl.update.value)
     @pytest.mark.parametrize("kind", [HITS, TOTAL, MEAN], ids=lambda descriptor: descriptor.kind.value)
-    def test_write_renews(self, subtask: Subtask, kind: Any, ttl: StateTtl) -> None:
-        state = self.state_of(subtask, kind, ttl)
-        for _ in range(3):
-            write(state, 5)
-            subtask.clock.now_ms += TTL_MS - 1
-        assert read(state) is not None
+    def test_write_renews(self, tell: Tell, kind: Any, ttl: StateTtl) -> None:
+        lived = replace(kind, ttl=ttl)
+
+        def story(stage: Stage) -> Story:
+            for _ in range(3):
+                write(stage.state(lived), 5)
+                yield TTL_MS - 1
+            assert read(stage.state(lived)) is not None
+            yield 1 if ttl is LIVED else TTL_MS
+            assert read(stage.state(lived)) is None
+
+        tell(story)
 
     def test_questions_about_a_map_do_not_renew(self, subtask: Subtask) -> None:
         state = self.state_of(subtask, COUNTS, RENEWED)
@@ -127,6 +132,24 @@ class ExpiryContract(BackendContract):
 
     # ---- visibility ----
 
+    @row("ttl.return-expired")
+    @every_kind
+    def test_expired_value_is_returned_once_or_left_out_of_a_snapshot(self, tell: Tell, kind: Any) -> None:
+        lived = replace(kind, ttl=RETURNED_ONCE)
+
+        def story(stage: Stage) -> Story:
+            write(stage.state(lived), 7)
+            yield TTL_MS
+            restores = stage.restores
+            assert read(stage.state(lived)) in (7, None)
+            assert read(stage.state(lived)) is None
+            yield
+            assert restores <= stage.restores
+            assert read(stage.state(lived)) is None
+
+        tell(story)
+
+    @row("ttl.return-expired")
     @every_kind
     def test_expired_value_may_be_returned_once(self, subtask: Subtask, kind: Any) -> None:
         state = self.state_of(subtask, kind, RETURNED_ONCE)
@@ -147,19 +170,39 @@ class ExpiryContract(BackendContract):
 
     # ---- lists and maps ----
 
-    def test_list_expires_by_element(self, subtask: Subtask) -> None:
-        state = self.state_of(subtask, ELEMENTS)
-        for n in (1, 2, 3):
-            state.add_all([n, n * 10])
-            subtask.clock.now_ms += 40
-        assert state.get() == [2, 20, 3, 30]
-        subtask.clock.now_ms += 20
-        assert state.get() == [3, 30]
-        restored = self.restart(subtask, now_ms=subtask.clock.now_ms)
-        again = self.state_of(restored, ELEMENTS)
-        assert again.get() == [3, 30]
-        restored.clock.now_ms += 40
-        assert again.get() == []
+    @row("ttl.list")
+    def test_list_expires_by_element(self, tell: Tell) -> None:
+        lived = replace(ELEMENTS, ttl=LIVED)
+
+        def story(stage: Stage) -> Story:
+            for n in (1, 2, 3):
+                stage.state(lived).add_all([n, n * 10])
+                yield 40
+            assert stage.state(lived).get() == [2, 20, 3, 30]
+            yield 20
+            assert stage.state(lived).get() == [3, 30]
+            yield 40
+            assert stage.state(lived).get() == []
+
+        tell(story)
+
+    @row("ttl.map")
+    def test_map_expires_by_entry(self, tell: Tell) -> None:
+        lived = replace(COUNTS, ttl=LIVED)
+
+        def story(stage: Stage) -> Story:
+            stage.state(lived).put_all({"a": 1, "b": None})
+            yield 60
+            stage.state(lived)["b"] = 2
+            stage.state(lived).put("c", None)
+            yield 40
+            state = stage.state(lived)
+            assert dict(state.items()) == {"b": 2, "c": None}
+            assert ("a" in state, state.get("a", 9), len(state)) == (False, 9, 2)
+            yield 60
+            assert stage.state(lived).is_empty()
+
+        tell(story)
 
     def test_updating_a_list_writes_all_its_elements(self, subtask: Subtask) -> None:
         state = self.state_of(subtask, ELEMENTS)
@@ -259,6 +302,7 @@ class ExpiryContract(BackendContract):
 
     # ---- snapshots ----
 
+    @row("ttl.clean-snapshot")
     @every_kind
     @pytest.mark.parametrize("touched", [False, True])
     def test_snapshot_leaves_out_what_has_expired(self, subtask: Subtask, kind: Any, touched: bool) -> None:
@@ -329,6 +373,23 @@ class ExpiryContract(BackendContract):
 
     # ---- clean-up ----
 
+    @row("ttl.clean-on-read", "ttl.clean-unread")
+    @every_kind
+    def test_nothing_is_held_of_what_has_expired_when_it_was_read_or_restored(
+        self, tell: Tell, kind: Any
+    ) -> None:
+        lived = replace(kind, ttl=LIVED)
+
+        def story(stage: Stage) -> Story:
+            write(stage.state(lived), 7)
+            yield TTL_MS
+            assert read(stage.state(lived)) is None
+            yield
+            assert self.count_held(stage.subtask.backend, kind.name) == 0
+
+        tell(story)
+
+    @row("ttl.clean-on-read")
     @every_kind
     def test_read_removes_what_has_expired(self, subtask: Subtask, kind: Any) -> None:
         state = self.state_of(subtask, kind)
@@ -351,6 +412,7 @@ class ExpiryContract(BackendContract):
         subtask.clock.now_ms += 50
         assert list(subtask.backend.entries(kind.name)) == list(without.backend.entries(kind.name))
 
+    @row("ttl.clean-access", "ttl.clean-unread")
     @every_kind
     def test_keys_that_are_never_read_again_are_removed_by_accesses_to_others(
         self, subtask: Subtask, kind: Any
@@ -366,6 +428,7 @@ class ExpiryContract(BackendContract):
         self.clean_up(subtask.backend)
         assert self.count_held(subtask.backend, kind.name) == 1
 
+    @row("ttl.clean-unread")
     @every_kind
     def test_keys_that_are_never_read_again_are_removed_by_a_snapshot(
         self, subtask: Subtask, kind: Any

@@ -309,6 +309,11 @@ class BackendContract(ABC):
         self.finish(snapshot)
         assert snapshot.entries == 0
 
+    @pytest.fixture(autouse=True)
+    def row(self, request: pytest.FixtureRequest) -> tuple[str, ...]:
+        """Names of the rules that the test proves."""
+        return getattr(request, "param", ())
+
     @pytest.fixture
     def subtask(self) -> Subtask:
         """A subtask that owns all key groups, at key "k"."""

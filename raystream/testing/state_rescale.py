@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 
 from raystream.keygroup import groups_of_subtask
+from raystream.keys import canonical_key
 from raystream.testing.state_kit import BackendContract, Contents, Subtask
 
 KEY_GROUPS = 128
+FEW_GROUPS = 4
+"""Enough where there is one subtask; a snapshot looks at every group."""
+
 RESCALES = [(1, 2, 3, 1), (3, 5), (4, 2), (15, 77, 15)]
 KEYS: list[Any] = [
     *range(60), *map(str, range(60)), b"b", (1, "a", None), 1.5, 2**70, "\udc80", ("nested", (1, 2)),
@@ -18,8 +22,9 @@ KEYS: list[Any] = [
 class _Operator:
     """All subtasks of an operator, and what they must hold."""
 
-    def __init__(self, contract: BackendContract, parallelism: int) -> None:
+    def __init__(self, contract: BackendContract, parallelism: int, key_groups: int = KEY_GROUPS) -> None:
         self._contract = contract
+        self._key_groups = key_groups
         self.expected: dict[Any, int] = {}
         self.deploy(parallelism, [])
 
@@ -27,12 +32,14 @@ class _Operator:
         """Replace the subtasks by others that are restored."""
         self.subtasks = [
             self._contract.make_subtask(
-                stored, subtask=index, parallelism=parallelism, max_parallelism=KEY_GROUPS
+                stored, subtask=index, parallelism=parallelism, max_parallelism=self._key_groups
             )
             for index in range(parallelism)
         ]
         self._contents = [Contents(subtask.backend) for subtask in self.subtasks]
-        self._ranges = [groups_of_subtask(index, KEY_GROUPS, parallelism) for index in range(parallelism)]
+        self._ranges = [
+            groups_of_subtask(index, self._key_groups, parallelism) for index in range(parallelism)
+        ]
 
     def snapshot(self) -> list[Any]:
         """Return the stored snapshots of all subtasks."""
@@ -40,6 +47,12 @@ class _Operator:
         stored = [self._contract.finish(snapshot) for snapshot in snapshots]
         assert sum(snapshot.entries for snapshot in snapshots) == Contents.COUNT * len(self.expected)
         return stored
+
+    def tend(self, keys: list[Any]) -> None:
+        """Begin a batch."""
+        for subtask in self.subtasks:
+            if subtask.backend.prefetch is not None:
+                subtask.backend.prefetch(list(map(canonical_key, keys)))
 
     def apply(self, key: Any, n: int) -> None:
         """Write, change in place, or remove what there is for a key."""
@@ -69,20 +82,24 @@ class _Operator:
         return self._contents[index]
 
 
-class RescaleContract(BackendContract):
-    """State is the same however the input is cut, and whenever and however often it is restored."""
+class HistoryContract(BackendContract):
+    """State is the same however the input is cut, and however often it is restored."""
 
-    @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-    @pytest.mark.parametrize("seed", range(3))
-    def test_state_survives_a_restore_after_every_batch(self, batch_size: int, seed: int) -> None:
-        rng = random.Random(seed)
-        records = [(rng.choice(KEYS), n) for n in range(60 if batch_size == 1 else 300)]
-        operator = _Operator(self, 1)
-        for start in range(0, len(records), batch_size):
+    @pytest.mark.parametrize(("batch_size", "count"), [(1, 60), (7, 210), (1000, 2100)])
+    def test_state_survives_a_restore_after_every_batch(self, batch_size: int, count: int) -> None:
+        rng = random.Random(count)
+        records = [(rng.choice(KEYS), n) for n in range(count)]
+        operator = _Operator(self, 1, FEW_GROUPS)
+        for start in range(0, count, batch_size):
+            operator.tend([key for key, _ in records[start : start + batch_size]])
             for key, n in records[start : start + batch_size]:
                 operator.apply(key, n)
             operator.deploy(1, operator.snapshot())
         operator.check()
+
+
+class RescaleContract(BackendContract):
+    """State is where its key is, at every parallelism."""
 
     @pytest.mark.parametrize(
         "parallelisms", RESCALES, ids=lambda parallelisms: " to ".join(map(str, parallelisms))

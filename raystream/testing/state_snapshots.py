@@ -11,16 +11,17 @@ from raystream.testing.state_kit import (
     BOX,
     HITS,
     MAX_PARALLELISM,
-    BackendContract,
     Contents,
     Stored,
     Subtask,
     at_once,
     never,
 )
+from raystream.testing.state_rows import row
+from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
 
 
-class SnapshotContract(BackendContract):
+class SnapshotContract(StoryContract):
     """Freezing, encoding, giving up and restoring."""
 
     # ---- snapshots ----
@@ -57,6 +58,7 @@ class SnapshotContract(BackendContract):
         assert empty.entries == 0
         assert self.restored_contents(load).get() == Contents.EMPTY
 
+    @row("keyed.in-place")
     def test_change_in_place_is_not_in_a_snapshot_in_progress(self, subtask: Subtask) -> None:
         live = Contents(subtask.backend)
         live.set(1)
@@ -66,6 +68,21 @@ class SnapshotContract(BackendContract):
         assert self.restored_contents(self.finish(snapshot)).get() == Contents.expected(1)
         assert live.get() == Contents.expected(2)
         assert self.restored_contents(self.finish(subtask.backend.freeze(2))).get() == Contents.expected(2)
+
+    @row("keyed.in-place")
+    def test_value_changed_in_place_is_as_it_was_last_updated(self, tell: Tell) -> None:
+        def story(stage: Stage) -> Story:
+            stage.state(BOX).update({"n": 0})
+            for n in range(1, 4):
+                yield
+                box = stage.state(BOX).value()
+                assert box == {"n": n - 1}
+                box["n"] = n
+                stage.state(BOX).update(box)
+            yield
+            assert stage.state(BOX).value() == {"n": 3}
+
+        tell(story)
 
     def test_object_handed_out_is_the_same_before_and_after_a_barrier(self, subtask: Subtask) -> None:
         state = subtask.backend.value_state(BOX)
