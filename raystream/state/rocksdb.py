@@ -54,27 +54,60 @@ class RocksDbMemory:
         self.buffer_bytes = max(_WRITE_BUFFER_BYTES_MIN, min(_WRITE_BUFFER_BYTES_MAX, buffers_bytes // 2))
 
 
+class _Range:
+    """The entries whose keys begin with a prefix, and how far a view has gone through them.
+
+    A search goes over everything that was deleted up to the next entry, so of scans in the order of their
+    keys only the first one searches.  (An upper bound for the search is not to be had: `rocksdict` lets go
+    of the bytes of the bound while the iterator still uses them.)
+    """
+
+    __slots__ = ("begins", "entries", "passed")
+
+    def __init__(self, begins: bytes, entries: RdictIter) -> None:
+        self.begins = begins
+        self.entries = entries
+        self.passed: bytes | None = None
+        """What was scanned last: there is nothing between it and where the iterator stands."""
+
+    def move(self, prefix: bytes) -> None:
+        """Stand at the first key that may begin with `prefix`."""
+        entries, passed = self.entries, self.passed
+        behind = passed is not None and prefix > passed and not prefix.startswith(passed)
+        if not behind or (entries.valid() and entries.key() < prefix):
+            entries.seek(prefix)
+
+
 class StoreView:
     """A store as it was when `RocksDbStore.view` was called, for any one thread.
 
-    It is an iterator, which keeps what was there when it was made.  (Snapshots of `rocksdict` do not do:
-    their iterators show what was written later.)
+    It consists of iterators, which keep what was there when they were made.  (Snapshots of `rocksdict`
+    do not do: their iterators show what was written later.)
     """
 
-    def __init__(self, entries: RdictIter, path: Path) -> None:
-        self._entries = entries
+    def __init__(self, entries: Iterable[tuple[bytes, RdictIter]], path: Path) -> None:
+        """Make a view.
+
+        Args:
+            entries: prefixes that scans are below, and an iterator for each.
+            path: of the store.
+        """
+        self._ranges = [_Range(begins, one) for begins, one in entries]
         self._path = path
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield key and value of each entry whose key begins with `prefix`, in order; one scan at a time."""
-        entries = self._entries
+        within = next(one for one in self._ranges if prefix.startswith(one.begins))
+        entries = within.entries
         valid, key_of, value_of, step = entries.valid, entries.key, entries.value, entries.next
         try:
-            entries.seek(prefix)
+            within.move(prefix)
+            within.passed = None
             while valid() and (key := key_of()).startswith(prefix):
                 yield key, value_of()
                 step()
             entries.status()
+            within.passed = prefix
         except GeneratorExit:
             raise
         except Exception as error:
@@ -142,9 +175,14 @@ class RocksDbStore:
         except Exception as error:
             raise _failure("state could not be written", self._path, error) from error
 
-    def view(self) -> StoreView:
-        """Return the store as it is now."""
-        return StoreView(self._db.iter(), self._path)
+    def view(self, prefixes: Iterable[bytes] = (b"",)) -> StoreView:
+        """Return the store as it is now.
+
+        Args:
+            prefixes: what the keys begin with that will be scanned; scans below each of them are best made
+                in the order of their keys.
+        """
+        return StoreView([(prefix, self._db.iter()) for prefix in prefixes], self._path)
 
     def close(self) -> None:
         """Close the store; views end with an error."""

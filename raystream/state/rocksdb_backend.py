@@ -105,7 +105,7 @@ class RocksDbBackend(StateKinds):
             tables=self._all,
             groups=groups,
             max_parallelism=max_parallelism,
-            take_view=self._store.view,
+            take_view=self._view,
             directory=self._directory.path,
         )
 
@@ -241,7 +241,7 @@ class RocksDbBackend(StateKinds):
 
     def entries(self, name: str) -> Iterator[tuple[int, Any, Any]]:
         self.write_out()
-        return self._entries(self._tables[name][0], self._store.view())
+        return self._entries(self._tables[name][0], self._view())
 
     def _entries(self, table: CachedTable, view: StoreView) -> Iterator[tuple[int, Any, Any]]:
         kind, ttl = table.descriptor.kind, table.descriptor.ttl
@@ -266,10 +266,13 @@ class RocksDbBackend(StateKinds):
     def held(self, name: str) -> int:
         """Return how many keys a registered state holds anything for, expired or not; reads all of it."""
         self.write_out()
-        table, view = self._tables[name][0], self._store.view()
+        table, view = self._tables[name][0], self._view()
         return sum(1 for group in self._groups for _ in stored_contents(view, table, group))
 
     # ---- snapshot ----
+
+    def _view(self) -> StoreView:
+        return self._store.view([table.prefix for table in self._all])
 
     def freeze(self, checkpoint_id: int) -> RocksDbSnapshot:
         return RocksDbSnapshot(checkpoint_id, self._registry.infos, self._origin, self._time.now_ms())
