@@ -18,6 +18,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--seeds", type=int, default=300, metavar="N", help="simulate every job with the seeds 0 to N-1"
     )
+    parser.addoption(
+        "--one-shot-keys",
+        type=int,
+        default=100_000,
+        metavar="N",
+        help="let N keys that come once expire; 1000000 takes a minute",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ Random histories against plain dicts are in `raystream.testing.state_machine`.
 """
 
 from raystream.testing.state_access import AccessContract
+from raystream.testing.state_clean_up import CleanUpContract
 from raystream.testing.state_evolution import EvolutionContract
-from raystream.testing.state_expiry import ExpiryContract
 from raystream.testing.state_kinds import KindsContract
+from raystream.testing.state_registration import RegistrationContract
 from raystream.testing.state_rescale import HistoryContract, RescaleContract
 from raystream.testing.state_snapshots import SnapshotContract
 from raystream.testing.state_timers import TimerContract
@@ -26,9 +27,10 @@ __all__ = ["KeyedStateContract"]
 
 class KeyedStateContract(
     AccessContract,
+    RegistrationContract,
     KindsContract,
     SnapshotContract,
-    ExpiryContract,
+    CleanUpContract,
     TimerContract,
     EvolutionContract,
     HistoryContract,

@@ -312,7 +312,8 @@ class BackendContract(ABC):
     @pytest.fixture(autouse=True)
     def row(self, request: pytest.FixtureRequest) -> tuple[str, ...]:
         """Names of the rules that the test proves."""
-        return getattr(request, "param", ())
+        rules: tuple[str, ...] = getattr(request, "param", ())
+        return rules
 
     @pytest.fixture
     def subtask(self) -> Subtask:

@@ -33,7 +33,7 @@ TIMERS_MAX = 1_000_000
 _KEY_COUNTS = {1: 2, 7: 5, 1000: 520}
 """Keys for which a story is told, so that its records are more than a batch."""
 
-Story = Iterator[int | None]
+Story = Iterator[Any]
 """Yields behind each record but the last; a number is how many ms pass before the next ones."""
 
 
@@ -119,7 +119,7 @@ class Stage:
         self.key = key
         self.subtask.at(key)
         try:
-            return next(told[key]) or 0
+            return int(next(told[key]) or 0)
         except StopIteration:
             del told[key]
             return 0

@@ -7,6 +7,7 @@ import pytest
 from raystream import ConfigError, GraphError, JobConfig, JobStatus, StreamEnvironment
 from raystream.api import ambient
 from raystream.api.ambient import Ambient
+from raystream.testing.state_rows import row
 from tests.unit.api.fakes import FakeRunner, FakeSink, FakeSource
 
 
@@ -225,6 +226,7 @@ def test_operator_of_which_only_a_side_output_is_read_has_a_sink(runner, caplog)
     assert caplog.messages == []
 
 
+@row("keyed.generated-uid")
 def test_generated_uid_of_keyed_state_is_warned_about(runner, caplog):
     env = StreamEnvironment(runner=runner)
     env.from_source(FakeSource()).key_by(len).sum().sink_to(FakeSink())

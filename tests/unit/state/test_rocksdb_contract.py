@@ -4,8 +4,8 @@ import pytest
 
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
+from raystream.testing.state_clean_up import CleanUpContract
 from raystream.testing.state_contracts import KeyedStateContract
-from raystream.testing.state_expiry import ExpiryContract
 from raystream.testing.state_kit import BackendContract
 from raystream.testing.state_rescale import HistoryContract
 from raystream.testing.state_snapshots import SnapshotContract
@@ -54,7 +54,7 @@ class TestRocksDbBackendThatCachesAFewKeys(OnRocksDb, SnapshotContract, HistoryC
     cache_bytes = 2_000
 
 
-class TestRocksDbBackendThatCachesEverything(OnRocksDb, SnapshotContract, ExpiryContract, HistoryContract):
+class TestRocksDbBackendThatCachesEverything(OnRocksDb, SnapshotContract, CleanUpContract, HistoryContract):
     """The parts in which it matters that what is cached stays as it is in RocksDB."""
 
     cache_bytes = 64 << 20
