@@ -45,3 +45,17 @@ def short_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="rs-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def local_path(tmp_path: Path) -> Iterator[Path]:
+    """An empty directory, in memory where there is such a file system: RocksDB syncs its files."""
+    if not _MEMORY.is_dir():
+        yield tmp_path
+        return
+    path = Path(tempfile.mkdtemp(dir=_MEMORY))
+    yield path
+    shutil.rmtree(path)
