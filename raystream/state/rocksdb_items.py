@@ -25,7 +25,7 @@ import msgspec
 
 from raystream.errors import StateError
 from raystream.keys import KeyGroupCache, encode_key
-from raystream.state.chunk_codec import encoding_refused
+from raystream.state.chunk_codec import check_sizes, encoding_refused
 from raystream.state.descriptor import StateDescriptor, StateKind
 from raystream.state.value_types import ValueTypeMismatch
 
@@ -122,7 +122,7 @@ class ItemCodec:
         """Return an item for each value.
 
         Raises:
-            StateError: one of them cannot be encoded at all.
+            StateError: one of them cannot be encoded at all, or is too large.
         """
         if self._timed:
             times = [_TIME.pack(value[0]) for value in values]
@@ -133,7 +133,7 @@ class ItemCodec:
             ]
         else:
             items = self._encoded(values)
-        self._seen(items)
+        check_sizes(self._name, items, self._seen(items))
         return items
 
     def _encoded(self, values: Sequence[Any]) -> list[bytes]:
@@ -208,9 +208,11 @@ class ItemCodec:
         value = self.decode_one(item)
         return self._serializer.dump(value[1] if self._timed else value)
 
-    def _seen(self, items: Sequence[bytes]) -> None:
+    def _seen(self, items: Sequence[bytes]) -> int:
+        total_bytes = sum(map(len, items))
         self._items += len(items)
-        self._bytes += sum(map(len, items))
+        self._bytes += total_bytes
+        return total_bytes
 
 
 def time_of(item: bytes) -> int:

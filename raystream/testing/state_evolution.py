@@ -268,6 +268,17 @@ class EvolutionContract(BackendContract):
             pytest.param(HITS, ListStateDescriptor[Any]("hits", int), id="kind"),
             pytest.param(HITS, ValueStateDescriptor[Any]("hits"), id="serializer"),
             pytest.param(HITS, ValueStateDescriptor[Any]("hits", str), id="type"),
+            pytest.param(ELEMENTS, ListStateDescriptor[Any]("elements", str), id="type of elements"),
+            pytest.param(COUNTS, MapStateDescriptor[Any, Any]("counts", str, str), id="type of map values"),
+            pytest.param(TOTAL, ReducingStateDescriptor[Any]("total", max, str), id="type of reduction"),
+            pytest.param(
+                MEAN,
+                AggregatingStateDescriptor[Any, Any, Any]("mean", Mean(), list[str]),
+                id="type of accumulator",
+            ),
+            pytest.param(TOTAL, replace(HITS, name="total"), id="reduction to value"),
+            pytest.param(HITS, replace(TOTAL, name="hits"), id="value to reduction"),
+            pytest.param(COUNTS, MapStateDescriptor[Any, Any]("counts"), id="serializer of a map"),
             pytest.param(HITS, replace(HITS, namespaced=True), id="namespaces"),
             pytest.param(COUNTS, MapStateDescriptor[Any, Any]("counts", int, int), id="map key"),
             pytest.param(

@@ -7,11 +7,13 @@ import pytest
 
 from raystream.keygroup import groups_of_subtask
 from raystream.keys import canonical_key
-from raystream.testing.state_kit import BackendContract, Contents, Subtask
+from raystream.testing.state_kit import BY_ANY, BackendContract, Contents, Subtask
 
 KEY_GROUPS = 128
 FEW_GROUPS = 4
 """Enough where there is one subtask; a snapshot looks at every group."""
+
+LONG_GROUPS = 8
 
 RESCALES = [(1, 2, 3, 1), (3, 5), (4, 2), (15, 77, 15)]
 KEYS: list[Any] = [
@@ -67,9 +69,9 @@ class _Operator:
             contents.set(n)
             self.expected[key] = n
 
-    def check(self) -> None:
+    def check(self, keys: list[Any] = KEYS) -> None:
         """Compare every key with what must be there."""
-        for key in KEYS:
+        for key in keys:
             n = self.expected.get(key)
             wanted = Contents.EMPTY if n is None else Contents.expected(n)
             assert self._at(key).get() == wanted, key
@@ -98,8 +100,34 @@ class HistoryContract(BackendContract):
         operator.check()
 
 
+LONG = 64 << 10
+LONG_KEYS: list[Any] = ["a" * LONG, "a" * (LONG - 1) + "b", bytes(LONG), ("c" * LONG, 1), "a" * (LONG - 1), 7]
+"""Keys of 64 KiB, some of which begin alike or as another one."""
+
+
 class RescaleContract(BackendContract):
     """State is where its key is, at every parallelism."""
+
+    @pytest.mark.parametrize("parallelisms", [(1, 2, 3, 1), (3, 5)], ids=repr)
+    def test_keys_of_64_kib_are_keys_like_any_other(self, parallelisms: tuple[int, ...]) -> None:
+        operator = _Operator(self, parallelisms[0], LONG_GROUPS)
+        for step, parallelism in enumerate((*parallelisms[1:], parallelisms[-1])):
+            for position, key in enumerate(LONG_KEYS):
+                operator.apply(key, 1 + 7 * step + position)
+            operator.deploy(parallelism, operator.snapshot())
+            operator.check(LONG_KEYS)
+
+    def test_map_keys_of_64_kib_are_map_keys_like_any_other(self) -> None:
+        stored: list[Any] = []
+        for _ in range(3):
+            subtask = self.make_subtask(stored)
+            subtask.at(LONG_KEYS[0])
+            state = subtask.backend.map_state(BY_ANY)
+            assert {key for key, _ in state.items()} == (set(LONG_KEYS) if stored else set())
+            for position, key in enumerate(LONG_KEYS):
+                assert state.get(key) == (position if stored else None)
+                state.put(key, position)
+            stored = [self.finish(subtask.backend.freeze(1))]
 
     @pytest.mark.parametrize(
         "parallelisms", RESCALES, ids=lambda parallelisms: " to ".join(map(str, parallelisms))

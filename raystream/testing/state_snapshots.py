@@ -6,6 +6,14 @@ import pytest
 
 from raystream.errors import StateError
 from raystream.keygroup import KeyGroupRange, groups_of_subtask
+from raystream.state import chunk_codec
+from raystream.state.descriptor import (
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ReducingStateDescriptor,
+    ValueStateDescriptor,
+)
+from raystream.state.ttl import StateTtl
 from raystream.testing.state_kit import (
     ANYTHING,
     BOX,
@@ -16,6 +24,9 @@ from raystream.testing.state_kit import (
     Subtask,
     at_once,
     never,
+    read,
+    register,
+    write,
 )
 from raystream.testing.state_rows import row
 from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
@@ -218,6 +229,36 @@ class SnapshotContract(StoryContract):
         subtask.backend.value_state(ANYTHING).update(lambda: 1)
         with pytest.raises(StateError, match="anything"):
             subtask.backend.freeze(1).advance(never)
+
+    @pytest.mark.parametrize(
+        "descriptor",
+        [
+            ValueStateDescriptor[Any]("text", str),
+            ValueStateDescriptor[Any]("any"),
+            ListStateDescriptor[Any]("list", str),
+            MapStateDescriptor[Any, Any]("map", str),
+            ReducingStateDescriptor[Any]("reduced", max, str),
+            ValueStateDescriptor[Any]("lived", str, ttl=StateTtl(100)),
+        ],
+        ids=lambda descriptor: descriptor.name,
+    )
+    def test_value_that_is_too_large_fails_the_snapshot_and_names_state_and_size(
+        self, subtask: Subtask, descriptor: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(chunk_codec, "VALUE_BYTES_MAX", 1000)
+        state = register(subtask.backend, descriptor)
+        write(state, "x" * 900)
+        subtask.at("other")
+        write(state, "y" * 900)
+        load = self.finish(subtask.backend.freeze(1))
+        write(state, "z" * 1001)
+        with pytest.raises(StateError, match="too large") as caught:
+            self.finish(subtask.backend.freeze(2))
+        assert caught.value.context["state"] == descriptor.name
+        assert 1000 < caught.value.context["size_bytes"] < 1100
+        restored = self.make_subtask([load])
+        restored.at("other")
+        assert read(register(restored.backend, descriptor)) == "y" * 900
 
     # ---- restore ----
 
