@@ -8,6 +8,7 @@ All stores of a slot share one `RocksDbMemory`, which bounds their write buffers
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ _WRITE_BUFFER_SHARE = 2
 _WRITE_BUFFER_BYTES_MAX = 64 << 20
 _WRITE_BUFFER_BYTES_MIN = 64 << 10
 _BLOCK_BYTES = 4096
+_STALLED = "Write stall"
+"""In the error of a write that would have to wait."""
 _BLOOM_BITS_PER_KEY = 10
 _HASH_RATIO = 0.75
 _BACKGROUND_JOBS = 2
@@ -118,8 +121,7 @@ class RocksDbStore:
     """One RocksDB in a directory of its own; not to be used by two threads at once, but for its views."""
 
     def __init__(self, path: Path, memory: RocksDbMemory) -> None:
-        self._write_options = WriteOptions()
-        self._write_options.disable_wal = True  # type: ignore[method-assign,assignment]  # a property in truth
+        self._at_once, self._patient = _write_options(no_slowdown=True), _write_options(no_slowdown=False)
         try:
             self._db = Rdict(str(path), _options(memory))
         except Exception as error:
@@ -161,17 +163,24 @@ class RocksDbStore:
         except Exception as error:
             raise _failure("state could not be read", self._path, error) from error
 
-    def write(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Set the values of keys, or delete those whose value is None; all or none."""
-        batch = WriteBatch(raw_mode=True)
-        put, delete = batch.put, batch.delete
-        for key, value in changes:
-            if value is None:
-                delete(key)
-            else:
-                put(key, value)
+    def write(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Set the values of keys, or delete those whose value is None; all or none.
+
+        Waits while RocksDB has too much to write to the disk.
+
+        Raises:
+            StateError: the disk is full or has failed; names the path.
+        """
         try:
-            self._db.write(batch, self._write_options)
+            try:
+                self._db.write(_batch(changes), self._at_once)
+            except Exception as error:
+                if _STALLED not in str(error):
+                    raise
+                # On a full disk RocksDB would have a write wait for ever, but a flush fails.
+                if self._db.property_int_value("rocksdb.is-write-stopped"):
+                    self._db.flush(True)
+                self._db.write(_batch(changes), self._patient)
         except Exception as error:
             raise _failure("state could not be written", self._path, error) from error
 
@@ -186,7 +195,27 @@ class RocksDbStore:
 
     def close(self) -> None:
         """Close the store; views end with an error."""
-        self._db.close()
+        with suppress(Exception):  # It writes out what nobody needs any more, for which there may be no room.
+            self._db.close()
+
+
+def _batch(changes: Iterable[tuple[bytes, bytes | None]]) -> WriteBatch:
+    batch = WriteBatch(raw_mode=True)
+    put, delete = batch.put, batch.delete
+    for key, value in changes:
+        if value is None:
+            delete(key)
+        else:
+            put(key, value)
+    return batch
+
+
+def _write_options(*, no_slowdown: bool) -> WriteOptions:
+    options: Any = WriteOptions()  # Its properties are declared as methods.
+    options.disable_wal = True
+    options.no_slowdown = no_slowdown
+    written: WriteOptions = options
+    return written
 
 
 def _options(memory: RocksDbMemory) -> Options:

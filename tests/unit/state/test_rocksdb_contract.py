@@ -4,8 +4,8 @@ import pytest
 
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
-from raystream.testing.state_clean_up import CleanUpContract
 from raystream.testing.state_contracts import KeyedStateContract
+from raystream.testing.state_expiry import ExpiryContract
 from raystream.testing.state_kit import BackendContract
 from raystream.testing.state_rescale import HistoryContract
 from raystream.testing.state_snapshots import SnapshotContract
@@ -43,18 +43,18 @@ class OnRocksDb(BackendContract):
 
 
 class TestRocksDbBackend(OnRocksDb, KeyedStateContract):
-    """Caches nothing beyond a batch: every batch begins with a cache that is written out and dropped."""
+    """Caches nothing beyond a record: each begins with a cache that is written out and dropped."""
 
     cache_bytes = 0
 
 
 class TestRocksDbBackendThatCachesAFewKeys(OnRocksDb, SnapshotContract, HistoryContract):
-    """The parts in which one batch finds some keys in the cache, and others not."""
+    """The parts with so many keys that some are found in the cache, and others not."""
 
     cache_bytes = 2_000
 
 
-class TestRocksDbBackendThatCachesEverything(OnRocksDb, SnapshotContract, CleanUpContract, HistoryContract):
-    """The parts in which it matters that what is cached stays as it is in RocksDB."""
+class TestRocksDbBackendThatCachesEverything(OnRocksDb, SnapshotContract, ExpiryContract, HistoryContract):
+    """The parts in which what is cached changes without being written, or grows old there."""
 
     cache_bytes = 64 << 20
