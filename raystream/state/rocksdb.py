@@ -121,7 +121,8 @@ class RocksDbStore:
     """One RocksDB in a directory of its own; not to be used by two threads at once, but for its views."""
 
     def __init__(self, path: Path, memory: RocksDbMemory) -> None:
-        self._at_once, self._patient = _write_options(no_slowdown=True), _write_options(no_slowdown=False)
+        self._write_options = _write_options(no_slowdown=False)
+        self._write_at_once = _write_options(no_slowdown=True)
         try:
             self._db = Rdict(str(path), _options(memory))
         except Exception as error:
@@ -163,7 +164,7 @@ class RocksDbStore:
         except Exception as error:
             raise _failure("state could not be read", self._path, error) from error
 
-    def write(self, changes: Sequence[tuple[bytes, bytes | None]]) -> None:
+    def write(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Set the values of keys, or delete those whose value is None; all or none.
 
         Waits while RocksDB has too much to write to the disk.
@@ -171,16 +172,17 @@ class RocksDbStore:
         Raises:
             StateError: the disk is full or has failed; names the path.
         """
+        changes = list(changes)  # A batch can be written once.
         try:
             try:
-                self._db.write(_batch(changes), self._at_once)
+                self._db.write(_batch(changes), self._write_at_once)
             except Exception as error:
                 if _STALLED not in str(error):
                     raise
                 # On a full disk RocksDB would have a write wait for ever, but a flush fails.
                 if self._db.property_int_value("rocksdb.is-write-stopped"):
                     self._db.flush(True)
-                self._db.write(_batch(changes), self._patient)
+                self._db.write(_batch(changes), self._write_options)
         except Exception as error:
             raise _failure("state could not be written", self._path, error) from error
 
