@@ -1,13 +1,15 @@
 """Keeps a gibibyte of keyed state, and shows what each state backend makes of it.
 
     raystream run -c configs/rocksdb-file.yaml jobs/keyed_state_backends.py --backend rocksdb
+    raystream run -c configs/rocksdb-file.yaml jobs/keyed_state_backends.py --backend rocksdb --full
     raystream run -c configs/hashmap-file.yaml jobs/keyed_state_backends.py --backend hashmap
 
 Every record is a number, padded with zeros to a kibibyte, which is its own key; the state of a key is
 the record itself, with thirty days to live.  Records come again and again from the first one until
 the wanted number has gone by, then the job stops with a savepoint.  Each checkpoint is printed as it
-completes, with its duration and the bytes that it wrote: run it on one backend and on the other, and
-compare.  Checkpoints and the runner are a matter of configuration.
+completes, with its duration, the bytes that it wrote and the size of the state: run it on one backend and
+on the other, with incremental checkpoints and without, and compare.  Checkpoints and the runner are a
+matter of configuration.
 """
 
 import argparse
@@ -42,13 +44,25 @@ def main() -> None:
     """Build the job from the command line's arguments and run it to its savepoint."""
     parser = argparse.ArgumentParser(description="Keep a lot of keyed state and show what that costs.")
     parser.add_argument("--backend", choices=("hashmap", "rocksdb"), help="as configured if not given")
+    parser.add_argument(
+        "--incremental",
+        action=argparse.BooleanOptionalAction,
+        help="let checkpoints write only what is new, as far as the backend can; as configured if not given",
+    )
+    parser.add_argument(
+        "--full", dest="incremental", action="store_const", const=False, help="the same as --no-incremental"
+    )
     parser.add_argument("--keys", type=int, default=KIB * KIB, help="different records")
     parser.add_argument("--record-bytes", type=int, default=KIB, help="length of a record")
     parser.add_argument("--records", type=int, help="records until the savepoint; all keys once if not given")
     options = parser.parse_args()
 
     keys, width = options.keys, options.record_bytes
-    env = StreamEnvironment(**({"state_backend_type": options.backend} if options.backend else {}))
+    configured = {
+        "state_backend_type": options.backend,
+        "execution_checkpointing_incremental": options.incremental,
+    }
+    env = StreamEnvironment(**{key: value for key, value in configured.items() if value is not None})
     (
         env.from_source(
             DatagenSource(lambda index: str(index % keys).zfill(width)), name="numbers", uid="source"
@@ -65,7 +79,7 @@ def watch(client, records) -> None:
     """Print checkpoints until enough records have gone by, then stop the job and print what it cost."""
     started = time.monotonic()
     shown = set()
-    print(f"{'checkpoint':>10}{'duration':>12}{'written':>12}{'records':>14}")
+    print(f"{'checkpoint':>10}{'duration':>12}{'written':>12}{'state':>12}{'records':>14}")
     while client.progress().records_in < records:
         try:
             client.wait(LOOK_EVERY)
@@ -91,7 +105,8 @@ def show(client, shown) -> None:
             name = "savepoint" if checkpoint.purpose in ("stop", "savepoint") else checkpoint.checkpoint_id
             print(
                 f"{name:>10}{checkpoint.duration_ms / 1000:>10.1f} s"
-                f"{checkpoint.size_bytes / MIB:>8.1f} MiB{records:>14,}",
+                f"{checkpoint.uploaded_bytes / MIB:>8.1f} MiB{checkpoint.size_bytes / MIB:>8.1f} MiB"
+                f"{records:>14,}",
                 flush=True,
             )
 

@@ -27,6 +27,7 @@ from raystream.api.functions import (
     ReduceFunction,
 )
 from raystream.api.stream import DataStream, KeyedStream, OutputTag, StreamSink
+from raystream.clock import TimeDomain
 from raystream.config.options import JobConfig
 from raystream.errors import (
     CheckpointError,
@@ -43,7 +44,6 @@ from raystream.errors import (
     UserCodeError,
 )
 from raystream.ids import JobStatus
-from raystream.operators.timers import TimeDomain
 from raystream.operators.watermarks import WatermarkStrategy
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,

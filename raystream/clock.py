@@ -6,6 +6,7 @@ virtual clock instead.
 """
 
 import time
+from enum import Enum
 from typing import Protocol
 
 
@@ -29,8 +30,20 @@ class SystemClock:
         return time.monotonic() * 1000.0
 
     def wall_ms(self) -> int:
-        self._wall_floor_ms = max(self._wall_floor_ms, time.time_ns() // 1_000_000)
+        # Asked for each access to state that has a time to live: without `max`, in half the time.
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms > self._wall_floor_ms:  # noqa: PLR1730 - twice as fast
+            self._wall_floor_ms = now_ms
         return self._wall_floor_ms
+
+
+class TimeDomain(Enum):
+    """Which time a timer, or a time to live, goes by."""
+
+    EVENT_TIME = "event-time"
+    """The watermark."""
+    PROCESSING_TIME = "processing-time"
+    """The wall clock of the slot."""
 
 
 class ProcessingTime:
@@ -46,8 +59,14 @@ class ProcessingTime:
 
     def now_ms(self) -> int:
         """Return milliseconds since the epoch; never decreases."""
-        self._floor_ms = max(self._floor_ms, self._clock.wall_ms())
+        now_ms = self._clock.wall_ms()
+        if now_ms > self._floor_ms:  # noqa: PLR1730 - twice as fast
+            self._floor_ms = now_ms
         return self._floor_ms
+
+    def written_ms(self) -> int:
+        """Return the time of writing that state which is written now gets."""
+        return self.now_ms()
 
     def raise_floor(self, floor_ms: int) -> None:
         """Let time go on from `floor_ms` at least."""

@@ -51,9 +51,7 @@ class RaystreamError(Exception):
         return _rebuild, (type(self), self.message, self.hint, self.context)
 
 
-def _rebuild(
-    cls: type[RaystreamError], message: str, hint: str, context: dict[str, Any]
-) -> RaystreamError:
+def _rebuild(cls: type[RaystreamError], message: str, hint: str, context: dict[str, Any]) -> RaystreamError:
     return cls(message, hint=hint, **context)
 
 

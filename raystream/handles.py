@@ -38,6 +38,21 @@ class InlineHandle:
 Handle = FileHandle | InlineHandle
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFile:
+    """A file that never changes and that several checkpoints of one job may need."""
+
+    name: str
+    """In the job's shared directory; never given twice."""
+    local: str
+    """What the state backend calls it."""
+    created_by: CheckpointId
+    """The checkpoint that it was written for."""
+    size_bytes: int
+    checksum: str
+    """xxh3-64 of the whole file, 16 hex digits."""
+
+
 class Redistribution(Enum):
     """How operator state is dealt out when the parallelism changes (`SEMANTICS` of operator state)."""
 
@@ -65,12 +80,19 @@ class StateInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyedStateHandle:
-    """The keyed state of one operator subtask, all states in one self-describing blob."""
+    """The keyed state of one operator subtask: a self-describing blob, and perhaps files of its backend."""
 
     groups: KeyGroupRange
-    entries: int
-    """Number of (state, key) entries, for people."""
+    entries: int | None
+    """Number of (state, key) entries, for people; None when nobody has counted them."""
     data: Handle
+    shared: tuple[SharedFile, ...] = ()
+    """The files, which other checkpoints may need too."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Stored size, whoever else needs a part of it."""
+        return self.data.size_bytes + sum(file.size_bytes for file in self.shared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +118,7 @@ class OperatorSnapshot:
     @property
     def size_bytes(self) -> int:
         """Stored size of all handles."""
-        keyed = sum(handle.data.size_bytes for handle in self.keyed)
+        keyed = sum(handle.size_bytes for handle in self.keyed)
         return keyed + sum(handle.data.size_bytes for handle in self.operator)
 
 
@@ -120,3 +142,15 @@ class SubtaskSnapshot:
     def size_bytes(self) -> int:
         """Stored size of all operators' handles."""
         return sum(operator.size_bytes for operator in self.operators)
+
+    @property
+    def shared_files(self) -> tuple[SharedFile, ...]:
+        """All shared files that it needs."""
+        return tuple(
+            file for operator in self.operators for handle in operator.keyed for file in handle.shared
+        )
+
+    def uploaded_bytes(self, checkpoint_id: CheckpointId) -> int:
+        """Return how much of it was written for this checkpoint, and not for one before."""
+        before = (file.size_bytes for file in self.shared_files if file.created_by != checkpoint_id)
+        return self.size_bytes - sum(before)

@@ -120,11 +120,14 @@ class JobClient:
     def stop(self, directory: str | None = None) -> str:
         """End the job with a savepoint, everything before it committed, and return its path.
 
+        When another client is stopping the job already, that is the savepoint which is returned.
+
         Args:
             directory: where to; `execution.checkpointing.savepoint-dir` by default.
 
         Raises:
-            CheckpointError: the savepoint was aborted; the job goes on.
+            CheckpointError: the savepoint was aborted and the job goes on; or another client stops it
+                with a savepoint in another directory.
             JobFailedError: the job has failed.
         """
         return self._request(StopRequest(_request_id(), _absolute(directory)))

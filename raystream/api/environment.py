@@ -38,7 +38,7 @@ from raystream.ids import JobStatus, draw_job_id
 from raystream.operators.sink_operator import SinkOperator
 from raystream.operators.source import Source
 from raystream.operators.source_operator import SourceOperator
-from raystream.operators.watermarks import WatermarkStrategy
+from raystream.operators.watermarks import WatermarkStrategy, checked_strategy
 from raystream.storage.filesystem import to_url
 from raystream.storage.latest import LATEST
 
@@ -101,11 +101,11 @@ class StreamEnvironment:
 
         Args:
             source: where they come from.
-            watermarks: how their event time is found, in each subtask of the source by itself.
+            watermarks: how their event time is found, in each split of the source by itself.
             options: as for every operator.
 
         Raises:
-            GraphError: the argument is not a source.
+            GraphError: the argument is not a source, or the watermarks are not given as a strategy.
         """
         if isinstance(source, type) or not callable(getattr(source, "open_reader", None)):
             raise GraphError(
@@ -113,10 +113,11 @@ class StreamEnvironment:
                 hint="pass an object of a source class, such as FileSource.lines(path)",
                 argument=repr(source)[:80],
             )
-        stream = self._add_source(source, "from_source", type(source).__name__, options)
-        if watermarks is None:
-            return stream
-        return stream.assign_timestamps_and_watermarks(watermarks, parallelism=options.get("parallelism"))
+        arguments: tuple[Any, ...] = ()
+        if watermarks is not None:
+            arguments = checked_strategy(watermarks), self._config.pipeline.auto_watermark_interval_ms
+        factory = OperatorFactory(SourceOperator, source, arguments)
+        return self._add_source(factory, "from_source", type(source).__name__, options)
 
     def from_collection(self, collection: Iterable[T], **options: Unpack[OperatorOptions]) -> DataStream[T]:
         """Return the stream of the records of a collection; it is read now, and shipped with the job.
@@ -126,8 +127,8 @@ class StreamEnvironment:
         if not isinstance(collection, Iterable):
             raise GraphError("argument of from_collection cannot be iterated", argument=repr(collection)[:80])
         options = {"parallelism": 1, **options}
-        source = bound("collection-source")(collection)
-        return self._add_source(source, "from_collection", "collection", options)
+        factory = OperatorFactory(SourceOperator, bound("collection-source")(collection))
+        return self._add_source(factory, "from_collection", "collection", options)
 
     def execute(self, name: str | None = None) -> JobResult:
         """Run the job to its end, or, under `raystream run --detached`, until all slots run.
@@ -187,20 +188,20 @@ class StreamEnvironment:
         )
 
     def _add_source(
-        self, source: Any, operation: str, name: str, options: OperatorOptions
+        self, factory: OperatorFactory, operation: str, name: str, options: OperatorOptions
     ) -> DataStream[Any]:
         node = LogicalNode(
             id=self._graph.next_id(),
             kind=OperatorKind.SOURCE,
             chain=chain_hint(options, operation),
             name=checked_name(options, operation, name),
-            factory=OperatorFactory(SourceOperator, source),
+            factory=factory,
             upstreams=(),
             uid=options.get("uid"),
             parallelism=options.get("parallelism"),
             max_parallelism=options.get("max_parallelism"),
             stateful=True,
-            source=source,
+            source=factory.function,
         )
         self._graph.add(node)
         return DataStream(self, self._graph, (Upstream(node=node.id),))

@@ -44,7 +44,7 @@ from raystream.operators.operator import Operator
 from raystream.operators.process import KeyedProcessOperator, ProcessOperator, ReduceOperator
 from raystream.operators.sink import Sink
 from raystream.operators.sink_operator import SinkOperator
-from raystream.operators.watermarks import WatermarkOperator, WatermarkStrategy
+from raystream.operators.watermarks import WatermarkOperator, WatermarkStrategy, checked_strategy
 
 if TYPE_CHECKING:
     from raystream.api.environment import StreamEnvironment
@@ -145,18 +145,12 @@ class DataStream(Exchanges[T]):
         Raises:
             GraphError: the argument is not a strategy.
         """
-        if not isinstance(strategy, WatermarkStrategy):
-            raise GraphError(
-                "watermarks are not given as a strategy",
-                hint="write WatermarkStrategy.for_bounded_out_of_orderness('5s')",
-                argument=repr(strategy)[:80],
-            )
         interval_ms = self._environment.config.pipeline.auto_watermark_interval_ms
         return self._derive(
             kind=OperatorKind.WATERMARKS,
             operation="assign_timestamps_and_watermarks",
             name="watermarks",
-            factory=OperatorFactory(WatermarkOperator, strategy, (interval_ms,)),
+            factory=OperatorFactory(WatermarkOperator, checked_strategy(strategy), (interval_ms,)),
             stateful=False,
             options=options,
         )
@@ -243,7 +237,7 @@ class DataStream(Exchanges[T]):
             operation=operation,
             name=name,
             factory=OperatorFactory(SinkOperator, sink),
-            stateful=True,
+            stateful=getattr(sink, "transactional", True),  # A user's sink may not say it.
             options=options,
         )
         return StreamSink(node.name, node.uid)

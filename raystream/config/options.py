@@ -123,6 +123,13 @@ class CheckpointConfig(Section):
         "execution.checkpointing.savepoint-dir", Location(), default=None, aliases=("state.savepoints.dir",)
     )
     """Directory for savepoints that are requested without one."""
+    incremental: bool = option(
+        "execution.checkpointing.incremental",
+        Boolean(),
+        default=True,
+        aliases=("state.backend.incremental",),
+    )
+    """rocksdb: a checkpoint writes only files that are new since the last one, and refers to the others."""
     inline_threshold_bytes: int = option(
         "execution.checkpointing.data-inline-threshold",
         Size(maximum=INLINE_THRESHOLD_BYTES_MAX),
@@ -225,9 +232,7 @@ class RecoveryConfig(Section):
         "execution.state-recovery.ignore-unclaimed-state", Boolean(), default=False
     )
     """Start even if the snapshot has state of operators that the program no longer has, and drop it."""
-    allow_older: bool = option(
-        "execution.state-recovery.allow-older-checkpoint", Boolean(), default=False
-    )
+    allow_older: bool = option("execution.state-recovery.allow-older-checkpoint", Boolean(), default=False)
     """Let `latest` pass over a snapshot with a missing or damaged file; what was committed since the older
     one that it then finds comes twice.  Every file is read once more to find out."""
 
@@ -264,9 +269,7 @@ class BackendConfig(Section):
 class JobConfig(Section):
     """The whole configuration of a job."""
 
-    parallelism: int = option(
-        "parallelism.default", Integer(minimum=1, maximum=KEY_GROUPS_MAX), default=1
-    )
+    parallelism: int = option("parallelism.default", Integer(minimum=1, maximum=KEY_GROUPS_MAX), default=1)
     """Number of subtasks of every operator that does not set its own, and so of slots."""
     max_parallelism: int | None = option(
         "pipeline.max-parallelism",

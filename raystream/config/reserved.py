@@ -61,11 +61,6 @@ RESERVED = (
         "Alignment time after which a checkpoint becomes unaligned; this version always aligns.",
     ),
     _without_effect(
-        "execution.checkpointing.incremental",
-        "state.backend.incremental",
-        "Write only what has changed; this version always writes everything.",
-    ),
-    _without_effect(
         "execution.checkpointing.local-backup.enabled",
         "state.backend.local-recovery",
         "Restore from copies on the node's own disk; this version keeps none.",

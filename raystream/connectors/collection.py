@@ -6,7 +6,7 @@ collection.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from raystream.operators.source import (
     EnumeratorContext,
     ReaderContext,
     ReaderSignal,
+    SplitBatch,
     SplitEnumerator,
     SplitReader,
 )
@@ -112,7 +113,8 @@ class CollectionReader:
         stop = min(current.start + fitting, current.stop)
         if stop < current.stop:
             self._ranges.appendleft(IndexRange(stop, current.stop))
-        return RowBatch(self._items[current.start : stop])
+        values = self._items[current.start : stop]
+        return SplitBatch(current.stop, values) if self._context.per_split else RowBatch(values)
 
     def add_splits(self, splits: Sequence[bytes]) -> None:
         """Read these ranges after those already there.
@@ -134,8 +136,12 @@ class CollectionReader:
 
     @property
     def wants_splits(self) -> bool:
-        """True while no range waits behind the one in hand."""
-        return not self._complete and len(self._ranges) <= 1
+        """True while no range waits behind the one in hand, or with watermarks no one is in hand."""
+        return not self._complete and len(self._ranges) <= (0 if self._context.per_split else 1)
+
+    def active_splits(self) -> Collection[Hashable]:
+        """Return the stops of the ranges in hand, which differ."""
+        return [part.stop for part in self._ranges]
 
     def snapshot(self) -> list[bytes]:
         """Return what is left of each range, in reading order."""

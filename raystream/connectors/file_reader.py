@@ -4,16 +4,19 @@ Reads its splits one after the other and asks for the next one while it reads th
 it has, so that it never waits and never hoards more than one.  The position inside a
 split is the byte behind the last line that was handed out; it is worked out at a
 snapshot, never per record.
+
+Where watermarks are made it asks only when it has none: a split that waited, unread, would
+hold the watermark back.
 """
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 from raystream.connectors.file_lines import LineBlock, LineDecoder, read_fully
 from raystream.connectors.file_splits import FileSplit
 from raystream.errors import StorageError
-from raystream.operators.source import END, NOTHING, ReaderContext, ReaderSignal
+from raystream.operators.source import END, NOTHING, ReaderContext, ReaderSignal, SplitBatch
 from raystream.records.batch import RowBatch
 
 READ_BYTES_MIN = 32 << 10
@@ -58,7 +61,7 @@ class BoundedFileReader:
                 split.close()
                 self._current = None
             if values:
-                return RowBatch(values)
+                return SplitBatch(split.name, values) if self._context.per_split else RowBatch(values)
 
     def add_splits(self, splits: Sequence[bytes]) -> None:
         """Read these ranges after those already there."""
@@ -72,8 +75,14 @@ class BoundedFileReader:
 
     @property
     def wants_splits(self) -> bool:
-        """True while no range waits behind the one in hand."""
-        return not self._complete and not self._queue
+        """True while no range waits behind the one in hand, or with watermarks no one is in hand."""
+        wanted = not self._queue and (self._current is None or not self._context.per_split)
+        return wanted and not self._complete
+
+    def active_splits(self) -> Collection[Hashable]:
+        """Return the names of the ranges in hand."""
+        current = [] if self._current is None else [self._current.name]
+        return [*current, *(split.name for split in self._queue)]
 
     def snapshot(self) -> list[bytes]:
         """Return what is left of each range, in reading order."""
@@ -98,6 +107,7 @@ class _OpenSplit:
     """
 
     def __init__(self, split: FileSplit, decoder: LineDecoder) -> None:
+        self.name = split.name
         self._path = split.path
         self._stop = split.stop
         self._decoder = decoder

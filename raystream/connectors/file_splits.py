@@ -31,6 +31,11 @@ class FileSplit(msgspec.Struct, frozen=True, array_like=True):
     start: int
     stop: int
 
+    @property
+    def name(self) -> tuple[str, int]:
+        """What it has in common with its rest, and with no other range."""
+        return self.path, self.stop
+
     def encode(self) -> bytes:
         """Return the bytes that a snapshot stores."""
         return encode(FORMAT_VERSION, self)

@@ -31,7 +31,7 @@ What cannot be guaranteed:
 import glob
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -42,7 +42,14 @@ from raystream.connectors.file_listing import FoundFile, find_files, shown_witho
 from raystream.connectors.file_tail import Sighting, TailedFile, WatchedSplit, decode_word
 from raystream.connectors.versioned import decode, encode
 from raystream.errors import RaystreamError
-from raystream.operators.source import END, NOTHING, EnumeratorContext, ReaderContext, ReaderSignal
+from raystream.operators.source import (
+    END,
+    NOTHING,
+    EnumeratorContext,
+    ReaderContext,
+    ReaderSignal,
+    SplitBatch,
+)
 from raystream.records.batch import RowBatch
 
 logger = logging.getLogger(__name__)
@@ -272,7 +279,7 @@ class WatchReader:
             values = file.take(records_max, bytes_max)
             self._file_away(file)
             if values:
-                return RowBatch(values)
+                return SplitBatch(file.number, values) if self._context.per_split else RowBatch(values)
         if self._complete and all(file.gone for file in self._files.values()):
             return END
         self._context.wake_at(self._next_look_ms)
@@ -305,6 +312,10 @@ class WatchReader:
     def wants_splits(self) -> bool:
         """True: each reader takes the files that are dealt to it as they appear."""
         return not self._complete
+
+    def active_splits(self) -> Collection[Hashable]:
+        """Return the numbers of the files that are followed."""
+        return [file.number for file in self._files.values() if not file.gone]
 
     def snapshot(self) -> list[bytes]:
         """Return every file with the position behind the last line handed out."""

@@ -74,7 +74,8 @@ class FileSource:
                 with `strict` they fail the job with file and byte offset.
             watch: makes the source unbounded: look for new files and growth this often, as
                 `"1s"`, `timedelta` or milliseconds.  A line is handed out when its end has
-                arrived.  `raystream.connectors.file_watch` says what is recognised.
+                arrived.  `raystream.connectors.file_watch` says what is recognised.  Watermarks wait for
+                every file that is there, so give their strategy `with_idleness`.
             with_position: make each record `(file, byte offset, line)`.
 
         Raises:

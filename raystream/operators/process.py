@@ -8,10 +8,11 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from raystream.clock import TimeDomain
 from raystream.operators.checkpointed import initialize_function, snapshot_function
 from raystream.operators.emission import Pass, collector
 from raystream.operators.operator import Operator
-from raystream.operators.timers import KeyedTimers, TimeDomain, Timers, overridden
+from raystream.operators.timers import KeyedTimers, Timers, overridden
 from raystream.operators.user_code import (
     FunctionAdapter,
     close_function,
@@ -36,14 +37,12 @@ class ProcessContext(KeyCursor):
         time_domain: which time the timer goes by, in `on_timer` only.
     """
 
-    __slots__ = ("_side", "emitted", "time_domain", "timers", "timestamp")
+    __slots__ = ("_side", "emitted", "timers")
 
     timers: Timers
 
     def __init__(self) -> None:
         super().__init__()
-        self.timestamp: int | None = None
-        self.time_domain: TimeDomain | None = None
         self.emitted: Pass | None = None
         self._side: defaultdict[str, list[tuple[int | None, Any]]] = defaultdict(list)
 
@@ -99,6 +98,7 @@ class ProcessOperator(Operator):
     def process_event_time(self, element: EventTime) -> None:
         if type(element) is Watermark:
             self._cursor.timers.current_watermark = element.timestamp_ms
+            self._cursor.timers.settle_watermark()
         self.emit_event_time(element)
 
     def process(self, batch: RowBatch) -> None:
@@ -236,6 +236,7 @@ class KeyedProcessOperator(ProcessOperator):
                 self._fire(timers.due_by_event_time(), TimeDomain.EVENT_TIME)
                 if not timers.watermark_settled:
                     return
+                timers.settle_watermark()
             self.emit_event_time(self._arrived.popleft())
 
     def time_reached(self) -> None:

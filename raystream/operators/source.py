@@ -7,10 +7,10 @@ turns its splits into batches.  A split is at any time in the enumerator or in e
 one reader, and a position inside a split is part of the split's bytes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from raystream.clock import Clock
 from raystream.records.batch import RowBatch
@@ -24,6 +24,16 @@ class ReaderSignal(Enum):
     """No record now; the reader calls `context.wake` or `context.wake_at` when that changes."""
     END = auto()
     """Every split was read to its end and no more will come; never returned after more records."""
+
+
+class SplitBatch(RowBatch):
+    """A batch of a reader that says from which of its `active_splits` all of its records come."""
+
+    __slots__ = ("split",)
+
+    def __init__(self, split: Hashable, values: list[Any], timestamps: list[int] | None = None) -> None:
+        super().__init__(values, timestamps)
+        self.split = split
 
 
 NOTHING = ReaderSignal.NOTHING
@@ -48,6 +58,8 @@ class ReaderContext:
         subtask: 0-based index of the source subtask.
         wake: makes the slot poll this reader soon; may be called from any thread.
         wake_at: like `wake`, at a time of `clock.monotonic_ms`; the slot's thread only.
+        per_split: watermarks are made of the records, so a `PerSplitReader` returns a `SplitBatch` each
+            time, and takes no split into its hands long before it reads it.
     """
 
     uid: str
@@ -57,6 +69,7 @@ class ReaderContext:
     clock: Clock
     wake: Callable[[], None]
     wake_at: Callable[[float], None]
+    per_split: bool = False
 
 
 class SplitEnumerator(Protocol):
@@ -117,6 +130,21 @@ class SplitReader(Protocol):
 
     def close(self) -> None:
         """Free files and threads."""
+
+
+@runtime_checkable
+class PerSplitReader(SplitReader, Protocol):
+    """A reader whose splits have each an event time of their own, so that none makes another's records late.
+
+    To its watermarks a reader without `active_splits` is one single split.  That is right for one
+    that reads its splits side by side, in an order of their records.
+    """
+
+    def active_splits(self) -> Collection[Hashable]:
+        """Return what names the splits in hand: added, and not yet read to their end.
+
+        Names last as long as the reader.  Asked in intervals, not for every batch.
+        """
 
 
 class Source(Protocol):

@@ -1,7 +1,6 @@
 """`ctx.timers`: what a process function sees of time, and the timers it sets."""
 
 from collections.abc import Callable, Iterator
-from enum import Enum
 from operator import index
 from typing import Any, TypeVar
 
@@ -14,15 +13,6 @@ from raystream.state.timers import EVENT_TIMERS, PROCESSING_TIMERS, TimerQueue
 
 TIMERS_PER_SLICE_MAX = 1024
 """Timers that fire in one go; in between the slot does its other work."""
-
-
-class TimeDomain(Enum):
-    """Which time a timer goes by."""
-
-    EVENT_TIME = "event-time"
-    """The watermark."""
-    PROCESSING_TIME = "processing-time"
-    """The wall clock of the slot."""
 
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -48,11 +38,12 @@ class Timers:
             64-bit integer before the first watermark, the largest behind the last record.
     """
 
-    __slots__ = ("_operator", "_time", "current_watermark")
+    __slots__ = ("_event_time", "_operator", "_time", "current_watermark")
 
     def __init__(self, context: OperatorContext) -> None:
         backend = context.keyed_backend
         self._time = ProcessingTime(context.clock) if backend is None else backend.processing_time
+        self._event_time = None if backend is None else backend.event_time
         self._operator = context.name
         self.current_watermark = WATERMARK_MIN_MS
 
@@ -60,6 +51,11 @@ class Timers:
     def current_processing_time(self) -> int:
         """Wall time in ms since the epoch; never runs backwards, also not over a restore."""
         return self._time.now_ms()
+
+    def settle_watermark(self) -> None:
+        """Let state live by the current watermark, whose timers have fired."""
+        if self._event_time is not None:
+            self._event_time.reached(self.current_watermark)
 
     def register_event_time(self, time_ms: int) -> None:
         """Call `on_timer` for the current key when the watermark reaches this time; once, however often set.

@@ -45,7 +45,6 @@ from raystream.protocol.checkpoint_commands import (
     PruneLog,
     RecordCompletion,
     RecordFailure,
-    ResolveSavepoint,
     StartCheckpoint,
     WriteMetadata,
 )
@@ -55,6 +54,7 @@ from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingChec
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
 from raystream.protocol.retention import Retention
+from raystream.protocol.savepoint_answers import SavepointAnswers, too_many_wait
 from raystream.protocol.subtasks import Subtask
 
 
@@ -80,6 +80,7 @@ class CheckpointCoordinator:
     ) -> None:
         self._pending = PendingCheckpoints(subtasks)
         self._requests = requests
+        self._answers = SavepointAnswers()
         self._retention = retention
         self._timeout_ms = timeout_ms
         self._failures = TolerableFailures(tolerable_failures)
@@ -157,13 +158,13 @@ class CheckpointCoordinator:
     def savepoint_requested(self, now_ms: float, request_id: str, *, base: str, stop: bool) -> list[Command]:
         """A client wants a savepoint; it waits until the job runs."""
         request = Request(Purpose.STOP if stop else Purpose.SAVEPOINT, request_id, base)
-        if self._ended:
+        commands = self._answers.joined(request)
+        if commands is None and self._ended:
             error = CheckpointError("savepoint was requested after the end of the job")
-            commands: list[Command] = [ResolveSavepoint(request_id, None, error)]
-        elif not self._requests.savepoint_requested(request):
-            error = CheckpointError("too many savepoints wait", hint="try again when some have completed")
-            commands = [ResolveSavepoint(request_id, None, error)]
-        else:
+            commands = self._answers.resolved(request, None, error)
+        elif commands is None and not self._requests.savepoint_requested(request):
+            commands = self._answers.resolved(request, None, too_many_wait())
+        elif commands is None:
             commands = self._start_due(now_ms)
         return self._done("savepoint_requested", request, commands)
 
@@ -178,9 +179,9 @@ class CheckpointCoordinator:
             raise self._history.broken("job ended during an attempt", status=status.value)
         self._ended = True
         error = CheckpointError(f"job is {status.value}; the savepoint was not taken")
-        commands: list[Command] = [
-            ResolveSavepoint(request.request_id, None, error) for request in self._requests.drain()
-        ]
+        commands: list[Command] = []
+        for request in self._requests.drain():
+            commands += self._answers.resolved(request, None, error)
         commands += [DeleteCheckpoint(checkpoint_id) for checkpoint_id in self._retention.job_ended(status)]
         commands.append(ConfirmDeleted())
         return self._done("job_ended", status.value, commands)
@@ -336,9 +337,7 @@ class CheckpointCoordinator:
             superfluous = self._retention.checkpoint_completed(pending.id)
             commands += [DeleteCheckpoint(checkpoint_id) for checkpoint_id in superfluous]
             commands += [PruneLog(self._retention.retained)] if superfluous else []
-        if pending.request.request_id:
-            commands.append(ResolveSavepoint(pending.request.request_id, pending.id, None))
-        return commands
+        return commands + self._answers.resolved(pending.request, pending.id, None)
 
     def _subsume_older(self, now_ms: float, checkpoint_id: CheckpointId) -> list[Command]:
         older = [p for p in self._pending if p.id < checkpoint_id and not p.purpose.savepoint]
@@ -373,9 +372,7 @@ class CheckpointCoordinator:
         self._pending.end(pending, AckOutcome.SETTLED if subsumed else AckOutcome.TOO_LATE)
         commands: list[Command] = [NotifyAborted(pending.id)] if self._running else []
         commands += [DeleteCheckpoint(pending.id), RecordFailure(pending.id, reason, error)]
-        if pending.request.request_id:
-            outcome = savepoint_error(reason, error)
-            commands.append(ResolveSavepoint(pending.request.request_id, None, outcome))
+        commands += self._answers.resolved(pending.request, None, savepoint_error(reason, error))
         if pending.purpose is Purpose.FINAL and self._running:
             self._requests.final_wanted(now_ms + FINAL_RETRY_MS)
         if not pending.purpose.savepoint and self._running:
@@ -392,6 +389,7 @@ class CheckpointCoordinator:
     def validate(self) -> None:
         """Assert every invariant."""
         self._requests.validate()
+        self._answers.validate()
         self._retention.validate()
         self._pending.validate()
         known = [*(pending.id for pending in self._pending), *self._retention.retained]

@@ -22,7 +22,8 @@ from raystream.runtime import messages as msg
 from raystream.runtime.assembly import Assembly, SlotServices
 from raystream.runtime.links import LinkIdentity
 from raystream.runtime.program import Program
-from raystream.runtime.restore import settle_restored
+from raystream.runtime.restore import found_states
+from raystream.runtime.restored_states import RestoredState
 from raystream.runtime.snapshotter import Snapshotter
 from raystream.runtime.subtask import Subtask
 from raystream.storage.probe import read_probe
@@ -71,6 +72,7 @@ class SlotAttempt:
             files=services.files,
             under_way=services.under_way,
             inline_bytes_max=self._config.checkpointing.inline_threshold_bytes,
+            incremental=self._config.checkpointing.incremental,
             rng=random.Random(f"{deploy.job_id}/{deploy.attempt}/{deploy.slot}"),
             acknowledge=self._snapshot_taken,
             failed=self._snapshot_failed,
@@ -78,6 +80,7 @@ class SlotAttempt:
         self._assembly = Assembly(deploy, program, services, wake=self._wake, set_timer=self._set_timer)
         self.subtasks: list[Subtask] = []
         self._opened: list[Operator] = []
+        self._states: tuple[RestoredState, ...] = ()
         self._sources: list[Subtask] = []
         self._consumers: list[Subtask] = []
 
@@ -136,7 +139,7 @@ class SlotAttempt:
             for operator in subtask.operators:
                 self._opened.append(operator)
                 operator.open()
-        settle_restored(
+        self._states = found_states(
             (operator.context for subtask in self.subtasks for operator in subtask.operators),
             drop=self._config.recovery.allow_non_restored,
         )
@@ -155,7 +158,9 @@ class SlotAttempt:
         worked = self._links.poll()
         if self._phase is _Phase.OPENING and self._links.connected and self._all_opened():
             self._phase = _Phase.READY
-            self._report(msg.SlotReady(attempt=self._deploy.attempt, slot=self._deploy.slot))
+            self._report(
+                msg.SlotReady(attempt=self._deploy.attempt, slot=self._deploy.slot, states=self._states)
+            )
             return True
         if self._phase is _Phase.RUNNING:
             worked = self._run_records() or worked

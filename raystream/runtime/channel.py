@@ -96,8 +96,26 @@ class InputChannel:
         return element  # type: ignore[no-any-return]
 
 
+class Backlog:
+    """What waits in the outputs of one subtask, so that nobody has to look at every channel.
+
+    Attributes:
+        stuck: channels in which something waits for credit.
+        held: channels that have held something back since they were taken from here, each once.
+    """
+
+    __slots__ = ("held", "stuck")
+
+    def __init__(self) -> None:
+        self.stuck = 0
+        self.held: list[OutputChannel] = []
+
+
 class OutputChannel(Protocol):
     """The sending end of a channel."""
+
+    backlog: Backlog
+    """Where the channel tells what waits in it; its own until it is one of several outputs."""
 
     def send(self, batch: RowBatch) -> None:
         """Hand over a batch; it waits here when there is no credit."""
@@ -111,6 +129,9 @@ class OutputChannel(Protocol):
     def granted(self, size_bytes: int) -> None:
         """Take credit from the receiver and send what waited for it."""
 
+    def take_held(self) -> bool:
+        """Do as `flush`, for a channel that was taken from the backlog."""
+
     @property
     def has_room(self) -> bool:
         """False while something waits for credit."""
@@ -120,7 +141,9 @@ class LocalOutput:
     """A channel inside one slot: batches go over as references."""
 
     def __init__(self, window_bytes: int) -> None:
+        self.backlog = Backlog()
         self._credit = SendCredit(window_bytes, LOCAL_BYTES_MAX)
+        self._stuck = False
         self._waiting: deque[tuple[RowBatch | Control, int]] = deque()
         self._input: InputChannel | None = None
 
@@ -139,6 +162,8 @@ class LocalOutput:
     def flush(self) -> bool:
         return False
 
+    take_held = flush
+
     def granted(self, size_bytes: int) -> None:
         self._credit.granted(size_bytes)
         self._move()
@@ -154,6 +179,9 @@ class LocalOutput:
             if size_bytes:
                 self._credit.sent(size_bytes)
             self._input.put(element, size_bytes)
+        if self._stuck is not bool(self._waiting):
+            self._stuck = not self._stuck
+            self.backlog.stuck += 1 if self._stuck else -1
 
 
 class RemoteOutput:
@@ -167,11 +195,14 @@ class RemoteOutput:
     def __init__(
         self, window_bytes: int, send_frame: Callable[[FrameKind, bytes], None], describe: str
     ) -> None:
+        self.backlog = Backlog()
         self._credit = SendCredit(window_bytes, FRAME_BYTES_MAX)
         self._send_frame = send_frame
         self._describe = describe
         self._encoder = BatchEncoder()
         self._held: RowBatch | None = None
+        self._listed = False  # In `backlog.held`.
+        self._stuck = False
         self._waiting: deque[tuple[FrameKind, bytes]] = deque()
         self._record_bytes = 0.0
 
@@ -184,6 +215,9 @@ class RemoteOutput:
                 self.flush()
         if len(batch.values) < COALESCE_RECORDS:
             self._held = batch
+            if not self._listed:
+                self._listed = True
+                self.backlog.held.append(self)
         else:
             self._encode(batch)
 
@@ -198,6 +232,10 @@ class RemoteOutput:
         batch, self._held = self._held, None
         self._encode(batch)
         return True
+
+    def take_held(self) -> bool:
+        self._listed = False
+        return self.flush()
 
     def granted(self, size_bytes: int) -> None:
         self._credit.granted(size_bytes)
@@ -263,10 +301,13 @@ class RemoteOutput:
             kind, payload = self._waiting[0]
             if kind is FrameKind.BATCH:
                 if not self._credit.can_send(len(payload)):
-                    return
+                    break
                 self._credit.sent(len(payload))
             self._waiting.popleft()
             self._send_frame(kind, payload)
+        if self._stuck is not bool(self._waiting):
+            self._stuck = not self._stuck
+            self.backlog.stuck += 1 if self._stuck else -1
 
 
 def estimated_bytes(batch: RowBatch) -> int:

@@ -107,6 +107,7 @@ class JobCoordinator:
             self._log,
             job=self._job,
             checkpoints=self._checkpoints,
+            shared=self._shell.shared,
             location=self._shell.location,
             program_checksum=lambda: self._preparation.program_checksum,
             deletions=self._deletions,
@@ -146,16 +147,22 @@ class JobCoordinator:
             return
         match request:
             case SavepointRequest(request_id, directory):
-                base = directory or ""
                 self._run(
-                    self._checkpoints.savepoint_requested(self._now_ms, request_id, base=base, stop=False)
+                    self._checkpoints.savepoint_requested(
+                        self._now_ms, request_id, base=self._base_of(directory), stop=False
+                    )
                 )
             case StopRequest(request_id, directory):
-                self._run(self._job.stop_requested(request_id, directory or ""))
+                self._run(self._job.stop_requested(request_id, self._base_of(directory)))
             case CancelRequest(request_id):
                 self._run(self._job.cancel_requested(self._now_ms, request_id))
             case _:
                 assert_never(request)
+
+    def _base_of(self, directory: str | None) -> str:
+        """Return where a client wants a savepoint; empty for the configured directory, also by its name."""
+        configured = self._submission.config.checkpointing.savepoint_directory
+        return "" if directory is None or directory == configured else directory
 
     def step(self) -> bool:
         """Do what is due; True when there was anything."""
@@ -209,6 +216,7 @@ class JobCoordinator:
         self._job.validate()
         self._checkpoints.validate()
         self._requests.validate()
+        self._shell.shared.validate()
 
     # ---- reports ---------------------------------------------------------------
 
@@ -218,7 +226,7 @@ class JobCoordinator:
             case msg.SlotDeployed():
                 self._run(job.slot_deployed(report.slot, report.address))
             case msg.SlotReady():
-                self._run(job.slot_ready(now_ms, report.slot))
+                self._slot_ready(report)
             case msg.SlotStopped():
                 self._run(job.slot_stopped(now_ms, report.slot))
             case msg.SlotFailed():
@@ -244,6 +252,17 @@ class JobCoordinator:
                 self._on_output(report)
             case _:
                 assert_never(report)
+
+    def _slot_ready(self, report: msg.SlotReady) -> None:
+        """Take in that a slot could start; the last one is followed by the start, or by one error for all."""
+        try:
+            dropped = self._preparation.check.slot_found(report.slot, report.states)
+        except RaystreamError as error:
+            self._attempt_failed(report.attempt, error)
+            return
+        if dropped:
+            logger.warning("restored without some state\n%s", dropped)
+        self._run(self._job.slot_ready(self._now_ms, report.slot))
 
     # ---- commands --------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import DirectorySetUp, load_initial
 from raystream.runtime.program import pack, unpack
+from raystream.runtime.restored_states import RestoreCheck
 from raystream.storage.metadata import SnapshotMetadata
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ class AttemptPreparation:
         self._plan = self._submission.plan
         self._program = self._submission.program
         self._restore: Restore | None = None
+        recovery = self._submission.config.recovery
+        self.check = RestoreCheck(self._submission.plan.slot_count, drop=recovery.allow_non_restored)
+        """Of the attempt: whether what its slots have restored fits."""
         self._secret = b""
         self._directory: DirectorySetUp | None = None
         self._probe_served = False  # Every slot has read the probe, in some attempt.
@@ -137,6 +141,7 @@ class AttemptPreparation:
         if result is not None and initial:
             directory, metadata = result
             self._restored(metadata.checkpoint_id, directory)
+        self.check.begin(self._restore.gone if self._restore is not None else ())
         states = self._restore.enumerators if self._restore is not None else None
         self._sources.begin(attempt, self._plan, states, ready=partial(self._discovered, attempt))
 
@@ -150,9 +155,10 @@ class AttemptPreparation:
             return
         directory, metadata = loaded
         allow = self._submission.config.recovery.allow_non_restored
-        restore = plan_restore(self._submission.plan, directory, metadata, allow_non_restored=allow)
-        if restore.dropped:
-            logger.warning("restored without some state\n%s", restore.dropped)
+        own = self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
+        restore = plan_restore(
+            self._submission.plan, directory, metadata, allow_non_restored=allow, own=directory == own
+        )
         self._restore = restore
         if restore.plan != self._plan:
             self._plan = restore.plan

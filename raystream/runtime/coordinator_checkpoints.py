@@ -5,13 +5,13 @@ Holds no decisions.  Knows where every checkpoint is; the machine knows only ids
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, assert_never
 
-from raystream.errors import RaystreamError, StorageError
+from raystream.errors import CheckpointError, RaystreamError, StorageError
 from raystream.graph.physical import PhysicalPlan
-from raystream.handles import Handle, OperatorSnapshot, SubtaskSnapshot
+from raystream.handles import Handle, OperatorSnapshot, SharedFile, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
@@ -21,6 +21,7 @@ from raystream.protocol.client_requests import ClientRequests, RequestOutcome
 from raystream.protocol.job import Job
 from raystream.protocol.job_commands import Command as JobCommand
 from raystream.protocol.job_failures import Failure
+from raystream.protocol.shared_files import SharedFiles
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
@@ -47,6 +48,8 @@ class _Cut:
     attempt: Attempt
     created_ms: int
     enumerators: dict[OperatorUid, bytes]
+    shared: tuple[SharedFile, ...] = ()
+    """Known when all subtasks have acknowledged."""
 
 
 class CheckpointShell:
@@ -63,6 +66,9 @@ class CheckpointShell:
         plan: gives the plan of the current attempt.
         run: executes the commands that an event leads to.
         deleted: called when the machine has ended and all deletions are over, or their time is.
+
+    Attributes:
+        shared: the shared files that complete checkpoints need.
     """
 
     def __init__(
@@ -90,7 +96,8 @@ class CheckpointShell:
         self._plan = plan
         self._run = run
         self._deleted = deleted
-        self._late_uploads = LateUploads(deletions, self._snapshots)
+        self.shared = SharedFiles()
+        self._late_uploads = LateUploads(deletions, self._snapshots, self.shared)
         self._cuts: dict[CheckpointId, _Cut] = {}
         self._locations: dict[CheckpointId, str] = {}
         self.records = CheckpointRecords()
@@ -131,8 +138,7 @@ class CheckpointShell:
                 if handles := _handles(snapshot):
                     self._delete(partial(self._snapshots.delete_files, directory, handles))
             case cmd.DeleteCheckpoint(checkpoint_id):
-                self.records.deleted(checkpoint_id)
-                self._delete(partial(self._snapshots.delete, self._locations.get(checkpoint_id, "")))
+                self._delete_checkpoint(checkpoint_id)
             case cmd.PruneLog(keep):
                 self._log.prune(keep)
                 self._late_uploads.sweep(keep)
@@ -146,8 +152,10 @@ class CheckpointShell:
             case cmd.ConfirmDeleted():
                 if self.records.shown():
                     # An upload for an aborted checkpoint may have outlasted its attempt, not its slot.
-                    machine = self._machine
-                    self._delete(partial(self._snapshots.sweep, machine.retained, newest=machine.newest))
+                    machine, needed = self._machine, self.shared.live
+                    self._delete(
+                        partial(self._snapshots.sweep, machine.retained, newest=machine.newest, shared=needed)
+                    )
                 self._deletions.when_over(self._deleted)
             case _:
                 assert_never(command)
@@ -202,7 +210,13 @@ class CheckpointShell:
     def _write_metadata(self, checkpoint_id: CheckpointId, snapshots: tuple[SubtaskSnapshot, ...]) -> None:
         self.records.acknowledged(checkpoint_id, snapshots)
         self._late_uploads.acknowledged(snapshots)
-        cut = self._cuts[checkpoint_id]
+        shared = tuple(file for snapshot in snapshots for file in snapshot.shared_files)
+        try:
+            self.shared.verify(checkpoint_id, shared)
+        except CheckpointError as error:
+            self._run(self._machine.metadata_failed(self._now_ms, checkpoint_id, error))
+            return
+        cut = self._cuts[checkpoint_id] = replace(self._cuts[checkpoint_id], shared=shared)
         submission = self._services.submission
         metadata = SnapshotMetadata(
             job_id=submission.job_id,
@@ -258,12 +272,18 @@ class CheckpointShell:
 
     def _record(self, command: cmd.RecordCompletion | cmd.RecordFailure) -> None:
         checkpoint_id = command.checkpoint_id
-        self._cuts.pop(checkpoint_id, None)
+        cut = self._cuts.pop(checkpoint_id, None)
         if isinstance(command, cmd.RecordCompletion):
+            if cut is not None and not command.purpose.savepoint:
+                self.shared.checkpoint_completed(checkpoint_id, cut.shared)
             record = self.records.ended(checkpoint_id, self._now_ms, failure="")
             details: dict[str, Any] = {"checkpoint_id": checkpoint_id, "purpose": command.purpose.value}
             if record is not None:
-                details |= {"duration_ms": round(record.duration_ms), "size_bytes": record.size_bytes}
+                details |= {
+                    "duration_ms": round(record.duration_ms),
+                    "size_bytes": record.size_bytes,
+                    "uploaded_bytes": record.uploaded_bytes,
+                }
             logger.info("checkpoint completed", extra=details)
             self._run(self._job.checkpoint_completed(command.purpose))
             return
@@ -288,6 +308,12 @@ class CheckpointShell:
         )
 
     # ---- deletion --------------------------------------------------------------
+
+    def _delete_checkpoint(self, checkpoint_id: CheckpointId) -> None:
+        self.records.deleted(checkpoint_id)
+        location = self._locations.get(checkpoint_id, "")
+        unused = self.shared.checkpoint_deleted(checkpoint_id)
+        self._delete(partial(self._snapshots.delete, location, shared=unused))
 
     def _delete(self, work: Callable[[], object]) -> None:
         self._deletions.submit(work, failed="files of a checkpoint stay, until the next sweep")

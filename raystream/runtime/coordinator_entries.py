@@ -13,6 +13,7 @@ from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.job import Job
 from raystream.protocol.job_commands import Command
+from raystream.protocol.shared_files import SharedFiles
 from raystream.runtime.coordinator_end import ARCHIVE_WAIT_MS, Deletions, go_on_within
 from raystream.runtime.coordinator_log import Later, LogWriter
 from raystream.runtime.coordinator_services import CoordinatorServices
@@ -30,6 +31,7 @@ class JobEntries:
         log: takes the entries.
         job: the job machine, which is told what became of them.
         checkpoints: knows what an attempt restores.
+        shared: the shared files that complete checkpoints need.
         location: gives the location of a complete checkpoint.
         program_checksum: gives that of the stored program.
         deletions: sweep what older attempts left.
@@ -48,6 +50,7 @@ class JobEntries:
         *,
         job: Job,
         checkpoints: CheckpointCoordinator,
+        shared: SharedFiles,
         location: Callable[[CheckpointId | None], str | None],
         program_checksum: Callable[[], str | None],
         deletions: Deletions,
@@ -59,6 +62,7 @@ class JobEntries:
         self._log = log
         self._job = job
         self._checkpoints = checkpoints
+        self._shared = shared
         self._location = location
         self._program_checksum = program_checksum
         self._deletions = deletions
@@ -80,7 +84,9 @@ class JobEntries:
             newest_checkpoint=newest or None,
             program_checksum=self._program_checksum(),
         )
-        sweep = partial(snapshots.sweep, checkpoints.retained, newest=newest, writing=True)
+        sweep = partial(
+            snapshots.sweep, checkpoints.retained, newest=newest, shared=self._shared.live, writing=True
+        )
 
         def appended(error: StorageError | None) -> None:
             if error is not None:

@@ -15,6 +15,7 @@ from functools import partial
 
 from raystream.handles import SubtaskSnapshot
 from raystream.ids import CheckpointId
+from raystream.protocol.shared_files import SharedFiles
 from raystream.runtime.coordinator_end import Deletions
 from raystream.storage.snapshots import SnapshotStore
 
@@ -25,11 +26,13 @@ class LateUploads:
     Args:
         deletions: run the sweeps.
         snapshots: of the job.
+        shared: the shared files that complete checkpoints need.
     """
 
-    def __init__(self, deletions: Deletions, snapshots: SnapshotStore) -> None:
+    def __init__(self, deletions: Deletions, snapshots: SnapshotStore, shared: SharedFiles) -> None:
         self._deletions = deletions
         self._snapshots = snapshots
+        self._shared = shared
         self._newest: CheckpointId | None = None  # That was given up and may have left something.
         self._over_to = CheckpointId(0)  # No slot writes for this one or an older one that was given up.
 
@@ -56,7 +59,7 @@ class LateUploads:
                 self._newest = None
 
         self._deletions.submit(
-            partial(self._snapshots.sweep, keep, newest=older, writing=True),
+            partial(self._snapshots.sweep, keep, newest=older, shared=self._shared.live, writing=True),
             failed="files of checkpoints that were given up stay, until the next sweep",
             done=swept,
         )

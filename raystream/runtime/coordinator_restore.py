@@ -4,12 +4,12 @@ Operators are matched by uid.  Keyed state follows its key groups, operator stat
 redistribution (`raystream.protocol.redistribution`).  Where a program sets another max parallelism than
 the stored one, keys go by their hash, and every subtask reads more than it keeps.  Everything that does
 not fit is found here, before a slot is deployed, and reported at once; what only the operators
-themselves know (kinds and serializers of their states) is checked when they open.
+themselves know (kinds and serializers of their states) is found when they open
+(`raystream.runtime.restored_states`).
 
 Pure: reads a plan and `_metadata`, no files.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +19,8 @@ from raystream.ids import CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import groups_of_subtask
 from raystream.protocol.redistribution import holding, redistribute
 from raystream.runtime.messages import OperatorRestore, OperatorStateSlice, SubtaskRestore
+from raystream.runtime.restored_states import RestoredState, table
+from raystream.state.registry import Verdict
 from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
 
 
@@ -32,12 +34,17 @@ class Restore:
     subtasks: Mapping[tuple[VertexId, int], SubtaskRestore] = field(default_factory=dict)
     """What there is to restore; a subtask that restores nothing is left out."""
     enumerators: Mapping[OperatorUid, bytes] = field(default_factory=dict)
-    dropped: str = ""
-    """Table of the state that the program does not have; empty when there is none."""
+    gone: tuple[RestoredState, ...] = ()
+    """The state of operators that the program does not have, which is dropped."""
 
 
 def plan_restore(
-    plan: PhysicalPlan, directory: str, metadata: SnapshotMetadata, *, allow_non_restored: bool
+    plan: PhysicalPlan,
+    directory: str,
+    metadata: SnapshotMetadata,
+    *,
+    allow_non_restored: bool,
+    own: bool = False,
 ) -> Restore:
     """Return what a program restores from a snapshot.
 
@@ -46,6 +53,7 @@ def plan_restore(
         directory: URL of the snapshot's directory; empty for one in the job master's memory.
         metadata: its content.
         allow_non_restored: drop the state of operators that the program does not have.
+        own: it is a checkpoint of this job.
 
     Raises:
         StateRestoreError: it does not fit; the message has everything that does not, as a table.
@@ -53,9 +61,9 @@ def plan_restore(
     problems: list[str] = []
     vertices = tuple(_with_stored_groups(vertex, metadata, problems) for vertex in plan.vertices)
     missing = _missing(plan, metadata)
-    table = _table(plan, metadata, missing) if missing else ""
     if missing and not allow_non_restored:
-        problems.append(f"state of {len(missing)} operator(s) is not in the program:\n{table}")
+        shown = table(_operators(plan, metadata, missing))
+        problems.append(f"state of {len(missing)} operator(s) is not in the program:\n{shown}")
     if problems:
         raise StateRestoreError(
             "snapshot does not fit the program: " + "\n".join(problems),
@@ -66,14 +74,14 @@ def plan_restore(
     subtasks = {
         (vertex.id, subtask): restore
         for vertex in vertices
-        for subtask, restore in _restore_vertex(vertex, directory, metadata).items()
+        for subtask, restore in _restore_vertex(vertex, directory, metadata, own=own).items()
     }
     return Restore(
         checkpoint_id=metadata.checkpoint_id,
         plan=replace(plan, vertices=vertices),
         subtasks=subtasks,
         enumerators=dict(metadata.enumerators),
-        dropped=table,
+        gone=tuple(_of_operator(Verdict.MISSING, operator) for operator in missing),
     )
 
 
@@ -101,14 +109,16 @@ def _keyed(operator: OperatorMetadata) -> bool:
 # ---- handles ------------------------------------------------------------------
 
 
-def _restore_vertex(vertex: Vertex, directory: str, metadata: SnapshotMetadata) -> dict[int, SubtaskRestore]:
+def _restore_vertex(
+    vertex: Vertex, directory: str, metadata: SnapshotMetadata, *, own: bool
+) -> dict[int, SubtaskRestore]:
     restores: dict[int, SubtaskRestore] = {}
     for node in vertex.operators:
         stored = metadata.operator(node.uid)
         if stored is None or not stored.stateful:
             continue
         for subtask, restore in enumerate(_restore_operator(vertex, directory, stored)):
-            restores.setdefault(subtask, {})[node.uid] = restore
+            restores.setdefault(subtask, {})[node.uid] = replace(restore, own=own)
     return restores
 
 
@@ -150,26 +160,28 @@ def _missing(plan: PhysicalPlan, metadata: SnapshotMetadata) -> list[OperatorMet
     return [operator for operator in metadata.operators if operator.stateful and operator.uid not in nodes]
 
 
-def _table(plan: PhysicalPlan, metadata: SnapshotMetadata, missing: Sequence[OperatorMetadata]) -> str:
-    """Return a table of all operators with state: matched, new and missing ones."""
+def _operators(
+    plan: PhysicalPlan, metadata: SnapshotMetadata, missing: Sequence[OperatorMetadata]
+) -> list[RestoredState]:
+    """Return all operators with state: matched, new and missing ones."""
     nodes = _nodes(plan)
+    stored = [operator for operator in metadata.operators if operator.stateful and operator.uid in nodes]
     new = [node for uid, node in nodes.items() if node.stateful and not _stored(metadata, uid)]
-    matched = [operator for operator in metadata.operators if operator.stateful and operator.uid in nodes]
-    rows = [("", "uid", "name", "states", "bytes", "")]
-    rows += [_row("matched", operator, "") for operator in matched]
-    rows += [("new", node.uid, node.name, "", "", "") for node in new]
-    candidates = [node.uid for node in new]
-    for operator in missing:
-        nearest = difflib.get_close_matches(operator.uid, candidates, n=1)
-        rows.append(_row("missing", operator, f"renamed to {nearest[0]!r}?" if nearest else ""))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(f"  {line}" for line in lines)
+    return [
+        *(_of_operator(Verdict.MATCHED, operator) for operator in stored),
+        *(RestoredState(verdict=Verdict.NEW, uid=node.uid, operator=node.name, state="") for node in new),
+        *(_of_operator(Verdict.MISSING, operator) for operator in missing),
+    ]
 
 
-def _row(status: str, operator: OperatorMetadata, note: str) -> tuple[str, str, str, str, str, str]:
-    states = ", ".join(dict.fromkeys(state.name for state in operator.states))
-    return status, operator.uid, operator.name, states, str(operator.size_bytes), note
+def _of_operator(verdict: Verdict, operator: OperatorMetadata) -> RestoredState:
+    return RestoredState(
+        verdict=verdict,
+        uid=operator.uid,
+        operator=operator.name,
+        state=", ".join(dict.fromkeys(state.name for state in operator.states)),
+        size_bytes=operator.size_bytes,
+    )
 
 
 def _stored(metadata: SnapshotMetadata, uid: OperatorUid) -> bool:

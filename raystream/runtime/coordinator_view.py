@@ -3,7 +3,7 @@
 Knows nothing of how a job works.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from raystream.errors import RaystreamError
@@ -47,6 +47,9 @@ class CheckpointRecord:
     duration_ms: float = 0.0
     """From the trigger to the log entry, or to the failure."""
     size_bytes: int = 0
+    """Of all state, whenever it was written."""
+    uploaded_bytes: int = 0
+    """How much was written for this checkpoint: less than its size when it refers to files of older ones."""
     path: str = ""
     """Directory of `_metadata`, once complete and until it is deleted."""
     failure: str = ""
@@ -116,7 +119,7 @@ class CheckpointRecords:
             del self._records[oldest]
             self._started_ms.pop(oldest, None)
 
-    def acknowledged(self, checkpoint_id: CheckpointId, snapshots: Iterable[SubtaskSnapshot]) -> None:
+    def acknowledged(self, checkpoint_id: CheckpointId, snapshots: Sequence[SubtaskSnapshot]) -> None:
         """Show what the subtasks said."""
         subtasks = tuple(
             SubtaskRecord(
@@ -130,8 +133,9 @@ class CheckpointRecords:
             )
             for snapshot in snapshots
         )
+        uploaded = sum(snapshot.uploaded_bytes(checkpoint_id) for snapshot in snapshots)
         if record := self._records.get(checkpoint_id):
-            self._put(replace(record, subtasks=subtasks))
+            self._put(replace(record, subtasks=subtasks, uploaded_bytes=uploaded))
 
     def written(self, checkpoint_id: CheckpointId, *, path: str, size_bytes: int) -> None:
         """Show where it is."""
@@ -190,6 +194,7 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
                 created_ms=record.triggered_ms,
                 duration_ms=record.duration_ms,
                 size_bytes=record.size_bytes,
+                uploaded_bytes=record.uploaded_bytes,
                 failure=record.failure,
             )
             for record in view.checkpoints

@@ -13,6 +13,7 @@ from raystream.errors import RaystreamError
 from raystream.handles import KeyedStateHandle, OperatorStateHandle, StateInfo, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, SlotId, VertexId
 from raystream.records.elements import SnapshotKind
+from raystream.runtime.restored_states import RestoredState
 
 # ---- what a restore gives to one subtask ------------------------------------
 
@@ -32,6 +33,8 @@ class OperatorRestore:
 
     directory: str
     """Absolute URL of the snapshot's directory; relative file handles hang below it."""
+    own: bool = False
+    """It is a checkpoint of this job, so that the next one may refer to its shared files."""
     states: tuple[StateInfo, ...] = ()
     keyed: tuple[KeyedStateHandle, ...] = ()
     """Old handles that overlap the new key-group range; the reader takes only its own groups."""
@@ -153,6 +156,8 @@ class SlotReady:
 
     attempt: Attempt
     slot: SlotId
+    states: tuple[RestoredState, ...] = ()
+    """What became of each state of the slot's operators; one that does not fit must not be started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

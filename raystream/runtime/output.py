@@ -19,7 +19,7 @@ from raystream.operators.operator import OperatorContext
 from raystream.operators.user_code import call_for_each, cut_repr
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Control
-from raystream.runtime.channel import OutputChannel
+from raystream.runtime.channel import Backlog, OutputChannel
 
 KEY_CACHE_ENTRIES_MAX = 1 << 17
 """Bound on the keys whose group a hash edge remembers."""
@@ -224,15 +224,18 @@ def broadcast(channels: Iterable[OutputChannel], control: Control) -> None:
 
 
 class Outputs:
-    """All edges that leave one subtask."""
+    """All edges that leave one subtask, through channels of which none was used yet."""
 
     def __init__(self, writers: Sequence[EdgeWriter]) -> None:
         self._channels = [channel for writer in writers for channel in writer.channels]
+        self._backlog = Backlog()
+        for channel in self._channels:
+            channel.backlog = self._backlog
 
     @property
     def has_room(self) -> bool:
         """False while a channel has something that waits for credit."""
-        return all(channel.has_room for channel in self._channels)
+        return not self._backlog.stuck
 
     def broadcast(self, control: Control) -> None:
         """Send a control element through every channel."""
@@ -240,7 +243,11 @@ class Outputs:
 
     def flush(self) -> bool:
         """Send what channels hold back; True when there was any."""
+        held = self._backlog.held
+        if not held:
+            return False
+        self._backlog.held = []
         flushed = False
-        for channel in self._channels:
-            flushed = channel.flush() or flushed
+        for channel in held:
+            flushed = channel.take_held() or flushed
         return flushed

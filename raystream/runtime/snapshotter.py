@@ -57,6 +57,7 @@ class Snapshotter:
         files: where blobs go.
         under_way: what the slot is writing, of this attempt and of older ones.
         inline_bytes_max: blobs up to this size travel inside the acknowledgement.
+        incremental: checkpoints may refer to files of older ones; savepoints never do.
         acknowledge: called on the loop with each snapshot that is durable.
         failed: called on the loop with the checkpoint id, vertex, subtask and cause of each that is not.
     """
@@ -70,6 +71,7 @@ class Snapshotter:
         files: SnapshotFiles,
         under_way: UploadsUnderWay,
         inline_bytes_max: int,
+        incremental: bool,
         rng: random.Random,
         acknowledge: Callable[[CheckpointId, SubtaskSnapshot], None],
         failed: Callable[[CheckpointId, Vertex, int, Exception], None],
@@ -80,6 +82,7 @@ class Snapshotter:
         self._files = files
         self._under_way = under_way
         self._inline_bytes_max = inline_bytes_max
+        self._incremental = incremental
         self._rng = rng
         self._acknowledge = acknowledge
         self._failed = failed
@@ -99,11 +102,15 @@ class Snapshotter:
         """Take the synchronous part of a subtask's snapshot; nothing is written yet."""
         started_ms = self._clock.monotonic_ms()
         savepoint = barrier.kind is SnapshotKind.SAVEPOINT
+        # Shared files are beside the checkpoint's directory; with `jobmanager` storage there is none.
+        incremental = self._incremental and not savepoint and bool(barrier.directory)
         parts = []
         for node, operator in zip(vertex.operators, operators, strict=True):
             states = operator.snapshot(barrier.checkpoint_id, savepoint=savepoint)
             backend = operator.context.keyed_backend
-            keyed = None if backend is None else backend.freeze(barrier.checkpoint_id)
+            keyed = None
+            if backend is not None:
+                keyed = backend.freeze(barrier.checkpoint_id, incremental=incremental)
             parts.append(OperatorPart(node.uid, states, keyed, operator.sync))
         ended_ms = self._clock.monotonic_ms()
         snapshot = _Snapshot(

@@ -220,6 +220,8 @@ class Subtask:
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
         """Tell the operators that the checkpoint is durable."""
         for operator in self.operators:
+            if operator.context.keyed_backend is not None:
+                operator.context.keyed_backend.checkpoint_completed(checkpoint_id)
             operator.checkpoint_complete(checkpoint_id)
 
     def checkpoint_aborted(self, checkpoint_id: CheckpointId) -> None:

@@ -5,14 +5,18 @@ begun.  The mark that it leaves is looked at before every blob and every piece o
 written by then is deleted by whoever finds the mark: no checkpoint will ever refer to it.
 """
 
+import mmap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import overload
 
-from raystream.errors import CheckpointError, StorageError
+import xxhash
+
+from raystream.errors import CheckpointError, StateError, StorageError
 from raystream.graph.physical import Vertex
 from raystream.handles import (
     FileHandle,
@@ -20,15 +24,20 @@ from raystream.handles import (
     KeyedStateHandle,
     OperatorSnapshot,
     OperatorStateHandle,
+    SharedFile,
 )
 from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
 from raystream.records.elements import Barrier
 from raystream.state.backend import KeyedSnapshot
 from raystream.state.operator_state import OperatorState, encode_elements
+from raystream.state.snapshot_files import LocalFile
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import Buffer
 from raystream.storage.layout import data_file
+
+PIECE_BYTES = 4 << 20
+"""Piece in which a shared file is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,11 @@ class OperatorPart:
     def blob_count(self) -> int:
         """How many blobs it is stored as."""
         return len(self.states) + (self.keyed is not None)
+
+    def discard(self) -> None:
+        """Free what is encoded; may be called again."""
+        if self.keyed is not None:
+            self.keyed.discard()
 
 
 class UploadDroppedError(CheckpointError):
@@ -100,12 +114,13 @@ class Upload:
         self._parts = tuple(parts)
         self._tokens = iter(tokens)
         self._written: list[Handle] = []
+        self._shared: list[SharedFile] = []
         self.dropped = False
 
     def drop(self) -> None:
         """Have nothing more written, and free what is encoded."""
         self.dropped = True
-        self._parts = ()
+        self._free()
 
     def run(self) -> tuple[OperatorSnapshot, ...]:
         """Write every blob and return what was stored, in the order of the operators.
@@ -123,33 +138,45 @@ class Upload:
             self.discard()
             raise
         finally:
+            self._free()
             self._target.under_way.ended(self._target.barrier.checkpoint_id)
         return stored
 
+    def _free(self) -> None:
+        parts, self._parts = self._parts, ()
+        for part in parts:
+            part.discard()
+
     def discard(self) -> None:
-        """Delete what was written; blocks."""
-        barrier = self._target.barrier
+        """Delete what was written; blocks.
+
+        That includes shared files: only what a complete checkpoint has is referred to.
+        """
+        files, directory = self._target.files, self._target.barrier.directory
         for handle in self._written:
             if isinstance(handle, FileHandle):
                 with suppress(StorageError):  # Left to the next sweep.
-                    self._target.files.delete_handle(barrier.directory, handle)
+                    files.delete_handle(directory, handle)
+        for file in self._shared:
+            with suppress(StorageError):
+                files.delete_shared(directory, file)
         self._written.clear()
+        self._shared.clear()
 
     def _store_part(self, part: OperatorPart) -> OperatorSnapshot:
         part.sync()
         target = self._target
         keyed: tuple[KeyedStateHandle, ...] = ()
         if part.keyed is not None:
-            vertex = target.vertex
-            groups = groups_of_subtask(target.subtask, vertex.max_parallelism, vertex.parallelism)
-            data = self._store(part.uid, "keyed", part.keyed.blob())
-            keyed = (KeyedStateHandle(groups=groups, entries=part.keyed.entries, data=data),)
+            keyed = (self._store_keyed(part.uid, part.keyed),)
         operator = tuple(
             OperatorStateHandle(
                 name=state.name,
                 mode=state.mode,
                 element_count=len(state.elements),
-                data=self._store(part.uid, _file_kind(state), [encode_elements(state.elements)]),
+                data=self._store(
+                    part.uid, _file_kind(state), [encode_elements(state.elements)], next(self._tokens)
+                ),
             )
             for state in part.states
         )
@@ -164,22 +191,54 @@ class Upload:
             operator=operator,
         )
 
-    def _store(self, uid: OperatorUid, kind: str, data: Sequence[Buffer]) -> Handle:
+    def _store_keyed(self, uid: OperatorUid, keyed: KeyedSnapshot) -> KeyedStateHandle:
+        vertex, subtask = self._target.vertex, self._target.subtask
+        token = next(self._tokens)
+        shared = {
+            file.local: file.shared or self._store_shared(file, self._name(uid, f"shared-{n}", token))
+            for n, file in enumerate(keyed.files())
+        }
+        data = self._store(uid, "keyed", keyed.blob(), token)
+        keyed.stored(shared)
+        return KeyedStateHandle(
+            groups=groups_of_subtask(subtask, vertex.max_parallelism, vertex.parallelism),
+            entries=keyed.entries,
+            data=data,
+            shared=tuple(shared.values()),
+        )
+
+    def _store_shared(self, file: LocalFile, name: str) -> SharedFile:
         self._look()
         target = self._target
-        name = data_file(
-            target.barrier.checkpoint_id,
-            target.attempt,
-            (target.vertex.id, target.subtask),
-            uid,
-            kind=kind,
-            token=next(self._tokens),
+        content = _mapped(file.path)
+        shared = SharedFile(
+            name=name,
+            local=file.local,
+            created_by=target.barrier.checkpoint_id,
+            size_bytes=len(content),
+            checksum=xxhash.xxh3_64_hexdigest(content),
         )
+        self._shared.append(shared)  # Before it is there: a part of it may be left.
+        pieces = [content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES)]
+        target.files.write_shared(target.barrier.directory, shared, _Watched(pieces, self))
+        return shared
+
+    def _store(self, uid: OperatorUid, kind: str, data: Sequence[Buffer], token: str) -> Handle:
+        self._look()
+        target = self._target
         handle = target.files.write_blob(
-            target.barrier.directory, name, _Watched(data, self), inline_bytes_max=target.inline_bytes_max
+            target.barrier.directory,
+            self._name(uid, kind, token),
+            _Watched(data, self),
+            inline_bytes_max=target.inline_bytes_max,
         )
         self._written.append(handle)
         return handle
+
+    def _name(self, uid: OperatorUid, kind: str, token: str) -> str:
+        target = self._target
+        subtask = target.vertex.id, target.subtask
+        return data_file(target.barrier.checkpoint_id, target.attempt, subtask, uid, kind=kind, token=token)
 
     def _look(self) -> None:
         if self.dropped:
@@ -191,6 +250,15 @@ class Upload:
 def _file_kind(state: OperatorState) -> str:
     # A user's name may have any length and characters; which file is which stands in `_metadata`.
     return state.name.strip("_") if state.info is None else "operator"
+
+
+def _mapped(path: Path) -> memoryview:
+    """Return a local file, mapped into memory so that a large one is not read at once."""
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise StateError("local file of state cannot be read", path=str(path), cause=str(error)) from error
 
 
 class _Watched(Sequence[Buffer]):

@@ -8,14 +8,15 @@ A value handed out may be changed in place only if it is then passed to `update`
 A snapshot is taken in two parts.  `freeze` marks the state as it is, in a time that does
 not depend on how much there is; `advance` encodes it in slices, between batches, while
 the job goes on changing it.  Snapshots may overlap, and each shows exactly the state at
-its own `freeze`.
+its own `freeze`.  What `advance` has made ready is stored in a thread: a blob, and with an incremental
+snapshot files of which only new ones are uploaded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from raystream.clock import ProcessingTime
-from raystream.handles import StateInfo
+from raystream.handles import SharedFile, StateInfo
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,
     ListStateDescriptor,
@@ -23,8 +24,9 @@ from raystream.state.descriptor import (
     ReducingStateDescriptor,
     ValueStateDescriptor,
 )
+from raystream.state.event_clock import EventClock
 from raystream.state.registry import StateMatch
-from raystream.state.snapshot_format import LoadedSnapshot
+from raystream.state.snapshot_files import LocalFile, Stored
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -190,8 +192,11 @@ class KeyedSnapshot(Protocol):
         """All states that were registered at the barrier, touched or not."""
 
     @property
-    def entries(self) -> int:
-        """Number of (state, key) entries encoded so far; all of them once `blob` has been called."""
+    def entries(self) -> int | None:
+        """Number of (state, key) entries encoded so far; all of them once `blob` has been called.
+
+        None where nobody counts them.
+        """
 
     def advance(self, out_of_time: Callable[[], bool]) -> bool:
         """Work on the snapshot until `out_of_time()`; return True when there is nothing left to do.
@@ -205,8 +210,8 @@ class KeyedSnapshot(Protocol):
                 is lost, the state is not; call `discard`.
         """
 
-    def blob(self) -> Sequence[bytes | memoryview]:
-        """Return the encoded state in pieces, in the format of `raystream.state.snapshot_format`.
+    def files(self) -> Sequence[LocalFile]:
+        """Return the files that belong to the snapshot beside its blob; none when it is full.
 
         To be called once, when `advance` has returned True; blocks, and belongs into a thread.
 
@@ -214,9 +219,26 @@ class KeyedSnapshot(Protocol):
             StateError: a value does not have its declared type, or the local disk failed.
         """
 
-    def discard(self) -> None:
-        """Give the snapshot up; no-op when it is complete.
+    def blob(self) -> Sequence[bytes | memoryview]:
+        """Return the encoded state in pieces, as `raystream.state.snapshot_files.open_stored` reads it.
 
+        To be called once, after `files`; blocks, and belongs into a thread.
+
+        Raises:
+            StateError: a value does not have its declared type, or the local disk failed.
+        """
+
+    def stored(self, files: dict[str, SharedFile]) -> None:
+        """Take note that the snapshot is stored; from any thread.
+
+        Args:
+            files: its files by local name.
+        """
+
+    def discard(self) -> None:
+        """Free what the snapshot holds: it is stored, or given up, perhaps while it is being stored.
+
+        May be called at any time, from the loop or from the thread that stores it, and again.  After it
         `advance` goes on to be called until it returns True: what is kept apart for the snapshot is put
         back in slices too.  (When it is not called, the next snapshot does the work.)
         """
@@ -239,13 +261,20 @@ class KeyedStateBackend(Protocol):
 
     @property
     def processing_time(self) -> ProcessingTime:
-        """The time that TTL and timers go by; never falls below that of the restored snapshots."""
+        """The wall time that TTL and timers go by; never falls below that of the restored snapshots."""
 
-    def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
-        """Take over stored state; each state is decoded when it is registered.
+    @property
+    def event_time(self) -> EventClock:
+        """The event time that TTL goes by; its owner tells it each watermark whose timers have fired."""
+
+    def restore(self, snapshots: Iterable[Stored]) -> None:
+        """Take over stored state; blocks, and belongs into a thread.
 
         Raises:
-            StateRestoreError: the snapshots describe one state differently.
+            StateCorruptError: a snapshot is damaged.
+            StateRestoreError: the snapshots describe one state differently, or are of another backend.
+            StateError: the local disk failed; names the path.
+            StorageError: the checkpoint store did not answer.
         """
 
     def restored_states(self) -> tuple[StateMatch, ...]:
@@ -290,8 +319,16 @@ class KeyedStateBackend(Protocol):
             changed.  Order is unspecified.  The state may be changed meanwhile, which is seen or not.
         """
 
-    def freeze(self, checkpoint_id: int) -> KeyedSnapshot:
-        """Return a snapshot of the state as it is now; takes a time that does not depend on its size."""
+    def freeze(self, checkpoint_id: int, *, incremental: bool = False) -> KeyedSnapshot:
+        """Return a snapshot of the state as it is now; takes a time that does not depend on its size.
+
+        Args:
+            checkpoint_id: what it is for.
+            incremental: it may refer to files of older snapshots, where the backend can do that.
+        """
+
+    def checkpoint_completed(self, checkpoint_id: int) -> None:
+        """A checkpoint is complete: newer snapshots may refer to its files."""
 
     def close(self) -> None:
         """Let go of what is outside of memory; the backend is not used again, its snapshots end."""

@@ -15,7 +15,7 @@ from raystream.errors import StateError
 from raystream.keys import encode_key
 from raystream.records.strict_map import strict_map
 from raystream.state import chunk_form as cf
-from raystream.state.chunk_form import Chunk, key_form, map_form, mapped
+from raystream.state.chunk_form import Chunk, key_form, map_form, mapped, timed_form
 from raystream.state.descriptor import MapStateDescriptor, StateDescriptor, StateKind
 from raystream.state.pairs import times_of, values_of
 from raystream.state.value_types import ValueTypeMismatch
@@ -79,7 +79,7 @@ class ChunkCodec:
     def __init__(self, descriptor: StateDescriptor) -> None:
         self.info = descriptor.info()
         self._kind = descriptor.kind
-        self._timed = descriptor.ttl is not None
+        self._timed = timed_form(descriptor.ttl)
         self._serializer = descriptor.serializer()
         self._pickled = self._serializer.plain_type is None
         self._map_key_type = checked_map_key(descriptor)
@@ -155,7 +155,7 @@ class ChunkCodec:
             if fits or self._pickled:
                 form = self._form(contents, fits=fits)
                 try:
-                    return [_chunk(keys, self._stored(contents, form), form, times)]
+                    return [_chunk(keys, self._stored(contents, form), form | self._timed, times)]
                 except _NOT_CARRIED:
                     pass  # By some of the entries; the others keep their form.
             return self._encode_one_by_one(keys, contents, times)
@@ -174,7 +174,7 @@ class ChunkCodec:
 
     def _chunks(self, by_form: dict[int, _Columns]) -> list[Chunk]:
         return [
-            _chunk(columns.keys, columns.contents, form, columns.times if self._timed else None)
+            _chunk(columns.keys, columns.contents, form | self._timed, columns.times if self._timed else None)
             for form, columns in by_form.items()
         ]
 
@@ -267,8 +267,6 @@ def checked_map_key(descriptor: StateDescriptor) -> type | None:
 
 def _chunk(keys: Sequence[Any], stored: Sequence[Any], form: int, times: Sequence[Any] | None) -> Chunk:
     columns: tuple[Any, ...] = (stored,) if times is None else (stored, times)
-    if times is not None:
-        form |= cf.TIMED
     of_keys = key_form(set(map(type, keys)))
     if of_keys != cf.KEYS_ENCODED:
         try:

@@ -14,13 +14,12 @@ from raystream.handles import StateInfo
 from raystream.keys import decode_key
 from raystream.records.strict_map import strict_map
 from raystream.state import chunk_form as cf
-from raystream.state.chunk_form import Chunk, map_form, mapped
+from raystream.state.chunk_form import Chunk, map_form, mapped, timed_form
 from raystream.state.descriptor import StateDescriptor, StateKind
 from raystream.state.migration import Migration, migration
 from raystream.state.pairs import paired, paired_now
 
 _KEY_TYPES: dict[int, type] = {cf.KEYS_STR: str, cf.KEYS_INT: int, cf.KEYS_ENCODED: bytes}
-
 
 class ChunkDecoder:
     """Decodes the entries of one state.
@@ -28,7 +27,7 @@ class ChunkDecoder:
     Args:
         descriptor: of the state in the program.
         stored: of the state in the snapshot; its kind and map keys fit.
-        restored_ms: time of writing of values that were stored without one.
+        restored_ms: time of writing of values that were stored without one, or with one of another domain.
     """
 
     def __init__(self, descriptor: StateDescriptor, stored: StateInfo, restored_ms: int = 0) -> None:
@@ -36,7 +35,7 @@ class ChunkDecoder:
         self._kind = descriptor.kind
         self._declared = descriptor.serializer().schema or "pickle"
         self._restored_ms = restored_ms
-        self._timed = descriptor.ttl is not None
+        self._timed = timed_form(descriptor.ttl)
         self._migration: Migration | None = migration(descriptor, stored)
         self._serializer = (
             descriptor.serializer() if self._migration is None else self._migration.stored_serializer
@@ -55,23 +54,44 @@ class ChunkDecoder:
             if chunk.form & cf.KEY_MASK == cf.KEYS_ENCODED:
                 keys = list(map(decode_key, keys))
             contents = self._loaded(stored, chunk.form)
-            if self._timed and times:
+            if self._timed and self._timed == chunk.form & cf.TIMES:
                 contents = paired(self._kind, contents, times[0])
             elif self._timed:
                 contents = paired_now(self._kind, contents, self._restored_ms)
         except RaystreamError:
             raise
         except Exception as error:
-            raise StateRestoreError(
-                "stored values cannot be read as the type that the program declares",
-                hint="restore with the program that wrote them",
-                state=self._name,
-                declared=self._declared,
-                cause=repr(error)[:200],
-            ) from error
+            raise self._unreadable(error) from error
         if not len(keys) == len(contents) == chunk.entries:
             raise StateCorruptError("number of entries in a chunk is not as recorded", state=self._name)
         return keys, contents
+
+    def value(self, data: bytes, *, wide: bool) -> Any:
+        """Return one stored value as a value of the declared type; raises as `decode`.
+
+        Args:
+            data: the value as in a chunk.
+            wide: whether it is in the wide form.
+        """
+        try:
+            if wide:
+                value = self._serializer.load(data)
+            else:
+                value = msgspec.msgpack.decode(data, type=self._serializer.plain_type)
+            return value if self._migration is None else self._migration.migrate(value)
+        except RaystreamError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> StateRestoreError:
+        return StateRestoreError(
+            "stored values cannot be read as the type that the program declares",
+            hint="restore with the program that wrote them",
+            state=self._name,
+            declared=self._declared,
+            cause=repr(error)[:200],
+        )
 
     def _decoder(self, form: int) -> "msgspec.msgpack.Decoder[Any]":
         decoder = self._decoders.get(form)

@@ -12,6 +12,7 @@ all `str` (or all `int`) is written natively, and whatever else there is still f
     bits 0-1   keys: 0 str, 1 int, 2 bytes of `raystream.keys.encode_key`
     bit 2      values: 0 plain, 1 wide (`raystream.state.serializer`)
     bits 3-4   map keys: as keys; 0 where there is no map
+    bit 5      the times are of event time
     bit 7      there are times; set in states with a time to live
 
 Every key is stored in full and in canonical form; the key of a namespaced state is the pair of
@@ -22,12 +23,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from raystream.clock import TimeDomain
+from raystream.state.ttl import StateTtl
+
 KEYS_STR, KEYS_INT, KEYS_ENCODED = 0, 1, 2
 KEY_MASK = 0b11
 WIDE = 1 << 2
 MAP_KEY_SHIFT = 3
+BY_EVENT_TIME = 1 << 5
 TIMED = 1 << 7
-FORM_MASK = KEY_MASK | WIDE | KEY_MASK << MAP_KEY_SHIFT | TIMED
+TIMES = BY_EVENT_TIME | TIMED
+FORM_MASK = KEY_MASK | WIDE | KEY_MASK << MAP_KEY_SHIFT | TIMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,13 @@ class Chunk:
     form: int
     entries: int
     data: bytes
+
+
+def timed_form(ttl: StateTtl | None) -> int:
+    """Return the bits that say of which time a state with this time to live stores times, if any."""
+    if ttl is None:
+        return 0
+    return TIMED | (BY_EVENT_TIME if ttl.time is TimeDomain.EVENT_TIME else 0)
 
 
 def map_form(form: int) -> int:

@@ -10,6 +10,8 @@ for a missing key costs nothing while there is one.
 
 from typing import Any
 
+from raystream.clock import TimeDomain
+
 NO_KEY_GROUP = -1
 """Value of `KeyCursor.group` while there is no current key."""
 
@@ -22,14 +24,18 @@ class KeyCursor:
         group: its key group, `0 <= group < max parallelism`, or `NO_KEY_GROUP`.
         namespace: canonical key, such as `(start, end)` of a window, or None; only states that are
             declared `namespaced` look at it.
+        timestamp: ms since the epoch, or None when the record has none; the time of a timer that fires.
+        time_domain: which time that timer goes by; None while there is a record.
     """
 
-    __slots__ = ("current_key", "group", "namespace")
+    __slots__ = ("current_key", "group", "namespace", "time_domain", "timestamp")
 
     def __init__(self) -> None:
         self.current_key: Any = None
         self.group = NO_KEY_GROUP
         self.namespace: Any = None
+        self.timestamp: int | None = None
+        self.time_domain: TimeDomain | None = None
 
 
 class NamespaceCursor:

@@ -7,11 +7,12 @@ How a table is frozen and put back is in `heap_tables`, how a snapshot works in
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from raystream.clock import Clock, ProcessingTime
 from raystream.errors import StateRestoreError
+from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, key_groups
 from raystream.state.chunk_codec import ChunkCodec
@@ -24,8 +25,9 @@ from raystream.state.heap_states import HeapListState, HeapMapState, HeapValueSt
 from raystream.state.heap_tables import TableList, live_entries, table_list
 from raystream.state.kinds import StateKinds
 from raystream.state.pairs import values_of
+from raystream.state.snapshot_files import Stored, StoredFiles
 from raystream.state.snapshot_format import StoredChunk
-from raystream.state.ttl import Expiry, unexpired
+from raystream.state.ttl import unexpired
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,34 @@ class HeapBackend(StateKinds):
         self._max_parallelism = max_parallelism
         self._states: dict[str, HeapState] = {}
         self._unfinished: deque[HeapSnapshot] = deque()
+        self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
+        """By name of a state that is not registered yet; each chunk behind its max parallelism."""
+
+    # ---- restore ----
+
+    def restore(self, snapshots: Iterable[Stored]) -> None:
+        watermarks_ms = []
+        for snapshot in snapshots:
+            if isinstance(snapshot, StoredFiles):
+                raise StateRestoreError(
+                    "checkpoint consists of files of another state backend",
+                    hint="restore it with state.backend.type as it was; a savepoint fits every backend",
+                    written_by=snapshot.index.backend,
+                )
+            self._time.raise_floor(snapshot.taken_ms)
+            watermarks_ms.append(snapshot.watermark_ms)
+            for state in snapshot.states:
+                self._registry.stored(state.info, entries=state.entries, size_bytes=state.size_bytes)
+                self._restored_chunks.setdefault(state.info.name, [])
+            for info, chunk in snapshot.chunks():
+                self._restored_chunks[info.name].append((snapshot.max_parallelism, chunk))
+        self._event_time.restored(watermarks_ms)
+
+    def drop_unregistered(self) -> tuple[StateInfo, ...]:
+        dropped = self._registry.drop_unregistered()
+        for info in dropped:
+            del self._restored_chunks[info.name]
+        return dropped
 
     # ---- registration ----
 
@@ -66,7 +96,7 @@ class HeapBackend(StateKinds):
 
     def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
         assert descriptor.ttl is not None
-        expiry = Expiry(descriptor.ttl, self._time)
+        expiry = self._expiry(descriptor.ttl)
         keys = descriptor.ttl.cleanup.entries_per_access
         return HeapSweep(self._tables(descriptor), self._groups, expiry, keys) if keys else _no_sweep
 
@@ -90,7 +120,7 @@ class HeapBackend(StateKinds):
         if stored is None:
             return tables
         try:
-            decoder = ChunkDecoder(descriptor, stored, self._time.now_ms())
+            decoder = ChunkDecoder(descriptor, stored, self._restored_ms(descriptor))
             self._fill(tables, chunks, decoder, descriptor)
         except StateRestoreError as error:
             self._registry.refuse(descriptor.name, _in_one_line(error))
@@ -133,7 +163,7 @@ class HeapBackend(StateKinds):
                 if ttl is None:
                     yield group, key, content
                     continue
-                left = unexpired(content, Expiry(ttl, self._time).cutoff_ms())
+                left = unexpired(content, self._expiry(ttl).cutoff_ms())
                 if left is not None:
                     yield group, key, values_of(kind, left)
 
@@ -144,15 +174,18 @@ class HeapBackend(StateKinds):
 
     # ---- snapshot ----
 
-    def freeze(self, checkpoint_id: int) -> HeapSnapshot:
+    def freeze(self, checkpoint_id: int, *, incremental: bool = False) -> HeapSnapshot:
         return HeapSnapshot(
             checkpoint_id,
             tuple(self._states.values()),
             self._unfinished,
             groups=self._groups,
             max_parallelism=self._max_parallelism,
-            taken_ms=self._time.now_ms(),
+            taken=self._now(),
         )
+
+    def checkpoint_completed(self, checkpoint_id: int) -> None:
+        """Do nothing: every snapshot is full."""
 
     def close(self) -> None:
         """Do nothing: there is nothing outside of memory."""

@@ -13,13 +13,13 @@ snapshots and readers do not see it either.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from raystream.errors import StateError
-from raystream.handles import StateInfo
+from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state.chunk_codec import ChunkCodec, EncodedContent
 from raystream.state.descriptor import StateDescriptor
@@ -31,8 +31,9 @@ from raystream.state.heap_tables import (
     freeze_table,
     lowest_table,
 )
+from raystream.state.snapshot_files import LocalFile
 from raystream.state.snapshot_format import SnapshotWriter
-from raystream.state.ttl import unexpired
+from raystream.state.ttl import Moment, unexpired
 
 CHUNK_ENTRIES_MAX = 1024
 """Entries of a chunk, and items of all its lists or maps together."""
@@ -78,13 +79,13 @@ class HeapSnapshot:
         *,
         groups: KeyGroupRange,
         max_parallelism: int,
-        taken_ms: int,
+        taken: Moment,
     ) -> None:
         """Freeze the tables and join `unfinished`, the snapshots of the backend, oldest first."""
         self.checkpoint_id = checkpoint_id
         self.states: tuple[StateInfo, ...] = tuple(state.codec.info for state in registered)
-        self._writer = SnapshotWriter(self.states, groups, max_parallelism, taken_ms=taken_ms)
-        cutoffs = [_cutoff_ms(state.descriptor, taken_ms) for state in registered]
+        self._writer = SnapshotWriter(self.states, groups, max_parallelism, taken=taken)
+        cutoffs = [taken.cutoff_ms(state.descriptor.ttl) for state in registered]
         early = [_early(state.codec, cutoff_ms) for state, cutoff_ms in zip(registered, cutoffs, strict=True)]
         self._frozen = [
             _Frozen(state, group, cutoff_ms)
@@ -112,14 +113,19 @@ class HeapSnapshot:
         self._raise_error()
         return True
 
-    def blob(self) -> list[bytes]:
+    def files(self) -> Sequence[LocalFile]:
+        return ()
+
+    def blob(self) -> Sequence[bytes]:
         assert self._finished
-        assert not self._discarded
         return self._writer.finish()
 
+    def stored(self, files: dict[str, SharedFile]) -> None:
+        """Do nothing: no snapshot refers to another one."""
+
     def discard(self) -> None:
-        if not self._finished or self._error is not None:
-            self._discarded = True
+        self._discarded = True
+        self._writer.take()
 
     def _raise_error(self) -> None:
         if self._error is not None and not self._discarded:
@@ -179,10 +185,6 @@ def _early(codec: ChunkCodec, cutoff_ms: int | None) -> Callable[[Any], EncodedC
         return codec.encode_early
     # A content of which nothing is left is encoded whole; its turn tells by its times.
     return lambda content: codec.encode_early(unexpired(content, cutoff_ms) or content)
-
-
-def _cutoff_ms(descriptor: StateDescriptor, now_ms: int) -> int | None:
-    return None if descriptor.ttl is None else now_ms - descriptor.ttl.ttl_ms
 
 
 def _alive(

@@ -6,16 +6,14 @@
     aggregating
 
 A backend derives from `StateKinds` and provides the raw states.  Those of a state with a time to live hold
-pairs `(written_ms, value)` as their values, elements or map values.  What was restored waits here, encoded,
-until its state is registered.
+pairs `(written_ms, value)` as their values, elements or map values.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from raystream.clock import ProcessingTime
-from raystream.handles import StateInfo
+from raystream.clock import ProcessingTime, TimeDomain
 from raystream.state.backend import AggregatingState, ListState, MapState, ReducingState, ValueState
 from raystream.state.cursor import Cursor, KeyCursor, cursor_of
 from raystream.state.descriptor import (
@@ -26,10 +24,10 @@ from raystream.state.descriptor import (
     StateDescriptor,
     ValueStateDescriptor,
 )
+from raystream.state.event_clock import EventClock
 from raystream.state.folding_states import FoldedAggregatingState, FoldedReducingState
 from raystream.state.registry import StateMatch, StateRegistry
-from raystream.state.snapshot_format import LoadedSnapshot, StoredChunk
-from raystream.state.ttl import Expiry
+from raystream.state.ttl import Expiry, Moment, StateClock, StateTtl
 from raystream.state.ttl_states import Lifetime, TtlListState, TtlMapState, TtlValueState
 
 T = TypeVar("T")
@@ -44,39 +42,35 @@ class StateKinds(ABC):
 
     def __init__(self, time: ProcessingTime, cursor: KeyCursor) -> None:
         self._time = time
+        self._event_time = EventClock(cursor, time)
         self._cursor = cursor
         self._registry = StateRegistry()
-        self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
-        """By name of a state that is not registered yet; each chunk behind its max parallelism."""
 
     @property
     def processing_time(self) -> ProcessingTime:
         return self._time
 
-    # ---- restore ----
+    @property
+    def event_time(self) -> EventClock:
+        return self._event_time
 
-    def restore(self, snapshots: Iterable[LoadedSnapshot]) -> None:
-        for snapshot in snapshots:
-            self._time.raise_floor(snapshot.taken_ms)
-            for info in snapshot.states:
-                chunks = snapshot.chunks[info.name]
-                self._registry.stored(
-                    info,
-                    entries=sum(stored.chunk.entries for stored in chunks),
-                    size_bytes=sum(len(stored.chunk.data) for stored in chunks),
-                )
-                self._restored_chunks.setdefault(info.name, []).extend(
-                    (snapshot.max_parallelism, chunk) for chunk in chunks
-                )
+    def _clock(self, ttl: StateTtl) -> StateClock:
+        """Return the time that a time to live goes by."""
+        return self._event_time if ttl.time is TimeDomain.EVENT_TIME else self._time
+
+    def _expiry(self, ttl: StateTtl) -> Expiry:
+        return Expiry(ttl, self._clock(ttl))
+
+    def _now(self) -> Moment:
+        """Return the time of a snapshot that is taken now."""
+        return Moment(processing_ms=self._time.now_ms(), event_ms=self._event_time.now_ms())
+
+    def _restored_ms(self, descriptor: StateDescriptor) -> int:
+        """Return the time of writing of values that were stored without one that counts."""
+        return 0 if descriptor.ttl is None else self._clock(descriptor.ttl).written_ms()
 
     def restored_states(self) -> tuple[StateMatch, ...]:
         return self._registry.matches()
-
-    def drop_unregistered(self) -> tuple[StateInfo, ...]:
-        dropped = self._registry.drop_unregistered()
-        for info in dropped:
-            del self._restored_chunks[info.name]
-        return dropped
 
     # ---- kinds ----
 
@@ -113,7 +107,7 @@ class StateKinds(ABC):
     def _lifetime(self, descriptor: StateDescriptor) -> Lifetime | None:
         if descriptor.ttl is None:
             return None
-        return Lifetime(descriptor.ttl, Expiry(descriptor.ttl, self._time), self._sweep(descriptor))
+        return Lifetime(descriptor.ttl, self._expiry(descriptor.ttl), self._sweep(descriptor))
 
     @abstractmethod
     def _raw_value(self, descriptor: StateDescriptor, fresh_default: Callable[[], Any]) -> ValueState[Any]:

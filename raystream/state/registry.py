@@ -33,9 +33,10 @@ class StateMatch:
     registered: StateInfo | None
     problem: str = ""
     """Why the one cannot take over the other, as a fragment; empty when it can."""
-    entries: int = 0
-    size_bytes: int = 0
-    """What is stored of it, as far as it was read."""
+    entries: int | None = 0
+    """How many are stored; None when nobody has counted."""
+    size_bytes: int | None = 0
+    """Stored size; None when nobody knows it of this state alone."""
 
     @property
     def verdict(self) -> Verdict:
@@ -53,7 +54,7 @@ class StateRegistry:
     def __init__(self) -> None:
         self._descriptors: dict[str, StateDescriptor] = {}
         self._stored: dict[str, StateInfo] = {}
-        self._sizes: dict[str, tuple[int, int]] = {}
+        self._sizes: dict[str, tuple[int | None, int | None]] = {}
         self._problems: dict[str, str] = {}
 
     @property
@@ -61,8 +62,13 @@ class StateRegistry:
         """All registered states, in order of registration."""
         return tuple(descriptor.info() for descriptor in self._descriptors.values())
 
-    def stored(self, info: StateInfo, *, entries: int = 0, size_bytes: int = 0) -> None:
+    def stored(self, info: StateInfo, *, entries: int | None, size_bytes: int | None = None) -> None:
         """Take note of a state in a restored snapshot; called for each snapshot that has it.
+
+        Args:
+            info: its description.
+            entries: how many of them are restored from there; None when that is not known.
+            size_bytes: their size; None when that is not known.
 
         Raises:
             StateRestoreError: another snapshot describes it differently.
@@ -76,7 +82,7 @@ class StateRegistry:
                 other=info,
             )
         before = self._sizes.get(info.name, (0, 0))
-        self._sizes[info.name] = (before[0] + entries, before[1] + size_bytes)
+        self._sizes[info.name] = (_sum(before[0], entries), _sum(before[1], size_bytes))
 
     def register(self, descriptor: StateDescriptor) -> StateInfo | None:
         """Register a state that is not registered yet.
@@ -144,11 +150,16 @@ class StateRegistry:
         return dropped
 
 
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
 def _declaration(descriptor: StateDescriptor) -> tuple[object, ...]:
     return descriptor.kind, descriptor.declared, descriptor.ttl, descriptor.namespaced
 
 
 def _shown(descriptor: StateDescriptor) -> str:
-    ttl = f" ttl={descriptor.ttl.ttl_ms}ms" if descriptor.ttl is not None else ""
+    lives = descriptor.ttl
+    ttl = "" if lives is None else f" ttl={lives.ttl_ms}ms of {lives.time.value}"
     namespaced = " namespaced" if descriptor.namespaced else ""
     return f"{descriptor.kind.value} {descriptor.declared}{ttl}{namespaced}"

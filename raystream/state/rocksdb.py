@@ -15,11 +15,14 @@ from typing import Any
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DataBlockIndexType,
     DBCompressionType,
+    IngestExternalFileOptions,
     Options,
     Rdict,
     RdictIter,
+    SstFileWriter,
     WriteBatch,
     WriteBufferManager,
     WriteOptions,
@@ -32,13 +35,19 @@ _WRITE_BUFFER_SHARE = 2
 
 _WRITE_BUFFER_BYTES_MAX = 64 << 20
 _WRITE_BUFFER_BYTES_MIN = 64 << 10
-_BLOCK_BYTES = 4096
 _STALLED = "Write stall"
 """In the error of a write that would have to wait."""
+_BLOCK_BYTES = 16 << 10
+_INDEX_RESTART_INTERVAL = 16
+"""Index entries between two whole keys.  Keys of a kibibyte would make an index as large as the cache."""
 _BLOOM_BITS_PER_KEY = 10
 _HASH_RATIO = 0.75
 _BACKGROUND_JOBS = 2
+COMPACTION_FILES = 8
+"""Flushed files after which compaction begins; every incremental checkpoint flushes one."""
 _LOG_FILE_BYTES_MAX = 1 << 20
+_MANIFEST_BYTES_MAX = 1 << 20
+"""The list of files is a part of every snapshot that refers to files; above this size a new one is begun."""
 
 
 class RocksDbMemory:
@@ -118,13 +127,20 @@ class StoreView:
 
 
 class RocksDbStore:
-    """One RocksDB in a directory of its own; not to be used by two threads at once, but for its views."""
+    """One RocksDB in a directory of its own; but for its views and links for one thread at a time.
 
-    def __init__(self, path: Path, memory: RocksDbMemory) -> None:
+    Args:
+        path: its directory.
+        memory: of the slot.
+        existing: the directory holds what `link_files` made; else it must not hold a RocksDB.
+    """
+
+    def __init__(self, path: Path, memory: RocksDbMemory, *, existing: bool = False) -> None:
         self._write_options = _write_options(no_slowdown=False)
         self._write_at_once = _write_options(no_slowdown=True)
         try:
-            self._db = Rdict(str(path), _options(memory))
+            self._options = _options(memory, existing=existing)
+            self._db = Rdict(str(path), self._options)
         except Exception as error:
             raise _failure("local store of state could not be opened", path, error) from error
         self._path = path
@@ -186,6 +202,31 @@ class RocksDbStore:
         except Exception as error:
             raise _failure("state could not be written", self._path, error) from error
 
+    def take_in(self, entries: Iterable[tuple[bytes, bytes]], path: Path) -> None:
+        """Set the values of many keys at once, by way of a file: at least twice as fast as by writes.
+
+        Args:
+            entries: keys and values, in order of the keys.
+            path: of the file, which becomes a part of the store.
+        """
+        writer, some = SstFileWriter(self._options), False
+        try:
+            writer.open(str(path))
+            for key, value in entries:
+                writer[key] = value
+                some = True
+            if some:  # A file of nothing is an error.
+                writer.finish()
+                moved = IngestExternalFileOptions()
+                moved.set_move_files(True)
+                self._db.ingest_external_file([str(path)], moved)
+        except StateError:
+            raise
+        except Exception as error:
+            raise _failure("state could not be written", self._path, error) from error
+        finally:
+            path.unlink(missing_ok=True)
+
     def view(self, prefixes: Iterable[bytes] = (b"",)) -> StoreView:
         """Return the store as it is now.
 
@@ -194,6 +235,25 @@ class RocksDbStore:
                 in the order of their keys.
         """
         return StoreView([(prefix, self._db.iter()) for prefix in prefixes], self._path)
+
+    def delete_range(self, start: bytes, stop: bytes) -> None:
+        """Delete all keys `start <= key < stop`, in a time that does not depend on how many there are."""
+        try:
+            self._db.delete_range(start, stop, self._write_options)
+        except Exception as error:
+            raise _failure("state could not be written", self._path, error) from error
+
+    def link_files(self, path: Path) -> None:
+        """Make a new directory with links to the files of the store as it is, from any thread.
+
+        Nothing may be written meanwhile.  What is not in files yet is flushed before, which takes its time,
+        in which other threads run; the links take some milliseconds, in which they do not.
+        """
+        try:
+            self._db.flush(True)
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as error:
+            raise _failure("state could not be written", self._path, error) from error
 
     def close(self) -> None:
         """Close the store; views end with an error."""
@@ -220,25 +280,29 @@ def _write_options(*, no_slowdown: bool) -> WriteOptions:
     return written
 
 
-def _options(memory: RocksDbMemory) -> Options:
+def _options(memory: RocksDbMemory, *, existing: bool) -> Options:
     blocks = BlockBasedOptions()
     blocks.set_block_cache(memory.cache)
     blocks.set_cache_index_and_filter_blocks(True)
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    blocks.set_block_size(_BLOCK_BYTES)
+    blocks.set_index_block_restart_interval(_INDEX_RESTART_INTERVAL)
     blocks.set_bloom_filter(_BLOOM_BITS_PER_KEY, False)
     blocks.set_data_block_index_type(DataBlockIndexType.binary_and_hash())
     blocks.set_data_block_hash_ratio(_HASH_RATIO)
     options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_error_if_exists(True)
+    options.create_if_missing(not existing)
+    options.set_error_if_exists(not existing)
     options.set_block_based_table_factory(blocks)
     options.set_write_buffer_manager(memory.buffers)
     options.set_write_buffer_size(memory.buffer_bytes)
     options.set_compression_type(DBCompressionType.none())
     options.set_bottommost_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(_BACKGROUND_JOBS)
+    options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES)
     options.set_keep_log_file_num(1)
     options.set_max_log_file_size(_LOG_FILE_BYTES_MAX)
+    options.set_max_manifest_file_size(_MANIFEST_BYTES_MAX)
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)
     return options

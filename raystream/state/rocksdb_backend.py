@@ -6,16 +6,18 @@ snapshots in `rocksdb_snapshot`.  `tend`, which comes before every batch, keeps 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raystream.clock import Clock, ProcessingTime
 from raystream.errors import StateRestoreError
+from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
-from raystream.keys import KeyGroupCache, decode_key, key_groups
+from raystream.keys import KeyGroupCache, decode_key
 from raystream.state.chunk_decoder import ChunkDecoder
+from raystream.state.chunk_form import timed_form
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, StateDescriptor, StateKind
 from raystream.state.kinds import StateKinds
@@ -24,8 +26,12 @@ from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_collections import ListTable, MapTable, map_key_of
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.state.rocksdb_expiry import RocksDbSweep
-from raystream.state.rocksdb_items import StoredKeys
-from raystream.state.rocksdb_snapshot import RocksDbSnapshot, SnapshotOrigin, stored_contents
+from raystream.state.rocksdb_full import FullSnapshot, stored_contents
+from raystream.state.rocksdb_incremental import IncrementalSnapshot
+from raystream.state.rocksdb_items import StoredKeys, state_prefix
+from raystream.state.rocksdb_restore import RestoredTable, StoreRestore
+from raystream.state.rocksdb_rewrite import StateRewrite
+from raystream.state.rocksdb_snapshot import RocksDbSnapshot, SnapshotOrigin
 from raystream.state.rocksdb_states import (
     RocksDbListState,
     RocksDbMapState,
@@ -34,8 +40,8 @@ from raystream.state.rocksdb_states import (
     tables_of,
 )
 from raystream.state.rocksdb_tables import CachedTable, SingleTable
-from raystream.state.snapshot_format import StoredChunk
-from raystream.state.ttl import Expiry, unexpired
+from raystream.state.snapshot_files import Stored, StoredFiles
+from raystream.state.ttl import unexpired
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +98,10 @@ class RocksDbBackend(StateKinds):
         self._max_parallelism = max_parallelism
         self._generation_bytes = settings.cache_bytes // 2
         self._dirty_bytes = min(DIRTY_BYTES_MAX, self._generation_bytes)
+        self._settings = settings
         self._directory = StoreDirectory(settings.parent)
-        self._store = RocksDbStore(self._directory.path / "db", settings.memory)
+        self._open_store: RocksDbStore | None = None
+        self._restored: dict[str, RestoredTable] = {}
         self._key_groups = KeyGroupCache(max_parallelism)
         self._tables: dict[str, tuple[CachedTable, Tables]] = {}
         self._all: list[CachedTable] = []
@@ -105,15 +113,24 @@ class RocksDbBackend(StateKinds):
             tables=self._all,
             groups=groups,
             max_parallelism=max_parallelism,
-            take_view=self._view,
+            store=lambda: self._store,
             directory=self._directory.path,
         )
+
+    @property
+    def _store(self) -> RocksDbStore:
+        """The store, opened empty unless a restore has opened it."""
+        if self._open_store is None:
+            self._open_store = RocksDbStore(self._directory.path / "db", self._settings.memory)
+        return self._open_store
 
     def close(self) -> None:
         """Let go of the local files; may be called again."""
         if not self._origin.closed:
             self._origin.closed = True
-            self._store.close()
+            self._origin.writable()  # Not while files are being made.
+            if self._open_store is not None:
+                self._open_store.close()
             self._directory.remove()
 
     # ---- before a batch ----
@@ -131,10 +148,11 @@ class RocksDbBackend(StateKinds):
     def tend(self) -> None:
         """Write dirty items out and drop contents, as far as the bounds demand it."""
         tables = self._all
-        if sum([table.dirty_bytes for table in tables]) > self._dirty_bytes:
+        full = sum([table.size_bytes for table in tables]) > self._generation_bytes
+        dirty = sum([table.dirty_bytes for table in tables]) > self._dirty_bytes
+        if full or (dirty and self._origin.writable(0)):  # What is dirty may wait, memory may not grow.
             self.write_out()
-        if sum([table.size_bytes for table in tables]) > self._generation_bytes:
-            self.write_out()
+        if full:
             for table in tables:
                 table.rotate()
         expired = self._origin.expired
@@ -157,7 +175,8 @@ class RocksDbBackend(StateKinds):
     def write_out(self) -> None:
         """Write everything that is dirty, after what is frozen."""
         while self._origin.unfinished:
-            self._origin.unfinished[0]._work(_never)
+            self._origin.unfinished[0].work(_never)
+        self._origin.writable()
         for table in self._all:
             layer = table.freeze()
             while layer is not None and not table.write_step(layer):
@@ -171,9 +190,7 @@ class RocksDbBackend(StateKinds):
         return RocksDbValueState(self._registered(descriptor)[1], self._cursor_of(descriptor), fresh_default)
 
     def _raw_list(self, descriptor: ListStateDescriptor[Any]) -> RocksDbListState[Any]:
-        return RocksDbListState(
-            descriptor.name, self._registered(descriptor)[1], self._cursor_of(descriptor)
-        )
+        return RocksDbListState(descriptor.name, self._registered(descriptor)[1], self._cursor_of(descriptor))
 
     def _raw_map(self, descriptor: MapStateDescriptor[Any, Any]) -> RocksDbMapState[Any, Any]:
         return RocksDbMapState(self._registered(descriptor)[1], self._cursor_of(descriptor))
@@ -181,7 +198,7 @@ class RocksDbBackend(StateKinds):
     def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
         assert descriptor.ttl is not None
         keys = descriptor.ttl.cleanup.entries_per_access
-        sweep = RocksDbSweep(self._registered(descriptor)[0], Expiry(descriptor.ttl, self._time), keys)
+        sweep = RocksDbSweep(self._registered(descriptor)[0], self._expiry(descriptor.ttl), keys)
         self.sweeps[descriptor.name] = sweep
         return sweep if keys else _no_sweep
 
@@ -197,45 +214,70 @@ class RocksDbBackend(StateKinds):
     def _restored_table(self, descriptor: StateDescriptor) -> CachedTable:
         """Register a state, and return a table in front of what was restored for it."""
         stored = self._registry.register(descriptor)
-        chunks = self._restored_chunks.pop(descriptor.name, [])
-        table = self._new_table(descriptor)
-        if stored is None:
-            return table
-        try:
-            self._fill(table, chunks, ChunkDecoder(descriptor, stored, self._time.now_ms()))
-        except StateRestoreError as error:
-            self._registry.refuse(descriptor.name, str(error).splitlines()[0])
+        restored = self._restored.pop(descriptor.name, None)
+        if restored is None:
             return self._new_table(descriptor)
+        timed = timed_form(descriptor.ttl)
+        if stored == descriptor.info() and restored.timed <= {timed}:
+            return self._new_table(descriptor, restored)
+        table = self._new_table(descriptor)
+        if stored is not None:
+            try:
+                decoder = ChunkDecoder(descriptor, stored)
+                rewrite = StateRewrite(self._store, table, decoder, restored_ms=self._restored_ms(descriptor))
+                rewrite.run(restored, self._groups)
+            except StateRestoreError as error:
+                self._registry.refuse(descriptor.name, str(error).splitlines()[0])
+        self._remove(restored)
         return table
 
-    def _new_table(self, descriptor: StateDescriptor) -> CachedTable:
-        """Return an empty table, with a number that no table had before."""
-        number = self._numbers
-        self._numbers += 1
+    def _new_table(self, descriptor: StateDescriptor, restored: RestoredTable | None = None) -> CachedTable:
+        """Return a table: in front of a restored one, or empty, with a number that no table had before."""
+        number = self._numbers if restored is None else restored.number
+        self._numbers = max(self._numbers, number + 1)
         keys = StoredKeys(number, self._key_groups, namespaced=descriptor.namespaced)
         kinds = {StateKind.LIST: ListTable, StateKind.MAP: MapTable}
-        return kinds.get(descriptor.kind, SingleTable)(
-            number, descriptor, self._store, self.tend, keys
-        )
+        table = kinds.get(descriptor.kind, SingleTable)(number, descriptor, self._store, self.tend, keys)
+        table.positions = 0 if restored is None else restored.positions
+        return table
 
-    def _fill(
-        self, table: CachedTable, chunks: list[tuple[int, StoredChunk]], decoder: ChunkDecoder
-    ) -> None:
-        moved = 0
-        while chunks:  # Each is let go when it is written.
-            max_parallelism, stored = chunks.pop()
-            if max_parallelism == self._max_parallelism and stored.group not in self._groups:
-                continue
-            keys, contents = decoder.decode(stored.chunk)
-            if max_parallelism != self._max_parallelism:
-                hashed = [key[0] for key in keys] if table.descriptor.namespaced else keys
-                groups = key_groups(hashed, self._key_groups)[1]
-                owned = [n for n, group in enumerate(groups) if group in self._groups]
-                moved += sum(groups[n] != stored.group for n in owned)
-                keys, contents = [keys[n] for n in owned], [contents[n] for n in owned]
-            self._store.write(table.changes_of(keys, contents))
-        if moved:
-            logger.info("restored entries moved to other key groups", extra={"entries": moved})
+    def _remove(self, restored: RestoredTable) -> None:
+        self._store.delete_range(state_prefix(restored.number), state_prefix(restored.number + 1))
+
+    # ---- restore ----
+
+    def restore(self, snapshots: Iterable[Stored]) -> None:
+        stored = list(snapshots)
+        watermarks_ms = []
+        for snapshot in stored:
+            if isinstance(snapshot, StoredFiles):
+                watermarks_ms.append(snapshot.index.taken.watermark_ms)
+                self._time.raise_floor(snapshot.index.taken_ms)
+                for table in snapshot.index.tables:
+                    self._registry.stored(table.info, entries=None)
+            else:
+                watermarks_ms.append(snapshot.watermark_ms)
+                self._time.raise_floor(snapshot.taken_ms)
+                for state in snapshot.states:
+                    self._registry.stored(state.info, entries=state.entries, size_bytes=state.size_bytes)
+        self._event_time.restored(watermarks_ms)
+        if stored:
+            restore = StoreRestore(
+                self._directory.path, self._settings.memory, self._groups, self._max_parallelism
+            )
+            try:
+                self._open_store = restore.run(stored)
+            except BaseException:
+                self._open_store = restore.store  # To be closed with the backend.
+                raise
+            self._restored, self._numbers = restore.tables, restore.numbers
+            self._origin.known.restored(restore.known)
+
+    def drop_unregistered(self) -> tuple[StateInfo, ...]:
+        dropped = self._registry.drop_unregistered()
+        for info in dropped:
+            self._remove(self._restored.pop(info.name))
+        return dropped
 
     # ---- all entries ----
 
@@ -246,18 +288,17 @@ class RocksDbBackend(StateKinds):
     def _entries(self, table: CachedTable, view: StoreView) -> Iterator[tuple[int, Any, Any]]:
         kind, ttl = table.descriptor.kind, table.descriptor.ttl
         for group in self._groups:
-            for key, items in stored_contents(view, table, group):
+            for key, items in stored_contents(view, table.number, kind, group):
                 values = table.codec.decode([item for _, item in items])
                 content: Any = values
                 if kind.single:
                     content = values[0]
                 elif kind is StateKind.MAP:
                     content = {
-                        map_key_of(suffix, 0): value
-                        for (suffix, _), value in zip(items, values, strict=True)
+                        map_key_of(suffix, 0): value for (suffix, _), value in zip(items, values, strict=True)
                     }
                 if ttl is not None:
-                    content = unexpired(content, Expiry(ttl, self._time).cutoff_ms())
+                    content = unexpired(content, self._expiry(ttl).cutoff_ms())
                     if content is None:
                         continue
                     content = values_of(kind, content)
@@ -267,15 +308,20 @@ class RocksDbBackend(StateKinds):
         """Return how many keys a registered state holds anything for, expired or not; reads all of it."""
         self.write_out()
         table, view = self._tables[name][0], self._view()
-        return sum(1 for group in self._groups for _ in stored_contents(view, table, group))
+        kind = table.descriptor.kind
+        return sum(1 for group in self._groups for _ in stored_contents(view, table.number, kind, group))
 
     # ---- snapshot ----
 
     def _view(self) -> StoreView:
-        return self._store.view([table.prefix for table in self._all])
+        return self._origin.take_view()
 
-    def freeze(self, checkpoint_id: int) -> RocksDbSnapshot:
-        return RocksDbSnapshot(checkpoint_id, self._registry.infos, self._origin, self._time.now_ms())
+    def freeze(self, checkpoint_id: int, *, incremental: bool = False) -> RocksDbSnapshot:
+        kind = IncrementalSnapshot if incremental else FullSnapshot
+        return kind(checkpoint_id, self._registry.infos, self._origin, self._now())
+
+    def checkpoint_completed(self, checkpoint_id: int) -> None:
+        self._origin.known.completed(checkpoint_id)
 
 
 def _never() -> bool:

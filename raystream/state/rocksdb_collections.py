@@ -89,8 +89,6 @@ class CollectionTable(CachedTable):
 class ListTable(CollectionTable):
     """Lists by key; none is None."""
 
-    _next_position = 0
-
     def elements(self, key: Any) -> list[Any]:
         """Return the elements of a key as a new list."""
         content: Elements = self[key]
@@ -134,8 +132,8 @@ class ListTable(CollectionTable):
 
     def _pending(self, content: Elements) -> tuple[Any, bool]:
         tail = content.tail
-        positions = list(range(self._next_position, self._next_position + len(tail)))
-        self._next_position += len(tail)
+        positions = list(range(self.positions, self.positions + len(tail)))
+        self.positions += len(tail)
         gone = content.positions if content.replaced else []
         if content.replaced:
             content.positions = positions
@@ -169,8 +167,8 @@ class ListTable(CollectionTable):
     def changes_of(self, keys: Sequence[Any], contents: Sequence[Any]) -> list[Change]:
         entries = []
         for key, elements in zip(keys, contents, strict=True):
-            positions = range(self._next_position, self._next_position + len(elements))
-            self._next_position = positions.stop
+            positions = range(self.positions, self.positions + len(elements))
+            self.positions = positions.stop
             entries.append((key, ((), positions, elements)))
         return self._changes(entries)
 
@@ -303,8 +301,7 @@ class MapTable(CollectionTable):
                     error = ValueTypeMismatch(f"{declared.__name__} as map key", type(map_key).__name__)
                     items[n] = self.codec.mistyped(value, error)
         return [
-            (body + map_suffix(map_key), item)
-            for (body, (map_key, _)), item in zip(put, items, strict=True)
+            (body + map_suffix(map_key), item) for (body, (map_key, _)), item in zip(put, items, strict=True)
         ]
 
     def _early(self, key: Any, pending: Any) -> Early:

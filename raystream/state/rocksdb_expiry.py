@@ -10,7 +10,7 @@ from typing import Any
 
 from raystream.state.rocksdb_items import time_of
 from raystream.state.rocksdb_tables import CachedTable
-from raystream.state.ttl import Expiry
+from raystream.state.ttl import Expiry, SweepRounds
 
 SWEEP_ITEMS = 512
 """Items looked at together."""
@@ -19,7 +19,7 @@ SWEEP_ITEMS = 512
 class RocksDbSweep:
     """The clean-up of one state with a time to live; called at the end of each access."""
 
-    __slots__ = ("_due", "_expiry", "_items_per_call", "_start", "_table")
+    __slots__ = ("_due", "_expiry", "_items_per_call", "_rounds", "_start", "_table")
 
     def __init__(self, table: CachedTable, expiry: Expiry, items_per_call: int) -> None:
         self._table = table
@@ -27,24 +27,33 @@ class RocksDbSweep:
         self._items_per_call = items_per_call
         self._due = 0
         self._start = b""
+        self._rounds = SweepRounds(expiry)
 
     def __call__(self) -> None:
         """Look at some items when enough looks are saved up, and remove what has expired."""
         self._due += self._items_per_call
         if self._due >= SWEEP_ITEMS:
             self._due = 0
-            self.look()
+            if self._rounds.due:
+                self.look()
 
     def look(self) -> None:
         """Look at the next items in RocksDB, and remove what has expired."""
-        table, cutoff_ms = self._table, self._expiry.cutoff_ms()
+        table, rounds, cutoff_ms = self._table, self._rounds, self._expiry.cutoff_ms()
+        if not self._start:
+            rounds.begun()
         found = list(islice(table.store.scan(table.prefix, self._start), SWEEP_ITEMS))
         self._start = found[-1][0] + b"\0" if len(found) == SWEEP_ITEMS else b""
         expired: dict[Any, list[bytes]] = {}
         for stored, item in found:
-            if time_of(item) <= cutoff_ms:
+            written_ms = time_of(item)
+            if written_ms <= cutoff_ms:
                 key, suffix = table.split(stored)
                 expired.setdefault(key, []).append(suffix)
+            else:
+                rounds.seen(written_ms)
+        if not self._start:
+            rounds.ended()
         for key, suffixes in expired.items():
             table.expire(key, suffixes, cutoff_ms)
 

@@ -128,8 +128,7 @@ class ItemCodec:
             times = [_TIME.pack(value[0]) for value in values]
             plain = self._encoded([value[1] for value in values])
             items = [
-                b"%c%b%b" % (item[0] | TIMED, time, item[1:])
-                for item, time in zip(plain, times, strict=True)
+                b"%c%b%b" % (item[0] | TIMED, time, item[1:]) for item, time in zip(plain, times, strict=True)
             ]
         else:
             items = self._encoded(values)
@@ -219,3 +218,19 @@ def time_of(item: bytes) -> int:
     """Return the time of writing in a timed item."""
     written: int = _TIME.unpack_from(item, 1)[0]
     return written
+
+
+def item_of(value: Any, *, wide: bool, written_ms: int | None) -> bytes:
+    """Return the item of a value that is encoded already, as in a chunk."""
+    form = WIDE if wide else 0
+    if written_ms is None:
+        return b"%c%b" % (form, bytes(value))
+    return b"%c%b%b" % (form | TIMED, _TIME.pack(written_ms), bytes(value))
+
+
+def value_of(item: bytes) -> tuple[bool, int | None, bytes]:
+    """Return whether the value in an item is wide, its time of writing, and the value, encoded."""
+    wide = bool(item[0] & WIDE)
+    if item[0] & TIMED:
+        return wide, time_of(item), item[1 + _TIME.size :]
+    return wide, None, item[1:]

@@ -45,8 +45,7 @@ class RefusingTable:
 def tables_of(table: CachedTable, groups: KeyGroupRange, max_parallelism: int) -> Tables:
     """Return the table of a state at each of its own key groups, what refuses elsewhere."""
     return [
-        RefusingTable(own) if isinstance(own, Guard) else table
-        for own in table_list(groups, max_parallelism)
+        RefusingTable(own) if isinstance(own, Guard) else table for own in table_list(groups, max_parallelism)
     ]
 
 

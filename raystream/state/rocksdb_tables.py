@@ -72,6 +72,9 @@ class Layer:
 class CachedTable(Table, ABC):
     """Contents of one state by canonical key; the present generation of the cache."""
 
+    positions = 0
+    """Above the position of every element, in RocksDB or on the way there, of a list state."""
+
     def __init__(
         self,
         number: int,
@@ -297,5 +300,3 @@ class SingleTable(CachedTable):
         pair = self[key]
         if pair is not None and pair[0] <= cutoff_ms:
             self.discard(key)
-
-

@@ -16,7 +16,7 @@ and where blobs are stored, is not its business.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,6 +27,7 @@ from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.state.chunk_form import Chunk
+from raystream.state.ttl import Moment
 
 FORMAT_VERSION = 2
 """Version 1 had no namespaces, times of writing or time of the snapshot, and is otherwise the same."""
@@ -88,6 +89,7 @@ class _Index(msgspec.Struct, frozen=True):
     states: list[_State]
     sections: list[_Section]
     taken_ms: int = 0
+    watermark_ms: int | None = None
 
 
 _decode_index = msgspec.msgpack.Decoder(_Index).decode
@@ -103,16 +105,59 @@ class StoredChunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedSnapshot:
-    """What a reader took from one blob; a plain value that crosses threads."""
+class StoredState:
+    """One state in a blob, as far as its wanted key groups go."""
 
-    max_parallelism: int
-    states: tuple[StateInfo, ...]
-    """All states of the blob, also those without entries."""
-    chunks: dict[str, tuple[StoredChunk, ...]]
-    """By state name; the chunks of the wanted key groups."""
-    taken_ms: int = 0
-    """Processing time of the snapshot, ms since epoch; 0 when the blob does not say."""
+    info: StateInfo
+    entries: int
+    size_bytes: int
+
+
+class StoredSnapshot:
+    """A blob of which the index was read; its chunks are read when they are asked for.
+
+    Attributes:
+        max_parallelism: number of key groups of its operator.
+        states: all states of the blob, also those without entries.
+        taken_ms: processing time of the snapshot, ms since epoch; 0 when the blob does not say.
+        watermark_ms: its event time; None when the blob does not say.
+    """
+
+    def __init__(self, read_range: ReadRange, index: _Index, wanted: Sequence[_Section]) -> None:
+        self._read_range = read_range
+        self._wanted = wanted
+        self.max_parallelism = index.max_parallelism
+        self.taken_ms = index.taken_ms
+        self.watermark_ms = index.watermark_ms
+        entries, sizes = [0] * len(index.states), [0] * len(index.states)
+        for section in wanted:
+            entries[section.state] += section.entries
+            sizes[section.state] += section.length
+        self.states = tuple(
+            StoredState(info=state.info(), entries=entries[n], size_bytes=sizes[n])
+            for n, state in enumerate(index.states)
+        )
+
+    def chunks(self) -> Iterator[tuple[StateInfo, StoredChunk]]:
+        """Yield the chunks of the wanted key groups, sorted by key group; blocks.
+
+        Raises:
+            StateCorruptError: a byte is not what it was when the blob was written.
+        """
+        for run in _runs(self._wanted):
+            start = run[0].offset
+            data = _read(self._read_range, start, run[-1].offset + run[-1].length - start)
+            for section in run:
+                encoded = data[section.offset - start : section.offset - start + section.length]
+                if _checksum(encoded) != section.checksum:
+                    raise StateCorruptError(
+                        "chunk of state does not match its checksum", offset=section.offset
+                    )
+                chunk = Chunk(section.form, section.entries, encoded)
+                yield self.states[section.state].info, StoredChunk(group=section.group, chunk=chunk)
+
+
+_UNKNOWN = Moment()
 
 
 class SnapshotWriter:
@@ -121,16 +166,21 @@ class SnapshotWriter:
     Args:
         states: all states of the operator, also those without chunks.
         groups: key groups of the subtask, under `max_parallelism`.
-        taken_ms: processing time of the snapshot, ms since epoch.
+        taken: time of the snapshot.
     """
 
     def __init__(
-        self, states: Sequence[StateInfo], groups: KeyGroupRange, max_parallelism: int, *, taken_ms: int = 0
+        self,
+        states: Sequence[StateInfo],
+        groups: KeyGroupRange,
+        max_parallelism: int,
+        *,
+        taken: Moment = _UNKNOWN,
     ) -> None:
         self._states = list(map(_State.of, states))
         self._groups = groups
         self._max_parallelism = max_parallelism
-        self._taken_ms = taken_ms
+        self._taken = taken
         self._sections: list[_Section] = []
         self._buffers = [_HEADER.pack(_MAGIC_FIRST, FORMAT_VERSION, 0)]
         self._offset = _HEADER.size
@@ -166,16 +216,17 @@ class SnapshotWriter:
                 groups.stop,
                 self._states,
                 self._sections,
-                self._taken_ms,
+                self._taken.processing_ms,
+                self._taken.watermark_ms,
             )
         )
         trailer = _TRAILER.pack(self._offset, len(index), _checksum(index), FORMAT_VERSION, _MAGIC_LAST)
         return [*self._buffers, index, trailer]
 
 
-def load_snapshot(
+def open_snapshot(
     read_range: ReadRange, size: int, groups: KeyGroupRange, max_parallelism: int
-) -> LoadedSnapshot:
+) -> StoredSnapshot:
     """Return the part of a blob that belongs to some key groups; blocks as `read_range` does.
 
     Args:
@@ -183,10 +234,10 @@ def load_snapshot(
         size: length of the blob in bytes.
         groups: the wanted key groups, under `max_parallelism`.
         max_parallelism: of the new owner.  When the blob has another one, its key groups mean
-            something else, and all chunks are returned.
+            something else, and all chunks are wanted.
 
     Raises:
-        StateCorruptError: a byte is not what it was when the blob was written.
+        StateCorruptError: a byte of the index is not what it was when the blob was written.
         StateRestoreError: a newer version wrote the blob.
     """
     index = _read_index(read_range, size)
@@ -195,23 +246,7 @@ def load_snapshot(
         for section in index.sections
         if index.max_parallelism != max_parallelism or section.group in groups
     ]
-    states = tuple(state.info() for state in index.states)
-    chunks: dict[str, list[StoredChunk]] = {state.name: [] for state in states}
-    for run in _runs(wanted):
-        data = _read(read_range, run[0].offset, run[-1].offset + run[-1].length - run[0].offset)
-        for section in run:
-            start = section.offset - run[0].offset
-            encoded = data[start : start + section.length]
-            if _checksum(encoded) != section.checksum:
-                raise StateCorruptError("chunk of state does not match its checksum", offset=section.offset)
-            chunk = Chunk(section.form, section.entries, encoded)
-            chunks[states[section.state].name].append(StoredChunk(group=section.group, chunk=chunk))
-    return LoadedSnapshot(
-        max_parallelism=index.max_parallelism,
-        states=states,
-        chunks={name: tuple(stored) for name, stored in chunks.items()},
-        taken_ms=index.taken_ms,
-    )
+    return StoredSnapshot(read_range, index, wanted)
 
 
 def _checksum(data: bytes) -> int:

@@ -35,10 +35,10 @@ class Lifetime:
         sweep: looks at some keys of the state and removes what has expired.
     """
 
-    __slots__ = ("cutoff_ms", "now_ms", "renewed", "returned_once", "sweep")
+    __slots__ = ("cutoff_ms", "renewed", "returned_once", "sweep", "written_ms")
 
     def __init__(self, ttl: StateTtl, expiry: Expiry, sweep: Callable[[], None]) -> None:
-        self.now_ms = expiry.now_ms
+        self.written_ms = expiry.written_ms
         self.cutoff_ms = expiry.cutoff_ms
         self.sweep = sweep
         self.renewed = ttl.update is TtlUpdate.ON_READ_AND_WRITE
@@ -67,12 +67,12 @@ class TtlValueState(Generic[T]):
                 self._pairs.clear()
                 pair = pair if life.returned_once else None
             elif life.renewed:
-                self._pairs.update((life.now_ms(), pair[1]))
+                self._pairs.update((max(pair[0], life.written_ms()), pair[1]))
         life.sweep()
         return self._fresh_default() if pair is None else pair[1]
 
     def update(self, value: T | None) -> None:
-        self._pairs.update(None if value is None else (self._life.now_ms(), value))
+        self._pairs.update(None if value is None else (self._life.written_ms(), value))
         self._life.sweep()
 
     def clear(self) -> None:
@@ -95,8 +95,8 @@ class TtlListState(Generic[T]):
         cutoff_ms = life.cutoff_ms()
         alive = [pair for pair in pairs if pair[0] > cutoff_ms]
         if life.renewed:
-            now_ms = life.now_ms()
-            self._pairs.update([(now_ms, value) for _, value in alive])
+            read_ms = life.written_ms()
+            self._pairs.update([(max(written_ms, read_ms), value) for written_ms, value in alive])
         elif len(alive) < len(pairs):
             self._pairs.update(alive)
         life.sweep()
@@ -118,8 +118,8 @@ class TtlListState(Generic[T]):
 
     def _paired(self, elements: Iterable[T]) -> list[Pair[T]]:
         checked = checked_elements(self._name, elements)
-        now_ms = self._life.now_ms()
-        return [(now_ms, element) for element in checked]
+        written_ms = self._life.written_ms()
+        return [(written_ms, element) for element in checked]
 
 
 class TtlMapState(Generic[K, V]):
@@ -138,13 +138,13 @@ class TtlMapState(Generic[K, V]):
         return default if value is _MISSING else value
 
     def put(self, key: K, value: V | None) -> None:
-        self._pairs.put(key, (self._life.now_ms(), value))
+        self._pairs.put(key, (self._life.written_ms(), value))
         self._life.sweep()
 
     def put_all(self, entries: Mapping[K, V | None] | Iterable[tuple[K, V | None]]) -> None:
-        now_ms = self._life.now_ms()
+        written_ms = self._life.written_ms()
         pairs = entries.items() if isinstance(entries, Mapping) else entries
-        self._pairs.put_all([(key, (now_ms, value)) for key, value in pairs])
+        self._pairs.put_all([(key, (written_ms, value)) for key, value in pairs])
         self._life.sweep()
 
     def remove(self, key: K) -> None:
@@ -208,5 +208,5 @@ class TtlMapState(Generic[K, V]):
             self._pairs.remove(key)
             return pair[1] if life.returned_once else _MISSING
         if life.renewed:
-            self._pairs.put(key, (life.now_ms(), pair[1]))
+            self._pairs.put(key, (max(pair[0], life.written_ms()), pair[1]))
         return pair[1]

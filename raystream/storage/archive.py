@@ -34,6 +34,8 @@ class ArchivedCheckpoint:
     size_bytes: int
     failure: str = ""
     """Why it did not complete; empty when it did."""
+    uploaded_bytes: int = 0
+    """How much of `size_bytes` was written for this checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,22 +1,24 @@
-"""State on its way between a slot and a snapshot: blobs, written once, verified when read.
+"""State on its way between a slot and a snapshot: blobs and shared files, written once, verified when read.
 
 Knows bytes and handles; what a blob means is known to `raystream.state`.  A blob is *inline*
 (it travels with the acknowledgement and ends up in `_metadata`) when it is small, and a file in
-the snapshot's directory when not.  With `jobmanager` storage there is no directory, so that
-everything is inline and bounded.
+the snapshot's directory when not.  A shared file is in the job's shared directory, whatever its size.
+With `jobmanager` storage there is no directory, so that everything is inline and bounded.
 
 A whole read verifies size and checksum.  A range read verifies only that the range is there:
 the keyed format has a checksum for each section, so that a subtask which reads a tenth of a file
 need not read it all to trust it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import xxhash
 
 from raystream.errors import CheckpointError, StateCorruptError
-from raystream.handles import FileHandle, Handle, InlineHandle
+from raystream.handles import FileHandle, Handle, InlineHandle, SharedFile
 from raystream.storage.filesystem import (
     Data,
     FileSystem,
@@ -26,13 +28,17 @@ from raystream.storage.filesystem import (
     join_url,
     open_file_system,
 )
-from raystream.storage.layout import resolve
+from raystream.storage.layout import resolve, shared_file
 
 INLINE_BYTES_MAX = 1024 * 1024
 """No blob above this is inline in a snapshot that has a directory, whatever the configuration says."""
 
 JOBMANAGER_BYTES_MAX = 5 * 1024 * 1024
 """Largest blob that `jobmanager` storage takes."""
+
+
+FETCH_BYTES = 8 << 20
+"""Piece in which a large file is copied from the store to the local disk."""
 
 
 class RangeReader(Protocol):
@@ -100,6 +106,54 @@ class SnapshotFiles:
             hasher.update(part)
         self.open_fs(directory).write(join_url(directory, name), parts)
         return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
+
+    def write_shared(self, directory: str, file: SharedFile, data: Data) -> None:
+        """Store a file that several checkpoints may need durably.
+
+        Args:
+            directory: URL of the directory of the checkpoint that it is written for.
+            file: what is known of it; its name was never used before.
+            data: its content.
+
+        Raises:
+            StorageError: the store refused.
+        """
+        self.open_fs(directory).write(shared_file(directory, file.name), data)
+
+    def delete_shared(self, directory: str, file: SharedFile) -> None:
+        """Remove a file that no checkpoint will refer to.
+
+        Raises:
+            StorageError: the store refused.
+        """
+        self.open_fs(directory).delete_file(shared_file(directory, file.name))
+
+    def read_shared(self, directory: str, file: SharedFile) -> Iterator[bytes]:
+        """Yield a shared file in pieces; they are verified when the last one was taken.
+
+        Raises:
+            StateCorruptError: the file is not there, or not what was written.
+            StorageError: the store did not answer.
+        """
+        url = shared_file(directory, file.name)
+        handle = FileHandle(path=file.name, size_bytes=file.size_bytes, checksum=file.checksum)
+        reader = _FileReader(self.open_fs(directory), url, handle)
+        hasher = xxhash.xxh3_64()
+        for offset in range(0, file.size_bytes, FETCH_BYTES):
+            piece = reader.read_range(offset, min(FETCH_BYTES, file.size_bytes - offset))
+            hasher.update(piece)
+            yield piece
+        if hasher.hexdigest() != file.checksum:
+            raise StateCorruptError("file of the snapshot is damaged", path=url, hint=_LOST)
+
+    def fetch_shared(self, directory: str, file: SharedFile, path: Path) -> None:
+        """Copy a shared file to a local path that does not exist; raises as `read_shared`.
+
+        Raises:
+            OSError: the local disk failed.
+        """
+        with path.open("xb") as local:
+            local.writelines(self.read_shared(directory, file))
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
         """Remove the file of a blob that no snapshot will refer to.

@@ -112,7 +112,12 @@ class Terminal:
 
 
 LogEntry = (
-    AttemptStarted | CheckpointCompletedEntry | SavepointCompleted | NewestId | StopAccepted | CancelAccepted
+    AttemptStarted
+    | CheckpointCompletedEntry
+    | SavepointCompleted
+    | NewestId
+    | StopAccepted
+    | CancelAccepted
     | Terminal
 )
 

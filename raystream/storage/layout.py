@@ -22,8 +22,10 @@ from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, VertexId
 from raystream.storage.filesystem import join_url, split_url, to_url
 
 METADATA_NAME = "_metadata"
+_SHARED = "shared"
 
 _CHECKPOINT = re.compile(r"chk-([1-9][0-9]*)")
+_DATA_FILE = re.compile(r"c([1-9][0-9]*)-a[1-9][0-9]*-.+")
 _LOG_ENTRY = re.compile(r"[0-9]{8,}")
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _SAVEPOINT = re.compile(r"savepoint-[0-9a-f]{6}-[0-9a-f]{12}")
@@ -57,7 +59,7 @@ class JobLayout:
     @property
     def shared_dir(self) -> str:
         """Directory of files that several checkpoints use."""
-        return join_url(self.job_dir, "shared")
+        return join_url(self.job_dir, _SHARED)
 
     @property
     def taskowned_dir(self) -> str:
@@ -136,6 +138,28 @@ def resolve(directory: str, path: str) -> str:
     if path.startswith("/") or "://" in path or any(part in ("", ".", "..") for part in path.split("/")):
         raise StateCorruptError("a handle leads out of its snapshot", directory=directory, path=path)
     return join_url(directory, path)
+
+
+def shared_file(directory: str, name: str) -> str:
+    """Return the URL of a file that a checkpoint shares with others of its job.
+
+    Args:
+        directory: of the checkpoint; the shared directory is beside it, so that a job's directory can be
+            moved as a whole.
+        name: of the file.
+
+    Raises:
+        StateCorruptError: the name leads elsewhere.
+    """
+    if not directory or "/" in name or name in ("", ".", ".."):
+        raise StateCorruptError("a handle leads out of its snapshot", directory=directory, path=name)
+    return join_url(split_url(directory)[0], _SHARED, name)
+
+
+def written_for(file_name: str) -> CheckpointId | None:
+    """Return the checkpoint that a file of this name (see `data_file`) was written for, or None."""
+    match = _DATA_FILE.fullmatch(file_name)
+    return CheckpointId(int(match[1])) if match else None
 
 
 def checkpoint_of(directory_name: str) -> CheckpointId | None:

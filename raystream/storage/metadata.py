@@ -24,6 +24,7 @@ from raystream.handles import (
     OperatorSnapshot,
     OperatorStateHandle,
     Redistribution,
+    SharedFile,
     StateInfo,
 )
 from raystream.ids import CheckpointId, JobId, OperatorUid
@@ -31,8 +32,8 @@ from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 
-FORMAT_VERSION = 1
-"""Version that is written; that one and the one before are read."""
+FORMAT_VERSION = 2
+"""Version that is written; that one and the one before are read.  Version 1 had no shared files."""
 
 _FILE_KIND = "snapshot"
 
@@ -108,6 +109,17 @@ def handles_of(metadata: SnapshotMetadata) -> list[Handle]:
     return handles
 
 
+def shared_files_of(metadata: SnapshotMetadata) -> list[SharedFile]:
+    """Return every shared file that a snapshot needs."""
+    return [
+        file
+        for operator in metadata.operators
+        for subtask in operator.subtasks
+        for handle in subtask.keyed
+        for file in handle.shared
+    ]
+
+
 def map_handles(metadata: SnapshotMetadata, change: Callable[[Handle], Handle]) -> SnapshotMetadata:
     """Return the snapshot with every handle replaced by `change` of it, called in stored order."""
 
@@ -171,7 +183,7 @@ def decode_metadata(data: bytes, *, path: str) -> SnapshotMetadata:
         raise StateCorruptError("snapshot file breaks its format", path=path, cause=str(error)) from error
 
 
-# ---- format 1 -----------------------------------------------------------------
+# ---- format 2 -----------------------------------------------------------------
 
 
 class _StoredFile(msgspec.Struct, frozen=True, kw_only=True, tag_field="in", tag="file"):
@@ -184,10 +196,19 @@ class _StoredInline(msgspec.Struct, frozen=True, kw_only=True, tag_field="in", t
     data: bytes
 
 
+class _StoredShared(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    local: str
+    created_by: int
+    size_bytes: int
+    checksum: str
+
+
 class _StoredKeyed(msgspec.Struct, frozen=True, kw_only=True):
     key_groups: tuple[int, int]
-    entries: int
+    entries: int | None
     data: _StoredFile | _StoredInline
+    shared: list[_StoredShared] = []
 
 
 class _StoredOperatorState(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,6 +272,16 @@ def _load_handle(stored: _StoredFile | _StoredInline) -> Handle:
     return FileHandle(path=stored.path, size_bytes=stored.size_bytes, checksum=stored.checksum)
 
 
+def _load_shared(stored: _StoredShared) -> SharedFile:
+    return SharedFile(
+        name=stored.name,
+        local=stored.local,
+        created_by=CheckpointId(stored.created_by),
+        size_bytes=stored.size_bytes,
+        checksum=stored.checksum,
+    )
+
+
 def _load_groups(start: int, stop: int) -> KeyGroupRange:
     if not 0 <= start < stop:
         raise ValueError(f"key groups {start} to {stop}")
@@ -290,6 +321,16 @@ def _store_subtask(snapshot: OperatorSnapshot, positions: Mapping[StateInfo, int
                 key_groups=(handle.groups.start, handle.groups.stop),
                 entries=handle.entries,
                 data=_store_handle(handle.data),
+                shared=[
+                    _StoredShared(
+                        name=file.name,
+                        local=file.local,
+                        created_by=file.created_by,
+                        size_bytes=file.size_bytes,
+                        checksum=file.checksum,
+                    )
+                    for file in handle.shared
+                ],
             )
             for handle in snapshot.keyed
         ],
@@ -341,6 +382,7 @@ def _load_subtask(
                 groups=_load_groups(*handle.key_groups),
                 entries=handle.entries,
                 data=_load_handle(handle.data),
+                shared=tuple(map(_load_shared, handle.shared)),
             )
             for handle in stored.keyed
         ),

@@ -35,6 +35,8 @@ from raystream.storage.layout import (
     owned_by_snapshot,
     resolve,
     savepoint_dir,
+    shared_file,
+    written_for,
 )
 from raystream.storage.metadata import (
     SnapshotMetadata,
@@ -124,8 +126,12 @@ class SnapshotStore:
             raise StateRestoreError("checkpoint is not in memory any more", checkpoint=path)
         return "", self._in_memory[path]
 
-    def delete(self, location: str) -> None:
+    def delete(self, location: str, *, shared: Iterable[str] = ()) -> None:
         """Remove a checkpoint, whole or half-written, `_metadata` first; nothing when it is gone.
+
+        Args:
+            location: of the checkpoint.
+            shared: names of shared files that nothing needs any more; they go last.
 
         Raises:
             StorageError: the store refused; to be repeated, or left to `sweep`.
@@ -138,6 +144,8 @@ class SnapshotStore:
         fs = self._open_fs(location)
         fs.delete_file(metadata_path(location))
         fs.delete_dir(location)
+        for name in shared:
+            fs.delete_file(shared_file(location, name))
 
     def delete_files(self, directory: str, handles: Iterable[Handle]) -> None:
         """Remove the files of some handles, such as those of an acknowledgement that came too late.
@@ -150,11 +158,17 @@ class SnapshotStore:
                 self._open_fs(directory).delete_file(resolve(directory, handle.path))
 
     def sweep(
-        self, live: Collection[CheckpointId], *, newest: CheckpointId, writing: bool = False
+        self,
+        live: Collection[CheckpointId],
+        *,
+        newest: CheckpointId,
+        shared: Collection[str] = frozenset(),
+        writing: bool = False,
     ) -> list[str]:
         """Remove what earlier attempts left in the job's directory, and return its names.
 
-        That is every checkpoint up to `newest` that is not in `live`, and unfinished files.  Ids are
+        That is every checkpoint up to `newest` that is not in `live`, every shared file that was written for
+        one of them and is not in `shared`, and unfinished files.  Ids are
         never given twice, so that this harms nobody, however late it comes: neither an attempt that
         runs meanwhile nor a job master that has replaced this one.  A file without a reference inside
         a live checkpoint goes with it.
@@ -162,6 +176,7 @@ class SnapshotStore:
         Args:
             live: complete checkpoints of this job that were retained when `newest` was the newest.
             newest: newest id that was given before.
+            shared: names of the shared files of the live checkpoints.
             writing: an attempt of the job runs; unfinished files may be its own.
 
         Raises:
@@ -176,14 +191,27 @@ class SnapshotStore:
             if checkpoint_id is not None and checkpoint_id <= newest and checkpoint_id not in live:
                 self.delete(self._layout.checkpoint_dir(checkpoint_id))
                 swept.append(entry.name)
+        swept += self._sweep_shared(fs, shared, newest)
         unfinished_in = [self._layout.checkpoint_dir(checkpoint_id) for checkpoint_id in sorted(live)]
         if not writing:
-            unfinished_in += [self._layout.job_dir, self._layout.log_dir]
+            unfinished_in += [self._layout.job_dir, self._layout.log_dir, self._layout.shared_dir]
         for directory in unfinished_in:
             for entry in fs.list_dir(directory):
                 if entry.name.startswith(TEMPORARY_PREFIX):
                     fs.delete_file(join_url(directory, entry.name))
                     swept.append(entry.name)
+        return swept
+
+    def _sweep_shared(self, fs: FileSystem, live: Collection[str], newest: CheckpointId) -> list[str]:
+        assert self._layout is not None
+        directory = self._layout.shared_dir
+        entries = fs.list_dir(directory)
+        swept = []
+        for entry in entries:
+            checkpoint_id = written_for(entry.name)
+            if checkpoint_id is not None and checkpoint_id <= newest and entry.name not in live:
+                fs.delete_file(join_url(directory, entry.name))
+                swept.append(entry.name)
         return swept
 
 

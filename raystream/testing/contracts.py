@@ -78,6 +78,30 @@ class SourceContract(ABC):
                 assert self._read_in_pieces(source, split, rng) == at_once.read_all(), f"seed {seed}"
                 at_once.close()
 
+    def test_a_reader_of_splits_says_of_each_batch_whose_it_is(self) -> None:
+        """What it names with the batches is what each split gives alone; what has ended is not in hand."""
+        source = self._shipped()
+        splits = _all_splits(source)
+        together = ReaderRun(source, per_split=True)
+        if together.active_splits() is None:
+            return  # To watermarks all it reads is one split.
+        together.reader.add_splits(splits)
+        together.reader.no_more_splits()
+        together.read_all()
+        alone = []
+        for split in splits:
+            run = ReaderRun(source, per_split=True)
+            run.reader.add_splits([split])
+            run.reader.no_more_splits()
+            assert len(run.active_splits() or ()) == 1, "a split is in hand as soon as it was added"
+            alone.append(run.read_all())
+            run.close()
+        assert sorted(map(_canonical, together.of_splits.values())) == sorted(
+            _canonical(records) for records in alone if records
+        )
+        assert not together.at_end or not together.active_splits(), "what has ended is not in hand"
+        together.close()
+
     def test_a_reader_without_splits_ends_when_none_will_come(self) -> None:
         """A subtask for which nothing is left does not hold up the job."""
         run = ReaderRun(self._shipped())

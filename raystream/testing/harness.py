@@ -36,7 +36,8 @@ from raystream.records.batch import RowBatch
 from raystream.records.elements import Watermark
 from raystream.runtime.messages import OperatorRestore, OperatorStateSlice
 from raystream.runtime.output import BroadcastWriter, EdgeWriter, HashWriter, RebalanceWriter
-from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operator, settle_restored
+from raystream.runtime.restore import KeyedOwner, RestoredOperator, found_states, read_operator
+from raystream.runtime.restored_states import joined, refusal
 from raystream.state.descriptor import MapStateDescriptor
 from raystream.state.open_backend import BackendOpener
 from raystream.storage.blobs import SnapshotFiles
@@ -234,7 +235,10 @@ class OperatorHarness:
             self._subtasks.append(self._subtask(index, parallelism, restore))
         for subtask in self._subtasks:
             subtask.operator.open()
-        settle_restored((subtask.operator.context for subtask in self._subtasks), drop=False)
+        found = found_states((subtask.operator.context for subtask in self._subtasks), drop=False)
+        misfit = refusal(joined(found), drop=False)
+        if misfit is not None:
+            raise misfit
         for subtask in self._subtasks:
             subtask.operator.start()
         self._writers = [self._exchange(number) for number in range(self._choice.input_count)]

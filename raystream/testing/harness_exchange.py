@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from raystream.operators.operator import Emit
 from raystream.records.elements import Control
+from raystream.runtime.channel import Backlog
 
 
 class HandOver:
@@ -13,12 +14,15 @@ class HandOver:
 
     def __init__(self, target: Emit) -> None:
         self.send = target
+        self.backlog = Backlog()
 
     def send_control(self, control: Control) -> None:
         raise AssertionError("a harness sends no control elements")
 
     def flush(self) -> bool:
         return False
+
+    take_held = flush
 
     def granted(self, size_bytes: int) -> None:
         raise AssertionError("a harness has no credit")

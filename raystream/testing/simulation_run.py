@@ -227,7 +227,8 @@ class SimulatedRun:
             return
         left = pending_parts(self._fs.files, view.job_id)
         if not any(isinstance(fault, StorageFailure) for fault in self._injector.happened):
-            left += [url for url in sorted(self._fs.files) if f"/{view.job_id}/chk-" in url]
+            kept = (f"/{view.job_id}/chk-", f"/{view.job_id}/shared/")
+            left += [url for url in sorted(self._fs.files) if any(part in url for part in kept)]
         self._problems += [f"left over: {url}" for url in left]
 
 

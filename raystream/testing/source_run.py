@@ -6,11 +6,19 @@ takes consistent snapshots.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raystream.operators.source import END, EnumeratorContext, ReaderContext, ReaderSignal, Source
+from raystream.operators.source import (
+    END,
+    EnumeratorContext,
+    PerSplitReader,
+    ReaderContext,
+    ReaderSignal,
+    Source,
+    SplitBatch,
+)
 from raystream.records.batch import RowBatch
 
 MAX_PARALLELISM = 128
@@ -45,13 +53,22 @@ class ReaderRun:
     Attributes:
         reader: the reader.
         awake: it asked to be polled, or was not polled yet.
+        of_splits: the records of each split, by the name that a reader of splits gives it.
     """
 
     def __init__(
-        self, source: Source, subtask: int = 0, parallelism: int = 1, clock: ManualClock | None = None
+        self,
+        source: Source,
+        subtask: int = 0,
+        parallelism: int = 1,
+        clock: ManualClock | None = None,
+        *,
+        per_split: bool = False,
     ) -> None:
         self.clock = clock or ManualClock()
         self.awake = True
+        self.of_splits: dict[Hashable, list[Any]] = {}
+        self._per_split = per_split
         self.wake_at_ms: float | None = None
         self._ended = False
         self.reader = source.open_reader(
@@ -63,6 +80,7 @@ class ReaderRun:
                 clock=self.clock,
                 wake=self._wake,
                 wake_at=self._wake_at,
+                per_split=per_split,
             )
         )
 
@@ -80,8 +98,13 @@ class ReaderRun:
         self.awake = False
         if self.wake_at_ms is not None and self.wake_at_ms <= self.clock.now_ms:
             self.wake_at_ms = None
+        splits = self.active_splits()
         result = self.reader.poll(records_max, bytes_max)
         if isinstance(result, RowBatch):
+            if splits is not None:
+                assert isinstance(result, SplitBatch), "a reader of splits says of each batch whose it is"
+                assert result.split in splits, "records come from active splits"
+                self.of_splits.setdefault(result.split, []).extend(result.values)
             assert not self._ended, "records came after the end"
             assert 1 <= len(result) <= records_max, (
                 "a batch has at least one record and at most those asked for"
@@ -124,6 +147,11 @@ class ReaderRun:
         """True when the last poll said so."""
         return self._ended
 
+    def active_splits(self) -> Collection[Hashable] | None:
+        """Return what a reader of splits has in hand; None when watermarks are not of splits."""
+        reader = self.reader
+        return reader.active_splits() if self._per_split and isinstance(reader, PerSplitReader) else None
+
     def close(self) -> None:
         """Close the reader."""
         self.reader.close()
@@ -157,7 +185,11 @@ class SourceRun:
         )
         self.enumerator = source.enumerator(context, snapshot.enumerator if snapshot else None)
         self._discover()
-        self.readers = [ReaderRun(source, i, parallelism, self._clock) for i in range(parallelism)]
+        per_split = rng.random() < 0.5
+        self.readers = [
+            ReaderRun(source, i, parallelism, self._clock, per_split=per_split)
+            for i in range(parallelism)
+        ]
         self._told = [False] * parallelism
         if snapshot is not None:
             for run, splits in zip(self.readers, deal_evenly(snapshot.splits, parallelism), strict=True):

@@ -1,7 +1,7 @@
 """A source that is a script: records, and between them what shall happen to the job."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from raystream.operators.source import (
     EnumeratorContext,
     ReaderContext,
     ReaderSignal,
+    SplitBatch,
     SplitEnumerator,
     SplitReader,
 )
@@ -158,7 +159,8 @@ class _ScriptReader:
                 continue
             item = script[split.position]
             if not isinstance(item, _CONTROL):
-                return RowBatch(self._records(split, records_max))
+                records = self._records(split, records_max)
+                return SplitBatch(split.script, records) if self._context.per_split else RowBatch(records)
             if isinstance(item, Watermark | Idle):
                 split.position += 1
                 return item
@@ -179,6 +181,10 @@ class _ScriptReader:
     def wants_splits(self) -> bool:
         """True when no list is in hand: one that waits at a barrier holds up no other reader's."""
         return not self._complete and not self._splits
+
+    def active_splits(self) -> Collection[Hashable]:
+        """Return the numbers of the lists in hand."""
+        return [split.script for split in self._splits]
 
     def snapshot(self) -> list[bytes]:
         """Return what is left of each list; a `Barrier` that all records before it have passed is done."""

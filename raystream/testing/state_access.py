@@ -210,7 +210,7 @@ class AccessContract(StoryContract):
     def test_current_entry_may_be_removed_while_iterating(self, subtask: Subtask, frozen: bool) -> None:
         state: Any = subtask.backend.map_state(COUNTS)
         state.put_all({str(n): n for n in range(10)})
-        snapshot = subtask.backend.freeze(1) if frozen else None
+        snapshot = self.freeze(subtask) if frozen else None
         seen = []
         for key, value in state.items():
             seen.append(key)

@@ -36,13 +36,13 @@ class CleanUpContract(ExpiryContract):
         subtask.at("younger")
         write(state, 8)
         subtask.clock.now_ms += 50
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         if touched:  # The frozen content is encoded before its turn.
             subtask.at("k")
             read(state)
             write(state, 9)
         restored = self.make_subtask([self.finish(snapshot)], now_ms=START_MS)
-        assert snapshot.entries == 1
+        assert snapshot.entries in (None, 1)
         again = self.state_of(restored, kind)
         restored.at("k")
         assert read(again) is None
@@ -56,7 +56,7 @@ class CleanUpContract(ExpiryContract):
             elements.add(n)
             counts.put(str(n), n)
             subtask.clock.now_ms += 60
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         if touched:
             elements.add(3)
             counts.put("3", 3)
@@ -72,7 +72,7 @@ class CleanUpContract(ExpiryContract):
         state = self.state_of(subtask, kind)
         write(state, 7)
         subtask.clock.now_ms += 99
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         subtask.clock.now_ms += 1
         assert read(state) is None
         restored = self.make_subtask([self.finish(snapshot)], now_ms=START_MS)
@@ -87,7 +87,7 @@ class CleanUpContract(ExpiryContract):
             subtask.at(n)
             state.update({"n": n})
             subtask.clock.now_ms += 40
-            snapshots.append(subtask.backend.freeze(n + 1))
+            snapshots.append(self.freeze(subtask, n + 1))
         found = []
         for snapshot in snapshots:
             restored = self.make_subtask([self.finish(snapshot)], now_ms=0)
@@ -164,7 +164,7 @@ class CleanUpContract(ExpiryContract):
         subtask.clock.now_ms += TTL_MS
         subtask.at("k")
         write(state, 1)
-        assert subtask.backend.freeze(1).advance(never)
+        assert self.freeze(subtask).advance(never)
         self.clean_up(subtask.backend)
         assert self.count_held(subtask.backend, kind.name) == 1
         assert read(state) == 1

@@ -15,6 +15,7 @@ Random histories against plain dicts are in `raystream.testing.state_machine`.
 
 from raystream.testing.state_access import AccessContract
 from raystream.testing.state_clean_up import CleanUpContract
+from raystream.testing.state_event_time_expiry import EventTimeExpiryContract
 from raystream.testing.state_evolution import EvolutionContract
 from raystream.testing.state_kinds import KindsContract
 from raystream.testing.state_registration import RegistrationContract
@@ -31,6 +32,7 @@ class KeyedStateContract(
     KindsContract,
     SnapshotContract,
     CleanUpContract,
+    EventTimeExpiryContract,
     TimerContract,
     EvolutionContract,
     HistoryContract,

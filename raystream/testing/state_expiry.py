@@ -45,7 +45,7 @@ class ExpiryContract(StoryContract):
 
     def restart(self, subtask: Subtask, *, now_ms: float) -> Subtask:
         """Snapshot a subtask and restore it at another time."""
-        restored = self.make_subtask([self.finish(subtask.backend.freeze(1))], now_ms=int(now_ms))
+        restored = self.make_subtask([self.finish(self.freeze(subtask))], now_ms=int(now_ms))
         restored.at("k")
         return restored
 

@@ -160,7 +160,7 @@ class KindsContract(StoryContract):
             write(state, n)
         subtask.at("other", (0, 10))
         assert read(state) is None
-        restored = self.make_subtask([self.finish(subtask.backend.freeze(1))])
+        restored = self.make_subtask([self.finish(self.freeze(subtask))])
         for backend in (subtask, restored):
             again = register(backend.backend, descriptor)
             found = []
@@ -180,7 +180,7 @@ class KindsContract(StoryContract):
             for end in (10, 20):
                 subtask.at(n, (0, end))
                 state.update(n + end)
-        stored = self.finish(subtask.backend.freeze(1))
+        stored = self.finish(self.freeze(subtask))
         seen = 0
         for index in range(3):
             restored = self.make_subtask([stored], subtask=index, parallelism=3, max_parallelism=50)
@@ -198,7 +198,7 @@ class KindsContract(StoryContract):
         for key in ("gone", "kept", "changed"):
             subtask.at(key)
             contents.set(1)
-        snapshot = subtask.backend.freeze(1) if frozen else None
+        snapshot = self.freeze(subtask) if frozen else None
         contents.change_in_place(2)
         subtask.at("gone")
         contents.clear()
@@ -232,6 +232,6 @@ class KindsContract(StoryContract):
         timers = MapStateDescriptor[Any, Any]("_timers", internal=True)
         state = subtask.backend.map_state(timers)
         state.put((5, None), None)
-        restored = self.make_subtask([self.finish(subtask.backend.freeze(1))])
+        restored = self.make_subtask([self.finish(self.freeze(subtask))])
         restored.at("k")
         assert list(restored.backend.map_state(timers).items()) == [((5, None), None)]

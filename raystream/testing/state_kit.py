@@ -2,8 +2,8 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,8 +19,8 @@ from raystream.state.descriptor import (
     ReducingStateDescriptor,
     ValueStateDescriptor,
 )
-from raystream.state.snapshot_format import LoadedSnapshot, load_snapshot
 from raystream.testing.source_run import ManualClock
+from raystream.testing.stored_state import MemorySnapshot
 
 MAX_PARALLELISM = 16
 START_MS = 1000
@@ -64,9 +64,6 @@ BY_ANY = MapStateDescriptor[Any, Any]("by any")
 TOTAL = ReducingStateDescriptor[int]("total", add, int)
 MEAN = AggregatingStateDescriptor[int, list[int], float]("mean", Mean(), list[int])
 
-Stored = Callable[[KeyGroupRange, int], LoadedSnapshot]
-"""A snapshot that was stored: returns what a subtask reads of it, by its key groups and max parallelism."""
-
 
 def never() -> bool:
     """Return False: there is always time left."""
@@ -84,6 +81,12 @@ class Visit:
 
     path: str
     hits: int = 0
+
+
+def counted(snapshots: Iterable[KeyedSnapshot]) -> int | None:
+    """Return the number of entries in snapshots that are stored; None when they are not counted."""
+    entries = [snapshot.entries for snapshot in snapshots]
+    return None if None in entries else sum(count or 0 for count in entries)
 
 
 class Subtask:
@@ -250,9 +253,11 @@ class Contents:
 class BackendContract(ABC):
     """What the contracts of a backend share; a subclass says how a backend is made.
 
-    A backend whose snapshots are not blobs of `raystream.state.snapshot_format` overrides `stored` and
-    `load` too.
+    Attributes:
+        incremental: snapshots may refer to files of older ones, where the backend can do that.
     """
+
+    incremental: ClassVar[bool] = False
 
     @abstractmethod
     def make_backend(
@@ -267,40 +272,34 @@ class BackendContract(ABC):
     def clean_up(self, backend: KeyedStateBackend) -> None:  # noqa: B027 - not every backend has one
         """Let the backend remove what it removes in the background."""
 
-    def stored(self, snapshot: KeyedSnapshot) -> Any:
-        """Return a snapshot that is encoded to its end as something that `load` takes."""
-        blob = b"".join(snapshot.blob())
+    def freeze(self, subtask: "Subtask", checkpoint_id: int = 1) -> KeyedSnapshot:
+        """Return a snapshot of a subtask, of the kind that the contract is about."""
+        return subtask.backend.freeze(checkpoint_id, incremental=self.incremental)
 
-        def read(groups: KeyGroupRange, max_parallelism: int) -> LoadedSnapshot:
-            return load_snapshot(lambda at, n: blob[at : at + n], len(blob), groups, max_parallelism)
+    def stored(self, snapshot: KeyedSnapshot) -> MemorySnapshot:
+        """Store a snapshot that is encoded to its end."""
+        return MemorySnapshot.of(snapshot)
 
-        return read
-
-    def load(
-        self, backend: KeyedStateBackend, stored: list[Any], groups: KeyGroupRange, max_parallelism: int
-    ) -> None:
-        """Restore stored snapshots into an empty backend."""
-        backend.restore([load(groups, max_parallelism) for load in stored])
-
-    def finish(self, snapshot: KeyedSnapshot) -> Any:
+    def finish(self, snapshot: KeyedSnapshot) -> MemorySnapshot:
         """Encode a snapshot to its end and store it."""
         assert snapshot.advance(never)
         return self.stored(snapshot)
 
     def make_subtask(
         self,
-        restored: Iterable[Any] = (),
+        restored: Iterable[MemorySnapshot] = (),
         *,
         subtask: int = 0,
         parallelism: int = 1,
         max_parallelism: int = MAX_PARALLELISM,
         now_ms: int = START_MS,
+        own: bool = False,
     ) -> Subtask:
-        """Return a subtask of an operator, restored."""
+        """Return a subtask of an operator, restored, perhaps from a checkpoint of its own job."""
         groups = groups_of_subtask(subtask, max_parallelism, parallelism)
         cursor, clock = KeyCursor(), ManualClock(now_ms)
         backend = self.make_backend(groups, max_parallelism, cursor, clock=clock)
-        self.load(backend, list(restored), groups, max_parallelism)
+        backend.restore([stored.open(groups, max_parallelism, own=own) for stored in restored])
         return Subtask(backend, cursor, max_parallelism, clock=clock)
 
     def assert_empty(self, subtask: Subtask) -> None:

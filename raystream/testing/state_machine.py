@@ -30,7 +30,7 @@ from raystream.state.descriptor import (
     ValueStateDescriptor,
 )
 from raystream.state.ttl import StateTtl, TtlUpdate
-from raystream.testing.state_kit import BackendContract, Subtask, at_once, register
+from raystream.testing.state_kit import BackendContract, Subtask, at_once, counted, register
 
 SETTINGS = settings(
     max_examples=150,
@@ -113,6 +113,7 @@ class StateMachine(RuleBasedStateMachine):
         self.now_ms = 1000
         self.model: Model = {}
         self.pending: list[tuple[list[Any], Model]] = []
+        self.checkpoint_id = 0
         self.complete: list[tuple[list[Any], Model]] = []
         self.cache = KeyGroupCache(MAX_PARALLELISM)
 
@@ -121,7 +122,7 @@ class StateMachine(RuleBasedStateMachine):
         """Begin with nothing."""
         self._deploy(parallelism, [])
 
-    def _deploy(self, parallelism: int, stored: list[Any]) -> None:
+    def _deploy(self, parallelism: int, stored: list[Any], *, own: bool = False) -> None:
         self.pending.clear()
         self.subtasks: list[tuple[Any, Subtask, dict[str, Any]]] = []
         for index in range(parallelism):
@@ -131,6 +132,7 @@ class StateMachine(RuleBasedStateMachine):
                 parallelism=parallelism,
                 max_parallelism=MAX_PARALLELISM,
                 now_ms=self.now_ms,
+                own=own,
             )
             states = {name: register(subtask.backend, d) for name, d in DESCRIPTORS.items()}
             assert {match.verdict.value for match in subtask.backend.restored_states()} <= {"new", "matched"}
@@ -299,7 +301,8 @@ class StateMachine(RuleBasedStateMachine):
     @rule()
     def freeze(self) -> None:
         """Begin a snapshot."""
-        snapshots = [subtask.backend.freeze(1) for _, subtask, _ in self.subtasks]
+        self.checkpoint_id += 1
+        snapshots = [self.contract.freeze(subtask, self.checkpoint_id) for _, subtask, _ in self.subtasks]
         self.pending.append((snapshots, self._expire(self.model)))
 
     @precondition(lambda self: self.pending)
@@ -322,22 +325,24 @@ class StateMachine(RuleBasedStateMachine):
                 snapshot.advance(at_once)
 
     @precondition(lambda self: self.pending)
-    @rule(data=st.data())
-    def finish(self, data: Any) -> None:
-        """Complete one of the snapshots."""
+    @rule(data=st.data(), told=st.booleans())
+    def finish(self, data: Any, told: bool) -> None:
+        """Complete one of the snapshots; the backends may hear of it late, or never."""
         snapshots, expected = self.pending.pop(data.draw(st.integers(0, len(self.pending) - 1)))
         stored = [self.contract.finish(snapshot) for snapshot in snapshots]
-        assert sum(snapshot.entries for snapshot in snapshots) == len(expected)
+        assert counted(snapshots) in (None, len(expected))
+        for _, subtask, _ in self.subtasks if told else ():
+            subtask.backend.checkpoint_completed(snapshots[0].checkpoint_id)
         self.complete.append((stored, expected))
 
-    @rule(data=st.data(), parallelism=st.integers(1, MAX_PARALLELISM))
-    def crash(self, data: Any, parallelism: int) -> None:
+    @rule(data=st.data(), parallelism=st.integers(1, MAX_PARALLELISM), own=st.booleans())
+    def crash(self, data: Any, parallelism: int, own: bool) -> None:
         """Lose every backend, and go on from a complete snapshot or from nothing."""
         stored, expected = data.draw(st.sampled_from([*self.complete, ([], {})]))
-        self._restore(parallelism, stored, expected)
+        self._restore(parallelism, stored, expected, own=own)
 
-    def _restore(self, parallelism: int, stored: list[Any], expected: Model) -> None:
-        self._deploy(parallelism, stored)
+    def _restore(self, parallelism: int, stored: list[Any], expected: Model, *, own: bool = False) -> None:
+        self._deploy(parallelism, stored, own=own)
         self.model = self._expire(expected)
         for name, key in expected:
             self._check(name, key)

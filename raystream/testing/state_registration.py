@@ -104,15 +104,15 @@ class RegistrationContract(StoryContract):
         for descriptor in descriptors:
             register(subtask.backend, descriptor)
         infos = tuple(descriptor.info() for descriptor in descriptors)
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         assert snapshot.states == infos
         load = self.finish(snapshot)
-        assert snapshot.entries == 0
+        assert snapshot.entries in (None, 0)
         restored = self.make_subtask([load])
         assert missing_states(restored.backend) == infos
 
     def test_backend_without_states_has_an_empty_snapshot(self, subtask: Subtask) -> None:
-        restored = self.make_subtask([self.finish(subtask.backend.freeze(1))])
+        restored = self.make_subtask([self.finish(self.freeze(subtask))])
         assert missing_states(restored.backend) == ()
 
     # ---- key context ----
@@ -151,7 +151,7 @@ class RegistrationContract(StoryContract):
     ) -> None:
         subtask.backend.value_state(HITS).update(1)
         if frozen:
-            subtask.backend.freeze(1)
+            self.freeze(subtask)
         subtask.leave()
         with pytest.raises(StateError, match="without a current key"):
             access(subtask.backend)

@@ -56,6 +56,7 @@ ROWS: dict[str, str] = {
     "ttl.clean-unread": "state that is never read again goes too",
     "ttl.switch-on": "given to a state that exists, the time counts from the restore",
     "ttl.switch-off": "taken from a state that exists, what is alive stays for ever",
+    "ttl.event-time": "in event time the watermark says what has expired",
     # ---- timers ----
     "timers.one-each": "there is one timer for each key, namespace and time, however often it is set",
     "timers.domains": "event time and processing time have timers of their own",

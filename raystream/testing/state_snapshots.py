@@ -20,7 +20,6 @@ from raystream.testing.state_kit import (
     HITS,
     MAX_PARALLELISM,
     Contents,
-    Stored,
     Subtask,
     at_once,
     never,
@@ -30,6 +29,7 @@ from raystream.testing.state_kit import (
 )
 from raystream.testing.state_rows import row
 from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
+from raystream.testing.stored_state import MemorySnapshot
 
 
 class SnapshotContract(StoryContract):
@@ -37,7 +37,7 @@ class SnapshotContract(StoryContract):
 
     # ---- snapshots ----
 
-    def restored_contents(self, load: Stored, key: Any = "k") -> "Contents":
+    def restored_contents(self, load: MemorySnapshot, key: Any = "k") -> "Contents":
         restored = self.make_subtask([load])
         restored.at(key)
         return Contents(restored.backend)
@@ -46,7 +46,7 @@ class SnapshotContract(StoryContract):
         live = Contents(subtask.backend)
         live.set(1)
         before = live.get()
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         live.set(2)
         subtask.at("new")
         live.set(3)
@@ -59,26 +59,26 @@ class SnapshotContract(StoryContract):
     def test_removal_after_the_barrier_is_not_in_the_snapshot(self, subtask: Subtask) -> None:
         live = Contents(subtask.backend)
         live.set(1)
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         live.clear()
         assert live.get() == Contents.EMPTY
         assert self.restored_contents(self.finish(snapshot)).get() == Contents.expected(1)
         assert live.get() == Contents.EMPTY
-        empty = subtask.backend.freeze(2)
+        empty = self.freeze(subtask, 2)
         load = self.finish(empty)
-        assert empty.entries == 0
+        assert empty.entries in (None, 0)
         assert self.restored_contents(load).get() == Contents.EMPTY
 
     @row("keyed.in-place")
     def test_change_in_place_is_not_in_a_snapshot_in_progress(self, subtask: Subtask) -> None:
         live = Contents(subtask.backend)
         live.set(1)
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         live.change_in_place(2)
         assert live.get() == Contents.expected(2)
         assert self.restored_contents(self.finish(snapshot)).get() == Contents.expected(1)
         assert live.get() == Contents.expected(2)
-        assert self.restored_contents(self.finish(subtask.backend.freeze(2))).get() == Contents.expected(2)
+        assert self.restored_contents(self.finish(self.freeze(subtask, 2))).get() == Contents.expected(2)
 
     @row("keyed.in-place")
     def test_value_changed_in_place_is_as_it_was_last_updated(self, tell: Tell) -> None:
@@ -99,7 +99,7 @@ class SnapshotContract(StoryContract):
         state = subtask.backend.value_state(BOX)
         box = {"a": 1}
         state.update(box)
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         assert state.value() is box
         self.finish(snapshot)
         assert state.value() is box
@@ -109,7 +109,7 @@ class SnapshotContract(StoryContract):
         snapshots = []
         for n in range(1, 5):
             live.set(n)
-            snapshots.append(subtask.backend.freeze(n))
+            snapshots.append(self.freeze(subtask, n))
             live.change_in_place(n + 100)
         loads = [self.finish(snapshot) for snapshot in snapshots]
         for n, load in enumerate(loads, 1):
@@ -119,9 +119,9 @@ class SnapshotContract(StoryContract):
     def test_newer_snapshot_that_is_driven_alone_completes_the_older_one(self, subtask: Subtask) -> None:
         live = Contents(subtask.backend)
         live.set(1)
-        older = subtask.backend.freeze(1)
+        older = self.freeze(subtask)
         live.set(2)
-        newer = subtask.backend.freeze(2)
+        newer = self.freeze(subtask, 2)
         live.set(3)
         assert self.restored_contents(self.finish(newer)).get() == Contents.expected(2)
         assert older.advance(at_once)
@@ -135,7 +135,7 @@ class SnapshotContract(StoryContract):
         snapshots = []
         for n in range(3):
             live.set(n)
-            snapshots.append(subtask.backend.freeze(n + 1))
+            snapshots.append(self.freeze(subtask, n + 1))
             live.change_in_place(n + 100)
         snapshots[0].advance(at_once)
         snapshots[discarded].discard()
@@ -151,7 +151,7 @@ class SnapshotContract(StoryContract):
         for n in range(20_000):
             subtask.at(n)
             state.update(n)
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         slices = 0
         while not snapshot.advance(at_once):
             slices += 1
@@ -159,7 +159,7 @@ class SnapshotContract(StoryContract):
             state.update(-1)
         assert slices >= 10
         restored = self.make_subtask([self.stored(snapshot)], max_parallelism=1)
-        assert snapshot.entries == 20_000
+        assert snapshot.entries in (None, 20_000)
         state = restored.backend.value_state(HITS)
         for n in range(20_000):
             restored.at(n)
@@ -171,7 +171,7 @@ class SnapshotContract(StoryContract):
         for n in range(2_000):
             subtask.at(n)
             state.update(n)
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         for n in range(1_000, 40_000):
             subtask.at(n)
             state.update(n + 1)
@@ -185,11 +185,11 @@ class SnapshotContract(StoryContract):
             subtask.at(0)
             state.update(slices)
             if newer is None:
-                newer, slices_then = subtask.backend.freeze(2), slices
+                newer, slices_then = self.freeze(subtask, 2), slices
         assert slices > 4
         for snap, expected in ((snapshot, 2_000), (newer, 20_001)):
             load = self.finish(snap)
-            assert snap.entries == expected
+            assert snap.entries in (None, expected)
         assert state.value() == slices
         restored = self.make_subtask([load], max_parallelism=1)
         state = restored.backend.value_state(HITS)
@@ -202,20 +202,20 @@ class SnapshotContract(StoryContract):
     ) -> None:
         state = subtask.backend.value_state(HITS)
         state.update("three")
-        snapshot = subtask.backend.freeze(1)
+        snapshot = self.freeze(subtask)
         with pytest.raises(StateError, match=r"(?s)declared type.*state='hits' declared='int' found='str'"):
             snapshot.advance(never)
         snapshot.discard()
         assert snapshot.advance(never)
         state.update(3)
-        assert self.restored_contents(self.finish(subtask.backend.freeze(2))).hits.value() == 3
+        assert self.restored_contents(self.finish(self.freeze(subtask, 2))).hits.value() == 3
 
     def test_failed_snapshot_leaves_a_newer_one_exact(self, subtask: Subtask) -> None:
         state = subtask.backend.value_state(HITS)
         state.update("three")
-        failing = subtask.backend.freeze(1)
+        failing = self.freeze(subtask)
         state.update(3)
-        newer = subtask.backend.freeze(2)
+        newer = self.freeze(subtask, 2)
         load = self.finish(newer)
         with pytest.raises(StateError):
             failing.advance(never)
@@ -228,7 +228,7 @@ class SnapshotContract(StoryContract):
     ) -> None:
         subtask.backend.value_state(ANYTHING).update(lambda: 1)
         with pytest.raises(StateError, match="anything"):
-            subtask.backend.freeze(1).advance(never)
+            self.freeze(subtask).advance(never)
 
     @pytest.mark.parametrize(
         "descriptor",
@@ -250,10 +250,10 @@ class SnapshotContract(StoryContract):
         write(state, "x" * 900)
         subtask.at("other")
         write(state, "y" * 900)
-        load = self.finish(subtask.backend.freeze(1))
+        load = self.finish(self.freeze(subtask))
         write(state, "z" * 1001)
         with pytest.raises(StateError, match="too large") as caught:
-            self.finish(subtask.backend.freeze(2))
+            self.finish(self.freeze(subtask, 2))
         assert caught.value.context["state"] == descriptor.name
         assert 1000 < caught.value.context["size_bytes"] < 1100
         restored = self.make_subtask([load])
@@ -269,7 +269,7 @@ class SnapshotContract(StoryContract):
         for i in range(old):
             subtask = self.make_subtask(subtask=i, parallelism=old)
             self._fill(subtask, keys, groups_of_subtask(i, MAX_PARALLELISM, old))
-            loads.append(self.finish(subtask.backend.freeze(1)))
+            loads.append(self.finish(self.freeze(subtask)))
         seen = 0
         for i in range(new):
             subtask = self.make_subtask(loads, subtask=i, parallelism=new)
@@ -280,7 +280,7 @@ class SnapshotContract(StoryContract):
         keys = [*range(200), *map(str, range(200))]
         subtask = self.make_subtask()
         self._fill(subtask, keys, KeyGroupRange(0, MAX_PARALLELISM))
-        load = self.finish(subtask.backend.freeze(1))
+        load = self.finish(self.freeze(subtask))
         seen = 0
         for i in range(3):
             restored = self.make_subtask([load], subtask=i, parallelism=3, max_parallelism=50)
@@ -300,7 +300,7 @@ class SnapshotContract(StoryContract):
         for n, key in owned:
             subtask.at(key)
             assert contents.get() == Contents.expected(n)
-        snapshot = subtask.backend.freeze(2)
+        snapshot = self.freeze(subtask, 2)
         self.finish(snapshot)
-        assert snapshot.entries == Contents.COUNT * len(owned)
+        assert snapshot.entries in (None, Contents.COUNT * len(owned))
         return len(owned)

@@ -126,7 +126,7 @@ class Stage:
     def _restore(self) -> None:
         """Go on with a backend that is restored from a snapshot of the present one."""
         old = self.subtask
-        stored = self._contract.finish(old.backend.freeze(self.restores + 1))
+        stored = self._contract.finish(self._contract.freeze(old, self.restores + 1))
         self.subtask = self._contract.make_subtask([stored], now_ms=int(old.clock.now_ms))
         for descriptor in self._descriptors.values():
             register(self.subtask.backend, descriptor)

@@ -4,10 +4,20 @@ Every record waits in the state of its key until a timer emits it, once.  Which 
 the order of things, and on how late a record is after a restart; that each comes out once does not.
 """
 
+from collections import deque
 from typing import Any
 
-from raystream import KeyedProcessFunction, ListStateDescriptor, MapStateDescriptor, WatermarkStrategy
+import msgspec
+
+from raystream import (
+    KeyedProcessFunction,
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ProcessFunction,
+    WatermarkStrategy,
+)
 from raystream.connectors.datagen import DatagenSource
+from raystream.operators.source import END, NOTHING, SplitBatch
 from raystream.testing import Idle, Pause, TestSource, Watermark
 from tests.simulation.jobs import COUNT, KEYS, RATE, number
 
@@ -110,3 +120,122 @@ def expected_readings() -> list[Any]:
     return READINGS
 
 
+# ---- splits at different times ---------------------------------------------------------
+
+
+class Range(msgspec.Struct, array_like=True):
+    """The readings of one split that are left: its number and the index of the next one."""
+
+    split: int
+    next: int = 0
+
+
+class SideBySide:
+    """Readings of several splits, each in order, one far behind the others; read by turns in each subtask.
+
+    Split `i` has the indices `i, i + SPLITS, ...`; the last split rests a while between any two records.
+    """
+
+    SPLITS = 5
+    bounded = True
+    rewindable = True
+
+    def enumerator(self, context, state):
+        return SideBySideEnumerator(self.SPLITS, context.parallelism, state)
+
+    def open_reader(self, context):
+        return SideBySideReader(context)
+
+
+class SideBySideEnumerator:
+    discovery_interval_ms = None
+
+    def __init__(self, count, parallelism, state):
+        self._parallelism = parallelism
+        self._left = list(range(count)) if state is None else list(state)
+
+    def discover(self):
+        pass
+
+    def discovered(self, found):
+        pass
+
+    def next_splits(self, subtask):
+        given = [split for split in self._left if split % self._parallelism == subtask]
+        self._left = [split for split in self._left if split not in given]
+        return [msgspec.msgpack.encode(Range(split)) for split in given]
+
+    @property
+    def exhausted(self):
+        return not self._left
+
+    def snapshot(self):
+        return bytes(self._left)
+
+
+class SideBySideReader:
+    def __init__(self, context):
+        self._context = context
+        self._ranges: deque[Range] = deque()
+        self._rests_until_ms = 0.0
+        self._complete = False
+
+    def poll(self, records_max, bytes_max):
+        for _ in range(len(self._ranges)):
+            current = self._ranges[0]
+            self._ranges.rotate(-1)
+            slow = current.split == SideBySide.SPLITS - 1
+            if slow and self._context.clock.monotonic_ms() < self._rests_until_ms:
+                continue
+            self._rests_until_ms = self._context.clock.monotonic_ms() + 4 if slow else self._rests_until_ms
+            mine = READINGS[current.split :: SideBySide.SPLITS]
+            values = mine[current.next : current.next + 2]
+            current.next += 2
+            if current.next >= len(mine):
+                self._ranges.remove(current)
+            return SplitBatch(current.split, values)
+        if self._ranges:
+            self._context.wake_at(self._rests_until_ms)
+        return END if self._complete and not self._ranges else NOTHING
+
+    def add_splits(self, splits):
+        self._ranges.extend(msgspec.msgpack.decode(raw, type=Range) for raw in splits)
+        self._context.wake()
+
+    def no_more_splits(self):
+        self._complete = True
+        self._context.wake()
+
+    @property
+    def wants_splits(self):
+        return not self._complete
+
+    def active_splits(self):
+        return [current.split for current in self._ranges]
+
+    def snapshot(self):
+        return [msgspec.msgpack.encode(current) for current in self._ranges]
+
+    def checkpoint_complete(self, checkpoint_id):
+        pass
+
+    def close(self):
+        pass
+
+
+class InTime(ProcessFunction):
+    """Tells of each record whether it was late."""
+
+    def process_element(self, reading, ctx):
+        yield reading, ctx.timestamp <= ctx.timers.current_watermark
+
+
+def side_by_side(env):
+    """No record is late, although those of one split come long after those of the others."""
+    strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(time_of)
+    stream = env.from_source(SideBySide(), watermarks=strategy, name="splits", uid="splits")
+    return stream.rebalance().process(InTime(), name="in time", uid="in time")
+
+
+def expected_in_time() -> list[Any]:
+    return [(reading, False) for reading in READINGS]

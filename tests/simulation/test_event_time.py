@@ -17,6 +17,13 @@ def test_what_timers_emit_is_there_exactly_once_whatever_goes_wrong(job, seeds):
     simulate(job, seeds=chosen, expected=jobs.expected_readings(), **INTERVAL).check()
 
 
+def test_no_split_makes_the_records_of_another_late_whatever_goes_wrong(seeds):
+    """Crashes, restores and other subtasks for the same splits: none begins behind the watermark."""
+    chosen = seeds[: len(seeds) // 10]
+
+    simulate(jobs.side_by_side, seeds=chosen, expected=jobs.expected_in_time(), **INTERVAL).check()
+
+
 def test_one_seed_runs_the_same_way_twice():
     """Watermarks are made in intervals of the virtual clock, and not of another."""
     first, second = (simulate(jobs.windowed, seeds=range(5), **INTERVAL) for _ in range(2))

@@ -4,6 +4,9 @@ import gc
 
 import pytest
 
+from raystream.runtime.upload import Upload
+from raystream.state import rocksdb
+from raystream.state.rocksdb_snapshot import KnownFiles
 from raystream.testing import simulate
 from tests.simulation import connected_jobs, event_time_jobs, jobs
 
@@ -35,3 +38,36 @@ def test_state_in_rocksdb_is_exactly_once_whatever_goes_wrong(name, cache_size, 
 
     gc.collect()  # Nobody closes what a slot had that crashed, and the process lives on.
     assert list(local_path.iterdir()) == []
+
+
+def test_the_same_seed_gives_the_same_trace_hash_when_checkpoints_share_files(monkeypatch, local_path):
+    # When a compaction ends is up to RocksDB's own threads.
+    monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
+    uploaded, referred = [], []
+    monkeypatch.setattr(Upload, "_store_shared", told(uploaded, Upload._store_shared))
+    monkeypatch.setattr(KnownFiles, "get", told(referred, KnownFiles.get))
+
+    first, second = (
+        simulate(
+            jobs.keyed,
+            seeds=range(4),
+            expected=jobs.expected_keyed(),
+            state_backend_type="rocksdb",
+            state_backend_rocksdb_localdir=str(local_path),
+            state_backend_rocksdb_memory_managed_size="8mb",
+        )
+        for _ in range(2)
+    )
+
+    first.check()
+    assert [row.trace_hash for row in first.rows] == [row.trace_hash for row in second.rows]
+    assert len(uploaded) > 20
+    assert len([file for file in referred if file is not None]) > 20
+
+
+def told(results, call):
+    def called(*arguments):
+        results.append(call(*arguments))
+        return results[-1]
+
+    return called

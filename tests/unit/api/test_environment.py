@@ -7,6 +7,8 @@ import pytest
 from raystream import ConfigError, GraphError, JobConfig, JobStatus, StreamEnvironment
 from raystream.api import ambient
 from raystream.api.ambient import Ambient
+from raystream.connectors.basic import DiscardSink
+from raystream.connectors.files import FileSink
 from raystream.testing.state_rows import row
 from tests.unit.api.fakes import FakeRunner, FakeSink, FakeSource
 
@@ -236,6 +238,17 @@ def test_generated_uid_of_keyed_state_is_warned_about(runner, caplog):
 
     (record,) = caplog.records
     assert record.operators == ["sum"]
+
+
+def test_generated_uid_of_a_sink_without_state_does_not_matter(runner, caplog):
+    env = StreamEnvironment(runner=runner, execution_checkpointing_interval="1s")
+    numbers = env.from_source(FakeSource(), uid="in")
+    for sink in (DiscardSink(), FileSink.lines("out"), FakeSink()):
+        numbers.sink_to(sink, name=type(sink).__name__)
+    numbers.print()
+    env.submit()
+
+    assert [record.operators for record in caplog.records] == [["FileSink", "FakeSink"]]
 
 
 def test_generated_uid_of_sources_matters_with_checkpoints_only(runner, caplog):

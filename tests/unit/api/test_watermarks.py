@@ -19,13 +19,14 @@ def planned(env):
     return plan_job(env._graph, parallelism=2)
 
 
-def test_watermarks_of_a_source_are_made_in_its_chain(env):
-    source = env.from_source(FakeSource(), watermarks=STRATEGY, name="in", parallelism=3)
+@pytest.mark.parametrize("chain", ["always", "never"])
+def test_watermarks_of_a_source_are_made_where_its_splits_are_known(env, chain):
+    source = env.from_source(FakeSource(), watermarks=STRATEGY, name="in", parallelism=3, chain=chain)
     source.key_by(len).map(len).sink_to(FakeSink(), name="out")
 
-    assert chains(planned(env)) == [["in", "watermarks"], ["map(len)", "out"]]
-    assert planned(env).vertices[0].parallelism == 3
-    assert edges(planned(env)) == [("watermarks", None, "map(len)", "hash")]
+    assert chains(planned(env)) == [["in"], ["map(len)", "out"]]
+    assert planned(env).vertices[0].operators[0].factory.arguments == (STRATEGY, 200)
+    assert edges(planned(env)) == [("in", None, "map(len)", "hash")]
 
 
 def test_stream_may_be_given_watermarks_behind_other_operators(env):
@@ -38,7 +39,7 @@ def test_stream_may_be_given_watermarks_behind_other_operators(env):
 
 def test_interval_of_the_watermarks_is_configured():
     env = StreamEnvironment(runner=FakeRunner(), pipeline_auto_watermark_interval="50ms")
-    env.from_source(FakeSource(), watermarks=STRATEGY)
+    env.from_source(FakeSource()).assign_timestamps_and_watermarks(STRATEGY)
     default = StreamEnvironment(runner=FakeRunner())
 
     assert planned(env).vertices[0].operators[1].factory.arguments == (50,)
@@ -49,3 +50,5 @@ def test_interval_of_the_watermarks_is_configured():
 def test_something_else_than_a_strategy_is_refused(env, strategy):
     with pytest.raises(GraphError, match="not given as a strategy"):
         env.from_source(FakeSource(), watermarks=strategy)
+    with pytest.raises(GraphError, match="not given as a strategy"):
+        env.from_source(FakeSource()).assign_timestamps_and_watermarks(strategy)

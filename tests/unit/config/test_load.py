@@ -123,6 +123,7 @@ def test_older_names_of_flink_are_accepted():
         storage="filesystem",
         num_retained=3,
         inline_threshold_bytes=1_024,
+        incremental=False,
     )
     assert "state.backend.type" in config.explicit_keys
 

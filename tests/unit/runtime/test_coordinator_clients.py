@@ -87,6 +87,25 @@ def test_stop_commits_what_the_savepoint_holds_and_ends_the_job(directory, tmp_p
     assert metadata.enumerators == {"read": b"s2"}, "the split that no reader had asked for"
 
 
+def test_second_client_that_stops_the_job_gets_the_savepoint_of_the_first(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.silent = {msg.TriggerCheckpoint}
+    world.stop("first").stop("second").stop("by name", world.config.checkpointing.savepoint_directory)
+    world.stop("elsewhere", "file:///elsewhere")
+    assert [outcome.request_id for outcome in world.view.outcomes] == ["elsewhere"]
+    assert "another directory" in world.view.outcome("elsewhere").error.message
+
+    for slot in (0, 1):
+        for vertex in world.plan.vertices:
+            world.ack(world.commands(msg.TriggerCheckpoint)[-1].checkpoint_id, vertex.id, slot)
+    world.settle()
+    assert world.status == "FINISHED"
+    paths = {world.view.outcome(name).path for name in ("first", "second", "by name")}
+    assert len(paths) == 1
+    assert all(paths)
+    assert world.stop("afterwards").view.outcome("afterwards").path in paths
+
+
 def test_stop_whose_savepoint_fails_leaves_the_job_running(directory, tmp_path):
     world = running(directory, savepoints=tmp_path)
     world.faults = {"write_metadata": [REFUSED]}

@@ -3,11 +3,14 @@
 import pytest
 
 from raystream.errors import StateCorruptError, StateRestoreError
-from raystream.ids import CheckpointId, VertexId
+from raystream.ids import Attempt, CheckpointId, VertexId
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
+from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_checkpoints import describe_operators
 from raystream.runtime.coordinator_restore import plan_restore
+from raystream.runtime.restored_states import RestoredState
+from raystream.state.registry import Verdict
 from raystream.storage.metadata import SnapshotMetadata
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
@@ -105,7 +108,7 @@ def test_missing_state_is_shown_in_a_table_with_a_guess_at_what_was_renamed():
     lines = caught.value.message.splitlines()
     assert lines[0] == "snapshot does not fit the program: state of 1 operator(s) is not in the program:"
     assert [line.split() for line in lines[1:]] == [
-        ["uid", "name", "states", "bytes"],
+        ["uid", "operator", "state", "entries", "bytes"],
         ["matched", "read", "READ", "10"],
         ["new", "count-hits", "COUNT-HITS"],
         ["missing", "count", "COUNT", "hits", "8", "renamed", "to", "'count-hits'?"],
@@ -139,7 +142,7 @@ def test_everything_that_does_not_fit_is_reported_at_once():
 def test_missing_state_is_dropped_when_that_is_allowed():
     planned = restore(plan(), plan(count_uid="other"), allow=True)
 
-    assert "count" in planned.dropped
+    assert [(state.uid, state.state) for state in planned.gone] == [("count", "hits")]
     assert (COUNT, 0) not in planned.subtasks
     assert (READ, 0) in planned.subtasks
 
@@ -230,3 +233,28 @@ def test_restored_job_can_be_cancelled_while_its_slots_restore(tmp_path, savepoi
     world.start().cancel()
 
     assert world.status == "CANCELED"
+
+
+def test_restore_that_does_not_fit_is_one_error_for_all_slots_and_nothing_runs(tmp_path):
+    world = World(tmp_path)
+    world.silent = {msg.Connect}
+    world.start()
+    for slot, state in ((0, "hits"), (1, "users")):
+        found = [
+            RestoredState(
+                verdict=verdict, uid="count", operator="COUNT", state=name, entries=slot + 1, size_bytes=10
+            )
+            for verdict, name in ((Verdict.MATCHED, "both"), (Verdict.MISSING, state))
+        ]
+        world.report(msg.SlotReady(attempt=Attempt(1), slot=slot, states=tuple(found)))
+    world.settle()
+    world.run_for(INTERVAL_MS)
+
+    assert (world.status, world.view.restarts) == ("FAILED", 0)
+    assert world.commands(msg.Start) == []
+    rows = [line.split() for line in world.view.error.message.splitlines()[2:]]
+    assert rows == [
+        ["matched", "count", "COUNT", "both", "3", "20"],
+        ["missing", "count", "COUNT", "hits", "1", "10"],
+        ["missing", "count", "COUNT", "users", "2", "10"],
+    ]

@@ -10,6 +10,8 @@ from raystream.keys import stable_hash
 from raystream.operators.operator import Operator
 from raystream.records.batch import RowBatch
 from raystream.records.elements import EndOfInput
+from raystream.runtime.channel import LocalOutput, RemoteOutput
+from raystream.runtime.frame import FrameKind
 from raystream.runtime.output import (
     BroadcastWriter,
     CustomWriter,
@@ -21,6 +23,8 @@ from raystream.runtime.output import (
 )
 from tests.unit.operators.running import Run
 
+WINDOW_BYTES = 30_000
+
 
 class Channel:
     """Keeps what is sent."""
@@ -28,18 +32,13 @@ class Channel:
     def __init__(self):
         self.batches = []
         self.controls = []
-        self.has_room = True
-        self.held = False
+        self.backlog = None
 
     def send(self, batch):
         self.batches.append(batch)
 
     def send_control(self, control):
         self.controls.append(control)
-
-    def flush(self):
-        held, self.held = self.held, False
-        return held
 
     @property
     def values(self):
@@ -169,15 +168,6 @@ def test_key_selector_that_stops_an_iteration_loses_no_record():
 # ---- all edges of a subtask -------------------------------------------------
 
 
-def test_subtask_has_room_only_while_every_channel_has():
-    outputs = channels(3)
-    all_edges = Outputs([RebalanceWriter(outputs[:2], first=0), ForwardWriter(outputs[2:])])
-    assert all_edges.has_room
-
-    outputs[1].has_room = False
-    assert not all_edges.has_room
-
-
 def test_subtask_without_outputs_always_has_room():
     assert Outputs([]).has_room
     assert not Outputs([]).flush()
@@ -190,14 +180,85 @@ def test_control_elements_go_through_every_channel():
     assert [channel.controls for channel in outputs] == [[EndOfInput()]] * 3
 
 
-def test_flush_reaches_every_channel():
-    outputs = channels(3)
-    outputs[0].held = outputs[2].held = True
-    all_edges = Outputs([RebalanceWriter(outputs, first=0)])
+class Receiver:
+    """Takes what a channel hands over, and gives the credit back when the test wants it."""
 
-    assert all_edges.flush()
-    assert not any(channel.held for channel in outputs)
+    def __init__(self, kind):
+        self.received = []
+        self.unpaid = 0
+        if kind == "local":
+            self.output = LocalOutput(WINDOW_BYTES)
+            self.output.attach(self)
+        else:
+            self.output = RemoteOutput(WINDOW_BYTES, self.frame, "numbers")
+
+    def put(self, element, size_bytes):
+        self.received.append(element)
+        self.unpaid += size_bytes
+
+    def frame(self, kind, payload):
+        self.put(payload, len(payload) if kind is FrameKind.BATCH else 0)
+
+    def pay(self):
+        unpaid, self.unpaid = self.unpaid, 0
+        if unpaid:
+            self.output.granted(unpaid)
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_subtask_has_room_only_while_every_channel_has(kind):
+    ends = [Receiver(kind) for _ in range(3)]
+    outputs = [end.output for end in ends]
+    all_edges = Outputs([RebalanceWriter(outputs[:2], first=0), ForwardWriter(outputs[2:])])
+    assert all_edges.has_room
+
+    for output in outputs[1:]:
+        for _ in range(3):
+            output.send(RowBatch(["x" * WINDOW_BYTES]))
+            output.flush()
+    assert not all_edges.has_room
+    for end, room in zip(ends[1:], (False, True), strict=True):
+        while not end.output.has_room:
+            end.pay()
+        assert all_edges.has_room is room
+
+
+def test_flush_sends_what_channels_hold_back_and_looks_at_no_other():
+    ends = [Receiver(kind) for kind in ("remote", "local", "remote")]
+    outputs = [end.output for end in ends]
+    all_edges = Outputs([RebalanceWriter(outputs, first=0)])
     assert not all_edges.flush()
+
+    for value in ("a", "b"):
+        outputs[2].send(RowBatch([value]))
+    assert ends[2].received == []
+    assert all_edges.flush()
+    assert [len(end.received) for end in ends] == [0, 0, 1]
+    assert not all_edges.flush()
+    outputs[2].send(RowBatch(["c"]))
+    assert all_edges.flush()
+    assert len(ends[2].received) == 2
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_a_subtask_knows_of_its_channels_is_true_of_each(seed):
+    rng = random.Random(seed)
+    ends = [Receiver(kind) for kind in rng.choices(["local", "remote"], k=5)]
+    outputs = [end.output for end in ends]
+    all_edges = Outputs([RebalanceWriter(outputs, first=0)])
+    for _ in range(300):
+        end = rng.choice(ends)
+        match rng.randrange(5):
+            case 0 | 1:
+                end.output.send(RowBatch(["x" * rng.choice((1, WINDOW_BYTES // 3))] * rng.choice((1, 600))))
+            case 2:
+                end.pay()
+            case 3:
+                end.output.send_control(EndOfInput())
+            case _:
+                all_edges.flush()
+                assert not any(output.flush() for output in outputs)
+        assert all_edges.has_room is all(output.has_room for output in outputs)
 
 
 # ---- broadcast, shuffle, custom ----------------------------------------------

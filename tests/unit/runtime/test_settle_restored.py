@@ -6,9 +6,11 @@ import pytest
 
 from raystream import KeyedProcessFunction
 from raystream.errors import StateRestoreError
-from raystream.runtime.restore import settle_restored
+from raystream.runtime.restore import found_states
+from raystream.runtime.restored_states import RestoreCheck, RestoredState
 from raystream.state.descriptor import ListStateDescriptor, ValueStateDescriptor
 from raystream.state.operator_store import OperatorStore
+from raystream.state.registry import Verdict
 from raystream.testing import OperatorHarness
 from raystream.testing.state_kit import ELEMENTS, HITS, TOTAL, register, write
 from tests.unit.state.test_heap_contract import TestHeapBackend as HeapContract
@@ -30,6 +32,16 @@ def restored_operator(name, *descriptors, subtask=0, parallelism=1):
     )
 
 
+def settle_restored(*slots, drop=False, gone=()):
+    """Have each slot say what it has found; return the table of what is dropped."""
+    check = RestoreCheck(len(slots), drop=drop)
+    check.begin(gone)
+    found = [found_states(contexts, drop=drop) for contexts in slots]
+    said = [check.slot_found(number, states) for number, states in enumerate(found)]
+    assert not any(said[:-1])
+    return said[-1]
+
+
 def rows_of(error):
     return [line.split() for line in str(error).splitlines() if line.startswith("  ")]
 
@@ -38,7 +50,7 @@ def test_one_error_lists_every_state_of_every_operator():
     first = restored_operator("first", HITS, ListStateDescriptor("elements", str), TOTAL)
     second = restored_operator("second", HITS, ELEMENTS, ValueStateDescriptor("new", int))
     with pytest.raises(StateRestoreError) as refused:
-        settle_restored([first, second], drop=False)
+        settle_restored([first, second])
     heading, *rows = rows_of(refused.value)
     assert heading == ["uid", "operator", "state", "entries", "bytes"]
     assert [(row[0], *row[2:5]) for row in rows] == [
@@ -58,7 +70,7 @@ def test_one_error_lists_every_state_of_every_operator():
 def test_subtasks_of_one_operator_are_one_row_with_their_sum():
     subtasks = [restored_operator("counts", HITS, subtask=n, parallelism=3) for n in range(3)]
     with pytest.raises(StateRestoreError) as refused:
-        settle_restored(subtasks, drop=False)
+        settle_restored(subtasks[:1], subtasks[1:])
     assert [(row[0], *row[3:5]) for row in rows_of(refused.value)[1:]] == [
         ("matched", "hits", "1"),
         ("missing", "elements", "1"),
@@ -66,12 +78,56 @@ def test_subtasks_of_one_operator_are_one_row_with_their_sum():
     ]
 
 
-def test_missing_state_is_dropped_when_the_user_allows_it(caplog):
+def test_one_error_lists_the_operators_of_all_slots_and_those_that_are_gone():
+    gone = RestoredState(
+        verdict=Verdict.MISSING, uid="uid-of-sum", operator="sum", state="sums, marks", size_bytes=70
+    )
+    one = restored_operator("one", HITS, ELEMENTS, TOTAL)
+    two = restored_operator("two", HITS, ELEMENTS, ValueStateDescriptor("totals", int))
+    new = SimpleNamespace(
+        uid="uid-of-sums",
+        name="sums",
+        keyed_backend=HeapContract().make_subtask().backend,
+        operator_store=OperatorStore(),
+    )
+    register(new.keyed_backend, HITS)
+    with pytest.raises(StateRestoreError) as refused:
+        settle_restored([one], [two], [new], gone=[gone])
+    assert [(row[0], row[2], row[3], *row[6:]) for row in rows_of(refused.value)[1:]] == [
+        ("matched", "one", "hits"),
+        ("matched", "one", "elements"),
+        ("matched", "one", "total"),
+        ("matched", "two", "hits"),
+        ("matched", "two", "elements"),
+        ("new", "two", "totals"),
+        ("missing", "two", "total", "renamed", "to", "'totals'?"),
+        ("new", "sums", "hits"),
+        ("missing", "sum", "sums,", "renamed", "to", "'uid-of-sums'?"),
+    ]
+
+
+def test_order_in_which_slots_answer_does_not_change_the_table():
+    texts = set()
+    for order in ([0, 1], [1, 0]):
+        found = [found_states([restored_operator(name, HITS)], drop=False) for name in ("a", "b")]
+        check = RestoreCheck(2, drop=False)
+        check.begin(())
+        assert check.slot_found(order[0], found[order[0]]) == ""
+        with pytest.raises(StateRestoreError) as refused:
+            check.slot_found(order[1], found[order[1]])
+        texts.add(str(refused.value))
+    assert len(texts) == 1
+
+
+def test_missing_state_is_dropped_when_the_user_allows_it():
     context = restored_operator("counts", HITS)
-    settle_restored([context], drop=True)
+    dropped = settle_restored([context], drop=True)
     assert [match.name for match in context.keyed_backend.restored_states()] == ["hits"]
-    (record,) = caplog.records
-    assert record.states == ["elements", "total"]
+    assert [tuple(line.split()[:4]) for line in dropped.splitlines()[1:]] == [
+        ("matched", "uid-of-counts", "counts", "hits"),
+        ("missing", "uid-of-counts", "counts", "elements"),
+        ("missing", "uid-of-counts", "counts", "total"),
+    ]
 
 
 def test_state_that_is_different_is_never_dropped():
@@ -80,9 +136,8 @@ def test_state_that_is_different_is_never_dropped():
         settle_restored([context], drop=True)
 
 
-def test_everything_that_fits_is_settled_in_silence(caplog):
-    settle_restored([restored_operator("counts", HITS, ELEMENTS, TOTAL)], drop=False)
-    assert caplog.records == []
+def test_everything_that_fits_is_settled_in_silence():
+    assert settle_restored([restored_operator("counts", HITS, ELEMENTS, TOTAL)]) == ""
 
 
 def test_function_that_declares_its_state_differently_is_refused_when_it_is_restored():

@@ -7,6 +7,7 @@ from raystream.operators.timers import TIMERS_PER_SLICE_MAX
 from raystream.records.elements import WATERMARK_MAX_MS, SnapshotKind
 from raystream.runtime import messages as msg
 from raystream.testing import Barrier, Idle, Pause, TestSource, Watermark
+from tests.unit.runtime.feeds import Feeds
 from tests.unit.runtime.slot_world import VisibleSink, World, program, restore_of
 
 STAMPED = WatermarkStrategy.no_watermarks().with_timestamp_assigner(lambda value: value)
@@ -51,6 +52,12 @@ def started(job, **options):
     return world
 
 
+def pass_seconds(world, seconds):
+    for _ in range(seconds * 10):
+        world.clock.now_ms += 100
+        world.settle()
+
+
 def fired(world):
     """Commit everything and return the times of the timers that fired so far, by watermark."""
     world.send(msg.CommitAtEnd)
@@ -89,11 +96,12 @@ def test_idle_input_never_stalls_another():
 
 
 def test_input_that_is_silent_from_the_start_stalls_nobody_when_it_is_declared_idle():
-    """The second list has nobody to say anything; its strategy does, when the time-out has passed."""
+    """The second list has nobody to say anything; its strategy does, when the time-out has passed since the
+    first watermark was due."""
     strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda value: value)
     source = TestSource([1, 2, 3, Pause(100_000)], [Pause(100_000)])
     world = started(alarms(source, strategy=strategy.with_idleness("5s")))
-    for _ in range(24):
+    for _ in range(25):
         world.clock.now_ms += 200
         world.settle()
     assert fired(world) == {}
@@ -177,6 +185,30 @@ def test_stop_fires_no_timer_that_the_savepoint_keeps():
     assert fired(world) == {1: [1], WATERMARK_MAX_MS: [2, 3]}
 
 
+def test_slow_split_holds_its_subtask_back_until_it_is_idle_also_after_a_restore(monkeypatch):
+    monkeypatch.setattr(Feeds, "records", {"fast": [10, 20, 30], "slow": [12]})
+    strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda value: value)
+    world = started(alarms(Feeds(), strategy=strategy.with_idleness("5s"), parallelism=1), slots=1)
+    pass_seconds(world, 1)
+    assert fired(world) == {11: [10]}
+    snapshots, states = world.trigger(1), world.source_states()
+
+    world.send(msg.StopAttempt)
+    VisibleSink.visible.clear()
+    world.begin(restore=restore_of(snapshots), sources=states)
+    Feeds.records["fast"].append(40)
+    pass_seconds(world, 1)
+    assert fired(world) == {}, "nothing has come of the slow one yet"
+    Feeds.records["slow"].append(25)
+    pass_seconds(world, 1)
+    assert fired(world) == {24: [12, 20]}
+    for time in range(50, 110, 10):
+        Feeds.records["fast"].append(time)
+        pass_seconds(world, 1)
+    timers = [timer for timers in fired(world).values() for timer in timers]
+    assert timers == [12, 20, 25, 30, 40, 50, 60, 70, 80, 90]
+
+
 def test_source_that_stops_at_a_savepoint_emits_no_watermark_behind_it_unless_it_goes_on():
     strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda value: value)
     source = TestSource([10, 20, Barrier(), 30, Pause(9000)])
@@ -187,7 +219,10 @@ def test_source_that_stops_at_a_savepoint_emits_no_watermark_behind_it_unless_it
     assert fired(world) == {}
 
     world.send(msg.CheckpointAborted, checkpoint_id=1)
-    assert fired(world) == {29: [10, 20]}
+    assert fired(world) == {19: [10]}
+    world.clock.now_ms += 200
+    world.settle()
+    assert fired(world) == {19: [10], 29: [20]}
 
 
 # ---- processing time -----------------------------------------------------------------

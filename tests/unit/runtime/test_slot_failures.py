@@ -10,10 +10,10 @@ from raystream.errors import (
     ConnectionLostError,
     OutputLostError,
     RaystreamError,
-    StateRestoreError,
     UserCodeError,
 )
 from raystream.runtime import messages as msg
+from raystream.state.registry import Verdict
 from raystream.testing import Barrier, TestSource
 from tests.unit.runtime.slot_world import VisibleSink, World, program, restore_of, word_count
 
@@ -257,17 +257,20 @@ def snapshot_of_counts(source):
     return restore_of(world.trigger(1))
 
 
-def test_state_that_the_program_does_not_register_fails_the_slot_for_good():
+def test_state_that_the_program_does_not_register_is_reported_by_every_slot_before_it_runs():
     source = two_scripts(Barrier())
     world = World(renamed(source))
     world.deploy(restore=snapshot_of_counts(source))
     world.connect()
 
-    assert world.all(msg.SlotReady) == []
-    failure = world.all(msg.SlotFailed)[0]
-    assert isinstance(failure.error, StateRestoreError)
-    assert "missing  count  process   seen " in str(failure.error)
-    assert not failure.retryable
+    missing = [
+        (report.slot, state.uid, state.state)
+        for report in world.all(msg.SlotReady)
+        for state in report.states
+        if state.verdict is Verdict.MISSING
+    ]
+    assert sorted(missing) == [(0, "count", "seen"), (1, "count", "seen")]
+    assert sum(state.entries for report in world.all(msg.SlotReady) for state in report.states) > 0
 
 
 def test_state_that_the_program_does_not_register_is_dropped_on_demand():
@@ -277,6 +280,9 @@ def test_state_that_the_program_does_not_register_is_dropped_on_demand():
     world.begin(restore=snapshot_of_counts(source))
 
     assert world.all(msg.SlotFailed) == []
+    operators = [o for slot in world.slots for s in slot._attempt.subtasks for o in s.operators]
+    keyed = [o.context.keyed_backend for o in operators if o.context.keyed_backend is not None]
+    assert [backend.restored_states() for backend in keyed] == [(), ()]
 
 
 def test_output_that_is_lost_fails_the_slot_for_good():

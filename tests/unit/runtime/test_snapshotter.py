@@ -20,7 +20,7 @@ from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.heap import HeapBackend
 from raystream.state.operator_state import OperatorState, decode_elements
-from raystream.state.snapshot_format import load_snapshot
+from raystream.state.snapshot_format import open_snapshot
 from raystream.storage.blobs import SnapshotFiles
 from tests.unit.operators.running import ManualBackground
 
@@ -90,6 +90,7 @@ class World:
             files=files or SnapshotFiles(),
             under_way=self.under_way,
             inline_bytes_max=inline_bytes_max,
+            incremental=True,
             rng=random.Random(1),
             acknowledge=lambda checkpoint_id, snapshot: self.acks.append((checkpoint_id, snapshot)),
             failed=lambda *failure: self.failures.append(failure),
@@ -111,10 +112,9 @@ def keyed_values(operator_snapshot):
     """Return the stored numbers, in no order."""
     (handle,) = operator_snapshot.keyed
     data = handle.data.data
-    loaded = load_snapshot(lambda offset, length: data[offset : offset + length], len(data), GROUPS, 128)
     cursor = KeyCursor()
     backend = HeapBackend(GROUPS, 128, cursor, clock=SystemClock())
-    backend.restore([loaded])
+    backend.restore([open_snapshot(lambda at, length: data[at : at + length], len(data), GROUPS, 128)])
     state = backend.value_state(ValueStateDescriptor("n", int))
     values = {}
     for key in range(6000):

@@ -15,7 +15,7 @@ from raystream.state.descriptor import (
 )
 from raystream.state.heap import HeapBackend
 from raystream.state.operator_state import decode_elements
-from raystream.state.snapshot_format import load_snapshot
+from raystream.state.snapshot_format import open_snapshot
 from raystream.state.ttl import StateTtl
 from raystream.testing.source_run import ManualClock
 from raystream.testing.state_kit import Mean, Subtask, add
@@ -38,7 +38,7 @@ def subtask_of(path=None):
     backend = HeapBackend(GROUPS, 16, cursor, clock=clock)
     if path is not None:
         blob = path.read_bytes()
-        backend.restore([load_snapshot(lambda at, n: blob[at : at + n], len(blob), GROUPS, 16)])
+        backend.restore([open_snapshot(lambda at, n: blob[at : at + n], len(blob), GROUPS, 16)])
     return Subtask(backend, cursor, 16, clock=clock)
 
 

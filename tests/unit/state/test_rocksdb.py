@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from raystream.clock import SystemClock
 from raystream.config.options import BackendConfig
 from raystream.errors import ConfigError, StateError
 from raystream.keygroup import KeyGroupRange
-from raystream.state import rocksdb_snapshot
+from raystream.state import rocksdb_full
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from raystream.state.heap import HeapBackend
@@ -20,7 +21,8 @@ from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_backend import RocksDbBackend
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.testing.harness import OperatorHarness
-from raystream.testing.state_kit import Subtask, load_snapshot, never
+from raystream.testing.state_kit import Subtask, never
+from raystream.testing.stored_state import MemorySnapshot
 
 GROUPS = KeyGroupRange(0, 16)
 HITS = ValueStateDescriptor("hits", int)
@@ -47,8 +49,7 @@ def opener(local_path):
 
 def finish(snapshot):
     assert snapshot.advance(never)
-    blob = b"".join(snapshot.blob())
-    return load_snapshot(lambda at, n: blob[at : at + n], len(blob), GROUPS, 16)
+    return MemorySnapshot.of(snapshot).open(GROUPS, 16)
 
 
 # ---- store ----
@@ -250,7 +251,7 @@ def test_adding_to_a_list_or_putting_into_a_map_reads_nothing(opener, monkeypatc
 @pytest.mark.parametrize("spill_bytes", [1, 1 << 30])
 @pytest.mark.parametrize(("source", "target"), [("rocksdb", "hashmap"), ("hashmap", "rocksdb")])
 def test_snapshot_of_one_backend_restores_in_the_other(opener, monkeypatch, source, target, spill_bytes):
-    monkeypatch.setattr(rocksdb_snapshot, "SPILL_BYTES", spill_bytes)
+    monkeypatch.setattr(rocksdb_full, "SPILL_BYTES", spill_bytes)
     written = opener(source)
     states = [make(written.backend) for make in MAKERS]
     for n in range(300):
@@ -286,7 +287,7 @@ def test_snapshot_of_a_closed_backend_ends_with_an_error(opener):
 
 
 def test_local_disk_that_is_full_fails_the_snapshot_with_its_path(opener, monkeypatch):
-    monkeypatch.setattr(rocksdb_snapshot, "SPILL_BYTES", 1)
+    monkeypatch.setattr(rocksdb_full, "SPILL_BYTES", 1)
     subtask = opener()
     subtask.at("k")
     subtask.backend.value_state(HITS).update(1)
@@ -296,7 +297,7 @@ def test_local_disk_that_is_full_fails_the_snapshot_with_its_path(opener, monkey
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(rocksdb_snapshot.Path, "open", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(StateError, match="local disk") as caught:
         snapshot.blob()
     assert "blob-" in caught.value.context["path"]

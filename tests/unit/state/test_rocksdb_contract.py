@@ -58,3 +58,10 @@ class TestRocksDbBackendThatCachesEverything(OnRocksDb, SnapshotContract, Expiry
     """The parts in which what is cached changes without being written, or grows old there."""
 
     cache_bytes = 64 << 20
+
+
+class TestIncrementalSnapshots(OnRocksDb, KeyedStateContract):
+    """Every snapshot refers to the files of the store."""
+
+    incremental = True
+    cache_bytes = 2_000

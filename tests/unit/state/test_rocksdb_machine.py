@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from raystream.state import rocksdb_collections, rocksdb_snapshot, rocksdb_tables
+from raystream.state import rocksdb_collections, rocksdb_full, rocksdb_restore, rocksdb_tables
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
 from raystream.testing.state_kit import BackendContract
@@ -19,8 +19,9 @@ MEMORY = Path("/dev/shm")
 class Contract(BackendContract):
     """Makes backends that tend their cache at every miss, in a directory that goes at the end."""
 
-    def __init__(self, cache_bytes):
+    def __init__(self, cache_bytes, *, incremental=False):
         self.cache_bytes = cache_bytes
+        self.incremental = incremental
         self.memory = RocksDbMemory(8 << 20)
         self.made = []
 
@@ -49,8 +50,9 @@ def _small_steps(monkeypatch):
     monkeypatch.setattr(rocksdb_tables, "STEP_KEYS", 1)
     monkeypatch.setattr(rocksdb_tables, "MISSES_MAX", 1)
     monkeypatch.setattr(rocksdb_collections, "KEPT_ITEMS_MAX", 1)
-    monkeypatch.setattr(rocksdb_snapshot, "CHUNK_ITEMS_MAX", 2)
-    monkeypatch.setattr(rocksdb_snapshot, "SPILL_BYTES", 100)
+    monkeypatch.setattr(rocksdb_full, "CHUNK_ITEMS_MAX", 2)
+    monkeypatch.setattr(rocksdb_full, "SPILL_BYTES", 100)
+    monkeypatch.setattr(rocksdb_restore, "WRITE_ITEMS", 2)
 
 
 class RocksDbMachine(StateMachine):
@@ -71,6 +73,10 @@ class MachineWithLargeCache(RocksDbMachine):
     contract = Contract(64 << 20)
 
 
+class IncrementalMachine(RocksDbMachine):
+    contract = Contract(1_500, incremental=True)
+
+
 class TestMachineWithoutCache(MachineWithoutCache.TestCase):
     settings = settings(SETTINGS, max_examples=45)
 
@@ -80,4 +86,8 @@ class TestMachineWithSmallCache(MachineWithSmallCache.TestCase):
 
 
 class TestMachineWithLargeCache(MachineWithLargeCache.TestCase):
+    settings = settings(SETTINGS, max_examples=45)
+
+
+class TestIncrementalMachine(IncrementalMachine.TestCase):
     settings = settings(SETTINGS, max_examples=45)

@@ -16,7 +16,7 @@ ELSEWHERE = [test_environment, test_broadcast, test_every_state, test_timers, te
 
 NOT_TOLD = {
     "keyed.overlap", "keyed.generated-uid", "ttl.clean-snapshot", "ttl.clean-access", "ttl.switch-on",
-    "ttl.switch-off", "timers.watermark", "timers.past",
+    "ttl.switch-off", "ttl.event-time", "timers.watermark", "timers.past",
 }  # fmt: skip
 """Rules of keyed state of which a restore is a part already, or which are about something else."""
 

@@ -9,7 +9,7 @@ from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state import snapshot_format
 from raystream.state.chunk_codec import Chunk
-from raystream.state.snapshot_format import FORMAT_VERSION, SnapshotWriter, load_snapshot
+from raystream.state.snapshot_format import FORMAT_VERSION, SnapshotWriter, open_snapshot
 
 STATES = (
     StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int"),
@@ -32,20 +32,21 @@ def load(blob, groups=ALL, max_parallelism=128, reads=None):
             reads.append((offset, length))
         return blob[offset : offset + length]
 
-    return load_snapshot(read_range, len(blob), groups, max_parallelism)
+    return open_snapshot(read_range, len(blob), groups, max_parallelism)
 
 
 def groups_in(loaded):
-    return [stored.group for stored in loaded.chunks["hits"]]
+    return [stored.group for info, stored in loaded.chunks() if info.name == "hits"]
 
 
 def test_loaded_blob_has_all_states_and_all_chunks():
     loaded = load(make_blob())
-    assert loaded.states == STATES
+    assert tuple(state.info for state in loaded.states) == STATES
+    assert [(state.entries, state.size_bytes) for state in loaded.states] == [(120, 160), (0, 0)]
     assert loaded.max_parallelism == 128
     assert groups_in(loaded) == [group for group in range(4, 12) for _ in range(2)]
-    assert loaded.chunks["unused"] == ()
-    assert loaded.chunks["hits"][2].chunk == Chunk(0, 5, b"\x05" * 10)
+    assert {info.name for info, _ in loaded.chunks()} == {"hits"}
+    assert [stored.chunk for _, stored in loaded.chunks()][2] == Chunk(0, 5, b"\x05" * 10)
 
 
 def test_only_wanted_key_groups_are_read():
@@ -62,7 +63,7 @@ def test_only_wanted_key_groups_are_read():
 def test_one_read_is_bounded(monkeypatch):
     monkeypatch.setattr(snapshot_format, "READ_BYTES_MAX", 250)
     reads: list[tuple[int, int]] = []
-    load(make_blob(chunk_bytes=100), reads=reads)
+    list(load(make_blob(chunk_bytes=100), reads=reads).chunks())
     assert [length for _, length in reads[1:]] == [200] * 8
 
 
@@ -95,13 +96,13 @@ def test_any_flipped_byte_is_noticed(position, flip):
     damaged = bytearray(BLOB)
     damaged[position] ^= flip
     with pytest.raises(StateCorruptError):
-        load(bytes(damaged))
+        list(load(bytes(damaged)).chunks())
 
 
 @given(st.integers(0, len(BLOB) - 1))
 def test_any_truncation_is_noticed(length):
     with pytest.raises(StateCorruptError):
-        load(BLOB[:length])
+        list(load(BLOB[:length]).chunks())
 
 
 @given(st.binary(max_size=200), st.integers(0, len(BLOB)), st.integers(0, len(BLOB)))
@@ -110,9 +111,9 @@ def test_any_other_damage_is_noticed(garbage, start, stop):
     damaged = BLOB[:start] + garbage + BLOB[stop:]
     if damaged != BLOB:
         with pytest.raises((StateCorruptError, StateRestoreError)):
-            load(damaged)
+            list(load(damaged).chunks())
 
 
 def test_store_that_returns_too_little_is_noticed():
     with pytest.raises(StateCorruptError, match="cut off"):
-        load_snapshot(lambda offset, length: BLOB[offset : offset + length - 1], len(BLOB), ALL, 128)
+        open_snapshot(lambda offset, length: BLOB[offset : offset + length - 1], len(BLOB), ALL, 128)

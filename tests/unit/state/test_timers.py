@@ -10,7 +10,7 @@ from raystream.state.cursor import NO_KEY_GROUP, KeyCursor
 from raystream.state.heap import HeapBackend
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
-from raystream.state.snapshot_format import load_snapshot
+from raystream.state.snapshot_format import open_snapshot
 from raystream.state.timers import TimerQueue
 from raystream.testing.source_run import ManualClock
 
@@ -29,7 +29,7 @@ class Timers:
         self.cursor = KeyCursor()
         self.backend = make_backend(GROUPS, 128, self.cursor, clock=ManualClock())
         if snapshot is not None:
-            self.backend.restore([load_snapshot(_reader(snapshot), len(snapshot), GROUPS, 128)])
+            self.backend.restore([open_snapshot(_reader(snapshot), len(snapshot), GROUPS, 128)])
         self.queue = TimerQueue("_timers_event", self.backend, self.cursor)
 
     def at(self, key, namespace=None):

@@ -26,7 +26,14 @@ def test_options_may_be_given_by_their_names():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"ttl": 0}, {"ttl": "soon"}, {"ttl": -1}, {"ttl": None}, {"ttl": "1s", "update": "never"}],
+    [
+        {"ttl": 0},
+        {"ttl": "soon"},
+        {"ttl": -1},
+        {"ttl": None},
+        {"ttl": "1s", "update": "never"},
+        {"ttl": "1s", "time": "local"},
+    ],
     ids=repr,
 )
 def test_what_is_no_time_to_live_is_refused(arguments):

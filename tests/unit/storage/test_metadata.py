@@ -31,7 +31,7 @@ def test_the_file_is_json_that_a_person_can_read():
     content = json.loads(encode_metadata(sample.snapshot()))
 
     assert content["raystream"] == "snapshot"
-    assert content["format"] == 1
+    assert content["format"] == FORMAT_VERSION
     assert content["content"]["job_name"] == "count"
     assert content["content"]["operators"][0]["states"][0]["schema"] == "int"
     assert content["content"]["operators"][0]["subtasks"][0]["keyed"][0]["key_groups"] == [0, 1]
@@ -88,7 +88,7 @@ def test_a_newer_format_is_refused_in_one_line():
         decode_metadata(seal("snapshot", FORMAT_VERSION + 1, b'{"anything":1}'), path=PATH)
     cause, advice = str(caught.value).splitlines()
     assert cause.startswith("snapshot file has a newer format than this version of raystream reads")
-    assert f"path='{PATH}' format=2 newest_readable=1" in cause
+    assert f"path='{PATH}' format={FORMAT_VERSION + 1} newest_readable={FORMAT_VERSION}" in cause
     assert advice == "hint: upgrade raystream to the version that wrote it, or newer"
 
 

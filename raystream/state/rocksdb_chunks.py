@@ -1,0 +1,84 @@
+"""From a chunk of any backend to items of RocksDB, without the declaration of the state.
+
+A chunk says how its keys and values are written, and an item holds a value as a chunk does.
+"""
+
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Any
+
+import msgspec
+
+from raystream.errors import StateCorruptError
+from raystream.handles import StateInfo
+from raystream.keys import encode_key
+from raystream.state import chunk_form as cf
+from raystream.state.chunk_form import Chunk, map_form
+from raystream.state.descriptor import StateKind
+from raystream.state.rocksdb_items import MAP_KEY_LENGTH, POSITION, item_of
+
+_KEY_TYPES: dict[int, type] = {cf.KEYS_STR: str, cf.KEYS_INT: int, cf.KEYS_ENCODED: bytes}
+
+
+class ChunkItems:
+    """The items of a chunk.
+
+    Args:
+        chunk: of some state.
+        info: of the state.
+
+    Raises:
+        StateCorruptError: the bytes are not what the form says.
+    """
+
+    def __init__(self, chunk: Chunk, info: StateInfo) -> None:
+        form = chunk.form
+        try:
+            self._kind = StateKind(info.kind)
+            chunk_type = _chunk_type(form, self._kind)
+            keys, contents, *times = msgspec.msgpack.decode(chunk.data, type=chunk_type)
+        except (msgspec.DecodeError, ValueError, KeyError, RecursionError) as error:
+            raise StateCorruptError(
+                "chunk of state cannot be read", state=info.name, form=form, cause=str(error)[:200]
+            ) from error
+        if not len(keys) == len(contents) == chunk.entries or any(len(part) != len(keys) for part in times):
+            raise StateCorruptError("number of entries in a chunk is not as recorded", state=info.name)
+        self._form = form
+        self._keys = keys if form & cf.KEY_MASK == cf.KEYS_ENCODED else map(encode_key, keys)
+        self._contents = contents
+        self._times = times[0] if times else repeat(None)
+        self.timed = form & cf.TIMES
+        """Which times of writing the items have, if any, as in `raystream.state.chunk_form`."""
+        self.positions = max(map(len, contents), default=0) if self._kind is StateKind.LIST else 0
+        """One more than the highest position of an element in a list."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Yield encoded key, suffix and item of each; once."""
+        wide = bool(self._form & cf.WIDE)
+        encoded = map_form(self._form) == cf.KEYS_ENCODED
+        for key, content, written in zip(self._keys, self._contents, self._times, strict=False):
+            if self._kind.single:
+                yield key, b"", item_of(content, wide=wide, written_ms=written)
+                continue
+            times = repeat(None) if written is None else written
+            if self._kind is StateKind.LIST:
+                for position, (value, time) in enumerate(zip(content, times, strict=False)):
+                    yield key, POSITION.pack(position), item_of(value, wide=wide, written_ms=time)
+                continue
+            for (map_key, value), time in zip(content.items(), times, strict=False):
+                suffix = map_key if encoded else encode_key(map_key)
+                suffix += MAP_KEY_LENGTH.pack(len(suffix))
+                yield key, suffix, item_of(value, wide=wide, written_ms=time)
+
+
+def _chunk_type(form: int, kind: StateKind) -> Any:
+    keys = _KEY_TYPES[form & cf.KEY_MASK]
+    content: Any = bytes if form & cf.WIDE else msgspec.Raw
+    if kind is StateKind.LIST:
+        content = list[content]
+    elif kind is StateKind.MAP:
+        content = dict[_KEY_TYPES[map_form(form)], content]  # type: ignore[misc]  # built at run time
+    if not form & cf.TIMED:
+        return tuple[list[keys], list[content]]  # type: ignore[valid-type]
+    times: Any = int if kind.single else list[int]
+    return tuple[list[keys], list[content], list[times]]  # type: ignore[valid-type]

@@ -1,0 +1,86 @@
+"""An incremental snapshot of the RocksDB backend: the store's files, of which only new ones are uploaded.
+
+A file of RocksDB never changes; compaction replaces files by others.  A snapshot refers to a file that is
+part of a checkpoint known to be complete, and has every other one stored anew, also when an older
+snapshot that has not completed yet has stored it.
+"""
+
+from collections.abc import Sequence
+
+from raystream.errors import StateError
+from raystream.state.rocksdb import StoreView
+from raystream.state.rocksdb_cut import StoreCut
+from raystream.state.rocksdb_items import MISTYPED
+from raystream.state.rocksdb_snapshot import RocksDbSnapshot
+from raystream.state.snapshot_files import FilesIndex, LocalFile, TableInfo, encode_index
+
+BACKEND = "rocksdb"
+
+
+class IncrementalSnapshot(RocksDbSnapshot):
+    """A `KeyedSnapshot` that refers to files of older ones."""
+
+    _files: StoreCut | None = None
+    _suspect: StoreView | None = None
+
+    @property
+    def entries(self) -> int | None:
+        return None
+
+    def files(self) -> Sequence[LocalFile]:
+        known = self._origin.known
+        self._check_types()
+        return [LocalFile(path.name, path, known.get(path.name)) for path in self._held().files()]
+
+    def blob(self) -> Sequence[bytes | memoryview]:
+        origin = self._origin
+        index = FilesIndex(
+            backend=BACKEND,
+            max_parallelism=origin.max_parallelism,
+            first_group=origin.groups.start,
+            end_group=origin.groups.stop,
+            taken_ms=self._taken.processing_ms,
+            event_ms=self._taken.event_ms,
+            tables=[
+                TableInfo.of(
+                    info,
+                    number=table.number,
+                    ttl=table.descriptor.ttl,
+                    positions=table.positions,
+                )
+                for info, table in zip(self.states, self._tables, strict=True)
+            ],
+            small_files=self._held().small_files(),
+            shared=[path.name for path in self._held().files()],
+        )
+        return [encode_index(index)]
+
+    def _held(self) -> StoreCut:
+        if self._files is None or self._origin.closed:
+            raise StateError("backend of the state was closed", checkpoint_id=self.checkpoint_id)
+        return self._files
+
+    def _check_types(self) -> None:
+        """See that no value has another type than declared; nearly always nobody has ever written one."""
+        if self._suspect is None:
+            return
+        for table in self._tables:
+            if table.codec.refused and any(
+                item[0] & MISTYPED for _, item in self._suspect.scan(table.prefix)
+            ):
+                assert table.codec.refusal is not None
+                raise table.codec.refusal
+
+    def _take(self) -> None:
+        origin = self._origin
+        if any(table.codec.refused for table in self._tables):
+            self._suspect = origin.take_view()
+        try:
+            origin.cut = self._files = StoreCut(origin.store(), origin.new_path("files"))
+        except StateError as error:
+            self._error = error
+
+    def _let_go(self) -> None:
+        self._suspect = None
+        if self._files is not None:
+            self._files.remove()

@@ -1,0 +1,257 @@
+"""Snapshots that consist of files which a backend keeps anyway, and the blob that says how to use them.
+
+    header   magic "RSKF", version, two zero bytes
+    content  msgpack: backend, max parallelism, key groups, time, states, small files, names of shared files
+
+The files themselves never change, so that a later snapshot can refer to those which an earlier one has
+stored.  Only the backend that made such a snapshot can restore it.  The blob is read whole, and its
+checksum is in its handle.
+
+What a restore gets is either this or a `raystream.state.snapshot_format.StoredSnapshot`; `open_stored`
+tells them apart.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from raystream.clock import TimeDomain
+from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.handles import SharedFile, StateInfo
+from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
+from raystream.records.elements import WATERMARK_MIN_MS
+from raystream.state.snapshot_format import StoredSnapshot, open_snapshot
+from raystream.state.ttl import Moment, StateTtl
+
+FORMAT_VERSION = 1
+
+_HEADER = struct.Struct("<4sHH")
+_MAGIC = b"RSKF"
+
+
+class Blob(Protocol):
+    """Reads parts of a stored blob; blocks."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the whole blob."""
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Return the bytes `[offset, offset + length)`."""
+
+    def read_all(self) -> bytes:
+        """Return the whole blob, verified."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of a snapshot that is being taken.
+
+    Attributes:
+        local: what the backend calls it.
+        path: where it is until the snapshot is discarded.
+        shared: how it is stored already, for a checkpoint that is complete; None when it is not.
+    """
+
+    local: str
+    path: Path
+    shared: SharedFile | None
+
+
+class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One state in the files.
+
+    Attributes:
+        number: by which its entries are found there.
+        ttl_ms: time to live of its values, which then carry their time of writing; else None.
+        by_event_time: whether these are times of event time.
+        positions: above the position of every element of its lists.
+    """
+
+    number: int
+    name: str
+    kind: str
+    serializer: str
+    schema: str
+    map_key_schema: str
+    namespaced: bool
+    ttl_ms: int | None
+    positions: int
+    by_event_time: bool = False
+
+    @classmethod
+    def of(cls, info: StateInfo, *, number: int, ttl: StateTtl | None, positions: int) -> "TableInfo":
+        """Return what describes a registered state."""
+        return cls(
+            number=number,
+            name=info.name,
+            kind=info.kind,
+            serializer=info.serializer,
+            schema=info.schema,
+            map_key_schema=info.map_key_schema,
+            namespaced=info.namespaced,
+            ttl_ms=None if ttl is None else ttl.ttl_ms,
+            positions=positions,
+            by_event_time=ttl is not None and ttl.time is TimeDomain.EVENT_TIME,
+        )
+
+    @property
+    def ttl(self) -> StateTtl | None:
+        """The time to live of its values, as far as they depend on it."""
+        domain = TimeDomain.EVENT_TIME if self.by_event_time else TimeDomain.PROCESSING_TIME
+        return None if self.ttl_ms is None else StateTtl(self.ttl_ms, time=domain)
+
+    @property
+    def info(self) -> StateInfo:
+        """The description of the state in general."""
+        return StateInfo(
+            name=self.name,
+            kind=self.kind,
+            serializer=self.serializer,
+            schema=self.schema,
+            map_key_schema=self.map_key_schema,
+            namespaced=self.namespaced,
+        )
+
+
+class FilesIndex(msgspec.Struct, frozen=True, kw_only=True):
+    """What the blob says."""
+
+    backend: str
+    max_parallelism: int
+    first_group: int
+    end_group: int
+    taken_ms: int
+    tables: list[TableInfo]
+    small_files: dict[str, bytes]
+    """By local name; those that are not shared."""
+    shared: list[str]
+    """Local names."""
+    event_ms: int = WATERMARK_MIN_MS
+
+    @property
+    def taken(self) -> Moment:
+        """When the snapshot was taken."""
+        return Moment(processing_ms=self.taken_ms, event_ms=self.event_ms)
+
+    @property
+    def groups(self) -> KeyGroupRange:
+        """The key groups of the subtask that took it."""
+        return KeyGroupRange(self.first_group, self.end_group)
+
+
+_decode = msgspec.msgpack.Decoder(FilesIndex).decode
+
+
+class StoredFiles:
+    """A snapshot that consists of files, to be restored.
+
+    Attributes:
+        index: what its blob says.
+        shared: the stored files by local name.
+        own: whether they belong to checkpoints of this job, so that the next one may refer to them.
+    """
+
+    def __init__(
+        self,
+        index: FilesIndex,
+        shared: Mapping[str, SharedFile],
+        *,
+        fetch: Callable[[SharedFile, Path], None],
+        own: bool,
+    ) -> None:
+        self.index = index
+        self.shared = shared
+        self.own = own
+        self._fetch = fetch
+
+    def fetch_into(self, directory: Path) -> None:
+        """Put all files into a new local directory; blocks.
+
+        Raises:
+            StateCorruptError: a file is missing or is not what was written.
+            StorageError: the store did not answer.
+            OSError: the local disk failed.
+        """
+        directory.mkdir(parents=True)
+        for name, content in self.index.small_files.items():
+            (directory / name).write_bytes(content)
+        for name, file in self.shared.items():
+            self._fetch(file, directory / name)
+
+
+Stored = StoredSnapshot | StoredFiles
+
+
+def encode_index(index: FilesIndex) -> bytes:
+    """Return the blob."""
+    return _HEADER.pack(_MAGIC, FORMAT_VERSION, 0) + msgspec.msgpack.encode(index)
+
+
+def open_stored(
+    blob: Blob,
+    shared: Sequence[SharedFile],
+    groups: KeyGroupRange,
+    max_parallelism: int,
+    *,
+    fetch: Callable[[SharedFile, Path], None],
+    own: bool,
+) -> Stored:
+    """Return what was stored of the keyed state of one subtask; blocks.
+
+    Args:
+        blob: its self-describing part.
+        shared: its files.
+        groups: the wanted key groups, under `max_parallelism`.
+        max_parallelism: of the new owner.
+        fetch: copies a file to a local path, verified.
+        own: the files belong to checkpoints of this job.
+
+    Raises:
+        StateCorruptError: a byte is not what it was when the blob was written.
+        StateRestoreError: a newer version wrote the blob.
+    """
+    if blob.size_bytes < _HEADER.size or blob.read_range(0, len(_MAGIC)) != _MAGIC:
+        return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism)
+    by_name = {file.local: file for file in shared}
+    return StoredFiles(_checked(decode_index(blob.read_all()), by_name), by_name, fetch=fetch, own=own)
+
+
+def decode_index(blob: bytes) -> FilesIndex:
+    """Return what a blob says.
+
+    Raises:
+        StateCorruptError: it is not as the format has it.
+        StateRestoreError: a newer version wrote it.
+    """
+    _, version, zero = _HEADER.unpack_from(blob)
+    if version > FORMAT_VERSION:
+        raise StateRestoreError(
+            "keyed state was written by a newer raystream",
+            hint="restore with the version that wrote it, or a later one",
+            version=version,
+            newest_readable=FORMAT_VERSION,
+        )
+    try:
+        index = _decode(memoryview(blob)[_HEADER.size :])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
+    if zero or not 0 <= index.first_group < index.end_group <= index.max_parallelism <= KEY_GROUPS_MAX:
+        raise StateCorruptError("index of keyed state contradicts itself")
+    return index
+
+
+def _checked(index: FilesIndex, shared: Mapping[str, SharedFile]) -> FilesIndex:
+    """Check that the files are those of the index, and that no name leads elsewhere."""
+    names = {*index.small_files, *index.shared}
+    if set(index.shared) != set(shared) or any(
+        name != Path(name).name or name in ("", ".", "..") for name in names
+    ):
+        raise StateCorruptError("files of keyed state are not those that its index names")
+    if len({table.name for table in index.tables}) != len(index.tables):
+        raise StateCorruptError("index of keyed state names a state twice")
+    return index

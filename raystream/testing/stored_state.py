@@ -1,0 +1,90 @@
+"""Keyed snapshots that a test stores in memory and restores from there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import xxhash
+
+from raystream.handles import SharedFile
+from raystream.ids import CheckpointId
+from raystream.keygroup import KeyGroupRange
+from raystream.state.backend import KeyedSnapshot
+from raystream.state.snapshot_files import Stored, open_stored
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBlob:
+    """A blob in memory."""
+
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the blob."""
+        return len(self.data)
+
+    def read_range(self, offset: int, length: int) -> bytes:
+        """Return the bytes `[offset, offset + length)`."""
+        return self.data[offset : offset + length]
+
+    def read_all(self) -> bytes:
+        """Return the whole blob."""
+        return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySnapshot:
+    """The keyed state of one subtask, as a checkpoint would hold it.
+
+    Attributes:
+        blob: the self-describing part.
+        shared: files that belong to it.
+        contents: of all its files, by their stored names.
+    """
+
+    blob: bytes
+    shared: tuple[SharedFile, ...]
+    contents: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, snapshot: KeyedSnapshot) -> Self:
+        """Store a snapshot that is encoded to its end.
+
+        A file that it refers to must be the one that was stored; the snapshot's checkpoint may be completed
+        after this.
+        """
+        shared, contents = [], {}
+        for file in snapshot.files():
+            content = file.path.read_bytes()
+            stored = file.shared or SharedFile(
+                name=f"c{snapshot.checkpoint_id}-{file.local}",
+                local=file.local,
+                created_by=CheckpointId(snapshot.checkpoint_id),
+                size_bytes=len(content),
+                checksum=xxhash.xxh3_64_hexdigest(content),
+            )
+            assert stored.checksum == xxhash.xxh3_64_hexdigest(content), (
+                "a file has changed after it was stored"
+            )
+            shared.append(stored)
+            contents[stored.name] = content
+        blob = b"".join(snapshot.blob())
+        snapshot.stored({file.local: file for file in shared})
+        snapshot.discard()
+        return cls(blob, tuple(shared), contents)
+
+    def open(self, groups: KeyGroupRange, max_parallelism: int, *, own: bool = False) -> Stored:
+        """Return what a subtask restores of it.
+
+        Args:
+            groups: its key groups, under `max_parallelism`.
+            max_parallelism: of the new operator.
+            own: the snapshot belongs to a checkpoint of the same job.
+        """
+
+        def fetch(file: SharedFile, path: Path) -> None:
+            path.write_bytes(self.contents[file.name])
+
+        return open_stored(MemoryBlob(self.blob), self.shared, groups, max_parallelism, fetch=fetch, own=own)
