@@ -142,6 +142,7 @@ class RocksDbBackend(StateKinds):
             keys: canonical keys of the records.
         """
         self.tend()
+        self._remove_expired()
         for table in self._ahead:
             table.prefetch(keys)
 
@@ -155,16 +156,20 @@ class RocksDbBackend(StateKinds):
         if full:
             for table in tables:
                 table.rotate()
-        expired = self._origin.expired
-        for _ in range(EXPIRED_MAX):
-            if not expired:
-                break
-            name, key, suffixes = expired.popleft()
-            self.sweeps[name].remove(decode_key(key), suffixes)  # May come back here, when it misses often.
         for table in tables:
             if table.misses > _PREFETCH_MISSES and isinstance(table, SingleTable):
                 self._read_ahead(table)
             table.misses = 0
+
+    def _remove_expired(self) -> None:
+        """Remove some of what snapshots found expired.
+
+        What is not cached is a miss, and many misses call for `tend`, so this is no part of that.
+        """
+        expired = self._origin.expired
+        for _ in range(min(EXPIRED_MAX, len(expired))):
+            name, key, suffixes = expired.popleft()
+            self.sweeps[name].remove(decode_key(key), suffixes)
 
     def _read_ahead(self, table: SingleTable) -> None:
         """Have a state read ahead, unless it is already or its keys are not those of the records."""

@@ -56,8 +56,10 @@ def test_content_of_which_nothing_has_expired_is_left_as_it_is():
 class OnBackend(BackendContract):
     """Makes backends as they are configured."""
 
-    def __init__(self, backend, directory):
-        self.config = BackendConfig(type=backend, rocksdb_directory=str(directory))
+    def __init__(self, backend, directory, cache_bytes=64 << 20):
+        self.config = BackendConfig(
+            type=backend, rocksdb_directory=str(directory), rocksdb_cache_bytes=cache_bytes
+        )
         self.openers = []
 
     def make_backend(self, groups, max_parallelism, cursor, *, clock):
@@ -121,6 +123,29 @@ def test_keys_that_come_once_leave_nothing_behind(contract, key_count, by):
     restored = contract.make_subtask([contract.finish(subtask.backend.freeze(9))], max_parallelism=128)
     restored.backend.value_state(descriptor)
     assert restored.backend.held("seen") == 1
+
+
+def test_expired_keys_that_are_not_cached_are_removed_batch_by_batch(local_path):
+    contract = OnBackend("rocksdb", local_path, cache_bytes=0)
+    subtask = contract.make_subtask()
+    ttl = StateTtl(100, cleanup=TtlCleanup(entries_per_access=0))
+    state = subtask.backend.value_state(ValueStateDescriptor("seen", int, ttl=ttl))
+    for n in range(20_000):
+        subtask.at(n)
+        state.update(n)
+    subtask.backend.prefetch(())
+    subtask.clock.now_ms += 100
+    snapshot_of(subtask)
+
+    held = [subtask.backend.held("seen")]
+    while held[-1]:
+        subtask.backend.prefetch(())
+        held.append(subtask.backend.held("seen"))
+        assert held[-1] < held[-2]
+
+    assert held[0] == 20_000
+    assert len(held) > 20, "a batch does not wait for all of them"
+    contract.close()
 
 
 RECORDS = 500
