@@ -18,6 +18,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--seeds", type=int, default=300, metavar="N", help="simulate every job with the seeds 0 to N-1"
     )
+    parser.addoption(
+        "--one-shot-keys",
+        type=int,
+        default=100_000,
+        metavar="N",
+        help="let N keys that come once expire; 1000000 takes a minute",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +45,17 @@ def short_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="rs-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def local_path(tmp_path: Path) -> Iterator[Path]:
+    """An empty directory, in memory where there is such a file system: RocksDB syncs its files."""
+    if not _MEMORY.is_dir():
+        yield tmp_path
+        return
+    path = Path(tempfile.mkdtemp(dir=_MEMORY))
+    yield path
+    shutil.rmtree(path)

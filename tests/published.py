@@ -33,3 +33,8 @@ def unfinished(directory: Path) -> list[tuple[int, str]]:
     """Return attempt and name of each file that is not visible yet."""
     names = [path.name for path in directory.rglob("*.inprogress")]
     return sorted((int(IN_PROGRESS.fullmatch(name)["attempt"]), name) for name in names)
+
+
+def tuples(value: Any) -> Any:
+    """Return a value that went through JSON with tuples in place of its lists, so that it can be counted."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

@@ -4,7 +4,8 @@ Entries of one chunk need not fit one form; `encode` returns as many chunks as i
 always one.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -18,6 +19,9 @@ from raystream.state.chunk_form import Chunk, key_form, map_form, mapped, timed_
 from raystream.state.descriptor import MapStateDescriptor, StateDescriptor, StateKind
 from raystream.state.pairs import times_of, values_of
 from raystream.state.value_types import ValueTypeMismatch
+
+VALUE_BYTES_MAX = 2 << 30
+"""Encoded size of a value, an element or the value of a map entry; from 4 GiB on nothing could store it."""
 
 _CHECKED_MAP_KEYS = (str, int, bytes)
 """Declared types of map keys that are their own canonical form, so that they can be checked."""
@@ -91,7 +95,7 @@ class ChunkCodec:
             StateError: a value does not have the declared type, or cannot be encoded; names the state.
         """
         if EncodedContent not in set(map(type, contents)):
-            return self._encode_live(keys, contents)
+            return self._checked(self._encode_live(keys, contents), contents)
         live_keys, live = [], []
         early: dict[int, _Columns] = {}
         for key, content in zip(keys, contents, strict=True):
@@ -102,7 +106,29 @@ class ChunkCodec:
                 live_keys.append(key)
                 live.append(content)
         chunks = self._chunks(early)
-        return chunks + self._encode_live(live_keys, live) if live else chunks
+        chunks = chunks + self._encode_live(live_keys, live) if live else chunks
+        return self._checked(chunks, contents)
+
+    def _checked(self, chunks: list[Chunk], contents: Sequence[Any]) -> list[Chunk]:
+        """Return the chunks, unless one of the values in them is too large."""
+        check_sizes(self.info.name, self._items(contents), sum([len(chunk.data) for chunk in chunks]))
+        return chunks
+
+    def _items(self, contents: Sequence[Any]) -> Iterator[bytes]:
+        """Yield each value, element and map value, encoded; not those of lists and maps encoded before."""
+        for content in contents:
+            if type(content) is EncodedContent:
+                yield content.data if self._kind.single else b""
+                continue
+            value = values_of(self._kind, content) if self._timed else content
+            parts = value.values() if self._kind is StateKind.MAP else value
+            yield from map(self._encode_item, [value] if self._kind.single else parts)
+
+    def _encode_item(self, value: Any) -> bytes:
+        if self._serializer.fits([value]):
+            with suppress(*_NOT_CARRIED):
+                return _encode(value)
+        return self._serializer.dump(value)
 
     def encode_early(self, content: Any) -> EncodedContent:
         """Return one content, encoded as it is now.
@@ -210,6 +236,27 @@ def encoding_refused(state: str, error: Exception) -> StateError:
         state=state,
         cause=repr(error)[:200],
     )
+
+
+def check_sizes(state: str, items: Iterable[bytes], total_bytes: int) -> None:
+    """Refuse items of a state of which one is too large.
+
+    Args:
+        state: its name.
+        items: encoded values; looked at only if it may be that one is too large.
+        total_bytes: size of all of them.
+
+    Raises:
+        StateError: there is such a value; names the state and the size.
+    """
+    if total_bytes > VALUE_BYTES_MAX and (largest := max(map(len, items))) > VALUE_BYTES_MAX:
+        raise StateError(
+            "value of a state is too large",
+            hint="keep it as the elements of a list or the entries of a map, which are stored one by one",
+            state=state,
+            size_bytes=largest,
+            size_bytes_max=VALUE_BYTES_MAX,
+        )
 
 
 def checked_map_key(descriptor: StateDescriptor) -> type | None:

@@ -2,7 +2,13 @@
 
 A descriptor is a plain value.  It says name, kind and types; which serializer follows from
 that is in `info()`, which is also what a snapshot stores about the state and what a
-restore compares.  (It has no slots: `ValueStateDescriptor[int](...)` makes Python set an attribute
+restore compares.
+
+A value, an element of a list or the value of a map entry takes at most 2 GiB when it is encoded; a larger one
+fails the attempt with an error that names the state.  Keys may be of any length, but are stored with each
+entry.
+
+(It has no slots: `ValueStateDescriptor[int](...)` makes Python set an attribute
 on it, and a frozen class with slots refuses that with an error that Python does not expect.)
 """
 

@@ -38,6 +38,8 @@ _WRITE_BUFFER_SHARE = 2
 _WRITE_BUFFER_BYTES_MAX = 16 << 20
 """Larger ones make each write search more; smaller ones make more files."""
 _WRITE_BUFFER_BYTES_MIN = 64 << 10
+_STALLED = "Write stall"
+"""In the error of a write that would have to wait."""
 _BLOCK_BYTES = 16 << 10
 _INDEX_RESTART_INTERVAL = 16
 """Index entries between two whole keys.  Keys of a kibibyte would make an index as large as the cache."""
@@ -69,27 +71,60 @@ class RocksDbMemory:
         self.buffer_bytes = max(_WRITE_BUFFER_BYTES_MIN, min(_WRITE_BUFFER_BYTES_MAX, buffers_bytes // 2))
 
 
+class _Range:
+    """The entries whose keys begin with a prefix, and how far a view has gone through them.
+
+    A search goes over everything that was deleted up to the next entry, so of scans in the order of their
+    keys only the first one searches.  (An upper bound for the search is not to be had: `rocksdict` lets go
+    of the bytes of the bound while the iterator still uses them.)
+    """
+
+    __slots__ = ("begins", "entries", "passed")
+
+    def __init__(self, begins: bytes, entries: RdictIter) -> None:
+        self.begins = begins
+        self.entries = entries
+        self.passed: bytes | None = None
+        """What was scanned last: there is nothing between it and where the iterator stands."""
+
+    def move(self, prefix: bytes) -> None:
+        """Stand at the first key that may begin with `prefix`."""
+        entries, passed = self.entries, self.passed
+        behind = passed is not None and prefix > passed and not prefix.startswith(passed)
+        if not behind or (entries.valid() and entries.key() < prefix):
+            entries.seek(prefix)
+
+
 class StoreView:
     """A store as it was when `RocksDbStore.view` was called, for any one thread.
 
-    It is an iterator, which keeps what was there when it was made.  (Snapshots of `rocksdict` do not do:
-    their iterators show what was written later.)
+    It consists of iterators, which keep what was there when they were made.  (Snapshots of `rocksdict`
+    do not do: their iterators show what was written later.)
     """
 
-    def __init__(self, entries: RdictIter, path: Path) -> None:
-        self._entries = entries
+    def __init__(self, entries: Iterable[tuple[bytes, RdictIter]], path: Path) -> None:
+        """Make a view.
+
+        Args:
+            entries: prefixes that scans are below, and an iterator for each.
+            path: of the store.
+        """
+        self._ranges = [_Range(begins, one) for begins, one in entries]
         self._path = path
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield key and value of each entry whose key begins with `prefix`, in order; one scan at a time."""
-        entries = self._entries
+        within = next(one for one in self._ranges if prefix.startswith(one.begins))
+        entries = within.entries
         valid, key_of, value_of, step = entries.valid, entries.key, entries.value, entries.next
         try:
-            entries.seek(prefix)
+            within.move(prefix)
+            within.passed = None
             while valid() and (key := key_of()).startswith(prefix):
                 yield key, value_of()
                 step()
             entries.status()
+            within.passed = prefix
         except GeneratorExit:
             raise
         except Exception as error:
@@ -106,8 +141,8 @@ class RocksDbStore:
     """
 
     def __init__(self, path: Path, memory: RocksDbMemory, *, existing: bool = False) -> None:
-        self._write_options = WriteOptions()
-        self._write_options.disable_wal = True  # type: ignore[method-assign,assignment]  # a property in truth
+        self._write_options = _write_options(no_slowdown=False)
+        self._write_at_once = _write_options(no_slowdown=True)
         try:
             self._options = _options(memory, existing=existing)
             self._db = Rdict(str(path), self._options)
@@ -151,16 +186,24 @@ class RocksDbStore:
             raise _failure("state could not be read", self._path, error) from error
 
     def write(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Set the values of keys, or delete those whose value is None; all or none."""
-        batch = WriteBatch(raw_mode=True)
-        put, delete = batch.put, batch.delete
-        for key, value in changes:
-            if value is None:
-                delete(key)
-            else:
-                put(key, value)
+        """Set the values of keys, or delete those whose value is None; all or none.
+
+        Waits while RocksDB has too much to write to the disk.
+
+        Raises:
+            StateError: the disk is full or has failed; names the path.
+        """
+        changes = list(changes)  # A batch can be written once.
         try:
-            self._db.write(batch, self._write_options)
+            try:
+                self._db.write(_batch(changes), self._write_at_once)
+            except Exception as error:
+                if _STALLED not in str(error):
+                    raise
+                # On a full disk RocksDB would have a write wait for ever, but a flush fails.
+                if self._db.property_int_value("rocksdb.is-write-stopped"):
+                    self._db.flush(True)
+                self._db.write(_batch(changes), self._write_options)
         except Exception as error:
             raise _failure("state could not be written", self._path, error) from error
 
@@ -189,9 +232,14 @@ class RocksDbStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def view(self) -> StoreView:
-        """Return the store as it is now."""
-        return StoreView(self._db.iter(), self._path)
+    def view(self, prefixes: Iterable[bytes] = (b"",)) -> StoreView:
+        """Return the store as it is now.
+
+        Args:
+            prefixes: what the keys begin with that will be scanned; scans below each of them are best made
+                in the order of their keys.
+        """
+        return StoreView([(prefix, self._db.iter()) for prefix in prefixes], self._path)
 
     def delete_range(self, start: bytes, stop: bytes) -> None:
         """Delete all keys `start <= key < stop`, in a time that does not depend on how many there are."""
@@ -219,6 +267,25 @@ class RocksDbStore:
         except Exception as error:  # It flushes, which a full disk refuses.
             details = {"path": str(self._path), "cause": str(error)[:200]}
             logger.warning("local store of state was closed with an error", extra=details)
+
+
+def _batch(changes: Iterable[tuple[bytes, bytes | None]]) -> WriteBatch:
+    batch = WriteBatch(raw_mode=True)
+    put, delete = batch.put, batch.delete
+    for key, value in changes:
+        if value is None:
+            delete(key)
+        else:
+            put(key, value)
+    return batch
+
+
+def _write_options(*, no_slowdown: bool) -> WriteOptions:
+    options: Any = WriteOptions()  # Its properties are declared as methods.
+    options.disable_wal = True
+    options.no_slowdown = no_slowdown
+    written: WriteOptions = options
+    return written
 
 
 def _options(memory: RocksDbMemory, *, existing: bool) -> Options:

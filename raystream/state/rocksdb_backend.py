@@ -145,6 +145,7 @@ class RocksDbBackend(StateKinds):
             keys: canonical keys of the records.
         """
         self.tend()
+        self._remove_expired()
         for table in self._ahead:
             table.prefetch(keys)
 
@@ -158,12 +159,6 @@ class RocksDbBackend(StateKinds):
         if sum([table.size_bytes for table in tables]) > (self._cache_bytes - dirty_bytes) // 2:
             for table in tables:
                 table.rotate()
-        expired = self._origin.expired
-        for _ in range(EXPIRED_MAX):
-            if not expired:
-                break
-            name, key, suffixes = expired.popleft()
-            self.sweeps[name].remove(decode_key(key), suffixes)  # May come back here, when it misses often.
         for table in tables:
             if table.misses > _PREFETCH_MISSES and isinstance(table, SingleTable):
                 self._read_ahead(table)
@@ -188,6 +183,16 @@ class RocksDbBackend(StateKinds):
     def _cool(self) -> None:
         for table in self._all:
             table.cool()
+
+    def _remove_expired(self) -> None:
+        """Remove some of what snapshots found expired.
+
+        What is not cached is a miss, and many misses call for `tend`, so this is no part of that.
+        """
+        expired = self._origin.expired
+        for _ in range(min(EXPIRED_MAX, len(expired))):
+            name, key, suffixes = expired.popleft()
+            self.sweeps[name].remove(decode_key(key), suffixes)
 
     def _read_ahead(self, table: SingleTable) -> None:
         """Have a state read ahead, unless it is already or its keys are not those of the records."""
@@ -307,7 +312,7 @@ class RocksDbBackend(StateKinds):
 
     def entries(self, name: str) -> Iterator[tuple[int, Any, Any]]:
         self.write_out()
-        return self._entries(self._tables[name][0], self._store.view())
+        return self._entries(self._tables[name][0], self._view())
 
     def _entries(self, table: CachedTable, view: StoreView) -> Iterator[tuple[int, Any, Any]]:
         kind, ttl = table.descriptor.kind, table.descriptor.ttl
@@ -331,11 +336,14 @@ class RocksDbBackend(StateKinds):
     def held(self, name: str) -> int:
         """Return how many keys a registered state holds anything for, expired or not; reads all of it."""
         self.write_out()
-        table, view = self._tables[name][0], self._store.view()
+        table, view = self._tables[name][0], self._view()
         kind = table.descriptor.kind
         return sum(1 for group in self._groups for _ in stored_contents(view, table.number, kind, group))
 
     # ---- snapshot ----
+
+    def _view(self) -> StoreView:
+        return self._origin.take_view()
 
     def freeze(self, checkpoint_id: int, *, incremental: bool = False) -> RocksDbSnapshot:
         kind = IncrementalSnapshot if incremental else FullSnapshot

@@ -26,7 +26,7 @@ import msgspec
 
 from raystream.errors import StateError
 from raystream.keys import encode_canonical
-from raystream.state.chunk_codec import encoding_refused
+from raystream.state.chunk_codec import check_sizes, encoding_refused
 from raystream.state.descriptor import StateDescriptor, StateKind
 from raystream.state.key_batches import encode_keys
 from raystream.state.value_types import ValueTypeMismatch
@@ -132,7 +132,7 @@ class ItemCodec:
         """Return an item for each value.
 
         Raises:
-            StateError: one of them cannot be encoded at all.
+            StateError: one of them cannot be encoded at all, or is too large.
         """
         if self._timed:
             times = [_TIME.pack(value[0]) for value in values]
@@ -142,7 +142,7 @@ class ItemCodec:
             ]
         else:
             items = self._encoded(values)
-        self._seen(items)
+        check_sizes(self._name, items, self._seen(items))
         return items
 
     def _encoded(self, values: Sequence[Any]) -> list[bytes]:
@@ -225,12 +225,14 @@ class ItemCodec:
         value = self.decode_one(item)
         return self._serializer.dump(value[1] if self._timed else value)
 
-    def _seen(self, items: Sequence[bytes]) -> None:
+    def _seen(self, items: Sequence[bytes]) -> int:
+        total_bytes = sum(map(len, items))
         self._items += len(items)
-        self._bytes += sum(map(len, items))
+        self._bytes += total_bytes
         if self._items > _WEIGHED_MAX:
             self._items //= 2
             self._bytes //= 2
+        return total_bytes
 
 
 def time_of(item: bytes) -> int:

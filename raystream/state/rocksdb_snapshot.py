@@ -97,7 +97,7 @@ class SnapshotOrigin:
 
     def take_view(self) -> StoreView:
         """Return the store as it is now."""
-        return self.store().view()
+        return self.store().view([table.prefix for table in self.tables])
 
     def new_path(self, kind: str) -> Path:
         """Return a path beside the store that was not used before."""

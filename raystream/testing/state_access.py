@@ -1,66 +1,83 @@
 """Contract of keyed state as user code sees it: each row of the specification's table, and more."""
 
-import itertools
 from typing import Any
 
 import pytest
 
 from raystream.errors import KeyTypeError, StateError
 from raystream.state.descriptor import (
-    ListStateDescriptor,
-    MapStateDescriptor,
-    ReducingStateDescriptor,
     ValueStateDescriptor,
 )
-from raystream.state.ttl import StateTtl
 from raystream.testing.state_kit import (
     BY_ANY,
     COUNTS,
     ELEMENTS,
     HITS,
-    MAX_PARALLELISM,
-    MEAN,
-    TOTAL,
-    BackendContract,
     Subtask,
-    Visit,
-    missing_states,
-    register,
 )
+from raystream.testing.state_rows import row
+from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
 
 
-class AccessContract(BackendContract):
+def hash_of(key: Any) -> int:
+    """Return a number that differs from key to key."""
+    return int(key) * 2 + isinstance(key, str)
+
+
+class AccessContract(StoryContract):
     """States of all kinds, their registration and the current key."""
 
     # ---- values ----
 
-    def test_value_never_set_is_the_default(self, subtask: Subtask) -> None:
-        assert subtask.backend.value_state(ValueStateDescriptor("n", int, default=7)).value() == 7
+    @row("keyed.value-default")
+    def test_value_never_set_is_a_fresh_copy_of_the_default(self, tell: Tell) -> None:
+        seven, box = ValueStateDescriptor("n", int, default=7), ValueStateDescriptor[Any]("box", default=[])
 
-    def test_value_never_set_without_a_default_is_none(self, subtask: Subtask) -> None:
-        assert subtask.backend.value_state(HITS).value() is None
+        def story(stage: Stage) -> Story:
+            for _ in range(2):
+                assert stage.state(seven).value() == 7
+                stage.state(box).value().append(1)
+                assert stage.state(box).value() == []
+                assert stage.state(HITS).value() is None
+                yield
+            stage.state(seven).update(1)
+            yield
+            stage.state(seven).clear()
+            yield
+            assert stage.state(seven).value() == 7
 
-    def test_default_is_a_fresh_copy_each_time(self, subtask: Subtask) -> None:
-        state: Any = subtask.backend.value_state(ValueStateDescriptor[Any]("box", default=[]))
-        state.value().append(1)
-        assert state.value() == []
+        tell(story)
 
-    def test_updating_with_none_clears(self, subtask: Subtask) -> None:
-        state = subtask.backend.value_state(HITS)
-        state.update(1)
-        state.update(None)
-        assert state.value() is None
-        self.assert_empty(subtask)
+    @row("keyed.update-none")
+    def test_updating_with_none_clears(self, tell: Tell) -> None:
+        def story(stage: Stage) -> Story:
+            stage.state(HITS).update(1)
+            yield
+            assert stage.state(HITS).value() == 1
+            stage.state(HITS).update(None)
+            assert stage.state(HITS).value() is None
+            yield
+            assert stage.state(HITS).value() is None
+            assert stage.content(HITS) is None
 
-    def test_value_belongs_to_its_key(self, subtask: Subtask) -> None:
-        state = subtask.backend.value_state(HITS)
-        state.update(1)
-        subtask.at("other")
-        assert state.value() is None
-        state.update(2)
-        state.clear()
-        subtask.at("k")
-        assert state.value() == 1
+        tell(story)
+
+    @row("keyed.scope-key", "keyed.scope-state")
+    def test_value_belongs_to_its_key_and_to_the_name_of_its_state(self, tell: Tell) -> None:
+        other = ValueStateDescriptor[Any]("other hits", int)
+
+        def story(stage: Stage) -> Story:
+            assert stage.state(HITS).value() is None
+            stage.state(HITS).update(hash_of(stage.key))
+            stage.state(other).update(-1)
+            yield
+            assert stage.state(HITS).value() == hash_of(stage.key)
+            stage.state(other).clear()
+            yield
+            assert stage.state(HITS).value() == hash_of(stage.key)
+            assert stage.state(other).value() is None
+
+        tell(story)
 
     def test_falsy_values_are_values(self, subtask: Subtask) -> None:
         state = subtask.backend.value_state(ValueStateDescriptor("n", int, default=7))
@@ -69,6 +86,7 @@ class AccessContract(BackendContract):
 
     # ---- lists ----
 
+    @row("keyed.list-none")
     @pytest.mark.parametrize(
         "change",
         [
@@ -79,19 +97,31 @@ class AccessContract(BackendContract):
             pytest.param(lambda s: s.update([3, None]), id="update with a None inside"),
         ],
     )
-    def test_none_in_a_list_is_an_error_and_changes_nothing(self, subtask: Subtask, change: Any) -> None:
-        state = subtask.backend.list_state(ELEMENTS)
-        state.update([1, 2])
-        with pytest.raises(StateError, match="elements"):
-            change(state)
-        assert state.get() == [1, 2]
+    def test_none_in_a_list_is_an_error_and_changes_nothing(self, tell: Tell, change: Any) -> None:
+        def story(stage: Stage) -> Story:
+            stage.state(ELEMENTS).update([1, 2])
+            yield
+            with pytest.raises(StateError, match="elements"):
+                change(stage.state(ELEMENTS))
+            assert stage.state(ELEMENTS).get() == [1, 2]
+            yield
+            assert stage.state(ELEMENTS).get() == [1, 2]
 
-    def test_updating_a_list_with_nothing_clears_it(self, subtask: Subtask) -> None:
-        state = subtask.backend.list_state(ELEMENTS)
-        state.update([1])
-        state.update([])
-        assert state.get() == []
-        self.assert_empty(subtask)
+        tell(story)
+
+    @row("keyed.list-empty")
+    def test_updating_a_list_with_nothing_clears_it(self, tell: Tell) -> None:
+        def story(stage: Stage) -> Story:
+            assert stage.state(ELEMENTS).get() == []
+            stage.state(ELEMENTS).update([1])
+            yield
+            stage.state(ELEMENTS).update([])
+            assert stage.state(ELEMENTS).get() == []
+            yield
+            assert stage.state(ELEMENTS).get() == []
+            assert stage.content(ELEMENTS) is None
+
+        tell(story)
 
     def test_list_keeps_the_order_of_its_elements(self, subtask: Subtask) -> None:
         state = subtask.backend.list_state(ELEMENTS)
@@ -113,13 +143,39 @@ class AccessContract(BackendContract):
 
     # ---- maps ----
 
-    def test_map_values_may_be_none(self, subtask: Subtask) -> None:
-        state: Any = subtask.backend.map_state(COUNTS)
-        state.put("a", None)
-        assert state.contains("a")
-        assert state.get("a", 5) is None
-        assert state["a"] is None
-        assert dict(state.items()) == {"a": None}
+    @row("keyed.map-none")
+    def test_map_values_may_be_none(self, tell: Tell) -> None:
+        def story(stage: Stage) -> Story:
+            stage.state(COUNTS).put("a", None)
+            for _ in range(2):
+                state = stage.state(COUNTS)
+                assert state.contains("a")
+                assert state.get("a", 5) is None
+                assert state["a"] is None
+                assert dict(state.items()) == {"a": None}
+                yield
+
+        tell(story)
+
+    @row("keyed.map-remove")
+    def test_every_other_entry_is_removed_while_iterating(self, tell: Tell) -> None:
+        def story(stage: Stage) -> Story:
+            stage.state(COUNTS).put_all({str(n): n for n in range(6)})
+            yield
+            state = stage.state(COUNTS)
+            for key, value in state.items():
+                if value % 2:
+                    state.remove(key)
+            yield
+            state = stage.state(COUNTS)
+            assert dict(state.items()) == {"0": 0, "2": 2, "4": 4}
+            for key in state:
+                del state[key]
+            yield
+            assert stage.state(COUNTS).is_empty()
+            assert stage.content(COUNTS) is None
+
+        tell(story)
 
     def test_map_has_the_forms_of_a_dict(self, subtask: Subtask) -> None:
         state: Any = subtask.backend.map_state(COUNTS)
@@ -213,98 +269,3 @@ class AccessContract(BackendContract):
         with pytest.raises(KeyTypeError):
             change(state)
         assert dict(state.items()) == {"b": 1}
-
-    # ---- registration ----
-
-    @pytest.mark.parametrize(
-        ("first", "second"),
-        [
-            pytest.param(HITS, ValueStateDescriptor("hits", str), id="another type"),
-            pytest.param(HITS, ValueStateDescriptor("hits"), id="no type"),
-            pytest.param(HITS, ListStateDescriptor("hits", int), id="another kind"),
-            pytest.param(COUNTS, MapStateDescriptor("counts", int, int), id="another type of map key"),
-            pytest.param(HITS, ValueStateDescriptor("hits", int, ttl=StateTtl("1s")), id="time to live"),
-            pytest.param(TOTAL, ValueStateDescriptor("total", int), id="value, not reducing"),
-            pytest.param(
-                MEAN, ReducingStateDescriptor("mean", max, list[int]), id="reducing, not aggregating"
-            ),
-            pytest.param(
-                ValueStateDescriptor("x", Visit), ValueStateDescriptor("x", Subtask), id="another class"
-            ),
-        ],
-    )
-    def test_two_descriptors_of_one_name_that_differ_are_an_error(
-        self, subtask: Subtask, first: Any, second: Any
-    ) -> None:
-        register(subtask.backend, first)
-        with pytest.raises(StateError, match=f"state is registered twice.*{first.name}"):
-            register(subtask.backend, second)
-
-    def test_one_state_registered_twice_is_one_state(self, subtask: Subtask) -> None:
-        subtask.backend.value_state(HITS).update(3)
-        assert subtask.backend.value_state(ValueStateDescriptor("hits", int, default=1)).value() == 3
-
-    def test_untouched_state_is_in_the_snapshot(self, subtask: Subtask) -> None:
-        descriptors = (HITS, ELEMENTS, COUNTS, TOTAL, MEAN)
-        for descriptor in descriptors:
-            register(subtask.backend, descriptor)
-        infos = tuple(descriptor.info() for descriptor in descriptors)
-        snapshot = self.freeze(subtask)
-        assert snapshot.states == infos
-        load = self.finish(snapshot)
-        assert snapshot.entries in (None, 0)
-        restored = self.make_subtask([load])
-        assert missing_states(restored.backend) == infos
-
-    def test_backend_without_states_has_an_empty_snapshot(self, subtask: Subtask) -> None:
-        restored = self.make_subtask([self.finish(self.freeze(subtask))])
-        assert missing_states(restored.backend) == ()
-
-    # ---- key context ----
-
-    @pytest.mark.parametrize(
-        "access",
-        [
-            pytest.param(lambda b: b.value_state(HITS).value(), id="value"),
-            pytest.param(lambda b: b.value_state(HITS).update(1), id="update value"),
-            pytest.param(lambda b: b.value_state(HITS).update(None), id="update None"),
-            pytest.param(lambda b: b.value_state(HITS).clear(), id="clear value"),
-            pytest.param(lambda b: b.list_state(ELEMENTS).get(), id="get list"),
-            pytest.param(lambda b: b.list_state(ELEMENTS).add(1), id="add"),
-            pytest.param(lambda b: b.list_state(ELEMENTS).add_all([]), id="add nothing"),
-            pytest.param(lambda b: b.list_state(ELEMENTS).update([1]), id="update list"),
-            pytest.param(lambda b: b.list_state(ELEMENTS).clear(), id="clear list"),
-            pytest.param(lambda b: b.map_state(COUNTS).get("a"), id="get map"),
-            pytest.param(lambda b: b.map_state(COUNTS).put("a", 1), id="put"),
-            pytest.param(lambda b: b.map_state(COUNTS).put_all({}), id="put nothing"),
-            pytest.param(lambda b: b.map_state(COUNTS).items(), id="items"),
-            pytest.param(lambda b: iter(b.map_state(COUNTS)), id="iter"),
-            pytest.param(lambda b: len(b.map_state(COUNTS)), id="len"),
-            pytest.param(lambda b: b.map_state(COUNTS).clear(), id="clear map"),
-            pytest.param(lambda b: b.reducing_state(TOTAL).get(), id="get reduction"),
-            pytest.param(lambda b: b.reducing_state(TOTAL).add(1), id="add to reduction"),
-            pytest.param(lambda b: b.reducing_state(TOTAL).clear(), id="clear reduction"),
-            pytest.param(lambda b: b.aggregating_state(MEAN).get(), id="get aggregation"),
-            pytest.param(lambda b: b.aggregating_state(MEAN).add(1), id="add to aggregation"),
-            pytest.param(lambda b: b.aggregating_state(MEAN).clear(), id="clear aggregation"),
-        ],
-    )
-    @pytest.mark.parametrize("frozen", [False, True])
-    def test_access_without_a_current_key_is_an_error_that_says_so(
-        self, subtask: Subtask, access: Any, frozen: bool
-    ) -> None:
-        subtask.backend.value_state(HITS).update(1)
-        if frozen:
-            self.freeze(subtask)
-        subtask.leave()
-        with pytest.raises(StateError, match="without a current key"):
-            access(subtask.backend)
-
-    def test_access_to_a_group_of_another_subtask_is_an_error(self) -> None:
-        subtask = self.make_subtask(subtask=1, parallelism=2)
-        state = subtask.backend.value_state(HITS)
-        subtask.at(next(n for n in itertools.count() if subtask.group(n) < MAX_PARALLELISM // 2))
-        with pytest.raises(StateError, match="key group of another subtask"):
-            state.value()
-        with pytest.raises(StateError, match="key group of another subtask"):
-            state.update(1)

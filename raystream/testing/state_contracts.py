@@ -1,7 +1,7 @@
 """The contract of a keyed state backend, as a test class: needs pytest.
 
 Derive a test class and say how to make a backend; each test is one promise of
-`raystream.state.backend`, one row of the table of keyed state or one rule of state with a time to live:
+`raystream.state.backend`, and says which rules of `raystream.testing.state_rows` it proves:
 
     class TestHeapBackend(KeyedStateContract):
         def make_backend(self, groups, max_parallelism, cursor, *, clock):
@@ -14,23 +14,28 @@ Random histories against plain dicts are in `raystream.testing.state_machine`.
 """
 
 from raystream.testing.state_access import AccessContract
+from raystream.testing.state_clean_up import CleanUpContract
 from raystream.testing.state_event_time_expiry import EventTimeExpiryContract
 from raystream.testing.state_evolution import EvolutionContract
-from raystream.testing.state_expiry import ExpiryContract
 from raystream.testing.state_kinds import KindsContract
-from raystream.testing.state_rescale import RescaleContract
+from raystream.testing.state_registration import RegistrationContract
+from raystream.testing.state_rescale import HistoryContract, RescaleContract
 from raystream.testing.state_snapshots import SnapshotContract
+from raystream.testing.state_timers import TimerContract
 
 __all__ = ["KeyedStateContract"]
 
 
 class KeyedStateContract(
     AccessContract,
+    RegistrationContract,
     KindsContract,
     SnapshotContract,
-    ExpiryContract,
+    CleanUpContract,
     EventTimeExpiryContract,
+    TimerContract,
     EvolutionContract,
+    HistoryContract,
     RescaleContract,
 ):
     """Everything that a keyed state backend promises."""

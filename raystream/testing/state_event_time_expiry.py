@@ -22,6 +22,7 @@ from raystream.testing.state_kit import (
     register,
     write,
 )
+from raystream.testing.state_rows import row
 
 TTL_MS = 100
 LIVED = StateTtl(TTL_MS, cleanup=TtlCleanup(entries_per_access=0), time=TimeDomain.EVENT_TIME)
@@ -46,6 +47,7 @@ class EventTimeExpiryContract(BackendContract):
         restored.at("k")
         return restored
 
+    @row("ttl.event-time")
     @every_kind
     def test_value_of_a_record_of_0_is_there_at_watermark_99_and_gone_at_100(
         self, subtask: Subtask, kind: Any
@@ -242,6 +244,7 @@ class EventTimeExpiryContract(BackendContract):
 
     # ---- clean-up ----
 
+    @row("ttl.event-time")
     @every_kind
     def test_keys_that_are_never_read_again_go_with_the_watermark(self, subtask: Subtask, kind: Any) -> None:
         state = self.lived(subtask, kind, replace(LIVED, cleanup=TtlCleanup()))

@@ -30,6 +30,7 @@ from raystream.testing.state_kit import (
     register,
     write,
 )
+from raystream.testing.state_rows import row
 
 
 class Level(enum.Enum):
@@ -211,6 +212,7 @@ class EvolutionContract(BackendContract):
 
     # ---- time to live ----
 
+    @row("ttl.switch-on")
     @every_kind
     def test_ttl_switched_on_counts_from_the_restore(self, subtask: Subtask, kind: Any) -> None:
         write(register(subtask.backend, kind), 7)
@@ -221,6 +223,7 @@ class EvolutionContract(BackendContract):
         restored.clock.now_ms += 1
         assert read(state) is None
 
+    @row("ttl.switch-off")
     @every_kind
     def test_ttl_switched_off_keeps_what_was_alive_for_ever(self, subtask: Subtask, kind: Any) -> None:
         write(register(subtask.backend, replace(kind, ttl=LIVED)), 7)
@@ -266,6 +269,17 @@ class EvolutionContract(BackendContract):
             pytest.param(HITS, ListStateDescriptor[Any]("hits", int), id="kind"),
             pytest.param(HITS, ValueStateDescriptor[Any]("hits"), id="serializer"),
             pytest.param(HITS, ValueStateDescriptor[Any]("hits", str), id="type"),
+            pytest.param(ELEMENTS, ListStateDescriptor[Any]("elements", str), id="type of elements"),
+            pytest.param(COUNTS, MapStateDescriptor[Any, Any]("counts", str, str), id="type of map values"),
+            pytest.param(TOTAL, ReducingStateDescriptor[Any]("total", max, str), id="type of reduction"),
+            pytest.param(
+                MEAN,
+                AggregatingStateDescriptor[Any, Any, Any]("mean", Mean(), list[str]),
+                id="type of accumulator",
+            ),
+            pytest.param(TOTAL, replace(HITS, name="total"), id="reduction to value"),
+            pytest.param(HITS, replace(TOTAL, name="hits"), id="value to reduction"),
+            pytest.param(COUNTS, MapStateDescriptor[Any, Any]("counts"), id="serializer of a map"),
             pytest.param(HITS, replace(HITS, namespaced=True), id="namespaces"),
             pytest.param(COUNTS, MapStateDescriptor[Any, Any]("counts", int, int), id="map key"),
             pytest.param(

@@ -9,20 +9,19 @@ from raystream.errors import StateError
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.ttl import StateTtl, TtlCleanup, TtlUpdate, TtlVisibility
 from raystream.testing.state_kit import (
-    BOX,
     COUNTS,
     ELEMENTS,
     HITS,
     MEAN,
     START_MS,
     TOTAL,
-    BackendContract,
     Subtask,
-    never,
     read,
     register,
     write,
 )
+from raystream.testing.state_rows import row
+from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
 
 TTL_MS = 100
 NO_SWEEP = TtlCleanup(entries_per_access=0)
@@ -37,7 +36,7 @@ every_kind = pytest.mark.parametrize(
 )
 
 
-class ExpiryContract(BackendContract):
+class ExpiryContract(StoryContract):
     """What a time to live means."""
 
     def state_of(self, subtask: Subtask, kind: Any, ttl: StateTtl | None = LIVED) -> Any:
@@ -52,24 +51,25 @@ class ExpiryContract(BackendContract):
 
     # ---- the boundary ----
 
+    @row("ttl.boundary", "ttl.never-return-expired", "ttl.on-create-and-write")
     @every_kind
-    def test_written_at_0_with_ttl_100_is_there_at_99_and_gone_at_100(
-        self, subtask: Subtask, kind: Any
+    def test_written_at_0_with_ttl_100_is_there_at_99_and_gone_at_100_however_often_it_is_read(
+        self, tell: Tell, kind: Any
     ) -> None:
-        state = self.state_of(subtask, kind)
-        write(state, 7)
-        subtask.clock.now_ms += TTL_MS - 1
-        assert read(state) == 7
-        subtask.clock.now_ms += 1
-        assert read(state) is None
+        lived = replace(kind, ttl=LIVED)
 
-    @every_kind
-    def test_time_of_writing_survives_a_restore(self, subtask: Subtask, kind: Any) -> None:
-        write(self.state_of(subtask, kind), 7)
-        subtask.clock.now_ms += 50
-        for later, expected in ((TTL_MS - 1, 7), (TTL_MS, None)):
-            restored = self.restart(subtask, now_ms=START_MS + later)
-            assert read(self.state_of(restored, kind)) == expected
+        def story(stage: Stage) -> Story:
+            write(stage.state(lived), 7)
+            yield 50
+            assert read(stage.state(lived)) == 7
+            yield TTL_MS - 51
+            assert read(stage.state(lived)) == 7
+            yield 1
+            assert read(stage.state(lived)) is None
+            yield
+            assert read(stage.state(lived)) is None
+
+        tell(story)
 
     def test_expired_value_is_the_default_again(self, subtask: Subtask) -> None:
         state = self.state_of(subtask, ValueStateDescriptor[Any]("box", list[int], default=[]))
@@ -89,33 +89,36 @@ class ExpiryContract(BackendContract):
 
     # ---- update types ----
 
+    @row("ttl.on-read-and-write")
     @every_kind
-    def test_on_create_and_write_a_read_does_not_renew(self, subtask: Subtask, kind: Any) -> None:
-        state = self.state_of(subtask, kind)
-        write(state, 7)
-        subtask.clock.now_ms += 60
-        assert read(state) == 7
-        subtask.clock.now_ms += 40
-        assert read(state) is None
+    def test_on_read_and_write_a_read_renews(self, tell: Tell, kind: Any) -> None:
+        renewed = replace(kind, ttl=RENEWED)
 
-    @every_kind
-    def test_on_read_and_write_a_read_renews(self, subtask: Subtask, kind: Any) -> None:
-        state = self.state_of(subtask, kind, RENEWED)
-        write(state, 7)
-        for _ in range(3):
-            subtask.clock.now_ms += TTL_MS - 1
-            assert read(state) == 7
-        subtask.clock.now_ms += TTL_MS
-        assert read(state) is None
+        def story(stage: Stage) -> Story:
+            write(stage.state(renewed), 7)
+            for _ in range(3):
+                yield TTL_MS - 1
+                assert read(stage.state(renewed)) == 7
+            yield TTL_MS
+            assert read(stage.state(renewed)) is None
 
+        tell(story)
+
+    @row("ttl.on-create-and-write")
     @pytest.mark.parametrize("ttl", [LIVED, RENEWED], ids=lambda ttl: ttl.update.value)
     @pytest.mark.parametrize("kind", [HITS, TOTAL, MEAN], ids=lambda descriptor: descriptor.kind.value)
-    def test_write_renews(self, subtask: Subtask, kind: Any, ttl: StateTtl) -> None:
-        state = self.state_of(subtask, kind, ttl)
-        for _ in range(3):
-            write(state, 5)
-            subtask.clock.now_ms += TTL_MS - 1
-        assert read(state) is not None
+    def test_write_renews(self, tell: Tell, kind: Any, ttl: StateTtl) -> None:
+        lived = replace(kind, ttl=ttl)
+
+        def story(stage: Stage) -> Story:
+            for _ in range(3):
+                write(stage.state(lived), 5)
+                yield TTL_MS - 1
+            assert read(stage.state(lived)) is not None
+            yield 1 if ttl is LIVED else TTL_MS
+            assert read(stage.state(lived)) is None
+
+        tell(story)
 
     def test_questions_about_a_map_do_not_renew(self, subtask: Subtask) -> None:
         state = self.state_of(subtask, COUNTS, RENEWED)
@@ -127,6 +130,24 @@ class ExpiryContract(BackendContract):
 
     # ---- visibility ----
 
+    @row("ttl.return-expired")
+    @every_kind
+    def test_expired_value_is_returned_once_or_left_out_of_a_snapshot(self, tell: Tell, kind: Any) -> None:
+        lived = replace(kind, ttl=RETURNED_ONCE)
+
+        def story(stage: Stage) -> Story:
+            write(stage.state(lived), 7)
+            yield TTL_MS
+            restores = stage.restores
+            assert read(stage.state(lived)) in (7, None)
+            assert read(stage.state(lived)) is None
+            yield
+            assert restores <= stage.restores
+            assert read(stage.state(lived)) is None
+
+        tell(story)
+
+    @row("ttl.return-expired")
     @every_kind
     def test_expired_value_may_be_returned_once(self, subtask: Subtask, kind: Any) -> None:
         state = self.state_of(subtask, kind, RETURNED_ONCE)
@@ -147,19 +168,39 @@ class ExpiryContract(BackendContract):
 
     # ---- lists and maps ----
 
-    def test_list_expires_by_element(self, subtask: Subtask) -> None:
-        state = self.state_of(subtask, ELEMENTS)
-        for n in (1, 2, 3):
-            state.add_all([n, n * 10])
-            subtask.clock.now_ms += 40
-        assert state.get() == [2, 20, 3, 30]
-        subtask.clock.now_ms += 20
-        assert state.get() == [3, 30]
-        restored = self.restart(subtask, now_ms=subtask.clock.now_ms)
-        again = self.state_of(restored, ELEMENTS)
-        assert again.get() == [3, 30]
-        restored.clock.now_ms += 40
-        assert again.get() == []
+    @row("ttl.list")
+    def test_list_expires_by_element(self, tell: Tell) -> None:
+        lived = replace(ELEMENTS, ttl=LIVED)
+
+        def story(stage: Stage) -> Story:
+            for n in (1, 2, 3):
+                stage.state(lived).add_all([n, n * 10])
+                yield 40
+            assert stage.state(lived).get() == [2, 20, 3, 30]
+            yield 20
+            assert stage.state(lived).get() == [3, 30]
+            yield 40
+            assert stage.state(lived).get() == []
+
+        tell(story)
+
+    @row("ttl.map")
+    def test_map_expires_by_entry(self, tell: Tell) -> None:
+        lived = replace(COUNTS, ttl=LIVED)
+
+        def story(stage: Stage) -> Story:
+            stage.state(lived).put_all({"a": 1, "b": None})
+            yield 60
+            stage.state(lived)["b"] = 2
+            stage.state(lived).put("c", None)
+            yield 40
+            state = stage.state(lived)
+            assert dict(state.items()) == {"b": 2, "c": None}
+            assert ("a" in state, state.get("a", 9), len(state)) == (False, 9, 2)
+            yield 60
+            assert stage.state(lived).is_empty()
+
+        tell(story)
 
     def test_updating_a_list_writes_all_its_elements(self, subtask: Subtask) -> None:
         state = self.state_of(subtask, ELEMENTS)
@@ -256,128 +297,3 @@ class ExpiryContract(BackendContract):
             restored.at(n)
             found[n] = self.state_of(restored, HITS).value()
         assert found == {1: None, 2**70: 2**70, 3: 3}
-
-    # ---- snapshots ----
-
-    @every_kind
-    @pytest.mark.parametrize("touched", [False, True])
-    def test_snapshot_leaves_out_what_has_expired(self, subtask: Subtask, kind: Any, touched: bool) -> None:
-        state = self.state_of(subtask, kind)
-        write(state, 7)
-        subtask.clock.now_ms += 50
-        subtask.at("younger")
-        write(state, 8)
-        subtask.clock.now_ms += 50
-        snapshot = self.freeze(subtask)
-        if touched:  # The frozen content is encoded before its turn.
-            subtask.at("k")
-            read(state)
-            write(state, 9)
-        restored = self.make_subtask([self.finish(snapshot)], now_ms=START_MS)
-        assert snapshot.entries in (None, 1)
-        again = self.state_of(restored, kind)
-        restored.at("k")
-        assert read(again) is None
-        restored.at("younger")
-        assert read(again) == 8
-
-    @pytest.mark.parametrize("touched", [False, True])
-    def test_snapshot_leaves_out_single_elements_and_entries(self, subtask: Subtask, touched: bool) -> None:
-        elements, counts = self.state_of(subtask, ELEMENTS), self.state_of(subtask, COUNTS)
-        for n in (1, 2):
-            elements.add(n)
-            counts.put(str(n), n)
-            subtask.clock.now_ms += 60
-        snapshot = self.freeze(subtask)
-        if touched:
-            elements.add(3)
-            counts.put("3", 3)
-        restored = self.make_subtask([self.finish(snapshot)], now_ms=0)
-        restored.at("k")
-        assert self.state_of(restored, ELEMENTS, None).get() == [2]
-        assert dict(self.state_of(restored, COUNTS, None).items()) == {"2": 2}
-        assert elements.get() == ([2, 3] if touched else [2])
-        assert dict(counts.items()) == ({"2": 2, "3": 3} if touched else {"2": 2})
-
-    @every_kind
-    def test_snapshot_is_of_the_time_of_its_barrier(self, subtask: Subtask, kind: Any) -> None:
-        state = self.state_of(subtask, kind)
-        write(state, 7)
-        subtask.clock.now_ms += 99
-        snapshot = self.freeze(subtask)
-        subtask.clock.now_ms += 1
-        assert read(state) is None
-        restored = self.make_subtask([self.finish(snapshot)], now_ms=START_MS)
-        restored.at("k")
-        assert read(self.state_of(restored, kind)) == 7
-        assert read(state) is None
-
-    def test_overlapping_snapshots_each_leave_out_what_had_expired(self, subtask: Subtask) -> None:
-        state = self.state_of(subtask, BOX)
-        snapshots = []
-        for n in range(4):
-            subtask.at(n)
-            state.update({"n": n})
-            subtask.clock.now_ms += 40
-            snapshots.append(self.freeze(subtask, n + 1))
-        found = []
-        for snapshot in snapshots:
-            restored = self.make_subtask([self.finish(snapshot)], now_ms=0)
-            self.state_of(restored, BOX, None)
-            found.append(sorted(key for _, key, _ in restored.backend.entries("box")))
-        assert found == [[0], [0, 1], [1, 2], [2, 3]]
-
-    # ---- clean-up ----
-
-    @every_kind
-    def test_read_removes_what_has_expired(self, subtask: Subtask, kind: Any) -> None:
-        state = self.state_of(subtask, kind)
-        write(state, 7)
-        subtask.clock.now_ms += TTL_MS
-        assert self.count_held(subtask.backend, kind.name) == 1
-        read(state)
-        assert self.count_held(subtask.backend, kind.name) == 0
-
-    @every_kind
-    def test_entries_show_neither_times_nor_what_has_expired(self, subtask: Subtask, kind: Any) -> None:
-        state = self.state_of(subtask, kind)
-        write(state, 7)
-        subtask.clock.now_ms += 50
-        subtask.at("younger")
-        write(state, 8)
-        without = self.make_subtask()
-        without.at("younger")
-        write(register(without.backend, kind), 8)
-        subtask.clock.now_ms += 50
-        assert list(subtask.backend.entries(kind.name)) == list(without.backend.entries(kind.name))
-
-    @every_kind
-    def test_keys_that_are_never_read_again_are_removed_by_accesses_to_others(
-        self, subtask: Subtask, kind: Any
-    ) -> None:
-        state = self.state_of(subtask, kind, SWEPT)
-        for n in range(100):
-            subtask.at(n)
-            write(state, n)
-        subtask.clock.now_ms += TTL_MS
-        subtask.at("k")
-        for _ in range(100):
-            write(state, 1)
-        self.clean_up(subtask.backend)
-        assert self.count_held(subtask.backend, kind.name) == 1
-
-    @every_kind
-    def test_keys_that_are_never_read_again_are_removed_by_a_snapshot(
-        self, subtask: Subtask, kind: Any
-    ) -> None:
-        state = self.state_of(subtask, kind)
-        for n in range(100):
-            subtask.at(n)
-            write(state, n)
-        subtask.clock.now_ms += TTL_MS
-        subtask.at("k")
-        write(state, 1)
-        assert self.freeze(subtask).advance(never)
-        self.clean_up(subtask.backend)
-        assert self.count_held(subtask.backend, kind.name) == 1
-        assert read(state) == 1

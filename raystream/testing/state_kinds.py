@@ -17,7 +17,6 @@ from raystream.testing.state_kit import (
     HITS,
     MEAN,
     TOTAL,
-    BackendContract,
     Contents,
     Mean,
     Subtask,
@@ -25,6 +24,8 @@ from raystream.testing.state_kit import (
     register,
     write,
 )
+from raystream.testing.state_rows import row
+from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
 
 NAMES = {
     "hits": "hits", "box": "box", "anything": "anything", "elements": "elements", "boxes": "boxes",
@@ -37,11 +38,28 @@ WITH_NAMESPACES = [dataclasses.replace(descriptor, namespaced=True) for descript
 )]  # fmt: skip
 
 
-class KindsContract(BackendContract):
+class KindsContract(StoryContract):
     """Reducing and aggregating state, namespaces, all entries of a state."""
 
     # ---- reductions and aggregations ----
 
+    @row("keyed.reducing")
+    def test_values_are_reduced_in_their_order(self, tell: Tell) -> None:
+        joined = ReducingStateDescriptor[Any]("joined", lambda first, second: first + second)
+
+        def story(stage: Stage) -> Story:
+            assert stage.state(joined).get() is None
+            for n in range(3):
+                stage.state(joined).add([n])
+                yield
+                assert stage.state(joined).get() == list(range(n + 1))
+            stage.state(joined).clear()
+            yield
+            assert stage.state(joined).get() is None
+
+        tell(story)
+
+    @row("keyed.reducing")
     def test_first_value_of_a_reducing_state_is_stored_as_it_is(self, subtask: Subtask) -> None:
         calls: list[tuple[Any, Any]] = []
 
@@ -83,19 +101,22 @@ class KindsContract(BackendContract):
                 state.add(refused)
         assert state.get() == 1
 
-    def test_aggregating_state_folds_values_into_an_accumulator(self, subtask: Subtask) -> None:
-        state = subtask.backend.aggregating_state(MEAN)
-        assert state.get() is None
-        state.add(1)
-        state.add(4)
-        assert state.get() == 2.5
-        subtask.at("other")
-        assert state.get() is None
-        state.add(7)
-        subtask.at("k")
-        assert state.get() == 2.5
-        state.clear()
-        assert state.get() is None
+    @row("keyed.aggregating")
+    def test_aggregating_state_folds_values_into_an_accumulator(self, tell: Tell) -> None:
+        def story(stage: Stage) -> Story:
+            assert stage.state(MEAN).get() is None
+            stage.state(MEAN).add(1)
+            yield
+            stage.state(MEAN).add(4)
+            assert stage.state(MEAN).get() == 2.5
+            yield
+            assert stage.state(MEAN).get() == 2.5
+            assert stage.content(MEAN) == [5, 2]
+            stage.state(MEAN).clear()
+            yield
+            assert stage.state(MEAN).get() is None
+
+        tell(story)
 
     def test_accumulator_that_is_none_is_an_error_and_changes_nothing(self, subtask: Subtask) -> None:
         class Forgetful(Mean):
@@ -111,6 +132,23 @@ class KindsContract(BackendContract):
         assert state.get() == 1.0
 
     # ---- namespaces and entries ----
+
+    @row("keyed.scope-namespace")
+    @pytest.mark.parametrize("descriptor", WITH_NAMESPACES, ids=lambda d: d.kind.value)
+    def test_content_belongs_to_its_namespace(self, tell: Tell, descriptor: Any) -> None:
+        namespaces = [(0, 10), (10, 20), None]
+
+        def story(stage: Stage) -> Story:
+            for n, namespace in enumerate(namespaces, 1):
+                write(stage.state(descriptor, namespace), n)
+                yield
+            for n, namespace in enumerate(namespaces, 1):
+                assert read(stage.state(descriptor, namespace)) == n
+            stage.state(descriptor, (0, 10)).clear()
+            yield
+            assert [read(stage.state(descriptor, namespace)) for namespace in namespaces] == [None, 2, 3]
+
+        tell(story)
 
     @pytest.mark.parametrize("descriptor", WITH_NAMESPACES, ids=lambda d: d.kind.value)
     def test_entry_of_a_namespaced_state_belongs_to_key_and_namespace(

@@ -140,18 +140,18 @@ def register(backend: KeyedStateBackend, descriptor: Any) -> Any:
             return backend.aggregating_state(descriptor)
 
 
-def write(state: Any, n: int) -> None:
-    """Make a state of any kind hold just a number."""
+def write(state: Any, value: Any) -> None:
+    """Make an empty state of any kind hold just a value."""
     if hasattr(state, "put"):
-        state.put("n", n)
+        state.put("n", value)
     elif hasattr(state, "value"):
-        state.update(n)
+        state.update(value)
     else:
-        state.add(n)
+        state.add(value)
 
 
 def read(state: Any) -> Any:
-    """Return the number that `write` wrote, or None."""
+    """Return the value that `write` wrote, or None."""
     if hasattr(state, "value"):
         return state.value()
     if hasattr(state, "put"):
@@ -307,6 +307,12 @@ class BackendContract(ABC):
         snapshot = subtask.backend.freeze(1)
         self.finish(snapshot)
         assert snapshot.entries == 0
+
+    @pytest.fixture(autouse=True)
+    def row(self, request: pytest.FixtureRequest) -> tuple[str, ...]:
+        """Names of the rules that the test proves."""
+        rules: tuple[str, ...] = getattr(request, "param", ())
+        return rules
 
     @pytest.fixture
     def subtask(self) -> Subtask:

@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 
 from raystream.keygroup import groups_of_subtask
-from raystream.testing.state_kit import BackendContract, Contents, Subtask, counted
+from raystream.keys import canonical_key
+from raystream.testing.state_kit import BY_ANY, BackendContract, Contents, Subtask, counted
 
 KEY_GROUPS = 128
+FEW_GROUPS = 4
+"""Enough where there is one subtask; a snapshot looks at every group."""
+
+LONG_GROUPS = 8
+
 RESCALES = [(1, 2, 3, 1), (3, 5), (4, 2), (15, 77, 15)]
 KEYS: list[Any] = [
     *range(60), *map(str, range(60)), b"b", (1, "a", None), 1.5, 2**70, "\udc80", ("nested", (1, 2)),
@@ -18,8 +24,9 @@ KEYS: list[Any] = [
 class _Operator:
     """All subtasks of an operator, and what they must hold."""
 
-    def __init__(self, contract: BackendContract, parallelism: int) -> None:
+    def __init__(self, contract: BackendContract, parallelism: int, key_groups: int = KEY_GROUPS) -> None:
         self._contract = contract
+        self._key_groups = key_groups
         self.expected: dict[Any, int] = {}
         self.deploy(parallelism, [])
 
@@ -27,12 +34,14 @@ class _Operator:
         """Replace the subtasks by others that are restored."""
         self.subtasks = [
             self._contract.make_subtask(
-                stored, subtask=index, parallelism=parallelism, max_parallelism=KEY_GROUPS
+                stored, subtask=index, parallelism=parallelism, max_parallelism=self._key_groups
             )
             for index in range(parallelism)
         ]
         self._contents = [Contents(subtask.backend) for subtask in self.subtasks]
-        self._ranges = [groups_of_subtask(index, KEY_GROUPS, parallelism) for index in range(parallelism)]
+        self._ranges = [
+            groups_of_subtask(index, self._key_groups, parallelism) for index in range(parallelism)
+        ]
 
     def snapshot(self) -> list[Any]:
         """Return the stored snapshots of all subtasks."""
@@ -40,6 +49,12 @@ class _Operator:
         stored = [self._contract.finish(snapshot) for snapshot in snapshots]
         assert counted(snapshots) in (None, Contents.COUNT * len(self.expected))
         return stored
+
+    def tend(self, keys: list[Any]) -> None:
+        """Begin a batch."""
+        for subtask in self.subtasks:
+            if subtask.backend.prefetch is not None:
+                subtask.backend.prefetch(list(map(canonical_key, keys)))
 
     def apply(self, key: Any, n: int) -> None:
         """Write, change in place, or remove what there is for a key."""
@@ -54,9 +69,9 @@ class _Operator:
             contents.set(n)
             self.expected[key] = n
 
-    def check(self) -> None:
+    def check(self, keys: list[Any] = KEYS) -> None:
         """Compare every key with what must be there."""
-        for key in KEYS:
+        for key in keys:
             n = self.expected.get(key)
             wanted = Contents.EMPTY if n is None else Contents.expected(n)
             assert self._at(key).get() == wanted, key
@@ -69,20 +84,50 @@ class _Operator:
         return self._contents[index]
 
 
-class RescaleContract(BackendContract):
-    """State is the same however the input is cut, and whenever and however often it is restored."""
+class HistoryContract(BackendContract):
+    """State is the same however the input is cut, and however often it is restored."""
 
-    @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-    @pytest.mark.parametrize("seed", range(3))
-    def test_state_survives_a_restore_after_every_batch(self, batch_size: int, seed: int) -> None:
-        rng = random.Random(seed)
-        records = [(rng.choice(KEYS), n) for n in range(60 if batch_size == 1 else 300)]
-        operator = _Operator(self, 1)
-        for start in range(0, len(records), batch_size):
+    @pytest.mark.parametrize(("batch_size", "count"), [(1, 60), (7, 210), (1000, 2100)])
+    def test_state_survives_a_restore_after_every_batch(self, batch_size: int, count: int) -> None:
+        rng = random.Random(count)
+        records = [(rng.choice(KEYS), n) for n in range(count)]
+        operator = _Operator(self, 1, FEW_GROUPS)
+        for start in range(0, count, batch_size):
+            operator.tend([key for key, _ in records[start : start + batch_size]])
             for key, n in records[start : start + batch_size]:
                 operator.apply(key, n)
             operator.deploy(1, operator.snapshot())
         operator.check()
+
+
+LONG = 64 << 10
+LONG_KEYS: list[Any] = ["a" * LONG, "a" * (LONG - 1) + "b", bytes(LONG), ("c" * LONG, 1), "a" * (LONG - 1), 7]
+"""Keys of 64 KiB, some of which begin alike or as another one."""
+
+
+class RescaleContract(BackendContract):
+    """State is where its key is, at every parallelism."""
+
+    @pytest.mark.parametrize("parallelisms", [(1, 2, 3, 1), (3, 5)], ids=repr)
+    def test_keys_of_64_kib_are_keys_like_any_other(self, parallelisms: tuple[int, ...]) -> None:
+        operator = _Operator(self, parallelisms[0], LONG_GROUPS)
+        for step, parallelism in enumerate((*parallelisms[1:], parallelisms[-1])):
+            for position, key in enumerate(LONG_KEYS):
+                operator.apply(key, 1 + 7 * step + position)
+            operator.deploy(parallelism, operator.snapshot())
+            operator.check(LONG_KEYS)
+
+    def test_map_keys_of_64_kib_are_map_keys_like_any_other(self) -> None:
+        stored: list[Any] = []
+        for _ in range(3):
+            subtask = self.make_subtask(stored)
+            subtask.at(LONG_KEYS[0])
+            state = subtask.backend.map_state(BY_ANY)
+            assert {key for key, _ in state.items()} == (set(LONG_KEYS) if stored else set())
+            for position, key in enumerate(LONG_KEYS):
+                assert state.get(key) == (position if stored else None)
+                state.put(key, position)
+            stored = [self.finish(self.freeze(subtask))]
 
     @pytest.mark.parametrize(
         "parallelisms", RESCALES, ids=lambda parallelisms: " to ".join(map(str, parallelisms))

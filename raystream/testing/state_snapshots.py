@@ -6,21 +6,33 @@ import pytest
 
 from raystream.errors import StateError
 from raystream.keygroup import KeyGroupRange, groups_of_subtask
+from raystream.state import chunk_codec
+from raystream.state.descriptor import (
+    ListStateDescriptor,
+    MapStateDescriptor,
+    ReducingStateDescriptor,
+    ValueStateDescriptor,
+)
+from raystream.state.ttl import StateTtl
 from raystream.testing.state_kit import (
     ANYTHING,
     BOX,
     HITS,
     MAX_PARALLELISM,
-    BackendContract,
     Contents,
     Subtask,
     at_once,
     never,
+    read,
+    register,
+    write,
 )
+from raystream.testing.state_rows import row
+from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
 from raystream.testing.stored_state import MemorySnapshot
 
 
-class SnapshotContract(BackendContract):
+class SnapshotContract(StoryContract):
     """Freezing, encoding, giving up and restoring."""
 
     # ---- snapshots ----
@@ -57,6 +69,7 @@ class SnapshotContract(BackendContract):
         assert empty.entries in (None, 0)
         assert self.restored_contents(load).get() == Contents.EMPTY
 
+    @row("keyed.in-place")
     def test_change_in_place_is_not_in_a_snapshot_in_progress(self, subtask: Subtask) -> None:
         live = Contents(subtask.backend)
         live.set(1)
@@ -66,6 +79,21 @@ class SnapshotContract(BackendContract):
         assert self.restored_contents(self.finish(snapshot)).get() == Contents.expected(1)
         assert live.get() == Contents.expected(2)
         assert self.restored_contents(self.finish(self.freeze(subtask, 2))).get() == Contents.expected(2)
+
+    @row("keyed.in-place")
+    def test_value_changed_in_place_is_as_it_was_last_updated(self, tell: Tell) -> None:
+        def story(stage: Stage) -> Story:
+            stage.state(BOX).update({"n": 0})
+            for n in range(1, 4):
+                yield
+                box = stage.state(BOX).value()
+                assert box == {"n": n - 1}
+                box["n"] = n
+                stage.state(BOX).update(box)
+            yield
+            assert stage.state(BOX).value() == {"n": 3}
+
+        tell(story)
 
     def test_object_handed_out_is_the_same_before_and_after_a_barrier(self, subtask: Subtask) -> None:
         state = subtask.backend.value_state(BOX)
@@ -201,6 +229,36 @@ class SnapshotContract(BackendContract):
         subtask.backend.value_state(ANYTHING).update(lambda: 1)
         with pytest.raises(StateError, match="anything"):
             self.freeze(subtask).advance(never)
+
+    @pytest.mark.parametrize(
+        "descriptor",
+        [
+            ValueStateDescriptor[Any]("text", str),
+            ValueStateDescriptor[Any]("any"),
+            ListStateDescriptor[Any]("list", str),
+            MapStateDescriptor[Any, Any]("map", str),
+            ReducingStateDescriptor[Any]("reduced", max, str),
+            ValueStateDescriptor[Any]("lived", str, ttl=StateTtl(100)),
+        ],
+        ids=lambda descriptor: descriptor.name,
+    )
+    def test_value_that_is_too_large_fails_the_snapshot_and_names_state_and_size(
+        self, subtask: Subtask, descriptor: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(chunk_codec, "VALUE_BYTES_MAX", 1000)
+        state = register(subtask.backend, descriptor)
+        write(state, "x" * 900)
+        subtask.at("other")
+        write(state, "y" * 900)
+        load = self.finish(self.freeze(subtask))
+        write(state, "z" * 1001)
+        with pytest.raises(StateError, match="too large") as caught:
+            self.finish(self.freeze(subtask, 2))
+        assert caught.value.context["state"] == descriptor.name
+        assert 1000 < caught.value.context["size_bytes"] < 1100
+        restored = self.make_subtask([load])
+        restored.at("other")
+        assert read(register(restored.backend, descriptor)) == "y" * 900
 
     # ---- restore ----
 

@@ -1,9 +1,6 @@
 """Jobs that keep their state in RocksDB have each record exactly once, and leave no local files."""
 
 import gc
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -23,14 +20,6 @@ JOBS = {
     "paired": (connected_jobs.paired, connected_jobs.expected_paired),
     "windowed": (event_time_jobs.windowed, event_time_jobs.expected_readings),
 }
-MEMORY = Path("/dev/shm")
-
-
-@pytest.fixture
-def local_path():
-    path = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.mark.parametrize("cache_size", ["0b", "64mb"])

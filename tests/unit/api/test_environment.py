@@ -9,6 +9,7 @@ from raystream.api import ambient
 from raystream.api.ambient import Ambient
 from raystream.connectors.basic import DiscardSink
 from raystream.connectors.files import FileSink
+from raystream.testing.state_rows import row
 from tests.unit.api.fakes import FakeRunner, FakeSink, FakeSource
 
 
@@ -227,6 +228,7 @@ def test_operator_of_which_only_a_side_output_is_read_has_a_sink(runner, caplog)
     assert caplog.messages == []
 
 
+@row("keyed.generated-uid")
 def test_generated_uid_of_keyed_state_is_warned_about(runner, caplog):
     env = StreamEnvironment(runner=runner)
     env.from_source(FakeSource()).key_by(len).sum().sink_to(FakeSink())

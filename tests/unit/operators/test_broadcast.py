@@ -14,6 +14,7 @@ from raystream import (
 )
 from raystream.errors import ConfigError
 from raystream.testing import OperatorHarness, Second, check_operator
+from raystream.testing.state_rows import row
 
 LEAST = MapStateDescriptor("least", str, int)
 NOTES = MapStateDescriptor("notes")
@@ -117,6 +118,7 @@ class AskForAnother(Above):
         return [ctx.get_broadcast_state(MapStateDescriptor("other"))]
 
 
+@row("operator.broadcast-write")
 def test_broadcast_state_is_read_only_on_the_other_side():
     with (
         OperatorHarness(WriteFromTheWrongSide(), broadcast=[LEAST]) as harness,
@@ -195,6 +197,7 @@ def counting(**options):
     return OperatorHarness(CountUntilReset(), key=lambda value: value[0], broadcast=[LEAST], **options)
 
 
+@row("operator.broadcast-keyed")
 @pytest.mark.parametrize("parallelism", [1, 3])
 def test_broadcast_record_visits_every_key_of_every_subtask(parallelism):
     with counting(parallelism=parallelism) as harness:
@@ -220,6 +223,7 @@ def test_keyed_state_is_visited_while_a_snapshot_is_in_progress_and_the_snapshot
         assert harness.process([("a", 3)]) == [("a", 2, 0)]
 
 
+@row("operator.broadcast-keyed")
 @pytest.mark.parametrize("value", ["touch", "touch behind"])
 def test_keyed_state_is_out_of_reach_of_a_broadcast_record_otherwise(value):
     with counting() as harness:

@@ -14,6 +14,7 @@ from raystream.records.batch import RowBatch
 from raystream.records.elements import WATERMARK_MAX_MS, WATERMARK_MIN_MS, Active, Idle, Watermark
 from raystream.state.heap import HeapBackend
 from raystream.testing import OperatorHarness
+from raystream.testing.state_rows import row
 from tests.unit.operators.running import Run
 
 
@@ -213,6 +214,7 @@ def batch(records):
     return RowBatch(records, None, [record[0] for record in records], [0] * len(records))
 
 
+@row("timers.watermark")
 def test_watermark_is_forwarded_behind_what_its_timers_emit():
     running, operator = opened(Alarm())
     operator.process(batch([("a", EVENT, 10)]))
@@ -314,6 +316,7 @@ def test_clock_of_a_harness_does_not_run_back():
 # ---- snapshots -----------------------------------------------------------------------
 
 
+@row("timers.restored")
 @pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 @pytest.mark.parametrize("seed", range(3))

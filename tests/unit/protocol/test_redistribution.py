@@ -10,6 +10,7 @@ from raystream.errors import StateCorruptError
 from raystream.handles import InlineHandle, KeyedStateHandle, OperatorStateHandle, Redistribution
 from raystream.keygroup import KeyGroupRange, groups_of_subtask
 from raystream.protocol.redistribution import ElementSlice, holding, redistribute
+from raystream.testing.state_rows import row
 
 SPLIT, UNION, BROADCAST = Redistribution.SPLIT, Redistribution.UNION, Redistribution.BROADCAST
 
@@ -34,14 +35,17 @@ def rescaled(old, parallelism):
 # ---- even split --------------------------------------------------------------
 
 
+@row("operator.split-runs")
 def test_two_and_two_elements_over_three_subtasks():
     assert rescaled([[stored("A", 2)], [stored("B", 2)]], 3) == [["A0", "A1"], ["B0"], ["B1"]]
 
 
+@row("operator.split-runs")
 def test_two_and_two_elements_on_one_subtask_keep_their_order():
     assert rescaled([[stored("A", 2)], [stored("B", 2)]], 1) == [["A0", "A1", "B0", "B1"]]
 
 
+@row("operator.split-same")
 def test_handles_stay_where_they_are_when_the_parallelism_does():
     assert rescaled([[stored("A", 2)], [stored("B", 2)]], 2) == [["A0", "A1"], ["B0", "B1"]]
     assert rescaled([[stored("A", 5)], []], 2) == [["A0", "A1", "A2", "A3", "A4"], []]
@@ -55,6 +59,7 @@ def test_one_element_over_four_subtasks_is_on_the_first():
     assert rescaled([[stored("A", 1)]], 4) == [["A0"], [], [], []]
 
 
+@row("operator.split-names")
 def test_a_second_name_starts_where_the_first_one_gave_no_extra():
     old = [[stored("s", 4, name="s"), stored("t", 4, name="t")]]
 
@@ -121,6 +126,7 @@ def test_split_elements_are_neither_lost_nor_doubled_and_spread_evenly(seed):
 # ---- union and broadcast -----------------------------------------------------
 
 
+@row("operator.union")
 @pytest.mark.parametrize("parallelism", [1, 2, 3])
 def test_union_gives_every_element_to_every_subtask(parallelism):
     old = [[stored("A", 2, mode=UNION)], [stored("B", 1, mode=UNION)]]
@@ -128,6 +134,7 @@ def test_union_gives_every_element_to_every_subtask(parallelism):
     assert rescaled(old, parallelism) == [["A0", "A1", "B0"]] * parallelism
 
 
+@row("operator.broadcast-copy")
 def test_broadcast_gives_each_subtask_one_copy():
     old = [[stored("A", 1, mode=BROADCAST)], [stored("B", 1, mode=BROADCAST)]]
 
@@ -135,6 +142,7 @@ def test_broadcast_gives_each_subtask_one_copy():
     assert rescaled(old, 1) == [["A0"]]
 
 
+@row("operator.broadcast-missing")
 def test_a_missing_broadcast_copy_comes_from_a_subtask_that_has_it():
     assert rescaled([[], [stored("B", 2, mode=BROADCAST)]], 3) == [["B0", "B1"]] * 3
 
@@ -164,6 +172,7 @@ def same(handles, groups, max_parallelism=128):
     return holding(handles, groups, stored_max_parallelism=max_parallelism, max_parallelism=max_parallelism)
 
 
+@row("keyed.overlap")
 def test_a_new_subtask_reads_the_overlapping_handles_of_the_worked_example():
     old = [keyed(g.start, g.stop) for g in (groups_of_subtask(i, 128, 3) for i in range(3))]
 
@@ -171,6 +180,7 @@ def test_a_new_subtask_reads_the_overlapping_handles_of_the_worked_example():
     assert same(old, groups_of_subtask(0, 128, 5)) == old[:1]
 
 
+@row("keyed.overlap")
 def test_stored_ranges_may_be_any():
     old = [keyed(60, 128), keyed(0, 1), keyed(1, 60)]
 

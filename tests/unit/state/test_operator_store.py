@@ -7,6 +7,7 @@ import pytest
 
 from raystream.errors import KeyTypeError, StateCorruptError, StateError
 from raystream.handles import Redistribution, StateInfo
+from raystream.state import chunk_codec
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor
 from raystream.state.operator_store import OperatorStore
 from raystream.state.registry import Verdict
@@ -241,6 +242,68 @@ def test_stored_state_that_does_not_fit_begins_empty_and_is_reported(register, p
     assert state.get() == []
     (match,) = again.restored_states()
     assert (match.verdict, match.problem) == (Verdict.DIFFERENT, problem)
+
+
+def union(descriptor):
+    return lambda store: store.list_state(descriptor, union=True)
+
+
+def broadcast(*types):
+    return lambda store: store.broadcast_state(MapStateDescriptor("s", *types))
+
+
+@pytest.mark.parametrize(
+    ("stored", "registered", "problem"),
+    [
+        (
+            union(ListStateDescriptor("s", int)),
+            union(ListStateDescriptor("s", str)),
+            "schema was 'int', is 'str'",
+        ),
+        (
+            union(ListStateDescriptor("s", int)),
+            lambda store: store.list_state(ListStateDescriptor("s", int)),
+            "kind was 'operator-union', is 'operator-list'",
+        ),
+        (broadcast(str, int), broadcast(str, str), "schema was 'int', is 'str'"),
+        (broadcast(str, int), broadcast(int, int), "map key schema was 'str', is 'int'"),
+        (broadcast(str, int), broadcast(str), "serializer was 'msgpack-1', is 'pickle-1'"),
+        (
+            lambda store: store.raw_state("s"),
+            lambda store: store.list_state(ListStateDescriptor("s", bytes)),
+            "kind was 'operator-raw', is 'operator-list'",
+        ),
+    ],
+)
+def test_union_broadcast_and_raw_state_that_does_not_fit_begins_empty_and_is_reported(
+    stored, registered, problem
+):
+    store = OperatorStore()
+    state = stored(store)
+    if hasattr(state, "put"):
+        state.put("a", 1)
+    else:
+        state.add(b"1" if "raw" in problem else 1)
+    again = restored(store)
+
+    empty = registered(again)
+
+    assert empty.is_empty() if hasattr(empty, "is_empty") else empty.get() == []
+    (match,) = again.restored_states()
+    assert (match.verdict, match.problem) == (Verdict.DIFFERENT, problem)
+
+
+def test_element_that_is_too_large_fails_the_snapshot_and_names_state_and_size(monkeypatch):
+    monkeypatch.setattr(chunk_codec, "VALUE_BYTES_MAX", 1000)
+    for large in (union(ListStateDescriptor("s", str)), broadcast(str, str)):
+        store = OperatorStore()
+        state = large(store)
+        state.put("k", "x" * 1001) if hasattr(state, "put") else state.add("x" * 1001)
+
+        with pytest.raises(StateError, match="too large") as raised:
+            store.snapshot()
+
+        assert (raised.value.context["state"], raised.value.context["size_bytes"]) == ("s", 1004)
 
 
 def test_elements_evolve_and_are_migrated_as_those_of_keyed_state():

@@ -17,7 +17,7 @@ from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from raystream.state.heap import HeapBackend
 from raystream.state.open_backend import BackendOpener
-from raystream.state.rocksdb import RocksDbMemory, RocksDbStore
+from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_backend import RocksDbBackend
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.testing.harness import OperatorHarness
@@ -71,6 +71,48 @@ def test_scan_ends_with_its_prefix(local_path):
     assert [key for key, _ in store.scan(b"a", b"a2")] == [b"a2", b"a3"]
     assert [key for key, _ in store.view().scan(b"a")] == [b"a1", b"a2", b"a3"]
     store.close()
+
+
+class Searches:
+    """An iterator that tells what it searched for."""
+
+    def __init__(self, entries):
+        self.entries = entries
+        self.searched = []
+
+    def seek(self, key):
+        self.searched.append(key)
+        self.entries.seek(key)
+
+    def __getattr__(self, name):
+        return getattr(self.entries, name)
+
+
+def test_scans_of_a_view_in_order_search_once_however_much_was_deleted(local_path):
+    store = RocksDbStore(local_path / "db", RocksDbMemory(8 << 20))
+    keys = [b"a1", b"a2", b"a5", b"a7", b"b1", b"b2"]
+    store.write([(key, key) for key in keys])
+    store.write([(b"a2", None), (b"a7", None), (b"b1", None)])
+    below_a, below_b = Searches(store._db.iter()), Searches(store._db.iter())
+    view = StoreView([(b"a", below_a), (b"b", below_b)], local_path)
+
+    found = {prefix: [k for k, _ in view.scan(prefix)] for n in b"0123456789" for prefix in scans(n)}
+
+    assert {prefix: keys for prefix, keys in found.items() if keys} == {
+        b"a1": [b"a1"],
+        b"a5": [b"a5"],
+        b"b2": [b"b2"],
+    }
+    assert (below_a.searched, below_b.searched) == ([b"a0"], [b"b0"])
+    assert [k for k, _ in view.scan(b"a1")] == [b"a1"], "scans may go back, and are repeated"
+    assert [k for k, _ in view.scan(b"a1")] == [b"a1"]
+    assert [k for k, _ in view.scan(b"a")] == [b"a1", b"a5"]
+    store.close()
+
+
+def scans(digit):
+    """Return the prefixes that are scanned for a digit."""
+    return b"a" + bytes([digit]), b"b" + bytes([digit])
 
 
 def test_failure_of_the_disk_names_the_path(local_path):

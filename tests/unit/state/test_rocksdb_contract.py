@@ -5,23 +5,24 @@ import pytest
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
 from raystream.testing.state_contracts import KeyedStateContract
+from raystream.testing.state_expiry import ExpiryContract
+from raystream.testing.state_kit import BackendContract
+from raystream.testing.state_rescale import HistoryContract
+from raystream.testing.state_snapshots import SnapshotContract
 
-CACHE_BYTES = [
-    pytest.param(0, id="cache of nothing"),
-    pytest.param(2_000, id="cache of a few keys"),
-    pytest.param(64 << 20, id="cache of everything"),
-]
+MEMORY = RocksDbMemory(8 << 20)
 
 
-class TestRocksDbBackend(KeyedStateContract):
-    @pytest.fixture(autouse=True, params=CACHE_BYTES)
-    def settings(self, request, local_path):
-        yield from self.settings_of(request.param, local_path)
+class OnRocksDb(BackendContract):
+    """Makes RocksDB backends; a subclass says how much they cache."""
 
-    def settings_of(self, cache_bytes, local_path):
+    cache_bytes: int
+
+    @pytest.fixture(autouse=True)
+    def settings(self, local_path):
         self.made = []
         parent = local_path / "local"
-        self.settings = RocksDbSettings(parent=parent, memory=RocksDbMemory(8 << 20), cache_bytes=cache_bytes)
+        self.settings = RocksDbSettings(parent=parent, memory=MEMORY, cache_bytes=self.cache_bytes)
         yield
         for backend in self.made:
             backend.close()
@@ -41,9 +42,26 @@ class TestRocksDbBackend(KeyedStateContract):
         return backend.held(name)
 
 
-class TestIncrementalSnapshots(TestRocksDbBackend):
-    incremental = True
+class TestRocksDbBackend(OnRocksDb, KeyedStateContract):
+    """Caches nothing beyond a record: each begins with a cache that is written out and dropped."""
 
-    @pytest.fixture(autouse=True, params=CACHE_BYTES[1:2])
-    def settings(self, request, local_path):
-        yield from self.settings_of(request.param, local_path)
+    cache_bytes = 0
+
+
+class TestRocksDbBackendThatCachesAFewKeys(OnRocksDb, SnapshotContract, HistoryContract):
+    """The parts with so many keys that some are found in the cache, and others not."""
+
+    cache_bytes = 2_000
+
+
+class TestRocksDbBackendThatCachesEverything(OnRocksDb, SnapshotContract, ExpiryContract, HistoryContract):
+    """The parts in which what is cached changes without being written, or grows old there."""
+
+    cache_bytes = 64 << 20
+
+
+class TestIncrementalSnapshots(OnRocksDb, KeyedStateContract):
+    """Every snapshot refers to the files of the store."""
+
+    incremental = True
+    cache_bytes = 2_000

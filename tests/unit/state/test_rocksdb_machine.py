@@ -78,16 +78,16 @@ class IncrementalMachine(RocksDbMachine):
 
 
 class TestMachineWithoutCache(MachineWithoutCache.TestCase):
-    settings = settings(SETTINGS, max_examples=60)
+    settings = settings(SETTINGS, max_examples=45)
 
 
 class TestMachineWithSmallCache(MachineWithSmallCache.TestCase):
-    settings = settings(SETTINGS, max_examples=60)
+    settings = settings(SETTINGS, max_examples=45)
 
 
 class TestMachineWithLargeCache(MachineWithLargeCache.TestCase):
-    settings = settings(SETTINGS, max_examples=60)
+    settings = settings(SETTINGS, max_examples=45)
 
 
 class TestIncrementalMachine(IncrementalMachine.TestCase):
-    settings = settings(SETTINGS, max_examples=60)
+    settings = settings(SETTINGS, max_examples=45)

@@ -20,6 +20,7 @@ from raystream.state.snapshot_files import (
     open_stored,
 )
 from raystream.state.snapshot_format import SnapshotWriter, StoredSnapshot
+from raystream.state.ttl import StateTtl
 from raystream.testing.stored_state import MemoryBlob
 
 GROUPS = KeyGroupRange(4, 12)
@@ -37,8 +38,8 @@ def index_of(**changes):
         "end_group": 12,
         "taken_ms": 1_000,
         "tables": [
-            TableInfo.of(HITS, number=0, ttl_ms=None, positions=0),
-            TableInfo.of(COUNTS, number=3, ttl_ms=300, positions=9),
+            TableInfo.of(HITS, number=0, ttl=None, positions=0),
+            TableInfo.of(COUNTS, number=3, ttl=StateTtl(300), positions=9),
         ],
         "small_files": {"CURRENT": b"MANIFEST-000005\n", "MANIFEST-000005": b"\x00\xff"},
         "shared": ["000008.sst"],
@@ -129,10 +130,10 @@ def test_shared_file_that_leads_elsewhere_is_damage(name):
     [
         {"shared": ["000008.sst", "000008.sst"]},
         {"small_files": {"000008.sst": b""}},
-        {"tables": [TableInfo.of(HITS, number=n, ttl_ms=None, positions=0) for n in (0, 1)]},
-        {"tables": [TableInfo.of(info, number=1, ttl_ms=None, positions=0) for info in (HITS, COUNTS)]},
-        {"tables": [TableInfo.of(HITS, number=-1, ttl_ms=None, positions=0)]},
-        {"tables": [TableInfo.of(HITS, number=1 << 16, ttl_ms=None, positions=0)]},
+        {"tables": [TableInfo.of(HITS, number=n, ttl=None, positions=0) for n in (0, 1)]},
+        {"tables": [TableInfo.of(info, number=1, ttl=None, positions=0) for info in (HITS, COUNTS)]},
+        {"tables": [TableInfo.of(HITS, number=-1, ttl=None, positions=0)]},
+        {"tables": [TableInfo.of(HITS, number=1 << 16, ttl=None, positions=0)]},
         {"first_group": 12},
         {"first_group": -1},
         {"end_group": 129},
