@@ -72,7 +72,7 @@ def test_index_comes_back_as_it_was():
     assert stored.index == index_of()
     assert stored.index.groups == GROUPS
     assert [table.info for table in stored.index.tables] == [HITS, COUNTS]
-    assert [table.cutoff_ms(1_000) for table in stored.index.tables] == [None, 700]
+    assert [stored.index.taken.cutoff_ms(table.ttl) for table in stored.index.tables] == [None, 700]
     assert stored.own
 
 
