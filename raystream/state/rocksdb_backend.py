@@ -117,7 +117,7 @@ class RocksDbBackend(StateKinds):
             groups=groups,
             max_parallelism=max_parallelism,
             store=lambda: self._store,
-            directory=self._directory.path,
+            directory=self._directory,
         )
 
     @property

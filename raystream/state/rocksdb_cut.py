@@ -26,10 +26,12 @@ class StoreCut:
     Args:
         store: that is not written until `wait` has returned True.
         path: of the new directory.
+        keeps: is not let go before the thread has ended: the directory above, which goes with its last user.
     """
 
-    def __init__(self, store: RocksDbStore, path: Path) -> None:
+    def __init__(self, store: RocksDbStore, path: Path, *, keeps: object) -> None:
         self._store = store
+        self._keeps = keeps
         self._path = path
         self._made = threading.Event()
         self._error: StateError | None = None

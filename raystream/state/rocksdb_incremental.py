@@ -81,7 +81,9 @@ class IncrementalSnapshot(RocksDbSnapshot):
         if any(table.codec.refused for table in self._tables):
             self._suspect = origin.take_view()
         try:
-            origin.cut = self._files = StoreCut(origin.store(), origin.new_path("files"))
+            origin.cut = self._files = StoreCut(
+                origin.store(), origin.new_path("files"), keeps=origin.directory
+            )
         except StateError as error:
             self._error = error
 

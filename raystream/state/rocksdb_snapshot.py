@@ -19,6 +19,7 @@ from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state.rocksdb import RocksDbStore, StoreView
 from raystream.state.rocksdb_cut import StoreCut
+from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.state.rocksdb_tables import CachedTable, Layer
 from raystream.state.snapshot_files import LocalFile
 from raystream.state.ttl import Moment
@@ -81,7 +82,7 @@ class SnapshotOrigin:
     groups: KeyGroupRange
     max_parallelism: int
     store: Callable[[], RocksDbStore]
-    directory: Path
+    directory: StoreDirectory
     unfinished: "deque[RocksDbSnapshot]" = field(default_factory=deque)
     """Snapshots that are not cut yet, oldest first."""
     cut: StoreCut | None = None
@@ -102,7 +103,7 @@ class SnapshotOrigin:
     def new_path(self, kind: str) -> Path:
         """Return a path beside the store that was not used before."""
         self.names += 1
-        return self.directory / f"{kind}-{self.names}"
+        return self.directory.path / f"{kind}-{self.names}"
 
     def writable(self, timeout_s: float | None = None) -> bool:
         """Return whether the store may be written, after a wait for files that are being made.

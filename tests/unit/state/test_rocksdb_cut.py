@@ -1,5 +1,6 @@
 """What happens to the RocksDB backend while the files of a snapshot are being linked, or cannot be."""
 
+import gc
 import subprocess
 import sys
 import threading
@@ -8,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from raystream.errors import StateError
-from raystream.state.rocksdb import RocksDbStore
+from raystream.state.rocksdb import RocksDbMemory, RocksDbStore
 from raystream.state.rocksdb_cut import StoreCut
+from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.testing.state_kit import at_once, never
 from raystream.testing.stored_state import MemorySnapshot
 from tests.unit.state.rocksdb_subtasks import EXPECTED, contents, fill, freeze, subtasks_in, take
@@ -189,10 +191,37 @@ def test_disk_that_is_full_fails_the_snapshot_and_then_the_next_write(local_path
 def test_directory_of_links_that_cannot_be_made_names_its_path(opener):
     subtask = opener()
     fill(subtask)
-    taken = subtask.backend._origin.directory / "files-1"
+    taken = subtask.backend._origin.directory.path / "files-1"
     taken.mkdir()
 
     with pytest.raises(StateError, match="could not be written") as caught:
         freeze(subtask, 1).files()
-    assert caught.value.context["path"].startswith(str(subtask.backend._origin.directory))
+    assert caught.value.context["path"].startswith(str(subtask.backend._origin.directory.path))
     assert contents(opener([take(subtask, 2)])) == EXPECTED
+
+
+def test_directory_of_a_store_that_nobody_closes_goes_when_its_files_are_linked(local_path, monkeypatch):
+    linking, go_on = threading.Event(), threading.Event()
+    link_files = RocksDbStore.link_files
+
+    def slow(self, path):
+        linking.set()
+        assert go_on.wait(30)
+        link_files(self, path)
+
+    monkeypatch.setattr(RocksDbStore, "link_files", slow)
+    directory = StoreDirectory(local_path)
+    cut = StoreCut(
+        RocksDbStore(directory.path / "db", RocksDbMemory(8 << 20)), directory.path / "files", keeps=directory
+    )
+    assert linking.wait(30)
+    threads = [thread for thread in threading.enumerate() if thread.name == "rocksdb-cut"]
+
+    del directory, cut
+    gc.collect()
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+
+    assert list(local_path.iterdir()) == []
