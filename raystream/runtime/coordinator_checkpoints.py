@@ -5,13 +5,13 @@ Holds no decisions.  Knows where every checkpoint is; the machine knows only ids
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
 
 from raystream.errors import CheckpointError, RaystreamError, StorageError
 from raystream.graph.physical import PhysicalPlan
-from raystream.handles import Handle, OperatorSnapshot, SharedFile, SubtaskSnapshot
+from raystream.handles import Handle, OperatorSnapshot, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
@@ -48,8 +48,6 @@ class _Cut:
     attempt: Attempt
     created_ms: int
     enumerators: dict[OperatorUid, bytes]
-    shared: tuple[SharedFile, ...] = ()
-    """Known when all subtasks have acknowledged."""
 
 
 class CheckpointShell:
@@ -205,13 +203,14 @@ class CheckpointShell:
     def _write_metadata(self, checkpoint_id: CheckpointId, snapshots: tuple[SubtaskSnapshot, ...]) -> None:
         self.records.acknowledged(checkpoint_id, snapshots)
         self._late_uploads.acknowledged(snapshots)
-        shared = tuple(file for snapshot in snapshots for file in snapshot.shared_files)
+        cut = self._cuts[checkpoint_id]
         try:
-            self.shared.verify(checkpoint_id, shared)
+            if not cut.purpose.savepoint:  # A savepoint refers to nothing outside.
+                shared = [file for snapshot in snapshots for file in snapshot.shared_files]
+                self.shared.verify(checkpoint_id, shared)
         except CheckpointError as error:
             self._run(self._machine.metadata_failed(self._now_ms, checkpoint_id, error))
             return
-        cut = self._cuts[checkpoint_id] = replace(self._cuts[checkpoint_id], shared=shared)
         submission = self._services.submission
         metadata = SnapshotMetadata(
             job_id=submission.job_id,
@@ -267,10 +266,10 @@ class CheckpointShell:
 
     def _record(self, command: cmd.RecordCompletion | cmd.RecordFailure) -> None:
         checkpoint_id = command.checkpoint_id
-        cut = self._cuts.pop(checkpoint_id, None)
+        self._cuts.pop(checkpoint_id, None)
         if isinstance(command, cmd.RecordCompletion):
-            if cut is not None and not command.purpose.savepoint:
-                self.shared.checkpoint_completed(checkpoint_id, cut.shared)
+            if not command.purpose.savepoint:
+                self.shared.checkpoint_completed(checkpoint_id)
             record = self.records.ended(checkpoint_id, self._now_ms, failure="")
             details: dict[str, Any] = {"checkpoint_id": checkpoint_id, "purpose": command.purpose.value}
             if record is not None:
