@@ -381,7 +381,7 @@ class JobCoordinator:
     def _snapshot_restored(self, checkpoint_id: CheckpointId, directory: str) -> None:
         self._shell.located(checkpoint_id, directory)
         claimed = self._submission.config.recovery.claim_mode == "claim"
-        if claimed:  # What refers to files of another job is not claimed.
+        if claimed:  # It refers to no shared file, or it would have been refused.
             self._shell.shared.restored(checkpoint_id, ())
         self._run(self._checkpoints.snapshot_restored(checkpoint_id, claimed=claimed))
 

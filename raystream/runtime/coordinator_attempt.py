@@ -19,7 +19,7 @@ from raystream.graph.physical import PhysicalPlan
 from raystream.ids import Attempt, CheckpointId, SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
-from raystream.runtime.coordinator_restore import Restore, plan_restore
+from raystream.runtime.coordinator_restore import Restore, check_claim, plan_restore
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import DirectorySetUp, load_initial
@@ -149,15 +149,21 @@ class AttemptPreparation:
         """Decide what each subtask reads back.
 
         Raises:
-            StateRestoreError: the snapshot does not fit the program.
+            StateRestoreError: the snapshot does not fit the program, or cannot be claimed.
         """
         if loaded is None:
             return
         directory, metadata = loaded
-        allow = self._submission.config.recovery.allow_non_restored
-        own = self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
+        recovery = self._submission.config.recovery
+        own = directory == self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
+        if not own and recovery.claim_mode == "claim":
+            check_claim(directory, metadata)
         restore = plan_restore(
-            self._submission.plan, directory, metadata, allow_non_restored=allow, own=directory == own
+            self._submission.plan,
+            directory,
+            metadata,
+            allow_non_restored=recovery.allow_non_restored,
+            own=own,
         )
         self._restore = restore
         if restore.plan != self._plan:

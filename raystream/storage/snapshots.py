@@ -44,6 +44,7 @@ from raystream.storage.metadata import (
     encode_metadata,
     handles_of,
     map_handles,
+    shared_files_of,
 )
 
 INLINE_TOTAL_BYTES_MAX = 16 * 1024 * 1024
@@ -257,11 +258,19 @@ def dispose_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -
     to stay.
 
     Raises:
-        StateRestoreError: nothing is there, or it is not a snapshot that can be read.
+        StateRestoreError: nothing is there, or it is not a snapshot that can be read, or it is an
+            incremental checkpoint.
         StateCorruptError: the snapshot is damaged.
         StorageError: the store refused.
     """
     directory, metadata = load_snapshot(path, open_fs=open_fs)
+    if shared_files_of(metadata):
+        raise StateRestoreError(
+            "incremental checkpoint cannot be disposed of: other checkpoints of its job may need its files",
+            hint="delete the directory of its job when none of its checkpoints is needed any more",
+            path=directory,
+            job=metadata.job_name,
+        )
     fs = open_fs(directory)
     files = [
         resolve(directory, handle.path) for handle in handles_of(metadata) if isinstance(handle, FileHandle)

@@ -264,6 +264,18 @@ def test_disposing_of_a_savepoint_removes_its_directory(base, fs):
     assert not fs.exists(location)
 
 
+def test_incremental_checkpoint_is_not_disposed_of(store, layout, fs):
+    directory, file = store.checkpoint_directory(3), sample.shared_file(3, b"sst", local="000008.sst")
+    FILES.write_shared(directory, file, b"sst")
+    metadata = sample.snapshot(3, shared=(file,))
+    store.write_metadata(directory, metadata)
+
+    with pytest.raises(StateRestoreError, match="other checkpoints of its job may need its files"):
+        dispose_snapshot(directory)
+    assert store.load(directory) == (directory, metadata)
+    assert names_in(fs, layout.shared_dir) == [file.name]
+
+
 def test_disposing_of_a_renamed_savepoint_spares_what_is_not_its_own(base, fs):
     directory = join_url(base, "backup")
     take(SnapshotStore(JOB), 4, directory)
