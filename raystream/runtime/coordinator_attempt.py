@@ -8,6 +8,7 @@ is asked for.  Outcomes of work for an older attempt are dropped.
 """
 
 import logging
+import platform
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from raystream.graph.physical import PhysicalPlan
 from raystream.ids import Attempt, CheckpointId, SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
-from raystream.runtime.coordinator_restore import Restore, check_claim, plan_restore
+from raystream.runtime.coordinator_restore import Restore, check_claim, pickled_elsewhere, plan_restore
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import DirectorySetUp, load_initial
@@ -141,6 +142,7 @@ class AttemptPreparation:
         if result is not None and initial:
             directory, metadata = result
             self._restored(metadata.checkpoint_id, directory)
+            _warn_of_pickles(metadata)
         self.check.begin(self._restore.gone if self._restore is not None else ())
         states = self._restore.enumerators if self._restore is not None else None
         self._sources.begin(attempt, self._plan, states, ready=partial(self._discovered, attempt))
@@ -206,3 +208,14 @@ def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:
         for vertex in unpacked.plan.vertices
     )
     return pack(replace(unpacked, plan=replace(unpacked.plan, vertices=vertices)))
+
+
+def _warn_of_pickles(metadata: SnapshotMetadata) -> None:
+    python = platform.python_version()
+    if states := pickled_elsewhere(metadata, python):
+        logger.warning(
+            "values that Python %s pickled are read by Python %s, which may fail: state %s",
+            metadata.python_version,
+            python,
+            ", ".join(states),
+        )

@@ -21,6 +21,7 @@ from raystream.protocol.redistribution import holding, redistribute
 from raystream.runtime.messages import OperatorRestore, OperatorStateSlice, SubtaskRestore
 from raystream.runtime.restored_states import RestoredState, table
 from raystream.state.registry import Verdict
+from raystream.state.serializer import PICKLE_ID
 from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata, shared_files_of
 
 
@@ -97,8 +98,25 @@ def check_claim(directory: str, metadata: SnapshotMetadata) -> None:
             hint="start from it with claim mode no-claim, or from a savepoint",
             snapshot=directory,
             job=metadata.job_name,
-            shared_files=len({file.name for file in files}),
+            shared_files=len(files),
         )
+
+
+def pickled_elsewhere(metadata: SnapshotMetadata, python_version: str) -> list[str]:
+    """Return the states whose pickled values another minor version of Python wrote, as operator and name.
+
+    Args:
+        metadata: the snapshot.
+        python_version: the version that runs.
+    """
+    if metadata.python_version.split(".")[:2] in ([""], python_version.split(".")[:2]):
+        return []
+    return [
+        f"{operator.name}: {state.name}"
+        for operator in metadata.operators
+        for state in operator.states
+        if state.serializer == PICKLE_ID
+    ]
 
 
 # ---- key groups ---------------------------------------------------------------
