@@ -5,6 +5,7 @@ Handles are plain values: they travel from a slot to the job master, are written
 groups or elements they belong, never what the bytes mean.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -89,11 +90,6 @@ class KeyedStateHandle:
     shared: tuple[SharedFile, ...] = ()
     """The files, which other checkpoints may need too."""
 
-    @property
-    def size_bytes(self) -> int:
-        """Stored size, whoever else needs a part of it."""
-        return self.data.size_bytes + sum(file.size_bytes for file in self.shared)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorStateHandle:
@@ -117,9 +113,21 @@ class OperatorSnapshot:
 
     @property
     def size_bytes(self) -> int:
-        """Stored size of all handles."""
-        keyed = sum(handle.size_bytes for handle in self.keyed)
-        return keyed + sum(handle.data.size_bytes for handle in self.operator)
+        """Stored size of all handles, whoever else needs a part of it."""
+        return size_of([self])
+
+
+def shared_files_in(operators: Iterable[OperatorSnapshot]) -> tuple[SharedFile, ...]:
+    """Return all shared files that some snapshots need, each once: subtasks may refer to the same one."""
+    files = {file.name: file for operator in operators for handle in operator.keyed for file in handle.shared}
+    return tuple(files.values())
+
+
+def size_of(operators: Sequence[OperatorSnapshot]) -> int:
+    """Return the stored size of some snapshots."""
+    keyed = sum(handle.data.size_bytes for operator in operators for handle in operator.keyed)
+    own = keyed + sum(handle.data.size_bytes for operator in operators for handle in operator.operator)
+    return own + sum(file.size_bytes for file in shared_files_in(operators))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +149,11 @@ class SubtaskSnapshot:
     @property
     def size_bytes(self) -> int:
         """Stored size of all operators' handles."""
-        return sum(operator.size_bytes for operator in self.operators)
+        return size_of(self.operators)
 
     @property
     def shared_files(self) -> tuple[SharedFile, ...]:
-        """All shared files that it needs."""
+        """All shared files that it needs, once for each operator that refers to it."""
         return tuple(
             file for operator in self.operators for handle in operator.keyed for file in handle.shared
         )

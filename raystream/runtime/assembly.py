@@ -39,6 +39,7 @@ class SlotServices:
         post: makes a call on the slot's thread soon, unless the attempt is over; any thread.
         report: sends a report to the coordinator; the slot's thread only.
         failed: reports an error that occurred outside of a call into the attempt; any thread.
+        compaction: whether state backends merge their files in threads of their own.
     """
 
     clock: Clock
@@ -50,6 +51,7 @@ class SlotServices:
     post: Callable[[Callable[[], None]], None]
     report: Callable[[msg.Report], None]
     failed: Callable[[Exception], None]
+    compaction: bool = True
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ class Assembly:
             program.config.backend,
             services.clock,
             keyed_operators=sum(vertex.keyed for vertex, _ in subtasks),
+            compaction=services.compaction,
         )
         self._drafts = [self._draft(vertex, index) for vertex, index in subtasks]
 

@@ -107,10 +107,9 @@ class JobCoordinator:
             self._log,
             job=self._job,
             checkpoints=self._checkpoints,
-            shared=self._shell.shared,
             location=self._shell.location,
             program_checksum=lambda: self._preparation.program_checksum,
-            deletions=self._deletions,
+            leftovers=self._shell.leftovers,
             later=self._later,
             run=self._run,
             failed=self._attempt_failed,
@@ -382,6 +381,8 @@ class JobCoordinator:
     def _snapshot_restored(self, checkpoint_id: CheckpointId, directory: str) -> None:
         self._shell.located(checkpoint_id, directory)
         claimed = self._submission.config.recovery.claim_mode == "claim"
+        if claimed:  # It refers to no shared file, or it would have been refused.
+            self._shell.shared.restored(checkpoint_id, ())
         self._run(self._checkpoints.snapshot_restored(checkpoint_id, claimed=claimed))
 
     def _later(self, delay_ms: float, call: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ is asked for.  Outcomes of work for an older attempt are dropped.
 """
 
 import logging
+import platform
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ from raystream.graph.physical import PhysicalPlan
 from raystream.ids import Attempt, CheckpointId, SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
-from raystream.runtime.coordinator_restore import Restore, plan_restore
+from raystream.runtime.coordinator_restore import Restore, check_claim, pickled_elsewhere, plan_restore
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import DirectorySetUp, load_initial
@@ -141,6 +142,7 @@ class AttemptPreparation:
         if result is not None and initial:
             directory, metadata = result
             self._restored(metadata.checkpoint_id, directory)
+            _warn_of_pickles(metadata)
         self.check.begin(self._restore.gone if self._restore is not None else ())
         states = self._restore.enumerators if self._restore is not None else None
         self._sources.begin(attempt, self._plan, states, ready=partial(self._discovered, attempt))
@@ -149,15 +151,21 @@ class AttemptPreparation:
         """Decide what each subtask reads back.
 
         Raises:
-            StateRestoreError: the snapshot does not fit the program.
+            StateRestoreError: the snapshot does not fit the program, or cannot be claimed.
         """
         if loaded is None:
             return
         directory, metadata = loaded
-        allow = self._submission.config.recovery.allow_non_restored
-        own = self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
+        recovery = self._submission.config.recovery
+        own = directory == self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
+        if not own and recovery.claim_mode == "claim":
+            check_claim(directory, metadata)
         restore = plan_restore(
-            self._submission.plan, directory, metadata, allow_non_restored=allow, own=directory == own
+            self._submission.plan,
+            directory,
+            metadata,
+            allow_non_restored=recovery.allow_non_restored,
+            own=own,
         )
         self._restore = restore
         if restore.plan != self._plan:
@@ -200,3 +208,14 @@ def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:
         for vertex in unpacked.plan.vertices
     )
     return pack(replace(unpacked, plan=replace(unpacked.plan, vertices=vertices)))
+
+
+def _warn_of_pickles(metadata: SnapshotMetadata) -> None:
+    python = platform.python_version()
+    if states := pickled_elsewhere(metadata, python):
+        logger.warning(
+            "values that Python %s pickled are read by Python %s, which may fail: state %s",
+            metadata.python_version,
+            python,
+            ", ".join(states),
+        )

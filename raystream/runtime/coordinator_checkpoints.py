@@ -5,13 +5,13 @@ Holds no decisions.  Knows where every checkpoint is; the machine knows only ids
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
 
 from raystream.errors import CheckpointError, RaystreamError, StorageError
 from raystream.graph.physical import PhysicalPlan
-from raystream.handles import Handle, OperatorSnapshot, SharedFile, SubtaskSnapshot
+from raystream.handles import Handle, OperatorSnapshot, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
@@ -25,7 +25,7 @@ from raystream.protocol.shared_files import SharedFiles
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
-from raystream.runtime.coordinator_late_uploads import LateUploads
+from raystream.runtime.coordinator_leftovers import Leftovers
 from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
@@ -48,8 +48,6 @@ class _Cut:
     attempt: Attempt
     created_ms: int
     enumerators: dict[OperatorUid, bytes]
-    shared: tuple[SharedFile, ...] = ()
-    """Known when all subtasks have acknowledged."""
 
 
 class CheckpointShell:
@@ -69,6 +67,7 @@ class CheckpointShell:
 
     Attributes:
         shared: the shared files that complete checkpoints need.
+        leftovers: sweeps what nothing needs any more.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class CheckpointShell:
         self._run = run
         self._deleted = deleted
         self.shared = SharedFiles()
-        self._late_uploads = LateUploads(deletions, self._snapshots, self.shared)
+        self.leftovers = Leftovers(deletions, self._snapshots, self.shared)
         self._cuts: dict[CheckpointId, _Cut] = {}
         self._locations: dict[CheckpointId, str] = {}
         self.records = CheckpointRecords()
@@ -136,12 +135,13 @@ class CheckpointShell:
             case cmd.DiscardSnapshot(checkpoint_id, snapshot):
                 directory = self._locations.get(checkpoint_id, "")
                 if handles := _handles(snapshot):
-                    self._delete(partial(self._snapshots.delete_files, directory, handles))
+                    work = partial(self._snapshots.delete_files, directory, handles)
+                    self.leftovers.delete(checkpoint_id, work)
             case cmd.DeleteCheckpoint(checkpoint_id):
                 self._delete_checkpoint(checkpoint_id)
             case cmd.PruneLog(keep):
                 self._log.prune(keep)
-                self._late_uploads.sweep(keep)
+                self.leftovers.sweep(keep)
             case cmd.FailAttempt(error):
                 failure = Failure(error)
                 self._run(self._job.attempt_failed(self._now_ms, self._job.attempt, failure))
@@ -204,14 +204,15 @@ class CheckpointShell:
 
     def _write_metadata(self, checkpoint_id: CheckpointId, snapshots: tuple[SubtaskSnapshot, ...]) -> None:
         self.records.acknowledged(checkpoint_id, snapshots)
-        self._late_uploads.acknowledged(snapshots)
-        shared = tuple(file for snapshot in snapshots for file in snapshot.shared_files)
+        self.leftovers.acknowledged(snapshots)
+        cut = self._cuts[checkpoint_id]
         try:
-            self.shared.verify(checkpoint_id, shared)
+            if not cut.purpose.savepoint:  # A savepoint refers to nothing outside.
+                shared = [file for snapshot in snapshots for file in snapshot.shared_files]
+                self.shared.verify(checkpoint_id, shared)
         except CheckpointError as error:
             self._run(self._machine.metadata_failed(self._now_ms, checkpoint_id, error))
             return
-        cut = self._cuts[checkpoint_id] = replace(self._cuts[checkpoint_id], shared=shared)
         submission = self._services.submission
         metadata = SnapshotMetadata(
             job_id=submission.job_id,
@@ -267,10 +268,10 @@ class CheckpointShell:
 
     def _record(self, command: cmd.RecordCompletion | cmd.RecordFailure) -> None:
         checkpoint_id = command.checkpoint_id
-        cut = self._cuts.pop(checkpoint_id, None)
+        self._cuts.pop(checkpoint_id, None)
         if isinstance(command, cmd.RecordCompletion):
-            if cut is not None and not command.purpose.savepoint:
-                self.shared.checkpoint_completed(checkpoint_id, cut.shared)
+            if not command.purpose.savepoint:
+                self.shared.checkpoint_completed(checkpoint_id)
             record = self.records.ended(checkpoint_id, self._now_ms, failure="")
             details: dict[str, Any] = {"checkpoint_id": checkpoint_id, "purpose": command.purpose.value}
             if record is not None:
@@ -282,7 +283,7 @@ class CheckpointShell:
             logger.info("checkpoint completed", extra=details)
             self._run(self._job.checkpoint_completed(command.purpose))
             return
-        self._late_uploads.given_up(checkpoint_id)
+        self.leftovers.given_up(checkpoint_id)
         failure = f"{command.reason.value}: {command.error.message}"
         self.records.ended(checkpoint_id, self._now_ms, failure=failure)
         details = {"checkpoint_id": checkpoint_id, "reason": command.reason.value}
@@ -307,19 +308,15 @@ class CheckpointShell:
     def _delete_checkpoint(self, checkpoint_id: CheckpointId) -> None:
         self.records.deleted(checkpoint_id)
         unused = self.shared.checkpoint_deleted(checkpoint_id)
+        if not self._machine.retained:  # The job has ended: the sweep removes them all at once.
+            unused = ()
         location = self._locations.get(checkpoint_id, "")
-        self._delete(partial(self._snapshots.delete, location, shared=unused))
+        self.leftovers.delete(checkpoint_id, partial(self._snapshots.delete, location, shared=unused))
 
     def _delete_leftovers(self) -> None:
         """Sweep: an upload for an aborted checkpoint may have outlasted its attempt, not its slot."""
-        if self.records.shown():
-            machine, needed = self._machine, self.shared.live
-            self._delete(
-                partial(self._snapshots.sweep, machine.retained, newest=machine.newest, shared=needed)
-            )
-
-    def _delete(self, work: Callable[[], object]) -> None:
-        self._deletions.submit(work, failed="files of a checkpoint stay, until the next sweep")
+        if self._machine.newest:
+            self.leftovers.sweep_all(self._machine.retained, self._machine.newest)
 
     # ---- small things ------------------------------------------------------------
 

@@ -79,7 +79,12 @@ class Deletions:
         self._tell_over: Callable[[], None] | None = None
 
     def submit(
-        self, work: Callable[[], object], *, failed: str, done: Callable[[], None] = lambda: None
+        self,
+        work: Callable[[], object],
+        *,
+        failed: str,
+        done: Callable[[], None] = lambda: None,
+        undone: Callable[[], None] = lambda: None,
     ) -> None:
         """Delete something.
 
@@ -87,12 +92,14 @@ class Deletions:
             work: deletes; blocks.
             failed: what to warn of when it raises.
             done: called when it has not.
+            undone: called when it has.
         """
 
         def ended(result: Any) -> None:
             self._under_way -= 1
             if isinstance(result, Exception):
                 logger.warning(failed, exc_info=result)
+                undone()
             else:
                 done()
             self._tell_if_over()

@@ -13,8 +13,8 @@ from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.job import Job
 from raystream.protocol.job_commands import Command
-from raystream.protocol.shared_files import SharedFiles
-from raystream.runtime.coordinator_end import ARCHIVE_WAIT_MS, Deletions, go_on_within
+from raystream.runtime.coordinator_end import ARCHIVE_WAIT_MS, go_on_within
+from raystream.runtime.coordinator_leftovers import Leftovers
 from raystream.runtime.coordinator_log import Later, LogWriter
 from raystream.runtime.coordinator_services import CoordinatorServices
 from raystream.runtime.coordinator_view import JobView, archived
@@ -31,10 +31,9 @@ class JobEntries:
         log: takes the entries.
         job: the job machine, which is told what became of them.
         checkpoints: knows what an attempt restores.
-        shared: the shared files that complete checkpoints need.
         location: gives the location of a complete checkpoint.
         program_checksum: gives that of the stored program.
-        deletions: sweep what older attempts left.
+        leftovers: sweeps what older attempts left.
         later: for the bound of the archive.
         run: executes the commands that an event leads to.
         failed: told when an attempt can not be logged.
@@ -50,10 +49,9 @@ class JobEntries:
         *,
         job: Job,
         checkpoints: CheckpointCoordinator,
-        shared: SharedFiles,
         location: Callable[[CheckpointId | None], str | None],
         program_checksum: Callable[[], str | None],
-        deletions: Deletions,
+        leftovers: Leftovers,
         later: Later,
         run: Callable[[Iterable[Command]], None],
         failed: Callable[[Attempt, RaystreamError], None],
@@ -62,10 +60,9 @@ class JobEntries:
         self._log = log
         self._job = job
         self._checkpoints = checkpoints
-        self._shared = shared
         self._location = location
         self._program_checksum = program_checksum
-        self._deletions = deletions
+        self._leftovers = leftovers
         self._later = later
         self._run = run
         self._failed = failed
@@ -73,7 +70,7 @@ class JobEntries:
 
     def attempt_begins(self, attempt: Attempt) -> None:
         """Log the attempt, and sweep what earlier ones left while it goes on."""
-        checkpoints, snapshots = self._checkpoints, self._services.storage.snapshots
+        checkpoints = self._checkpoints
         restored, newest = checkpoints.recovery_point, checkpoints.newest
         entry = AttemptStarted(
             attempt=attempt,
@@ -84,15 +81,12 @@ class JobEntries:
             newest_checkpoint=newest or None,
             program_checksum=self._program_checksum(),
         )
-        sweep = partial(
-            snapshots.sweep, checkpoints.retained, newest=newest, shared=self._shared.live, writing=True
-        )
 
         def appended(error: StorageError | None) -> None:
             if error is not None:
                 self._failed(attempt, error)
                 return
-            self._deletions.submit(sweep, failed="files of older attempts stay")
+            self._leftovers.sweep_older_attempts(checkpoints.retained, newest)
             self._run(self._job.attempt_logged(attempt))
 
         self._log.append(entry, appended)

@@ -21,7 +21,8 @@ from raystream.protocol.redistribution import holding, redistribute
 from raystream.runtime.messages import OperatorRestore, OperatorStateSlice, SubtaskRestore
 from raystream.runtime.restored_states import RestoredState, table
 from raystream.state.registry import Verdict
-from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
+from raystream.state.serializer import PICKLE_ID
+from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata, shared_files_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,39 @@ def plan_restore(
         enumerators=dict(metadata.enumerators),
         gone=tuple(_of_operator(Verdict.MISSING, operator) for operator in missing),
     )
+
+
+def check_claim(directory: str, metadata: SnapshotMetadata) -> None:
+    """Check that a snapshot can be deleted as a whole once newer checkpoints have subsumed it.
+
+    Raises:
+        StateRestoreError: it refers to files that other checkpoints of its job may need.
+    """
+    if files := shared_files_of(metadata):
+        raise StateRestoreError(
+            "incremental checkpoint of another job cannot be claimed: other checkpoints may need its files",
+            hint="start from it with claim mode no-claim, or from a savepoint",
+            snapshot=directory,
+            job=metadata.job_name,
+            shared_files=len(files),
+        )
+
+
+def pickled_elsewhere(metadata: SnapshotMetadata, python_version: str) -> list[str]:
+    """Return the states whose pickled values another minor version of Python wrote, as operator and name.
+
+    Args:
+        metadata: the snapshot.
+        python_version: the version that runs.
+    """
+    if metadata.python_version.split(".")[:2] in ([""], python_version.split(".")[:2]):
+        return []
+    return [
+        f"{operator.name}: {state.name}"
+        for operator in metadata.operators
+        for state in operator.states
+        if state.serializer == PICKLE_ID
+    ]
 
 
 # ---- key groups ---------------------------------------------------------------

@@ -20,16 +20,19 @@ class BackendOpener:
         config: which backend, and how much memory.
         clock: tells the processing time.
         keyed_operators: how many backends will be opened.
+        compaction: whether backends merge their files in threads of their own, whenever these come to it.
     """
 
-    def __init__(self, config: BackendConfig, clock: Clock, *, keyed_operators: int = 1) -> None:
+    def __init__(
+        self, config: BackendConfig, clock: Clock, *, keyed_operators: int = 1, compaction: bool = True
+    ) -> None:
         self._clock = clock
         self._opened: list[KeyedStateBackend] = []
         self._rocksdb: RocksDbSettings | None = None
         if config.type == "rocksdb" and keyed_operators:
             self._rocksdb = RocksDbSettings(
                 parent=Path(config.rocksdb_directory or Path(tempfile.gettempdir()) / "raystream-state"),
-                memory=RocksDbMemory(config.rocksdb_managed_bytes),
+                memory=RocksDbMemory(config.rocksdb_managed_bytes, compaction=compaction),
                 cache_bytes=config.rocksdb_cache_bytes // keyed_operators,
             )
 

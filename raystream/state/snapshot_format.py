@@ -29,10 +29,10 @@ from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.state.chunk_form import Chunk
 from raystream.state.ttl import Moment
 
-FORMAT_VERSION = 2
-"""Version 1 had no namespaces, times of writing or time of the snapshot, and is otherwise the same."""
+FORMAT_VERSION = 3
+"""Version 2 had no times of event time, neither of writing nor of the snapshot, and is otherwise the same."""
 
-_VERSION_OLDEST = 1
+_VERSION_OLDEST = 2
 """Oldest version that can be read: the one before `FORMAT_VERSION`."""
 
 READ_BYTES_MAX = 8 * 1024 * 1024
@@ -238,7 +238,7 @@ def open_snapshot(
 
     Raises:
         StateCorruptError: a byte of the index is not what it was when the blob was written.
-        StateRestoreError: a newer version wrote the blob.
+        StateRestoreError: a newer version wrote the blob, or one that is too old.
     """
     index = _read_index(read_range, size)
     wanted = [
@@ -312,7 +312,12 @@ def _check_version(header: bytes, version: int, magic: bytes) -> None:
             newest_readable=FORMAT_VERSION,
         )
     if version < _VERSION_OLDEST:
-        raise StateCorruptError("bytes are not keyed state of raystream")
+        raise StateRestoreError(
+            "keyed state was written by a raystream that is too old",
+            hint="restore and save it with the version of raystream in between",
+            version=version,
+            oldest_readable=_VERSION_OLDEST,
+        )
 
 
 def _check_index(index: _Index, end: int) -> None:

@@ -8,7 +8,7 @@ that the engine works with: renaming a field in the engine must not change what 
 Bytes (inline state, enumerator state) stand in it as base64.
 """
 
-import importlib.metadata
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -26,24 +26,19 @@ from raystream.handles import (
     Redistribution,
     SharedFile,
     StateInfo,
+    shared_files_in,
+    size_of,
 )
 from raystream.ids import CheckpointId, JobId, OperatorUid
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
+from raystream.storage.installed import installed_version
 
 FORMAT_VERSION = 2
-"""Version that is written; that one and the one before are read.  Version 1 had no shared files."""
+"""That is written, and read with the one before, which had no shared files and no Python version."""
 
 _FILE_KIND = "snapshot"
-
-
-def installed_version() -> str:
-    """Return the version of raystream that runs."""
-    try:
-        return importlib.metadata.version("raystream")
-    except importlib.metadata.PackageNotFoundError:
-        return "not-installed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +64,7 @@ class OperatorMetadata:
     @property
     def size_bytes(self) -> int:
         """Stored size of the operator's state."""
-        return sum(subtask.size_bytes for subtask in self.subtasks)
+        return size_of(self.subtasks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +83,18 @@ class SnapshotMetadata:
     enumerators: Mapping[OperatorUid, bytes] = field(default_factory=dict)
     """State of the split enumerator of each source."""
     raystream_version: str = field(default_factory=installed_version)
+    python_version: str = field(default_factory=platform.python_version)
+    """Of the job master and the slots; pickled values depend on it.  Empty when it is not known."""
 
     @property
     def size_bytes(self) -> int:
         """Stored size of all state."""
-        return sum(map(len, self.enumerators.values())) + sum(op.size_bytes for op in self.operators)
+        return sum(map(len, self.enumerators.values())) + size_of(self.subtasks)
+
+    @property
+    def subtasks(self) -> list[OperatorSnapshot]:
+        """What every subtask stored of every operator, in stored order."""
+        return [subtask for operator in self.operators for subtask in operator.subtasks]
 
     def operator(self, uid: OperatorUid) -> OperatorMetadata | None:
         """Return the operator of this uid, or None when the snapshot has none."""
@@ -102,22 +104,15 @@ class SnapshotMetadata:
 def handles_of(metadata: SnapshotMetadata) -> list[Handle]:
     """Return every handle of a snapshot, in stored order."""
     handles: list[Handle] = []
-    for operator in metadata.operators:
-        for subtask in operator.subtasks:
-            handles += [handle.data for handle in subtask.keyed]
-            handles += [handle.data for handle in subtask.operator]
+    for subtask in metadata.subtasks:
+        handles += [handle.data for handle in subtask.keyed]
+        handles += [handle.data for handle in subtask.operator]
     return handles
 
 
-def shared_files_of(metadata: SnapshotMetadata) -> list[SharedFile]:
-    """Return every shared file that a snapshot needs."""
-    return [
-        file
-        for operator in metadata.operators
-        for subtask in operator.subtasks
-        for handle in subtask.keyed
-        for file in handle.shared
-    ]
+def shared_files_of(metadata: SnapshotMetadata) -> tuple[SharedFile, ...]:
+    """Return every shared file that a snapshot needs, once."""
+    return shared_files_in(metadata.subtasks)
 
 
 def map_handles(metadata: SnapshotMetadata, change: Callable[[Handle], Handle]) -> SnapshotMetadata:
@@ -141,6 +136,7 @@ def encode_metadata(metadata: SnapshotMetadata) -> bytes:
     """Return the bytes of a `_metadata` file."""
     stored = _StoredSnapshot(
         raystream_version=metadata.raystream_version,
+        python_version=metadata.python_version,
         job_id=metadata.job_id,
         job_name=metadata.job_name,
         checkpoint_id=metadata.checkpoint_id,
@@ -169,6 +165,7 @@ def decode_metadata(data: bytes, *, path: str) -> SnapshotMetadata:
         stored = _DECODER.decode(content)
         return SnapshotMetadata(
             raystream_version=stored.raystream_version,
+            python_version=stored.python_version,
             job_id=JobId(stored.job_id),
             job_name=stored.job_name,
             checkpoint_id=CheckpointId(stored.checkpoint_id),
@@ -247,6 +244,7 @@ class _StoredOperator(msgspec.Struct, frozen=True, kw_only=True):
 
 class _StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     raystream_version: str
+    python_version: str = ""
     job_id: str
     job_name: str
     checkpoint_id: int

@@ -44,6 +44,7 @@ from raystream.storage.metadata import (
     encode_metadata,
     handles_of,
     map_handles,
+    shared_files_of,
 )
 
 INLINE_TOTAL_BYTES_MAX = 16 * 1024 * 1024
@@ -162,7 +163,7 @@ class SnapshotStore:
         live: Collection[CheckpointId],
         *,
         newest: CheckpointId,
-        shared: Collection[str] = frozenset(),
+        shared: Collection[str],
         writing: bool = False,
     ) -> list[str]:
         """Remove what earlier attempts left in the job's directory, and return its names.
@@ -177,7 +178,8 @@ class SnapshotStore:
             live: complete checkpoints of this job that were retained when `newest` was the newest.
             newest: newest id that was given before.
             shared: names of the shared files of the live checkpoints.
-            writing: an attempt of the job runs; unfinished files may be its own.
+            writing: an attempt of the job runs; unfinished files may be its own.  Else, with nothing live,
+                the whole shared directory goes.
 
         Raises:
             StorageError: the store refused.
@@ -191,7 +193,11 @@ class SnapshotStore:
             if checkpoint_id is not None and checkpoint_id <= newest and checkpoint_id not in live:
                 self.delete(self._layout.checkpoint_dir(checkpoint_id))
                 swept.append(entry.name)
-        swept += self._sweep_shared(fs, shared, newest)
+        if live or shared or writing:
+            swept += self._sweep_shared(fs, shared, newest)
+        elif fs.list_dir(self._layout.shared_dir):  # One call where there may be thousands of files.
+            fs.delete_dir(self._layout.shared_dir)
+            swept.append(split_url(self._layout.shared_dir)[1])
         unfinished_in = [self._layout.checkpoint_dir(checkpoint_id) for checkpoint_id in sorted(live)]
         if not writing:
             unfinished_in += [self._layout.job_dir, self._layout.log_dir, self._layout.shared_dir]
@@ -205,9 +211,8 @@ class SnapshotStore:
     def _sweep_shared(self, fs: FileSystem, live: Collection[str], newest: CheckpointId) -> list[str]:
         assert self._layout is not None
         directory = self._layout.shared_dir
-        entries = fs.list_dir(directory)
         swept = []
-        for entry in entries:
+        for entry in fs.list_dir(directory):
             checkpoint_id = written_for(entry.name)
             if checkpoint_id is not None and checkpoint_id <= newest and entry.name not in live:
                 fs.delete_file(join_url(directory, entry.name))
@@ -253,11 +258,19 @@ def dispose_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -
     to stay.
 
     Raises:
-        StateRestoreError: nothing is there, or it is not a snapshot that can be read.
+        StateRestoreError: nothing is there, or it is not a snapshot that can be read, or it is an
+            incremental checkpoint.
         StateCorruptError: the snapshot is damaged.
         StorageError: the store refused.
     """
     directory, metadata = load_snapshot(path, open_fs=open_fs)
+    if shared_files_of(metadata):
+        raise StateRestoreError(
+            "incremental checkpoint cannot be disposed of: other checkpoints of its job may need its files",
+            hint="delete the directory of its job when none of its checkpoints is needed any more",
+            path=directory,
+            job=metadata.job_name,
+        )
     fs = open_fs(directory)
     files = [
         resolve(directory, handle.path) for handle in handles_of(metadata) if isinstance(handle, FileHandle)

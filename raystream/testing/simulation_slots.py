@@ -170,6 +170,7 @@ class SlotProcess:
             links=TcpLinks(HOST, clock, self._sockets),
             report=self._report,
             files=SnapshotFiles(pool.open_fs),
+            compaction=False,
         )
 
     def step(self) -> bool:

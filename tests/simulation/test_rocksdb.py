@@ -7,7 +7,6 @@ import pytest
 from raystream.errors import CheckpointError
 from raystream.protocol.shared_files import SharedFiles
 from raystream.runtime.upload import Upload
-from raystream.state import rocksdb
 from raystream.state.rocksdb_snapshot import KnownFiles
 from raystream.testing import simulate
 from tests.simulation import connected_jobs, event_time_jobs, jobs
@@ -43,8 +42,6 @@ def test_state_in_rocksdb_is_exactly_once_whatever_goes_wrong(name, cache_size, 
 
 
 def test_the_same_seed_gives_the_same_trace_hash_when_checkpoints_share_files(monkeypatch, local_path):
-    # When a compaction ends is up to RocksDB's own threads.
-    monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
     uploaded, referred = [], []
     monkeypatch.setattr(Upload, "_store_shared", told(uploaded, Upload._store_shared))
     monkeypatch.setattr(KnownFiles, "refer", told(referred, KnownFiles.refer))

@@ -21,7 +21,7 @@ def file_of(checkpoint_id, local="1.sst", *, checksum="0" * 16):
 
 def complete(shared, checkpoint_id, *files):
     shared.verify(checkpoint_id, files)
-    shared.checkpoint_completed(checkpoint_id, files)
+    shared.checkpoint_completed(checkpoint_id)
     shared.validate()
 
 
@@ -57,6 +57,54 @@ def test_files_go_with_the_last_checkpoint(shared):
     assert shared.checkpoint_deleted(1) == ("c1-1.sst", "c1-2.sst")
     assert shared.live == frozenset()
     shared.validate()
+
+
+def test_file_that_a_verified_checkpoint_refers_to_outlives_all_complete_ones_that_use_it(shared):
+    first = file_of(1)
+    complete(shared, 1, first)
+    shared.verify(2, [file_of(2, "2.sst")])
+    shared.verify(3, [first])
+    shared.checkpoint_completed(2)
+
+    assert shared.checkpoint_deleted(1) == ()
+    shared.validate()
+    shared.checkpoint_completed(3)
+    assert shared.checkpoint_deleted(2) == ("c2-2.sst",)
+    assert shared.live == {"c1-1.sst"}
+
+
+def test_file_that_only_a_verified_checkpoint_refers_to_goes_when_that_is_given_up(shared):
+    complete(shared, 1, file_of(1))
+    shared.verify(2, [file_of(2, "2.sst")])
+    shared.verify(3, [file_of(1), file_of(3, "3.sst")])
+    shared.checkpoint_completed(2)
+    shared.checkpoint_deleted(1)
+
+    assert shared.checkpoint_deleted(3) == ("c1-1.sst",)
+    assert shared.live == {"c2-2.sst"}
+    shared.validate()
+
+
+def test_checkpoint_is_not_completed_without_being_verified(shared):
+    with pytest.raises(KeyError):
+        shared.checkpoint_completed(1)
+
+
+def test_files_of_restored_checkpoints_may_be_referred_to(shared):
+    shared.restored(1, [file_of(1)])
+    shared.restored(2, [file_of(1), file_of(2, "2.sst")])
+    complete(shared, 3, file_of(2, "2.sst"))
+
+    assert shared.needed([1, 2, 3]) == {"c1-1.sst", "c2-2.sst"}
+    shared.checkpoint_deleted(1)
+    assert shared.checkpoint_deleted(2) == ("c1-1.sst",)
+
+
+def test_nothing_is_swept_while_the_files_of_a_retained_checkpoint_are_not_known(shared):
+    shared.restored(2, [file_of(2)])
+
+    with pytest.raises(AssertionError, match=r"retained checkpoints are not known: \[1\]"):
+        shared.needed([1, 2])
 
 
 def test_checkpoint_that_was_never_complete_has_no_files_to_delete(shared):
@@ -121,7 +169,7 @@ def test_checkpoint_that_is_refused_leaves_everything_as_it_was(shared):
 
 
 class SharedFilesMachine(RuleBasedStateMachine):
-    """Two subtasks whose files come and go, several checkpoints under way, and a simple model.
+    """Two subtasks whose files come and go, several checkpoints collected and logged, and a simple model.
 
     The model knows what each complete checkpoint needs, and nothing else.
     """
@@ -134,6 +182,7 @@ class SharedFilesMachine(RuleBasedStateMachine):
         self.locals = [set(), set()]
         self.numbers = 0
         self.pending = {}
+        self.verified = {}
         self.complete = {}
         self.store = set()
         """Files of complete checkpoints that are there."""
@@ -141,6 +190,7 @@ class SharedFilesMachine(RuleBasedStateMachine):
     @initialize(retained=st.integers(1, 3))
     def begin(self, retained):
         self.retained = retained
+        self.flush(0)
 
     @rule(subtask=st.integers(0, 1))
     def flush(self, subtask):
@@ -152,56 +202,79 @@ class SharedFilesMachine(RuleBasedStateMachine):
         self.locals[subtask].clear()
         self.flush(subtask)
 
-    @precondition(lambda self: len(self.pending) < 3)
-    @rule()
-    def trigger(self):
+    @precondition(lambda self: len(self.pending) + len(self.verified) < 4)
+    @rule(data=st.data())
+    def trigger(self, data):
+        """Refer to a complete checkpoint: an older one if a subtask has not heard of more, or to none."""
         self.newest += 1
-        known = {}
-        if self.complete and not self.pending:  # What is pending may store a file anew.
-            known = {file.local: file for file in self.complete[max(self.complete)]}
+        heard = data.draw(st.sampled_from([None, *sorted(self.complete)]))
+        known = {file.local: file for file in self.complete.get(heard, ())}
         names = sorted(set().union(*self.locals))
         self.pending[self.newest] = [known.get(name) or file_of(self.newest, name) for name in names]
 
     @precondition(lambda self: self.pending)
     @rule(data=st.data())
-    def abort(self, data):
-        checkpoint_id = data.draw(st.sampled_from(sorted(self.pending)))
-        del self.pending[checkpoint_id]
-        assert self.shared.checkpoint_deleted(checkpoint_id) == ()
-
-    @precondition(lambda self: self.pending)
-    @rule(data=st.data())
-    def finish(self, data):
+    def verify(self, data):
         checkpoint_id = data.draw(st.sampled_from(sorted(self.pending)))
         files = self.pending.pop(checkpoint_id)
-        complete(self.shared, checkpoint_id, *files)
+        if all(file.created_by == checkpoint_id or file.name in self.store for file in files):
+            self.shared.verify(checkpoint_id, files)
+            self.verified[checkpoint_id] = files
+        else:
+            with pytest.raises(CheckpointError):
+                self.shared.verify(checkpoint_id, files)
+            self.give_up(checkpoint_id)
+
+    @precondition(lambda self: self.pending or self.verified)
+    @rule(data=st.data())
+    def abort(self, data):
+        self.give_up(data.draw(st.sampled_from(sorted(self.pending | self.verified))))
+
+    @precondition(lambda self: self.verified)
+    @rule(data=st.data())
+    def finish(self, data):
+        checkpoint_id = data.draw(st.sampled_from(sorted(self.verified)))
+        files = self.verified.pop(checkpoint_id)
+        self.shared.checkpoint_completed(checkpoint_id)
+        assert {file.name for file in files if file.created_by != checkpoint_id} <= self.store
         self.complete[checkpoint_id] = files
         self.store |= {file.name for file in files}
-        for subsumed in [other for other in self.pending if other < checkpoint_id]:
-            del self.pending[subsumed]
-            assert self.shared.checkpoint_deleted(subsumed) == ()
+        for subsumed in [other for other in self.pending | self.verified if other < checkpoint_id]:
+            self.give_up(subsumed)
         while len(self.complete) > self.retained:
-            oldest = min(self.complete)
-            del self.complete[oldest]
-            self.remove(self.shared.checkpoint_deleted(oldest))
+            self.delete(min(self.complete))
 
-    @rule()
-    def end(self):
+    def give_up(self, checkpoint_id):
+        self.pending.pop(checkpoint_id, None)
+        self.verified.pop(checkpoint_id, None)
+        self.remove(self.shared.checkpoint_deleted(checkpoint_id))
+
+    def delete(self, checkpoint_id):
+        del self.complete[checkpoint_id]
+        self.remove(self.shared.checkpoint_deleted(checkpoint_id))
+
+    def teardown(self):
         """Delete all, as at the end of a job, oldest first."""
-        self.pending.clear()
+        for checkpoint_id in sorted(self.pending | self.verified):
+            self.give_up(checkpoint_id)
         for checkpoint_id in sorted(self.complete):
-            del self.complete[checkpoint_id]
-            self.remove(self.shared.checkpoint_deleted(checkpoint_id))
-        self.locals = [set(), set()]
+            self.delete(checkpoint_id)
+        assert self.store == self.shared.live == set()
 
     def remove(self, names):
         assert set(names) <= self.store, "each file is deleted once"
         self.store -= set(names)
 
     @invariant()
-    def live_are_the_files_that_complete_checkpoints_need(self):
+    def live_are_the_files_that_checkpoints_need(self):
         self.shared.validate()
         needed = {file.name for files in self.complete.values() for file in files}
+        needed |= {
+            file.name
+            for checkpoint_id, files in self.verified.items()
+            for file in files
+            if file.created_by != checkpoint_id
+        }
         assert self.store == self.shared.live == needed
 
 

@@ -1,5 +1,8 @@
 """A snapshot goes to the subtasks of a program, or the submission ends with everything that does not fit."""
 
+import platform
+from dataclasses import replace
+
 import pytest
 
 from raystream.errors import StateCorruptError, StateRestoreError
@@ -12,6 +15,7 @@ from raystream.runtime.coordinator_restore import plan_restore
 from raystream.runtime.restored_states import RestoredState
 from raystream.state.registry import Verdict
 from raystream.storage.metadata import SnapshotMetadata
+from raystream.storage.snapshots import SnapshotStore
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
     JOB_ID,
@@ -183,6 +187,38 @@ def test_failure_before_the_first_checkpoint_goes_back_to_the_savepoint(tmp_path
     (restore,) = world.restored[0][1, 0].values()
     assert restore.directory == savepoint
     assert world.source.made[-1][1] == b"s2"
+
+
+HERE = platform.python_version()
+
+
+@pytest.mark.parametrize(
+    ("serializer", "python"),
+    [
+        ("pickle-1", "2.7.18"),
+        ("msgpack-1", "2.7.18"),
+        ("pickle-1", ""),
+        ("pickle-1", f"{HERE.rpartition('.')[0]}.99"),
+    ],
+)
+def test_pickles_of_another_minor_python_are_warned_of_once(tmp_path, savepoint, caplog, serializer, python):
+    store = SnapshotStore(JOB_ID)
+    _, metadata = store.load(savepoint)
+    operators = tuple(
+        replace(one, states=tuple(replace(state, serializer=serializer) for state in one.states))
+        for one in metadata.operators
+    )
+    path = store.write_metadata(
+        (tmp_path / "older").as_uri(), replace(metadata, operators=operators, python_version=python)
+    )
+
+    world = from_savepoint(tmp_path / "new", path).start()
+    world.fail()
+    world.restart()
+
+    told = [record.getMessage() for record in caplog.records if "pickled" in record.getMessage()]
+    about = f"values that Python 2.7.18 pickled are read by Python {HERE}, which may fail: state COUNT: hits"
+    assert told == ([about] if (serializer, python) == ("pickle-1", "2.7.18") else [])
 
 
 def test_savepoint_is_deleted_only_when_it_was_claimed(tmp_path, savepoint):

@@ -2,13 +2,15 @@
 
 import pytest
 
+from raystream.errors import StateRestoreError, StorageError
 from raystream.ids import Attempt
 from raystream.runtime import messages as msg
 from raystream.storage.blobs import SnapshotFiles
-from tests.unit.runtime.coordinator_world import CRASH, INTERVAL_MS, JOB_ID, World, running
+from tests.unit.runtime.coordinator_world import CRASH, INTERVAL_MS, JOB_ID, World, chk, running
 from tests.unit.storage import sample
 
 FILES = SnapshotFiles()
+REFUSED = StorageError("store refuses", path="there")
 
 
 @pytest.fixture
@@ -94,6 +96,72 @@ def test_files_of_a_checkpoint_that_was_given_up_are_swept_once_an_older_one_is_
     assert there(directory) == ["a"]
 
 
+@pytest.mark.parametrize("slot_writes", [False, True])
+def test_files_of_a_checkpoint_that_were_not_deleted_go_with_the_next_completion(directory, slot_writes):
+    world = running(directory)
+    if slot_writes:  # For something that was given up; the failed deletion is not a part of it.
+        world.writing_from = {0: 2, 1: 2}
+    step(world, 1, write(directory, 1, "a"))
+    world.faults = {"delete": [REFUSED]}
+    step(world, 2)
+    assert there(directory) == ["a"]
+    assert chk(directory, 1).exists()
+    assert world.status == "RUNNING"
+
+    world.faults = {"sweep": [REFUSED]}
+    step(world, 3)
+    assert there(directory) == ["a"]
+    step(world, 4)
+
+    assert there(directory) == []
+    assert not chk(directory, 1).exists()
+
+
+def test_what_older_attempts_left_goes_with_a_completion_when_the_first_sweep_was_refused(directory):
+    world = running(directory)
+    step(world, 1)
+    write(directory, 1, "left by a slot that died")
+    world.faults = {"sweep": [REFUSED]}
+    world.fail(error=CRASH)
+    world.restart()
+    assert there(directory) == ["left by a slot that died"]
+    step(world, 2)
+
+    assert there(directory) == []
+
+
+def test_job_does_not_claim_a_checkpoint_that_shares_files_with_others_of_its_job(directory, tmp_path):
+    older = running(directory)
+    step(older, 1, write(directory, 1, "a"))
+    older.cancel()
+    path = older.view.checkpoints[-1].path
+    options = {"execution__state_recovery__path": path, "execution__state_recovery__claim_mode": "claim"}
+
+    world = World(tmp_path / "elsewhere", **options).start()
+
+    assert world.status == "FAILED"
+    assert isinstance(world.view.error, StateRestoreError)
+    assert "cannot be claimed: other checkpoints may need its files" in world.view.error.message
+    assert world.view.restarts == 0
+    assert chk(directory, 1).exists()
+    assert there(directory) == ["a"]
+
+
+def test_shared_directory_goes_as_a_whole_behind_all_checkpoints_when_the_job_has_finished(directory):
+    world = running(directory)
+    first = write(directory, 1, "a")
+    step(world, 1, first)
+    world.shared[2, 0] = (first,)
+    world.held = {"sweep"}
+    world.end_input()
+    assert there(directory) == ["a"]
+    assert not list((directory / JOB_ID).glob("chk-*"))
+    world.release_work("sweep")
+
+    assert world.status == "FINISHED"
+    assert not (directory / JOB_ID / "shared").exists()
+
+
 def test_new_attempt_sweeps_what_no_checkpoint_needs_and_may_refer_to_the_rest(directory):
     world = running(directory)
     first = write(directory, 1, "a")
@@ -138,4 +206,4 @@ def test_nothing_is_left_when_the_job_has_finished(directory):
     world.end_input()
 
     assert world.status == "FINISHED"
-    assert there(directory) == []
+    assert not (directory / JOB_ID / "shared").exists()

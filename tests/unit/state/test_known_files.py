@@ -120,7 +120,7 @@ class ReferencesMachine(RuleBasedStateMachine):
         checkpoint_id = data.draw(st.sampled_from(sorted(self.pending)))
         files = self.pending.pop(checkpoint_id).values()
         self.shared.verify(checkpoint_id, files)
-        self.shared.checkpoint_completed(checkpoint_id, files)
+        self.shared.checkpoint_completed(checkpoint_id)
         self.complete.append(checkpoint_id)
         self.unheard.append(checkpoint_id)
         self.pending = {other: files for other, files in self.pending.items() if other > checkpoint_id}

@@ -17,7 +17,7 @@ from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from raystream.state.heap import HeapBackend
 from raystream.state.open_backend import BackendOpener
-from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
+from raystream.state.rocksdb import COMPACTION_FILES, RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_backend import RocksDbBackend
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.testing.harness import OperatorHarness
@@ -62,6 +62,19 @@ def test_view_shows_what_was_there_when_it_was_taken(local_path):
     store.write([(b"a", b"2"), (b"b", None), (b"c", b"2")])
     assert list(view.scan(b"")) == [(b"a", b"1"), (b"b", b"1")]
     assert list(store.scan(b"")) == [(b"a", b"2"), (b"c", b"2")]
+    store.close()
+
+
+def test_store_without_compaction_has_every_file_that_was_flushed(local_path):
+    store = RocksDbStore(local_path / "db", RocksDbMemory(8 << 20, compaction=False))
+    for n in range(3 * COMPACTION_FILES):
+        store.write([(b"a", b"%d" % n)])
+        store.link_files(local_path / str(n))
+
+    files = [sorted(path.name for path in (local_path / str(n)).glob("*.sst")) for n in (0, n)]
+    assert len(files[1]) == 3 * COMPACTION_FILES
+    assert files[1][0] == files[0][0]
+    assert store.get(b"a") == b"%d" % n
     store.close()
 
 
@@ -132,7 +145,7 @@ from raystream.clock import SystemClock
 from raystream.keygroup import KeyGroupRange
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
-from raystream.state.rocksdb import RocksDbMemory
+from raystream.state.rocksdb import COMPACTION_FILES, RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
 from raystream.errors import ConfigError, StateError
 

@@ -69,6 +69,7 @@ def snapshot(
         ),
         enumerators={"source": b"\x00splits\xff"},
         raystream_version="0.1.0",
+        python_version="3.12.1",
     )
 
 
@@ -179,4 +180,5 @@ snapshots = st.builds(
     operators=st.lists(operators(), max_size=3).map(tuple),
     enumerators=st.dictionaries(names, st.binary(max_size=20), max_size=2),
     raystream_version=names,
+    python_version=names,
 )

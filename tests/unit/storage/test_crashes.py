@@ -39,7 +39,7 @@ class Master:
     def start(self):
         newest = self.first - 1
         self.log.append(AttemptStarted(attempt=self.attempt, newest_checkpoint=newest))
-        self.store.sweep({self.newest.checkpoint_id} if self.newest else set(), newest=newest)
+        self.store.sweep({self.newest.checkpoint_id} if self.newest else set(), newest=newest, shared=())
 
     def checkpoint(self, checkpoint_id):
         directory = self.store.checkpoint_directory(checkpoint_id)
@@ -146,6 +146,6 @@ def test_master_that_was_paused_and_replaced_harms_no_checkpoint_of_its_successo
     # It does not know yet: what it was about to complete expires, the next one does too, and it sweeps.
     for checkpoint_id in range(paused.first, paused.first + 5):
         paused.store.delete(paused.store.checkpoint_directory(checkpoint_id))
-    paused.store.sweep(set(), newest=paused.first + 5)
+    paused.store.sweep(set(), newest=paused.first + 5, shared=())
 
     assert verify(fs, layout) == newest[0]

@@ -89,6 +89,7 @@ def written(version):
         ),
         enumerators={"source": b"\x00splits\xff"},
         raystream_version="0.1.0",
+        python_version="3.12.1" if version >= 2 else "",
     )
 
 

@@ -1,6 +1,7 @@
 """`_metadata` gives back what was written, or an error of ours that names the file."""
 
 import json
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -42,21 +43,37 @@ def test_the_file_is_json_that_a_person_can_read():
 def test_a_snapshot_names_the_shared_files_that_it_needs(metadata):
     loaded = decode_metadata(encode_metadata(metadata), path=PATH)
 
-    assert shared_files_of(loaded) == [
+    needed = [
         file
         for operator in metadata.operators
         for subtask in operator.subtasks
         for handle in subtask.keyed
         for file in handle.shared
     ]
+    assert shared_files_of(loaded) == tuple({file.name: file for file in needed}.values())
 
 
-def test_a_version_1_file_has_no_shared_files_and_is_read():
+def test_a_file_that_two_subtasks_need_counts_once():
+    handles = (InlineHandle(data=b"12345"), InlineHandle(data=b"67890"))
+    one, other = sample.shared_file(1, b"a" * 100), sample.shared_file(2, b"b" * 10)
+    whole = sample.snapshot(2, handles, shared=(one, other))
+    without = sample.snapshot(2, handles)
+
+    (operator,) = whole.operators
+    assert shared_files_of(whole) == (one, other)
+    assert whole.size_bytes == without.size_bytes + 110
+    assert operator.size_bytes == without.operators[0].size_bytes + 110
+    assert [subtask.size_bytes for subtask in operator.subtasks] == [115, 115]
+
+
+def test_a_version_1_file_has_neither_shared_files_nor_a_python_version_and_is_read():
     _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(sample.snapshot()), path=PATH)
     stored = msgspec.json.decode(content)
     del stored["operators"][0]["subtasks"][0]["keyed"][0]["shared"]
+    del stored["python_version"]
 
-    assert decode_metadata(seal("snapshot", 1, msgspec.json.encode(stored)), path=PATH) == sample.snapshot()
+    loaded = decode_metadata(seal("snapshot", 1, msgspec.json.encode(stored)), path=PATH)
+    assert loaded == replace(sample.snapshot(), python_version="")
 
 
 @given(sample.snapshots, st.data())

@@ -180,9 +180,9 @@ def test_a_sweep_removes_what_no_live_snapshot_holds(store, layout, base, fs):
     for url in kept:
         fs.write(url, b"1")
 
-    assert store.sweep({1, 2, 10}, newest=10, writing=True) == [".tmp-5eed"]
+    assert store.sweep({1, 2, 10}, newest=10, shared=(), writing=True) == [".tmp-5eed"]
     fs.write(join_url(layout.checkpoint_dir(2), ".tmp-5eed"), b"1")
-    swept = store.sweep({2}, newest=11)
+    swept = store.sweep({2}, newest=11, shared=())
 
     assert sorted(swept) == [".tmp-5eed", ".tmp-5eed", "chk-1", "chk-10", "chk-11"]
     assert [entry.name for entry in fs.list_dir(layout.job_dir)] == ["archive", "chk-2", "log", "taskowned"]
@@ -190,14 +190,14 @@ def test_a_sweep_removes_what_no_live_snapshot_holds(store, layout, base, fs):
     assert len(fs.list_dir(layout.log_dir)) == 1
     store.load(layout.checkpoint_dir(2))
     store.load(savepoint)
-    assert store.sweep({2}, newest=11) == []
+    assert store.sweep({2}, newest=11, shared=()) == []
 
 
 def test_a_sweep_leaves_what_is_newer_than_the_attempt_that_wants_it(store, layout, fs):
     for checkpoint_id in (3, 4, 5):
         take(store, checkpoint_id)
 
-    assert store.sweep({3}, newest=4, writing=True) == ["chk-4"]
+    assert store.sweep({3}, newest=4, shared=(), writing=True) == ["chk-4"]
     store.load(layout.checkpoint_dir(5))
 
 
@@ -240,9 +240,20 @@ def test_a_sweep_removes_unfinished_shared_files_when_nobody_writes(store, layou
     unfinished = join_url(layout.shared_dir, ".tmp-5eed")
     fs.write(unfinished, b"1")
 
-    assert store.sweep(set(), newest=5, writing=True) == []
-    assert store.sweep(set(), newest=5) == [".tmp-5eed"]
+    assert store.sweep({3}, newest=5, shared=(), writing=True) == []
+    assert store.sweep({3}, newest=5, shared=()) == [".tmp-5eed"]
     assert not fs.exists(unfinished)
+
+
+def test_a_sweep_removes_all_shared_files_at_once_when_nothing_is_live_and_nobody_writes(store, layout, fs):
+    take(store, 3)
+    share(store, 3)
+    fs.write(join_url(layout.shared_dir, ".tmp-5eed"), b"1")
+
+    assert store.sweep(set(), newest=5, shared=(), writing=True) == ["chk-3", *[share(store, 3)]]
+    share(store, 3)
+    assert store.sweep(set(), newest=5, shared=()) == ["shared"]
+    assert not fs.exists(layout.shared_dir)
 
 
 def test_disposing_of_a_savepoint_removes_its_directory(base, fs):
@@ -251,6 +262,18 @@ def test_disposing_of_a_savepoint_removes_its_directory(base, fs):
 
     assert dispose_snapshot(metadata_path(location)) == location
     assert not fs.exists(location)
+
+
+def test_incremental_checkpoint_is_not_disposed_of(store, layout, fs):
+    directory, file = store.checkpoint_directory(3), sample.shared_file(3, b"sst", local="000008.sst")
+    FILES.write_shared(directory, file, b"sst")
+    metadata = sample.snapshot(3, shared=(file,))
+    store.write_metadata(directory, metadata)
+
+    with pytest.raises(StateRestoreError, match="other checkpoints of its job may need its files"):
+        dispose_snapshot(directory)
+    assert store.load(directory) == (directory, metadata)
+    assert names_in(fs, layout.shared_dir) == [file.name]
 
 
 def test_disposing_of_a_renamed_savepoint_spares_what_is_not_its_own(base, fs):
