@@ -21,6 +21,7 @@ from raystream.state.chunk_form import timed_form
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, StateDescriptor, StateKind
 from raystream.state.kinds import StateKinds
+from raystream.state.last_use import LastUse
 from raystream.state.pairs import values_of
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_collections import MapTable, map_key_of
@@ -105,6 +106,7 @@ class RocksDbBackend(StateKinds):
         self._settings = settings
         self._directory = StoreDirectory(settings.parent)
         self._open_store: RocksDbStore | None = None
+        self._use = LastUse()
         self._restored: dict[str, RestoredTable] = {}
         self._tables: dict[str, tuple[CachedTable, Tables]] = {}
         self._all: list[CachedTable] = []
@@ -128,13 +130,15 @@ class RocksDbBackend(StateKinds):
         return self._open_store
 
     def close(self) -> None:
-        """Let go of the local files; may be called again."""
-        if not self._origin.closed:
-            self._origin.closed = True
-            self._origin.writable()  # Not while files are being made.
-            if self._open_store is not None:
-                self._open_store.close()
-            self._directory.remove()
+        """Let go of the local files, at once or when a restore has ended; may be called again."""
+        self._origin.closed = True
+        self._use.close(self._let_go)
+
+    def _let_go(self) -> None:
+        self._origin.writable()  # Not while files are being made.
+        if self._open_store is not None:
+            self._open_store.close()
+        self._directory.remove()
 
     # ---- before a batch ----
 
@@ -276,7 +280,15 @@ class RocksDbBackend(StateKinds):
     # ---- restore ----
 
     def restore(self, snapshots: Iterable[Stored]) -> None:
-        stored = list(snapshots)
+        with self._use.working(self._let_go):
+            stored = []
+            for snapshot in snapshots:
+                self._use.check()
+                stored.append(snapshot)
+            if stored:
+                self._take_over(stored)
+
+    def _take_over(self, stored: Sequence[Stored]) -> None:
         watermarks_ms = []
         for snapshot in stored:
             if isinstance(snapshot, StoredFiles):
@@ -290,17 +302,14 @@ class RocksDbBackend(StateKinds):
                 for state in snapshot.states:
                     self._registry.stored(state.info, entries=state.entries, size_bytes=state.size_bytes)
         self._event_time.restored(watermarks_ms)
-        if stored:
-            restore = StoreRestore(
-                self._directory.path, self._settings.memory, self._groups, self._max_parallelism
-            )
-            try:
-                self._open_store = restore.run(stored)
-            except BaseException:
-                self._open_store = restore.store  # To be closed with the backend.
-                raise
-            self._restored, self._numbers = restore.tables, restore.numbers
-            self._origin.known.restored(restore.known)
+        directory, memory, check = self._directory.path, self._settings.memory, self._use.check
+        restore = StoreRestore(directory, memory, self._groups, self._max_parallelism, check=check)
+        try:
+            restore.run(stored)
+        finally:
+            self._open_store = restore.store  # To be closed with the backend, whatever has happened.
+        self._restored, self._numbers = restore.tables, restore.numbers
+        self._origin.known.restored(restore.known)
 
     def drop_unregistered(self) -> tuple[StateInfo, ...]:
         dropped = self._registry.drop_unregistered()

@@ -11,7 +11,7 @@ declared differently needs is done when it is registered, by the backend.
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -66,15 +66,24 @@ class StoreRestore:
         memory: of the slot.
         groups: the key groups of the backend.
         max_parallelism: their number in all.
+        check: called before every file, piece of one, chunk and batch of entries; an error that it raises
+            ends the restore.
     """
 
     def __init__(
-        self, directory: Path, memory: RocksDbMemory, groups: KeyGroupRange, max_parallelism: int
+        self,
+        directory: Path,
+        memory: RocksDbMemory,
+        groups: KeyGroupRange,
+        max_parallelism: int,
+        *,
+        check: Callable[[], None],
     ) -> None:
         self._directory = directory
         self._memory = memory
         self._groups = groups
         self._max_parallelism = max_parallelism
+        self._check = check
         self._cache = KeyGroupCache(max_parallelism)
         self._copies = 0
         self._moved = 0
@@ -113,6 +122,7 @@ class StoreRestore:
 
     def _opened(self) -> RocksDbStore:
         if self.store is None:
+            self._check()
             self.store = RocksDbStore(self._directory / "db", self._memory)
         return self.store
 
@@ -136,6 +146,7 @@ class StoreRestore:
     def _open_on(self, base: StoredFiles) -> None:
         path = self._directory / "db"
         self._fetch(base, path)
+        self._check()
         store = self.store = RocksDbStore(path, self._memory, existing=True)
         for table in base.index.tables:
             self.tables[table.name] = RestoredTable(
@@ -158,6 +169,7 @@ class StoreRestore:
         self._copies += 1
         path = self._directory / f"restore-{self._copies}"
         self._fetch(snapshot, path)
+        self._check()
         source = RocksDbStore(path, self._memory, existing=True)
         try:
             for table in snapshot.index.tables:
@@ -167,7 +179,8 @@ class StoreRestore:
                 renumbered = state_prefix(copied.number)
                 entries = ((renumbered + key[len(renumbered) :], item) for key, item in items)
                 if snapshot.index.max_parallelism == self._max_parallelism:  # They are in order.
-                    self._opened().take_in(entries, self._directory / f"taken-in-{copied.number}")
+                    path_in = self._directory / f"taken-in-{copied.number}"
+                    self._opened().take_in(self._batched(entries), path_in)
                 else:
                     self._write(entries)
         finally:
@@ -176,7 +189,7 @@ class StoreRestore:
 
     def _fetch(self, snapshot: StoredFiles, path: Path) -> None:
         try:
-            snapshot.fetch_into(path)
+            snapshot.fetch_into(path, self._check)
         except OSError as error:
             raise StateError(
                 "state could not be restored to the local disk",
@@ -209,6 +222,7 @@ class StoreRestore:
         for state in snapshot.states:
             self._table(state.info)
         for info, stored in snapshot.chunks():
+            self._check()
             items = ChunkItems(stored.chunk, info)
             table = self._table(info, timed=items.timed, positions=items.positions)
             self._write(self._placed(table, items, snapshot.max_parallelism, stored.group))
@@ -248,4 +262,11 @@ class StoreRestore:
     def _write(self, items: Iterator[tuple[bytes, bytes]]) -> None:
         store = self._opened()
         while changes := list(islice(items, WRITE_ITEMS)):
+            self._check()
             store.write(changes)
+
+    def _batched(self, items: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the items, and look after every so many whether to go on."""
+        while batch := list(islice(items, WRITE_ITEMS)):
+            self._check()
+            yield from batch

@@ -12,7 +12,7 @@ tells them apart.
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -161,27 +161,36 @@ class StoredFiles:
         index: FilesIndex,
         shared: Mapping[str, SharedFile],
         *,
-        fetch: Callable[[SharedFile, Path], None],
+        read: Callable[[SharedFile], Iterator[bytes]],
         own: bool,
     ) -> None:
         self.index = index
         self.shared = shared
         self.own = own
-        self._fetch = fetch
+        self._read = read
 
-    def fetch_into(self, directory: Path) -> None:
-        """Put all files into a new local directory; blocks.
+    def fetch_into(self, directory: Path, check: Callable[[], None]) -> None:
+        """Put all files into a new local directory, whose parent is there; blocks.
+
+        Args:
+            directory: to be made.
+            check: called before each piece of a file; an error that it raises ends this.
 
         Raises:
             StateCorruptError: a file is missing or is not what was written.
             StorageError: the store did not answer.
             OSError: the local disk failed.
         """
-        directory.mkdir(parents=True)
+        check()
+        directory.mkdir()
         for name, content in self.index.small_files.items():
             (directory / name).write_bytes(content)
         for name, file in self.shared.items():
-            self._fetch(file, directory / name)
+            check()
+            with (directory / name).open("xb") as local:
+                for piece in self._read(file):
+                    local.write(piece)
+                    check()
 
 
 Stored = StoredSnapshot | StoredFiles
@@ -198,7 +207,7 @@ def open_stored(
     groups: KeyGroupRange,
     max_parallelism: int,
     *,
-    fetch: Callable[[SharedFile, Path], None],
+    read: Callable[[SharedFile], Iterator[bytes]],
     own: bool,
 ) -> Stored:
     """Return what was stored of the keyed state of one subtask; blocks.
@@ -208,7 +217,7 @@ def open_stored(
         shared: its files.
         groups: the wanted key groups, under `max_parallelism`.
         max_parallelism: of the new owner.
-        fetch: copies a file to a local path, verified.
+        read: yields a file in pieces, verified.
         own: the files belong to checkpoints of this job.
 
     Raises:
@@ -218,7 +227,7 @@ def open_stored(
     if blob.size_bytes < _HEADER.size or blob.read_range(0, len(_MAGIC)) != _MAGIC:
         return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism)
     by_name = {file.local: file for file in shared}
-    return StoredFiles(_checked(decode_index(blob.read_all()), by_name), by_name, fetch=fetch, own=own)
+    return StoredFiles(_checked(decode_index(blob.read_all()), by_name), by_name, read=read, own=own)
 
 
 def decode_index(blob: bytes) -> FilesIndex:
