@@ -101,7 +101,7 @@ class HeapBackend(StateKinds):
 
     def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
         assert descriptor.ttl is not None
-        expiry = self._expiry(descriptor.ttl)
+        expiry = self._expiry(descriptor)
         keys = descriptor.ttl.cleanup.entries_per_access
         return HeapSweep(self._tables(descriptor), self._groups, expiry, keys) if keys else _nothing
 
@@ -168,7 +168,7 @@ class HeapBackend(StateKinds):
                 if ttl is None:
                     yield group, key, content
                     continue
-                left = unexpired(content, self._expiry(ttl).cutoff_ms())
+                left = unexpired(content, self._expiry(state.descriptor).cutoff_ms())
                 if left is not None:
                     yield group, key, values_of(kind, left)
 

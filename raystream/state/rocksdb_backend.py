@@ -16,6 +16,7 @@ from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import decode_key
+from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.chunk_form import timed_form
 from raystream.state.cursor import KeyCursor
@@ -43,7 +44,7 @@ from raystream.state.rocksdb_states import (
 )
 from raystream.state.rocksdb_tables import CachedTable, SingleTable
 from raystream.state.snapshot_files import Stored, StoredFiles
-from raystream.state.ttl import unexpired
+from raystream.state.ttl import Expiry, RestoredExpiry, unexpired
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ class RocksDbBackend(StateKinds):
     def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
         assert descriptor.ttl is not None
         keys = descriptor.ttl.cleanup.entries_per_access
-        sweep = RocksDbSweep(self._registered(descriptor)[0], self._expiry(descriptor.ttl), keys)
+        sweep = RocksDbSweep(self._registered(descriptor)[0], self._expiry(descriptor), keys)
         self.sweeps[descriptor.name] = sweep
         return sweep if keys else _no_sweep
 
@@ -249,9 +250,12 @@ class RocksDbBackend(StateKinds):
         restored = self._restored.pop(descriptor.name, None)
         if restored is None:
             return self._new_table(descriptor)
-        timed = timed_form(descriptor.ttl)
-        if stored == descriptor.info() and restored.timed <= {timed}:
-            return self._new_table(descriptor, restored)
+        as_stored = stored == descriptor.info() and restored.timed <= {timed_form(descriptor.ttl)}
+        expired_ms = self._expired_ms(descriptor, restored)
+        if as_stored and (expired_ms is None or self._tells_expired(descriptor, restored, expired_ms)):
+            table = self._new_table(descriptor, restored)
+            table.expired_ms = expired_ms
+            return table
         table = self._new_table(descriptor)
         if stored is not None:
             try:
@@ -262,6 +266,24 @@ class RocksDbBackend(StateKinds):
                 self._registry.refuse(descriptor.name, str(error).splitlines()[0])
         self._remove(restored)
         return table
+
+    def _expired_ms(self, descriptor: StateDescriptor, restored: RestoredTable) -> int | None:
+        """Return until when written values had expired, unless the declared time to live says as much."""
+        if descriptor.ttl is None or restored.cutoff_ms is None:
+            return None
+        cutoff_ms = Expiry(descriptor.ttl, self._clock(descriptor.ttl)).cutoff_ms()
+        return None if restored.cutoff_ms <= max(cutoff_ms, WATERMARK_MIN_MS) else restored.cutoff_ms
+
+    def _tells_expired(self, descriptor: StateDescriptor, restored: RestoredTable, expired_ms: int) -> bool:
+        """Return whether this time tells what had expired from all that was alive, and all written later."""
+        assert descriptor.ttl is not None
+        return restored.one_cutoff and expired_ms < self._clock(descriptor.ttl).now_ms()
+
+    def _expiry(self, descriptor: StateDescriptor) -> Expiry:
+        expired_ms = self._registered(descriptor)[0].expired_ms
+        if descriptor.ttl is None or expired_ms is None:
+            return super()._expiry(descriptor)
+        return RestoredExpiry(descriptor.ttl, self._clock(descriptor.ttl), expired_ms)
 
     def _new_table(self, descriptor: StateDescriptor, restored: RestoredTable | None = None) -> CachedTable:
         """Return a table: in front of a restored one, or empty, with a number that no table had before."""
@@ -336,7 +358,7 @@ class RocksDbBackend(StateKinds):
                         map_key_of(suffix, 0): value for (suffix, _), value in zip(items, values, strict=True)
                     }
                 if ttl is not None:
-                    content = unexpired(content, self._expiry(ttl).cutoff_ms())
+                    content = unexpired(content, self._expiry(table.descriptor).cutoff_ms())
                     if content is None:
                         continue
                     content = values_of(kind, content)

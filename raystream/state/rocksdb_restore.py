@@ -21,6 +21,7 @@ from raystream.errors import StateError, StateRestoreError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, decode_key
+from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.chunk_form import timed_form
 from raystream.state.descriptor import StateKind
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 WRITE_ITEMS = 1024
 """Items that are copied together."""
 
+_ANY_TIME_MS = 2 * WATERMARK_MIN_MS
+"""Before every time of writing."""
+
 
 @dataclass(slots=True, kw_only=True)
 class RestoredTable:
@@ -48,7 +52,25 @@ class RestoredTable:
     positions: int = 0
     """Above the position of every element of its lists."""
     cutoff_ms: int | None = None
-    """Newest time of writing that had expired; such items may still be there."""
+    """Newest time of writing that had expired in `base`; such items may still be there."""
+    base: KeyGroupRange | None = None
+    """Key groups of the snapshot whose files were taken over, and not of what was copied to them."""
+    copied_ms: int | None = None
+    """What was copied had not expired, and was written after this; None when there is nothing of the kind."""
+
+    def cutoff_of(self, group: int) -> int | None:
+        """Return the newest time of writing that had expired in a key group; None when all there had not."""
+        return self.cutoff_ms if self.base is not None and group in self.base else None
+
+    def copied_after(self, written_ms: int | None) -> None:
+        """Take note that items were copied that were written after this, if they have times."""
+        if written_ms is not None:
+            self.copied_ms = written_ms if self.copied_ms is None else min(self.copied_ms, written_ms)
+
+    @property
+    def one_cutoff(self) -> bool:
+        """Whether `cutoff_ms` holds for what was copied as well."""
+        return self.cutoff_ms is None or self.copied_ms is None or self.copied_ms >= self.cutoff_ms
 
 
 def alive(items: Iterable[tuple[bytes, bytes]], cutoff_ms: int | None) -> Iterator[tuple[bytes, bytes]]:
@@ -154,7 +176,8 @@ class StoreRestore:
                 info=table.info,
                 timed={timed_form(table.ttl)},
                 positions=table.positions,
-                cutoff_ms=base.index.taken.cutoff_ms(table.ttl),
+                cutoff_ms=base.index.cutoff_ms(table),
+                base=base.index.groups,
             )
             first, stop = group_prefix(table.number, 0), state_prefix(table.number + 1)
             if base.index.first_group < self._groups.start:
@@ -174,7 +197,8 @@ class StoreRestore:
         try:
             for table in snapshot.index.tables:
                 copied = self._table(table.info, timed=timed_form(table.ttl), positions=table.positions)
-                cutoff_ms = snapshot.index.taken.cutoff_ms(table.ttl)
+                cutoff_ms = snapshot.index.cutoff_ms(table)
+                copied.copied_after(cutoff_ms)
                 items = alive(self._wanted(source, table, snapshot.index), cutoff_ms)
                 renumbered = state_prefix(copied.number)
                 entries = ((renumbered + key[len(renumbered) :], item) for key, item in items)
@@ -225,6 +249,7 @@ class StoreRestore:
             self._check()
             items = ChunkItems(stored.chunk, info)
             table = self._table(info, timed=items.timed, positions=items.positions)
+            table.copied_after(_ANY_TIME_MS)  # Nothing in the blob says what had expired.
             self._write(self._placed(table, items, snapshot.max_parallelism, stored.group))
 
     def _placed(

@@ -53,8 +53,9 @@ class StateRewrite:
         self._keeps_times = restored.timed <= {0, timed_form(self._table.descriptor.ttl)}
         for group in groups:
             contents = stored_contents(view, restored.number, kind, group)
+            cutoff_ms = restored.cutoff_of(group)
             while batch := list(islice(contents, REWRITE_KEYS)):
-                left = [(key, list(alive(items, restored.cutoff_ms))) for key, items in batch]
+                left = [(key, list(alive(items, cutoff_ms))) for key, items in batch]
                 keys = [decode_key(key) for key, items in left if items]
                 values = [self._content(kind, items) for _, items in left if items]
                 self._store.write(self._table.changes_of(keys, values))

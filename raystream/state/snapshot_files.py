@@ -25,7 +25,7 @@ from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.snapshot_format import StoredSnapshot, open_snapshot
-from raystream.state.ttl import Moment, StateTtl
+from raystream.state.ttl import Moment, StateTtl, latest_cutoff_ms
 
 FORMAT_VERSION = 1
 
@@ -70,6 +70,7 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
         ttl_ms: time to live of its values, which then carry their time of writing; else None.
         by_event_time: whether these are times of event time.
         positions: above the position of every element of its lists.
+        expired_ms: what was written until then has expired, though by its time to live it has not.
     """
 
     number: Annotated[int, msgspec.Meta(ge=0, lt=0xFFFF)]
@@ -82,9 +83,18 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
     ttl_ms: int | None
     positions: int
     by_event_time: bool = False
+    expired_ms: int | None = None
 
     @classmethod
-    def of(cls, info: StateInfo, *, number: int, ttl: StateTtl | None, positions: int) -> "TableInfo":
+    def of(
+        cls,
+        info: StateInfo,
+        *,
+        number: int,
+        ttl: StateTtl | None,
+        positions: int,
+        expired_ms: int | None = None,
+    ) -> "TableInfo":
         """Return what describes a registered state."""
         return cls(
             number=number,
@@ -97,6 +107,7 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
             ttl_ms=None if ttl is None else ttl.ttl_ms,
             positions=positions,
             by_event_time=ttl is not None and ttl.time is TimeDomain.EVENT_TIME,
+            expired_ms=expired_ms,
         )
 
     @property
@@ -142,6 +153,10 @@ class FilesIndex(msgspec.Struct, frozen=True, kw_only=True):
     def groups(self) -> KeyGroupRange:
         """The key groups of the subtask that took it."""
         return KeyGroupRange(self.first_group, self.end_group)
+
+    def cutoff_ms(self, table: TableInfo) -> int | None:
+        """Return the newest time of writing that had expired in a state; None without a time to live."""
+        return latest_cutoff_ms(self.taken.cutoff_ms(table.ttl), table.expired_ms)
 
 
 _decode = msgspec.msgpack.Decoder(FilesIndex).decode
