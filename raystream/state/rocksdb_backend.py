@@ -16,7 +16,6 @@ from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import decode_key
-from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.chunk_form import timed_form
 from raystream.state.cursor import KeyCursor
@@ -105,6 +104,7 @@ class RocksDbBackend(StateKinds):
         self._dirty_bytes = min(DIRTY_BYTES_MAX, settings.cache_bytes // _DIRTY_SHARE)
         self._cache_bytes = settings.cache_bytes
         self._settings = settings
+        self._slot_clock = clock
         self._directory = StoreDirectory(settings.parent)
         self._open_store: RocksDbStore | None = None
         self._use = LastUse()
@@ -251,33 +251,23 @@ class RocksDbBackend(StateKinds):
         if restored is None:
             return self._new_table(descriptor)
         as_stored = stored == descriptor.info() and restored.timed <= {timed_form(descriptor.ttl)}
-        expired_ms = self._expired_ms(descriptor, restored)
-        if as_stored and (expired_ms is None or self._tells_expired(descriptor, restored, expired_ms)):
+        expiry = None if descriptor.ttl is None else super()._expiry(descriptor)
+        if as_stored and restored.can_tell_expired(expiry):
             table = self._new_table(descriptor, restored)
-            table.expired_ms = expired_ms
+            table.expired_ms = restored.expired_ms(expiry)
             return table
         table = self._new_table(descriptor)
         if stored is not None:
             try:
                 decoder = ChunkDecoder(descriptor, stored)
-                rewrite = StateRewrite(self._store, table, decoder, restored_ms=self._restored_ms(descriptor))
-                rewrite.run(restored, self._groups)
+                restored_ms, clock = self._restored_ms(descriptor), self._slot_clock
+                StateRewrite(self._store, table, decoder, restored_ms=restored_ms, clock=clock).run(
+                    restored, self._groups
+                )
             except StateRestoreError as error:
                 self._registry.refuse(descriptor.name, str(error).splitlines()[0])
         self._remove(restored)
         return table
-
-    def _expired_ms(self, descriptor: StateDescriptor, restored: RestoredTable) -> int | None:
-        """Return until when written values had expired, unless the declared time to live says as much."""
-        if descriptor.ttl is None or restored.cutoff_ms is None:
-            return None
-        cutoff_ms = Expiry(descriptor.ttl, self._clock(descriptor.ttl)).cutoff_ms()
-        return None if restored.cutoff_ms <= max(cutoff_ms, WATERMARK_MIN_MS) else restored.cutoff_ms
-
-    def _tells_expired(self, descriptor: StateDescriptor, restored: RestoredTable, expired_ms: int) -> bool:
-        """Return whether this time tells what had expired from all that was alive, and all written later."""
-        assert descriptor.ttl is not None
-        return restored.one_cutoff and expired_ms < self._clock(descriptor.ttl).now_ms()
 
     def _expiry(self, descriptor: StateDescriptor) -> Expiry:
         expired_ms = self._registered(descriptor)[0].expired_ms

@@ -30,6 +30,7 @@ from raystream.state.rocksdb_incremental import BACKEND
 from raystream.state.rocksdb_items import PREFIX_BYTES, group_prefix, state_prefix, suffix_bytes, time_of
 from raystream.state.snapshot_files import FilesIndex, Stored, StoredFiles, TableInfo
 from raystream.state.snapshot_format import StoredSnapshot
+from raystream.state.ttl import Expiry
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +68,25 @@ class RestoredTable:
         if written_ms is not None:
             self.copied_ms = written_ms if self.copied_ms is None else min(self.copied_ms, written_ms)
 
-    @property
-    def one_cutoff(self) -> bool:
-        """Whether `cutoff_ms` holds for what was copied as well."""
-        return self.cutoff_ms is None or self.copied_ms is None or self.copied_ms >= self.cutoff_ms
+    def expired_ms(self, expiry: Expiry | None) -> int | None:
+        """Return until when written values had expired, unless the declared time to live says as much.
+
+        Args:
+            expiry: by the declared time to live; None without one.
+        """
+        if expiry is None or self.cutoff_ms is None:
+            return None
+        return None if self.cutoff_ms <= max(expiry.cutoff_ms(), WATERMARK_MIN_MS) else self.cutoff_ms
+
+    def can_tell_expired(self, expiry: Expiry | None) -> bool:
+        """Return whether `expired_ms` tells what had expired from what was copied or is written later.
+
+        Other subtasks may have been behind in event time; and after its end it begins anew.
+        """
+        expired_ms = self.expired_ms(expiry)
+        if expiry is None or expired_ms is None:
+            return True
+        return expired_ms < expiry.now_ms() and (self.copied_ms is None or expired_ms <= self.copied_ms)
 
 
 def alive(items: Iterable[tuple[bytes, bytes]], cutoff_ms: int | None) -> Iterator[tuple[bytes, bytes]]:

@@ -110,7 +110,7 @@ class StoredState:
     """One state in a blob, with what one of its new owners counts of it.
 
     Under the same max parallelism these are the entries of the wanted key groups.  Under another one every
-    owner reads what may be its own, and each chunk is counted by one of them: the sum of all is what is stored.
+    owner reads what may be its own, and each chunk is counted by one of them: their sum is what is stored.
     """
 
     info: StateInfo
