@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from raystream.clock import Clock
+from raystream.errors import StateError
 from raystream.graph.physical import OperatorNode, Vertex
 from raystream.ids import OperatorUid, VertexId
 from raystream.keygroup import groups_of_subtask
@@ -99,6 +100,7 @@ class Assembly:
             compaction=services.compaction,
         )
         self._drafts = [self._draft(vertex, index) for vertex, index in subtasks]
+        self._closed = False
 
     @property
     def wiring(self) -> Wiring:
@@ -123,6 +125,7 @@ class Assembly:
 
         Raises:
             StateCorruptError: a blob is missing or is not what was written.
+            StateError: the assembly was closed meanwhile.
             StorageError: the store did not answer.
         """
         restored: Restored = {}
@@ -130,6 +133,8 @@ class Assembly:
             of_subtask = self._deploy.restore.get((draft.vertex.id, draft.index), {})
             for position, node in enumerate(draft.vertex.operators):
                 restore = of_subtask.get(node.uid)
+                if self._closed:
+                    raise StateError("attempt ended while it was restored")
                 if restore is not None:
                     keyed = draft.keyed if position == 0 else None
                     restored[draft.vertex.id, draft.index, node.uid] = read_operator(
@@ -164,7 +169,8 @@ class Assembly:
         return subtasks
 
     def close(self) -> None:
-        """Let go of the local files of keyed state."""
+        """Let go of the local files of keyed state; a restore that is under way ends soon."""
+        self._closed = True
         self._backends.close()
 
     def _context(self, draft: _Draft, position: int, restored: Restored) -> OperatorContext:

@@ -41,6 +41,7 @@ def read_operator(
 
     Raises:
         StateCorruptError: a blob is missing or is not what was written.
+        StateError: the backend was closed meanwhile.
         StorageError: the store did not answer.
     """
     operator_state: dict[str, list[bytes]] = {}
@@ -48,7 +49,7 @@ def read_operator(
         elements = decode_elements(files.read_handle(restore.directory, part.handle.data))
         operator_state.setdefault(part.handle.name, []).extend(elements[part.start : part.stop])
     if keyed is not None:
-        keyed.backend.restore([_open(files, restore, handle, keyed) for handle in restore.keyed])
+        keyed.backend.restore(_open(files, restore, handle, keyed) for handle in restore.keyed)
     return RestoredOperator(operator_state, OperatorStore(operator_state, restore.states, is_restored=True))
 
 
@@ -60,7 +61,7 @@ def _open(
         handle.shared,
         owner.groups,
         owner.max_parallelism,
-        fetch=partial(files.fetch_shared, restore.directory),
+        read=partial(files.read_shared, restore.directory),
         own=restore.own,
     )
 

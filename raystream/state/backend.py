@@ -273,7 +273,7 @@ class KeyedStateBackend(Protocol):
         Raises:
             StateCorruptError: a snapshot is damaged.
             StateRestoreError: the snapshots describe one state differently, or are of another backend.
-            StateError: the local disk failed; names the path.
+            StateError: the local disk failed, names the path; or the backend was closed meanwhile.
             StorageError: the checkpoint store did not answer.
         """
 
@@ -331,4 +331,7 @@ class KeyedStateBackend(Protocol):
         """A checkpoint is complete: newer snapshots may refer to its files."""
 
     def close(self) -> None:
-        """Let go of what is outside of memory; the backend is not used again, its snapshots end."""
+        """Let go of what is outside of memory; the backend is not used again, its snapshots end.
+
+        A restore that is under way in a thread ends soon; whichever of the two ends last lets go.
+        """

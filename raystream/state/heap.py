@@ -24,6 +24,7 @@ from raystream.state.heap_snapshot import HeapSnapshot, HeapState
 from raystream.state.heap_states import HeapListState, HeapMapState, HeapValueState
 from raystream.state.heap_tables import TableList, live_entries, table_list
 from raystream.state.kinds import StateKinds
+from raystream.state.last_use import LastUse
 from raystream.state.pairs import values_of
 from raystream.state.snapshot_files import Stored, StoredFiles
 from raystream.state.snapshot_format import StoredChunk
@@ -54,12 +55,14 @@ class HeapBackend(StateKinds):
         self._unfinished: deque[HeapSnapshot] = deque()
         self._restored_chunks: dict[str, list[tuple[int, StoredChunk]]] = {}
         """By name of a state that is not registered yet; each chunk behind its max parallelism."""
+        self._use = LastUse()
 
     # ---- restore ----
 
     def restore(self, snapshots: Iterable[Stored]) -> None:
         watermarks_ms = []
         for snapshot in snapshots:
+            self._use.check()
             if isinstance(snapshot, StoredFiles):
                 raise StateRestoreError(
                     "checkpoint consists of files of another state backend",
@@ -72,7 +75,9 @@ class HeapBackend(StateKinds):
                 self._registry.stored(state.info, entries=state.entries, size_bytes=state.size_bytes)
                 self._restored_chunks.setdefault(state.info.name, [])
             for info, chunk in snapshot.chunks():
+                self._use.check()
                 self._restored_chunks[info.name].append((snapshot.max_parallelism, chunk))
+        self._use.check()
         self._event_time.restored(watermarks_ms)
 
     def drop_unregistered(self) -> tuple[StateInfo, ...]:
@@ -96,9 +101,9 @@ class HeapBackend(StateKinds):
 
     def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
         assert descriptor.ttl is not None
-        expiry = self._expiry(descriptor.ttl)
+        expiry = self._expiry(descriptor)
         keys = descriptor.ttl.cleanup.entries_per_access
-        return HeapSweep(self._tables(descriptor), self._groups, expiry, keys) if keys else _no_sweep
+        return HeapSweep(self._tables(descriptor), self._groups, expiry, keys) if keys else _nothing
 
     def _tables(self, descriptor: StateDescriptor) -> TableList:
         """Return the tables of a state; register it when it is new."""
@@ -163,7 +168,7 @@ class HeapBackend(StateKinds):
                 if ttl is None:
                     yield group, key, content
                     continue
-                left = unexpired(content, self._expiry(ttl).cutoff_ms())
+                left = unexpired(content, self._expiry(state.descriptor).cutoff_ms())
                 if left is not None:
                     yield group, key, values_of(kind, left)
 
@@ -188,11 +193,12 @@ class HeapBackend(StateKinds):
         """Do nothing: every snapshot is full."""
 
     def close(self) -> None:
-        """Do nothing: there is nothing outside of memory."""
+        """Have a restore end; there is nothing outside of memory."""
+        self._use.close(_nothing)
 
 
-def _no_sweep() -> None:
-    """Clean nothing up."""
+def _nothing() -> None:
+    """There is nothing to clean up."""
 
 
 def _in_one_line(error: StateRestoreError) -> str:

@@ -58,8 +58,10 @@ class StateKinds(ABC):
         """Return the time that a time to live goes by."""
         return self._event_time if ttl.time is TimeDomain.EVENT_TIME else self._time
 
-    def _expiry(self, ttl: StateTtl) -> Expiry:
-        return Expiry(ttl, self._clock(ttl))
+    def _expiry(self, descriptor: StateDescriptor) -> Expiry:
+        """Return what decides which values of a state have expired; it is registered, with a time to live."""
+        assert descriptor.ttl is not None
+        return Expiry(descriptor.ttl, self._clock(descriptor.ttl))
 
     def _now(self) -> Moment:
         """Return the time of a snapshot that is taken now."""
@@ -107,7 +109,7 @@ class StateKinds(ABC):
     def _lifetime(self, descriptor: StateDescriptor) -> Lifetime | None:
         if descriptor.ttl is None:
             return None
-        return Lifetime(descriptor.ttl, self._expiry(descriptor.ttl), self._sweep(descriptor))
+        return Lifetime(descriptor.ttl, self._expiry(descriptor), self._sweep(descriptor))
 
     @abstractmethod
     def _raw_value(self, descriptor: StateDescriptor, fresh_default: Callable[[], Any]) -> ValueState[Any]:

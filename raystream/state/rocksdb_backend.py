@@ -21,6 +21,7 @@ from raystream.state.chunk_form import timed_form
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, StateDescriptor, StateKind
 from raystream.state.kinds import StateKinds
+from raystream.state.last_use import LastUse
 from raystream.state.pairs import values_of
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_collections import MapTable, map_key_of
@@ -42,7 +43,7 @@ from raystream.state.rocksdb_states import (
 )
 from raystream.state.rocksdb_tables import CachedTable, SingleTable
 from raystream.state.snapshot_files import Stored, StoredFiles
-from raystream.state.ttl import unexpired
+from raystream.state.ttl import Expiry, RestoredExpiry, unexpired
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +104,10 @@ class RocksDbBackend(StateKinds):
         self._dirty_bytes = min(DIRTY_BYTES_MAX, settings.cache_bytes // _DIRTY_SHARE)
         self._cache_bytes = settings.cache_bytes
         self._settings = settings
+        self._slot_clock = clock
         self._directory = StoreDirectory(settings.parent)
         self._open_store: RocksDbStore | None = None
+        self._use = LastUse()
         self._restored: dict[str, RestoredTable] = {}
         self._tables: dict[str, tuple[CachedTable, Tables]] = {}
         self._all: list[CachedTable] = []
@@ -128,13 +131,15 @@ class RocksDbBackend(StateKinds):
         return self._open_store
 
     def close(self) -> None:
-        """Let go of the local files; may be called again."""
-        if not self._origin.closed:
-            self._origin.closed = True
-            self._origin.writable()  # Not while files are being made.
-            if self._open_store is not None:
-                self._open_store.close()
-            self._directory.remove()
+        """Let go of the local files, at once or when a restore has ended; may be called again."""
+        self._origin.closed = True
+        self._use.close(self._let_go)
+
+    def _let_go(self) -> None:
+        self._origin.writable()  # Not while files are being made.
+        if self._open_store is not None:
+            self._open_store.close()
+        self._directory.remove()
 
     # ---- before a batch ----
 
@@ -226,7 +231,7 @@ class RocksDbBackend(StateKinds):
     def _sweep(self, descriptor: StateDescriptor) -> Callable[[], None]:
         assert descriptor.ttl is not None
         keys = descriptor.ttl.cleanup.entries_per_access
-        sweep = RocksDbSweep(self._registered(descriptor)[0], self._expiry(descriptor.ttl), keys)
+        sweep = RocksDbSweep(self._registered(descriptor)[0], self._expiry(descriptor), keys)
         self.sweeps[descriptor.name] = sweep
         return sweep if keys else _no_sweep
 
@@ -245,19 +250,30 @@ class RocksDbBackend(StateKinds):
         restored = self._restored.pop(descriptor.name, None)
         if restored is None:
             return self._new_table(descriptor)
-        timed = timed_form(descriptor.ttl)
-        if stored == descriptor.info() and restored.timed <= {timed}:
-            return self._new_table(descriptor, restored)
+        as_stored = stored == descriptor.info() and restored.timed <= {timed_form(descriptor.ttl)}
+        expiry = None if descriptor.ttl is None else super()._expiry(descriptor)
+        if as_stored and restored.can_tell_expired(expiry):
+            table = self._new_table(descriptor, restored)
+            table.expired_ms = restored.expired_ms(expiry)
+            return table
         table = self._new_table(descriptor)
         if stored is not None:
             try:
                 decoder = ChunkDecoder(descriptor, stored)
-                rewrite = StateRewrite(self._store, table, decoder, restored_ms=self._restored_ms(descriptor))
-                rewrite.run(restored, self._groups)
+                restored_ms, clock = self._restored_ms(descriptor), self._slot_clock
+                StateRewrite(self._store, table, decoder, restored_ms=restored_ms, clock=clock).run(
+                    restored, self._groups
+                )
             except StateRestoreError as error:
                 self._registry.refuse(descriptor.name, str(error).splitlines()[0])
         self._remove(restored)
         return table
+
+    def _expiry(self, descriptor: StateDescriptor) -> Expiry:
+        expired_ms = self._registered(descriptor)[0].expired_ms
+        if descriptor.ttl is None or expired_ms is None:
+            return super()._expiry(descriptor)
+        return RestoredExpiry(descriptor.ttl, self._clock(descriptor.ttl), expired_ms)
 
     def _new_table(self, descriptor: StateDescriptor, restored: RestoredTable | None = None) -> CachedTable:
         """Return a table: in front of a restored one, or empty, with a number that no table had before."""
@@ -276,7 +292,15 @@ class RocksDbBackend(StateKinds):
     # ---- restore ----
 
     def restore(self, snapshots: Iterable[Stored]) -> None:
-        stored = list(snapshots)
+        with self._use.working(self._let_go):
+            stored = []
+            for snapshot in snapshots:
+                self._use.check()
+                stored.append(snapshot)
+            if stored:
+                self._take_over(stored)
+
+    def _take_over(self, stored: Sequence[Stored]) -> None:
         watermarks_ms = []
         for snapshot in stored:
             if isinstance(snapshot, StoredFiles):
@@ -290,17 +314,14 @@ class RocksDbBackend(StateKinds):
                 for state in snapshot.states:
                     self._registry.stored(state.info, entries=state.entries, size_bytes=state.size_bytes)
         self._event_time.restored(watermarks_ms)
-        if stored:
-            restore = StoreRestore(
-                self._directory.path, self._settings.memory, self._groups, self._max_parallelism
-            )
-            try:
-                self._open_store = restore.run(stored)
-            except BaseException:
-                self._open_store = restore.store  # To be closed with the backend.
-                raise
-            self._restored, self._numbers = restore.tables, restore.numbers
-            self._origin.known.restored(restore.known)
+        directory, memory, check = self._directory.path, self._settings.memory, self._use.check
+        restore = StoreRestore(directory, memory, self._groups, self._max_parallelism, check=check)
+        try:
+            restore.run(stored)
+        finally:
+            self._open_store = restore.store  # To be closed with the backend, whatever has happened.
+        self._restored, self._numbers = restore.tables, restore.numbers
+        self._origin.known.restored(restore.known)
 
     def drop_unregistered(self) -> tuple[StateInfo, ...]:
         dropped = self._registry.drop_unregistered()
@@ -327,7 +348,7 @@ class RocksDbBackend(StateKinds):
                         map_key_of(suffix, 0): value for (suffix, _), value in zip(items, values, strict=True)
                     }
                 if ttl is not None:
-                    content = unexpired(content, self._expiry(ttl).cutoff_ms())
+                    content = unexpired(content, self._expiry(table.descriptor).cutoff_ms())
                     if content is None:
                         continue
                     content = values_of(kind, content)

@@ -41,43 +41,54 @@ class ChunkItems:
             raise StateCorruptError(
                 "chunk of state cannot be read", state=info.name, form=form, cause=str(error)[:200]
             ) from error
-        if not len(keys) == len(contents) == chunk.entries or any(len(part) != len(keys) for part in times):
+        written = times[0] if times else None
+        if not len(keys) == len(contents) == chunk.entries or not self._fit(contents, written):
             raise StateCorruptError("number of entries in a chunk is not as recorded", state=info.name)
         self._form = form
         self._keys = keys if form & cf.KEY_MASK == cf.KEYS_ENCODED else map(encode_key, keys)
         self._contents = contents
-        self._times = times[0] if times else repeat(None)
+        self._times = repeat(None, len(keys)) if written is None else written
         self.timed = form & cf.TIMES
         """Which times of writing the items have, if any, as in `raystream.state.chunk_form`."""
         self.positions = max(map(len, contents), default=0) if self._kind is StateKind.LIST else 0
         """One more than the highest position of an element in a list."""
 
+    def _fit(self, contents: list[Any], times: list[Any] | None) -> bool:
+        """Return whether there is a time for each value, if there are times."""
+        if times is None:
+            return True
+        if self._kind.single:
+            return len(times) == len(contents)
+        return list(map(len, times)) == list(map(len, contents))
+
     def __iter__(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Yield encoded key, suffix and item of each; once."""
         wide = bool(self._form & cf.WIDE)
         encoded = map_form(self._form) == cf.KEYS_ENCODED
-        for key, content, written in zip(self._keys, self._contents, self._times, strict=False):
+        for key, content, written in zip(self._keys, self._contents, self._times, strict=True):
             if self._kind.single:
                 yield key, b"", item_of(content, wide=wide, written_ms=written)
                 continue
-            times = repeat(None) if written is None else written
+            times = repeat(None, len(content)) if written is None else written
             if self._kind is StateKind.LIST:
-                for position, (value, time) in enumerate(zip(content, times, strict=False)):
+                for position, (value, time) in enumerate(zip(content, times, strict=True)):
                     yield key, POSITION.pack(position), item_of(value, wide=wide, written_ms=time)
                 continue
-            for (map_key, value), time in zip(content.items(), times, strict=False):
+            for (map_key, value), time in zip(content.items(), times, strict=True):
                 suffix = map_key if encoded else encode_key(map_key)
                 suffix += MAP_KEY_LENGTH.pack(len(suffix))
                 yield key, suffix, item_of(value, wide=wide, written_ms=time)
 
 
 def _chunk_type(form: int, kind: StateKind) -> Any:
-    keys = _KEY_TYPES[form & cf.KEY_MASK]
+    if form & ~cf.FORM_MASK:
+        raise ValueError("form is not defined")
+    keys, map_keys = _KEY_TYPES[form & cf.KEY_MASK], _KEY_TYPES[map_form(form)]
     content: Any = bytes if form & cf.WIDE else msgspec.Raw
     if kind is StateKind.LIST:
         content = list[content]
     elif kind is StateKind.MAP:
-        content = dict[_KEY_TYPES[map_form(form)], content]  # type: ignore[misc]  # built at run time
+        content = dict[map_keys, content]  # type: ignore[valid-type]  # built at run time
     if not form & cf.TIMED:
         return tuple[list[keys], list[content]]  # type: ignore[valid-type]
     times: Any = int if kind.single else list[int]

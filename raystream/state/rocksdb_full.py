@@ -28,6 +28,7 @@ from raystream.state.rocksdb_snapshot import RocksDbSnapshot, SnapshotOrigin
 from raystream.state.rocksdb_tables import CachedTable
 from raystream.state.snapshot_files import LocalFile
 from raystream.state.snapshot_format import SnapshotWriter
+from raystream.state.ttl import latest_cutoff_ms
 
 CHUNK_ITEMS_MAX = 1024
 CHUNK_BYTES_WANTED = 64 * 1024
@@ -82,7 +83,7 @@ class FullSnapshot(RocksDbSnapshot):
         self._view = None
 
     def _chunks(self, view: StoreView, table: CachedTable, group: int) -> Iterator[Chunk]:
-        cutoff_ms = self._taken.cutoff_ms(table.descriptor.ttl)
+        cutoff_ms = latest_cutoff_ms(self._taken.cutoff_ms(table.descriptor.ttl), table.expired_ms)
         draft = _Draft(table)
         for key, items in stored_contents(view, table.number, table.descriptor.kind, group):
             left = items

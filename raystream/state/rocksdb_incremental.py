@@ -49,6 +49,7 @@ class IncrementalSnapshot(RocksDbSnapshot):
                     number=table.number,
                     ttl=table.descriptor.ttl,
                     positions=table.positions,
+                    expired_ms=table.expired_ms,
                 )
                 for info, table in zip(self.states, self._tables, strict=True)
             ],

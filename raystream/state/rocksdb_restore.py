@@ -11,7 +11,7 @@ declared differently needs is done when it is registered, by the backend.
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from raystream.errors import StateError, StateRestoreError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, decode_key
+from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.chunk_form import timed_form
 from raystream.state.descriptor import StateKind
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore
@@ -29,11 +30,15 @@ from raystream.state.rocksdb_incremental import BACKEND
 from raystream.state.rocksdb_items import PREFIX_BYTES, group_prefix, state_prefix, suffix_bytes, time_of
 from raystream.state.snapshot_files import FilesIndex, Stored, StoredFiles, TableInfo
 from raystream.state.snapshot_format import StoredSnapshot
+from raystream.state.ttl import Expiry
 
 logger = logging.getLogger(__name__)
 
 WRITE_ITEMS = 1024
 """Items that are copied together."""
+
+_ANY_TIME_MS = 2 * WATERMARK_MIN_MS
+"""Before every time of writing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,7 +53,40 @@ class RestoredTable:
     positions: int = 0
     """Above the position of every element of its lists."""
     cutoff_ms: int | None = None
-    """Newest time of writing that had expired; such items may still be there."""
+    """Newest time of writing that had expired in `base`; such items may still be there."""
+    base: KeyGroupRange | None = None
+    """Key groups of the snapshot whose files were taken over, and not of what was copied to them."""
+    copied_ms: int | None = None
+    """What was copied had not expired, and was written after this; None when there is nothing of the kind."""
+
+    def cutoff_of(self, group: int) -> int | None:
+        """Return the newest time of writing that had expired in a key group; None when all there had not."""
+        return self.cutoff_ms if self.base is not None and group in self.base else None
+
+    def copied_after(self, written_ms: int | None) -> None:
+        """Take note that items were copied that were written after this, if they have times."""
+        if written_ms is not None:
+            self.copied_ms = written_ms if self.copied_ms is None else min(self.copied_ms, written_ms)
+
+    def expired_ms(self, expiry: Expiry | None) -> int | None:
+        """Return until when written values had expired, unless the declared time to live says as much.
+
+        Args:
+            expiry: by the declared time to live; None without one.
+        """
+        if expiry is None or self.cutoff_ms is None:
+            return None
+        return None if self.cutoff_ms <= max(expiry.cutoff_ms(), WATERMARK_MIN_MS) else self.cutoff_ms
+
+    def can_tell_expired(self, expiry: Expiry | None) -> bool:
+        """Return whether `expired_ms` tells what had expired from what was copied or is written later.
+
+        Other subtasks may have been behind in event time; and after its end it begins anew.
+        """
+        expired_ms = self.expired_ms(expiry)
+        if expiry is None or expired_ms is None:
+            return True
+        return expired_ms < expiry.now_ms() and (self.copied_ms is None or expired_ms <= self.copied_ms)
 
 
 def alive(items: Iterable[tuple[bytes, bytes]], cutoff_ms: int | None) -> Iterator[tuple[bytes, bytes]]:
@@ -66,15 +104,24 @@ class StoreRestore:
         memory: of the slot.
         groups: the key groups of the backend.
         max_parallelism: their number in all.
+        check: called before every file, piece of one, chunk and batch of entries; an error that it raises
+            ends the restore.
     """
 
     def __init__(
-        self, directory: Path, memory: RocksDbMemory, groups: KeyGroupRange, max_parallelism: int
+        self,
+        directory: Path,
+        memory: RocksDbMemory,
+        groups: KeyGroupRange,
+        max_parallelism: int,
+        *,
+        check: Callable[[], None],
     ) -> None:
         self._directory = directory
         self._memory = memory
         self._groups = groups
         self._max_parallelism = max_parallelism
+        self._check = check
         self._cache = KeyGroupCache(max_parallelism)
         self._copies = 0
         self._moved = 0
@@ -113,6 +160,7 @@ class StoreRestore:
 
     def _opened(self) -> RocksDbStore:
         if self.store is None:
+            self._check()
             self.store = RocksDbStore(self._directory / "db", self._memory)
         return self.store
 
@@ -136,6 +184,7 @@ class StoreRestore:
     def _open_on(self, base: StoredFiles) -> None:
         path = self._directory / "db"
         self._fetch(base, path)
+        self._check()
         store = self.store = RocksDbStore(path, self._memory, existing=True)
         for table in base.index.tables:
             self.tables[table.name] = RestoredTable(
@@ -143,7 +192,8 @@ class StoreRestore:
                 info=table.info,
                 timed={timed_form(table.ttl)},
                 positions=table.positions,
-                cutoff_ms=base.index.taken.cutoff_ms(table.ttl),
+                cutoff_ms=base.index.cutoff_ms(table),
+                base=base.index.groups,
             )
             first, stop = group_prefix(table.number, 0), state_prefix(table.number + 1)
             if base.index.first_group < self._groups.start:
@@ -158,16 +208,19 @@ class StoreRestore:
         self._copies += 1
         path = self._directory / f"restore-{self._copies}"
         self._fetch(snapshot, path)
+        self._check()
         source = RocksDbStore(path, self._memory, existing=True)
         try:
             for table in snapshot.index.tables:
                 copied = self._table(table.info, timed=timed_form(table.ttl), positions=table.positions)
-                cutoff_ms = snapshot.index.taken.cutoff_ms(table.ttl)
+                cutoff_ms = snapshot.index.cutoff_ms(table)
+                copied.copied_after(cutoff_ms)
                 items = alive(self._wanted(source, table, snapshot.index), cutoff_ms)
                 renumbered = state_prefix(copied.number)
                 entries = ((renumbered + key[len(renumbered) :], item) for key, item in items)
                 if snapshot.index.max_parallelism == self._max_parallelism:  # They are in order.
-                    self._opened().take_in(entries, self._directory / f"taken-in-{copied.number}")
+                    path_in = self._directory / f"taken-in-{copied.number}"
+                    self._opened().take_in(self._batched(entries), path_in)
                 else:
                     self._write(entries)
         finally:
@@ -176,7 +229,7 @@ class StoreRestore:
 
     def _fetch(self, snapshot: StoredFiles, path: Path) -> None:
         try:
-            snapshot.fetch_into(path)
+            snapshot.fetch_into(path, self._check)
         except OSError as error:
             raise StateError(
                 "state could not be restored to the local disk",
@@ -209,8 +262,10 @@ class StoreRestore:
         for state in snapshot.states:
             self._table(state.info)
         for info, stored in snapshot.chunks():
+            self._check()
             items = ChunkItems(stored.chunk, info)
             table = self._table(info, timed=items.timed, positions=items.positions)
+            table.copied_after(_ANY_TIME_MS)  # Nothing in the blob says what had expired.
             self._write(self._placed(table, items, snapshot.max_parallelism, stored.group))
 
     def _placed(
@@ -248,4 +303,11 @@ class StoreRestore:
     def _write(self, items: Iterator[tuple[bytes, bytes]]) -> None:
         store = self._opened()
         while changes := list(islice(items, WRITE_ITEMS)):
+            self._check()
             store.write(changes)
+
+    def _batched(self, items: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the items, and look after every so many whether to go on."""
+        while batch := list(islice(items, WRITE_ITEMS)):
+            self._check()
+            yield from batch

@@ -81,6 +81,8 @@ class CachedTable(Table, ABC):
 
     positions = 0
     """Above the position of every element, in RocksDB or on the way there, of a list state."""
+    expired_ms: int | None = None
+    """What was written until then had expired when it was restored, though the time to live is longer now."""
     overhead_bytes = ITEM_OVERHEAD_BYTES
 
     def __init__(

@@ -12,7 +12,7 @@ tells them apart.
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -25,7 +25,7 @@ from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.snapshot_format import StoredSnapshot, open_snapshot
-from raystream.state.ttl import Moment, StateTtl
+from raystream.state.ttl import Moment, StateTtl, latest_cutoff_ms
 
 FORMAT_VERSION = 1
 
@@ -70,6 +70,7 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
         ttl_ms: time to live of its values, which then carry their time of writing; else None.
         by_event_time: whether these are times of event time.
         positions: above the position of every element of its lists.
+        expired_ms: what was written until then has expired, though by its time to live it has not.
     """
 
     number: Annotated[int, msgspec.Meta(ge=0, lt=0xFFFF)]
@@ -82,9 +83,18 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
     ttl_ms: int | None
     positions: int
     by_event_time: bool = False
+    expired_ms: int | None = None
 
     @classmethod
-    def of(cls, info: StateInfo, *, number: int, ttl: StateTtl | None, positions: int) -> "TableInfo":
+    def of(
+        cls,
+        info: StateInfo,
+        *,
+        number: int,
+        ttl: StateTtl | None,
+        positions: int,
+        expired_ms: int | None = None,
+    ) -> "TableInfo":
         """Return what describes a registered state."""
         return cls(
             number=number,
@@ -97,6 +107,7 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
             ttl_ms=None if ttl is None else ttl.ttl_ms,
             positions=positions,
             by_event_time=ttl is not None and ttl.time is TimeDomain.EVENT_TIME,
+            expired_ms=expired_ms,
         )
 
     @property
@@ -143,6 +154,10 @@ class FilesIndex(msgspec.Struct, frozen=True, kw_only=True):
         """The key groups of the subtask that took it."""
         return KeyGroupRange(self.first_group, self.end_group)
 
+    def cutoff_ms(self, table: TableInfo) -> int | None:
+        """Return the newest time of writing that had expired in a state; None without a time to live."""
+        return latest_cutoff_ms(self.taken.cutoff_ms(table.ttl), table.expired_ms)
+
 
 _decode = msgspec.msgpack.Decoder(FilesIndex).decode
 
@@ -161,27 +176,36 @@ class StoredFiles:
         index: FilesIndex,
         shared: Mapping[str, SharedFile],
         *,
-        fetch: Callable[[SharedFile, Path], None],
+        read: Callable[[SharedFile], Iterator[bytes]],
         own: bool,
     ) -> None:
         self.index = index
         self.shared = shared
         self.own = own
-        self._fetch = fetch
+        self._read = read
 
-    def fetch_into(self, directory: Path) -> None:
-        """Put all files into a new local directory; blocks.
+    def fetch_into(self, directory: Path, check: Callable[[], None]) -> None:
+        """Put all files into a new local directory, whose parent is there; blocks.
+
+        Args:
+            directory: to be made.
+            check: called before each piece of a file; an error that it raises ends this.
 
         Raises:
             StateCorruptError: a file is missing or is not what was written.
             StorageError: the store did not answer.
             OSError: the local disk failed.
         """
-        directory.mkdir(parents=True)
+        check()
+        directory.mkdir()
         for name, content in self.index.small_files.items():
             (directory / name).write_bytes(content)
         for name, file in self.shared.items():
-            self._fetch(file, directory / name)
+            check()
+            with (directory / name).open("xb") as local:
+                for piece in self._read(file):
+                    local.write(piece)
+                    check()
 
 
 Stored = StoredSnapshot | StoredFiles
@@ -198,7 +222,7 @@ def open_stored(
     groups: KeyGroupRange,
     max_parallelism: int,
     *,
-    fetch: Callable[[SharedFile, Path], None],
+    read: Callable[[SharedFile], Iterator[bytes]],
     own: bool,
 ) -> Stored:
     """Return what was stored of the keyed state of one subtask; blocks.
@@ -208,7 +232,7 @@ def open_stored(
         shared: its files.
         groups: the wanted key groups, under `max_parallelism`.
         max_parallelism: of the new owner.
-        fetch: copies a file to a local path, verified.
+        read: yields a file in pieces, verified.
         own: the files belong to checkpoints of this job.
 
     Raises:
@@ -218,7 +242,7 @@ def open_stored(
     if blob.size_bytes < _HEADER.size or blob.read_range(0, len(_MAGIC)) != _MAGIC:
         return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism)
     by_name = {file.local: file for file in shared}
-    return StoredFiles(_checked(decode_index(blob.read_all()), by_name), by_name, fetch=fetch, own=own)
+    return StoredFiles(_checked(decode_index(blob.read_all()), by_name), by_name, read=read, own=own)
 
 
 def decode_index(blob: bytes) -> FilesIndex:

@@ -15,6 +15,7 @@ This module knows bytes, offsets and key groups; what an entry looks like inside
 and where blobs are stored, is not its business.
 """
 
+import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,11 @@ class StoredChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredState:
-    """One state in a blob, as far as its wanted key groups go."""
+    """One state in a blob, with what one of its new owners counts of it.
+
+    Under the same max parallelism these are the entries of the wanted key groups.  Under another one every
+    owner reads what may be its own, and each chunk is counted by one of them: their sum is what is stored.
+    """
 
     info: StateInfo
     entries: int
@@ -123,14 +128,20 @@ class StoredSnapshot:
         watermark_ms: its event time; None when the blob does not say.
     """
 
-    def __init__(self, read_range: ReadRange, index: _Index, wanted: Sequence[_Section]) -> None:
+    def __init__(
+        self,
+        read_range: ReadRange,
+        index: _Index,
+        wanted: Sequence[_Section],
+        counted: Iterable[_Section],
+    ) -> None:
         self._read_range = read_range
         self._wanted = wanted
         self.max_parallelism = index.max_parallelism
         self.taken_ms = index.taken_ms
         self.watermark_ms = index.watermark_ms
         entries, sizes = [0] * len(index.states), [0] * len(index.states)
-        for section in wanted:
+        for section in counted:
             entries[section.state] += section.entries
             sizes[section.state] += section.length
         self.states = tuple(
@@ -246,7 +257,10 @@ def open_snapshot(
         for section in index.sections
         if index.max_parallelism != max_parallelism or section.group in groups
     ]
-    return StoredSnapshot(read_range, index, wanted)
+    # Keys of a group have only groups with the same remainder now; the owner of the first of these counts.
+    step = math.gcd(index.max_parallelism, max_parallelism)
+    counted = [section for section in wanted if section.group % step in groups]
+    return StoredSnapshot(read_range, index, wanted, counted)
 
 
 def _checksum(data: bytes) -> int:

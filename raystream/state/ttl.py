@@ -139,6 +139,25 @@ class Expiry:
         return self.now_ms() - self._ttl_ms
 
 
+class RestoredExpiry(Expiry):
+    """Of a state that was restored with values that had expired, and whose time to live is longer now.
+
+    Args:
+        ttl: as declared.
+        clock: tells the time.
+        expired_ms: newest time of writing that had expired already; below every time of writing from now on.
+    """
+
+    __slots__ = ("_expired_ms",)
+
+    def __init__(self, ttl: StateTtl, clock: StateClock, expired_ms: int) -> None:
+        super().__init__(ttl, clock)
+        self._expired_ms = expired_ms
+
+    def cutoff_ms(self) -> int:
+        return max(self._expired_ms, super().cutoff_ms())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
     """The time of a snapshot.
@@ -162,6 +181,16 @@ class Moment:
             return None
         now_ms = self.event_ms if ttl.time is TimeDomain.EVENT_TIME else self.processing_ms
         return now_ms - ttl.ttl_ms
+
+
+def latest_cutoff_ms(cutoff_ms: int | None, expired_ms: int | None) -> int | None:
+    """Return the newest time of writing that has expired; None without a time to live.
+
+    Args:
+        cutoff_ms: as the time to live has it; None without one.
+        expired_ms: of what had expired before the time to live became longer; None for nothing.
+    """
+    return cutoff_ms if cutoff_ms is None or expired_ms is None else max(cutoff_ms, expired_ms)
 
 
 _NEVER_MS = 2 * WATERMARK_MIN_MS

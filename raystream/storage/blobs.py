@@ -12,7 +12,6 @@ need not read it all to trust it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import xxhash
@@ -145,15 +144,6 @@ class SnapshotFiles:
             yield piece
         if hasher.hexdigest() != file.checksum:
             raise StateCorruptError("file of the snapshot is damaged", path=url, hint=_LOST)
-
-    def fetch_shared(self, directory: str, file: SharedFile, path: Path) -> None:
-        """Copy a shared file to a local path that does not exist; raises as `read_shared`.
-
-        Raises:
-            OSError: the local disk failed.
-        """
-        with path.open("xb") as local:
-            local.writelines(self.read_shared(directory, file))
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
         """Remove the file of a blob that no snapshot will refer to.

@@ -242,6 +242,37 @@ class EventTimeExpiryContract(BackendContract):
         restored.backend.event_time.reached(10**15)
         assert read(state) == 7
 
+    @every_kind
+    def test_longer_ttl_keeps_what_was_alive_and_nothing_else_wherever_each_watermark_was(
+        self, kind: Any
+    ) -> None:
+        subtasks = [self.make_subtask(subtask=n, parallelism=2) for n in range(2)]
+        for watermark_ms, subtask in zip((110, 160), subtasks, strict=True):
+            state = self.lived(subtask, kind)
+            for key in range(40):
+                subtask.at(key)
+                subtask.cursor.timestamp = key * 3
+                if subtask.group(key) // 8 == subtasks.index(subtask):
+                    write(state, key)
+            subtask.backend.event_time.reached(watermark_ms)
+        restored = self.restarted(*subtasks)
+        self.lived(restored, kind, replace(LIVED, ttl=1000))
+        alive = {key for key in range(40) if key * 3 > (10, 60)[restored.group(key) // 8]}
+        assert {key for _, key, _ in restored.backend.entries(kind.name)} == alive
+
+    @every_kind
+    def test_what_is_written_after_the_end_of_event_time_was_restored_lives(
+        self, subtask: Subtask, kind: Any
+    ) -> None:
+        subtask.cursor.timestamp = 0
+        write(self.lived(subtask, kind), 7)
+        subtask.backend.event_time.reached(WATERMARK_MAX_MS)
+        state = self.lived(restored := self.restarted(subtask), kind)
+        assert read(state) is None
+        restored.cursor.timestamp = 10
+        write(state, 8)
+        assert read(state) == 8
+
     # ---- clean-up ----
 
     @row("ttl.event-time")

@@ -239,6 +239,27 @@ class EvolutionContract(BackendContract):
         restored.clock.now_ms += 1
         assert read(state) is None
 
+    @every_kind
+    def test_longer_ttl_does_not_bring_back_what_had_expired_also_in_later_snapshots(
+        self, subtask: Subtask, kind: Any
+    ) -> None:
+        state = register(subtask.backend, replace(kind, ttl=LIVED))
+        for key in ("old", "young"):
+            subtask.at(key)
+            write(state, 7)
+            subtask.clock.now_ms += 60
+        longer = replace(kind, ttl=StateTtl(1000))
+        for now_ms in (START_MS + 120, START_MS + 999):
+            subtask = self.restored(subtask, now_ms=now_ms)
+            state = register(subtask.backend, longer)
+            assert [key for _, key, _ in subtask.backend.entries(kind.name)] == ["young"]
+            subtask.at("old")
+            assert read(state) is None
+            subtask.at("young")
+            assert read(state) == 7
+        subtask.clock.now_ms = START_MS + 1060
+        assert read(state) is None
+
     # ---- what does not fit ----
 
     def test_every_state_is_matched_new_missing_or_different_and_all_are_reported(

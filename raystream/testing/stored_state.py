@@ -1,8 +1,7 @@
 """Keyed snapshots that a test stores in memory and restores from there."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import xxhash
@@ -84,7 +83,7 @@ class MemorySnapshot:
             own: the snapshot belongs to a checkpoint of the same job.
         """
 
-        def fetch(file: SharedFile, path: Path) -> None:
-            path.write_bytes(self.contents[file.name])
+        def read(file: SharedFile) -> Iterator[bytes]:
+            yield self.contents[file.name]
 
-        return open_stored(MemoryBlob(self.blob), self.shared, groups, max_parallelism, fetch=fetch, own=own)
+        return open_stored(MemoryBlob(self.blob), self.shared, groups, max_parallelism, read=read, own=own)

@@ -16,7 +16,7 @@ from raystream.testing.state_kit import ELEMENTS, HITS, TOTAL, register, write
 from tests.unit.state.test_heap_contract import TestHeapBackend as HeapContract
 
 
-def restored_operator(name, *descriptors, subtask=0, parallelism=1):
+def restored_operator(name, *descriptors, subtask=0, parallelism=1, max_parallelism=16):
     """Return the context of an operator whose snapshot had hits, elements and total, one entry each."""
     contract = HeapContract()
     before = contract.make_subtask()
@@ -24,7 +24,9 @@ def restored_operator(name, *descriptors, subtask=0, parallelism=1):
     for descriptor in (HITS, ELEMENTS, TOTAL):
         write(register(before.backend, descriptor), 3)
     stored = contract.finish(before.backend.freeze(1))
-    after = contract.make_subtask([stored], subtask=subtask, parallelism=parallelism)
+    after = contract.make_subtask(
+        [stored], subtask=subtask, parallelism=parallelism, max_parallelism=max_parallelism
+    )
     for descriptor in descriptors:
         register(after.backend, descriptor)
     return SimpleNamespace(
@@ -76,6 +78,32 @@ def test_subtasks_of_one_operator_are_one_row_with_their_sum():
         ("missing", "elements", "1"),
         ("missing", "total", "1"),
     ]
+
+
+@pytest.mark.parametrize("max_parallelism", [3, 8, 16, 24, 128])
+def test_every_stored_entry_is_counted_once_under_any_max_parallelism(max_parallelism):
+    subtasks = [
+        restored_operator("counts", HITS, subtask=n, parallelism=3, max_parallelism=max_parallelism)
+        for n in range(3)
+    ]
+    with pytest.raises(StateRestoreError) as refused:
+        settle_restored(subtasks[:2], subtasks[2:])
+    with pytest.raises(StateRestoreError) as expected:
+        settle_restored([restored_operator("counts", HITS)])
+    assert rows_of(refused.value) == rows_of(expected.value)
+
+
+def test_number_that_one_subtask_does_not_know_is_left_out():
+    def of(subtask_entries):
+        return RestoredState(
+            verdict=Verdict.MISSING, uid="u", operator="o", state="s", entries=subtask_entries, size_bytes=7
+        )
+
+    check = RestoreCheck(3, drop=True)
+    check.begin(())
+    check.slot_found(0, [of(5)])
+    check.slot_found(1, [of(None)])
+    assert check.slot_found(2, [of(0)]).splitlines()[1].split() == ["missing", "u", "o", "s", "21"]
 
 
 def test_one_error_lists_the_operators_of_all_slots_and_those_that_are_gone():

@@ -266,6 +266,30 @@ def test_barriers_pass_subtasks_whose_input_has_ended():
     assert world.trigger(2).keys() == world.subtasks
 
 
+def test_restore_of_a_stopped_attempt_reads_no_more_and_fails_nothing(monkeypatch):
+    world = World(word_count(TestSource([*WORDS, Barrier(), *WORDS]), parallelism=1), slots=1)
+    world.begin()
+    snapshots, states = world.trigger(1), world.source_states()
+    open_handle, opened = world.files.open_handle, []
+
+    def stop_at_the_first(directory, handle):
+        opened.append(handle)
+        if len(opened) == 1:
+            world.slots[0].deliver(msg.StopAttempt(attempt=world.attempt))
+            world.slots[0].step()
+        return open_handle(directory, handle)
+
+    world.send(msg.StopAttempt)
+    monkeypatch.setattr(world.files, "open_handle", stop_at_the_first)
+    world.deploy(restore=restore_of(snapshots), sources=states)
+    world.connect()
+    assert len(opened) == 1
+    assert world.all(msg.SlotFailed) == []
+
+    world.begin(restore=restore_of(snapshots), sources=states)
+    assert len(opened) > 2
+
+
 def test_commits_of_the_next_attempt_begin_when_those_of_the_one_before_have_ended():
     """A commit cannot be interrupted, and a committer is called once at a time."""
     world = World(word_count(TestSource([*WORDS, Barrier(), *WORDS]), parallelism=1), slots=1)

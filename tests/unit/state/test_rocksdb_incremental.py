@@ -3,8 +3,11 @@
 import pytest
 
 from raystream.errors import StateRestoreError
+from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.ttl import StateTtl
 from raystream.testing.state_kit import never
 from raystream.testing.stored_state import MemorySnapshot
+from tests.unit.state import rocksdb_subtasks
 from tests.unit.state.rocksdb_subtasks import EXPECTED, KEYS, contents, created_by, fill, subtasks_in, take
 
 
@@ -150,6 +153,20 @@ def test_snapshot_of_the_heap_becomes_files(opener):
 
     assert contents(restored) == EXPECTED
     assert created_by(take(restored, 2)) == [2]
+
+
+def test_log_tells_of_a_state_that_is_rewritten_how_many_keys_it_had(opener, caplog, monkeypatch):
+    subtask = opener()
+    fill(subtask)
+    stored = take(subtask, 1)
+    monkeypatch.setattr(rocksdb_subtasks, "HITS", ValueStateDescriptor("hits", int, ttl=StateTtl("1h")))
+    with caplog.at_level("INFO", logger="raystream.state.rocksdb_rewrite"):
+        restored = opener([stored])
+
+    begun, done = (record for record in caplog.records if record.name == "raystream.state.rocksdb_rewrite")
+    assert (begun.state, done.state, done.entries) == ("hits", "hits", KEYS)
+    assert done.took_ms >= 0
+    assert contents(restored) == EXPECTED
 
 
 def test_files_of_another_backend_are_refused(opener, monkeypatch):

@@ -54,15 +54,20 @@ def shared_of(*names):
     )
 
 
-def fetch(file, path):
-    path.write_bytes(file.name.encode())
+def read(file):
+    yield file.name[:4].encode()
+    yield file.name[4:].encode()
+
+
+def go_on():
+    """Let everything go on."""
 
 
 SHARED = shared_of("000008.sst")
 
 
 def load(blob, shared=SHARED):
-    return open_stored(MemoryBlob(blob), shared, GROUPS, 128, fetch=fetch, own=True)
+    return open_stored(MemoryBlob(blob), shared, GROUPS, 128, read=read, own=True)
 
 
 def test_index_comes_back_as_it_was():
@@ -77,13 +82,20 @@ def test_index_comes_back_as_it_was():
 
 
 def test_all_files_are_put_into_a_new_directory(tmp_path):
-    load(encode_index(index_of())).fetch_into(tmp_path / "new" / "db")
+    load(encode_index(index_of())).fetch_into(tmp_path / "db", go_on)
 
-    assert {path.name: path.read_bytes() for path in (tmp_path / "new" / "db").iterdir()} == {
+    assert {path.name: path.read_bytes() for path in (tmp_path / "db").iterdir()} == {
         "CURRENT": b"MANIFEST-000005\n",
         "MANIFEST-000005": b"\x00\xff",
         "000008.sst": b"c1-000008.sst",
     }
+
+
+def test_files_are_not_put_where_the_parent_is_gone(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(encode_index(index_of())).fetch_into(tmp_path / "gone" / "db", go_on)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_blob_of_chunks_is_told_from_an_index():

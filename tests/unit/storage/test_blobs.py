@@ -129,13 +129,6 @@ def test_a_shared_file_is_beside_the_directories_of_checkpoints(shared, fs):
     assert b"".join(FILES.read_shared(directory.replace("chk-3", "chk-4"), file)) == CONTENT
 
 
-def test_a_shared_file_is_fetched_whole(shared, tmp_path):
-    directory, file, _ = shared
-    FILES.fetch_shared(directory, file, tmp_path / "local")
-
-    assert (tmp_path / "local").read_bytes() == CONTENT
-
-
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
@@ -148,14 +141,14 @@ def test_a_shared_file_is_fetched_whole(shared, tmp_path):
         (bytes(reversed(CONTENT)), "damaged"),  # Another file of the same size in its place.
     ],
 )
-def test_a_shared_file_that_is_not_what_was_written_is_named(shared, fs, tmp_path, damaged, message):
+def test_a_shared_file_that_is_not_what_was_written_is_named(shared, fs, damaged, message):
     directory, file, url = shared
     fs.delete_file(url)
     if damaged is not None:
         fs.write(url, damaged)
 
     with pytest.raises(StateCorruptError, match=message) as caught:
-        FILES.fetch_shared(directory, file, tmp_path / "local")
+        list(FILES.read_shared(directory, file))
     assert caught.value.context["path"] == url
     assert "start from another checkpoint" in caught.value.hint
 
