@@ -234,6 +234,8 @@ class RocksDbBackend(StateKinds):
         """Return the table of a state; register it when it is new."""
         name = descriptor.name
         if not self._registry.registered(descriptor):
+            if name in self._restored:
+                self._origin.writable()  # What was restored may be rewritten.
             table = self._restored_table(descriptor)
             self._all.append(table)
             self._tables[name] = table, tables_of(table, self._groups, self._max_parallelism)

@@ -24,7 +24,7 @@ class StoreCut:
     """The files of a store, in a directory of links.
 
     Args:
-        store: that is not written until `wait` has returned True.
+        store: that refuses to be written until `wait` has returned True.
         path: of the new directory.
     """
 
@@ -33,6 +33,7 @@ class StoreCut:
         self._path = path
         self._made = threading.Event()
         self._error: StateError | None = None
+        store.linking = True
         threading.Thread(target=self._make, name="rocksdb-cut", daemon=True).start()
 
     def _make(self) -> None:
@@ -41,6 +42,7 @@ class StoreCut:
         except StateError as error:
             self._error = error
         finally:
+            self._store.linking = False
             self._made.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:

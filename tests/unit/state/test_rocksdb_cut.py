@@ -10,6 +10,8 @@ import pytest
 from raystream.errors import StateError
 from raystream.state.rocksdb import RocksDbStore
 from raystream.state.rocksdb_cut import StoreCut
+from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.ttl import StateTtl
 from raystream.testing.state_kit import at_once, never
 from raystream.testing.stored_state import MemorySnapshot
 from tests.unit.state.rocksdb_subtasks import EXPECTED, contents, fill, freeze, subtasks_in, take
@@ -196,3 +198,87 @@ def test_directory_of_links_that_cannot_be_made_names_its_path(opener):
         freeze(subtask, 1).files()
     assert caught.value.context["path"].startswith(str(subtask.backend._origin.directory))
     assert contents(opener([take(subtask, 2)])) == EXPECTED
+
+
+# ---- nothing newer than the barrier gets into a snapshot ----
+
+
+def overlapping(cutting):
+    """Take two more snapshots with an element between them and read the list, as nothing may be written."""
+    subtask = cutting.subtask
+    subtask.at(0)
+    subtask.texts.add("late")
+    full = subtask.backend.freeze(2)
+    assert subtask.texts.get() == ["0", "late"]
+    subtask.texts.add("later")
+    incremental = subtask.backend.freeze(3, incremental=True)
+    assert subtask.texts.get() == ["0", "late", "later"]
+    return full, incremental
+
+
+def test_list_that_is_read_while_the_files_are_linked_is_not_in_the_snapshot(cutting, opener):
+    newer = overlapping(cutting)
+    assert "written" not in cutting.gate.events
+
+    cutting.gate.open.set()
+    first = MemorySnapshot.of(cutting.snapshot)
+    assert contents(opener([first])) == EXPECTED
+    for snapshot, texts in zip(newer, (["0", "late"], ["0", "late", "later"]), strict=True):
+        assert snapshot.advance(never)
+        assert contents(opener([MemorySnapshot.of(snapshot)])) == EXPECTED | {0: (0, texts)}
+
+
+def test_list_that_is_read_between_two_snapshots_that_are_not_cut_is_in_the_newer_one(opener):
+    subtask = opener()
+    fill(subtask)
+    first = subtask.backend.freeze(1)
+    subtask.at(0)
+    subtask.texts.add("late")
+    second = subtask.backend.freeze(2)
+    assert subtask.texts.get() == ["0", "late"]
+
+    assert second.advance(never)
+    assert first.advance(never)
+    assert contents(opener([MemorySnapshot.of(first)])) == EXPECTED
+    assert contents(opener([MemorySnapshot.of(second)])) == EXPECTED | {0: (0, ["0", "late"])}
+
+
+def test_writes_beyond_the_bounds_wait_for_the_files_and_are_not_in_the_snapshot(cutting, opener):
+    backend = cutting.subtask.backend
+    backend._dirty_bytes = backend._cache_bytes = 0
+    fill(cutting.subtask, plus=1)
+    backend.prefetch([1])
+
+    assert cutting.gate.events[:3] == ["waits", "linked", "written"]
+    assert contents(opener([MemorySnapshot.of(cutting.snapshot)])) == EXPECTED
+
+
+WRITES = {
+    "write": lambda store: store.write([(b"key", b"value")]),
+    "delete_range": lambda store: store.delete_range(b"", b"\xff"),
+    "take_in": lambda store: store.take_in([(b"key", b"value")], store._path / "new.sst"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_store_refuses_to_be_written_while_its_files_are_linked(cutting, opener, write):
+    store = cutting.subtask.backend._store
+    with pytest.raises(StateError, match="while the files of a snapshot were made"):
+        write(store)
+
+    cutting.gate.open.set()
+    assert contents(opener([MemorySnapshot.of(cutting.snapshot)])) == EXPECTED
+    write(store)
+
+
+def test_state_that_is_rewritten_while_the_files_are_linked_waits_for_them(opener, monkeypatch):
+    subtask = opener()
+    fill(subtask)
+    subtask.backend.value_state(ValueStateDescriptor("another", int)).update(7)
+    restored = opener([take(subtask, 1)])
+    gate = Gate(monkeypatch)
+    snapshot = freeze(restored, 2)
+    restored.backend.value_state(ValueStateDescriptor("another", int, ttl=StateTtl("1h")))
+    assert gate.events[:2] == ["waits", "linked"]
+
+    assert contents(opener([MemorySnapshot.of(snapshot)])) == EXPECTED
