@@ -87,6 +87,8 @@ class SnapshotOrigin:
     cut: StoreCut | None = None
     """The files of the newest cut; while they are being made, nothing may be written."""
     known: KnownFiles = field(default_factory=KnownFiles)
+    overwritten: dict[int, int] = field(default_factory=dict)
+    """By state number, how many values that were refused for their type are known to be gone."""
     closed: bool = False
     """True when the directory is about to go."""
     names: int = 0

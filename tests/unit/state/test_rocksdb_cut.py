@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from raystream.errors import StateError
+from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.rocksdb import RocksDbStore
 from raystream.state.rocksdb_cut import StoreCut
-from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.ttl import StateTtl
 from raystream.testing.state_kit import at_once, never
 from raystream.testing.stored_state import MemorySnapshot
