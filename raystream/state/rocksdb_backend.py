@@ -203,6 +203,7 @@ class RocksDbBackend(StateKinds):
     def write_out(self) -> None:
         """Write everything that is not written."""
         while self._origin.unfinished:
+            self._origin.writable()
             self._origin.unfinished[0].work(_never)
         self._origin.writable()
         for table in self._all:

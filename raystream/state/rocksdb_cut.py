@@ -33,6 +33,7 @@ class StoreCut:
         self._path = path
         self._made = threading.Event()
         self._error: StateError | None = None
+        self._removed = False
         store.linking = True
         threading.Thread(target=self._make, name="rocksdb-cut", daemon=True).start()
 
@@ -66,13 +67,16 @@ class StoreCut:
             raise self._gone(error) from error
 
     def remove(self) -> None:
-        """Remove the directory, at once or when it is made; may be called again."""
-        if self._made.is_set():
-            shutil.rmtree(self._path, ignore_errors=True)
-        else:
-            threading.Thread(target=self._remove_later, name="rocksdb-cut-removal", daemon=True).start()
+        """Have the directory removed by a thread of its own, when it is made; may be called again.
 
-    def _remove_later(self) -> None:
+        There may be thousands of links, and the disk busy.  Meanwhile whoever has the store may remove
+        all that is around the directory.
+        """
+        if not self._removed:
+            self._removed = True
+            threading.Thread(target=self._remove, name="rocksdb-cut-removal", daemon=True).start()
+
+    def _remove(self) -> None:
         self._made.wait()
         shutil.rmtree(self._path, ignore_errors=True)
 

@@ -26,9 +26,6 @@ from raystream.state.ttl import Moment
 EXPIRED_TOLD_MAX = 65_536
 """Keys that snapshots found expired and that are not removed yet; beyond, the oldest are forgotten."""
 
-CUT_WAIT_S = 0.001
-"""Time that a newer snapshot waits for the files of an older one before the loop goes on."""
-
 
 class KnownFiles:
     """Files of the store that are part of complete checkpoints, so that newer ones may refer to them.
@@ -171,15 +168,22 @@ class RocksDbSnapshot(ABC):
         self._raise_error()
         return True
 
+    def wait(self) -> None:
+        cut = self._origin.cut
+        if cut is not None:
+            cut.wait()
+
     def discard(self) -> None:
         self._discarded = True
         self._let_go()
 
     def work(self, out_of_time: Callable[[], bool]) -> bool:
-        """Write layers until it is time to stop; return True when it is cut.  For the oldest only."""
-        while not self._origin.writable(CUT_WAIT_S):
-            if out_of_time():
-                return False
+        """Write layers until it is time to stop; return True when it is cut.  For the oldest only.
+
+        Does nothing while the files of an older one are being made.
+        """
+        if not self._origin.writable(0):
+            return False
         while self._layers:
             table, layer = self._layers[0]
             refused = table.codec.refused

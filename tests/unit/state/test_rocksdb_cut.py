@@ -1,5 +1,6 @@
 """What happens to the RocksDB backend while the files of a snapshot are being linked, or cannot be."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,9 +13,17 @@ from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.rocksdb import RocksDbStore
 from raystream.state.rocksdb_cut import StoreCut
 from raystream.state.ttl import StateTtl
-from raystream.testing.state_kit import at_once, never
+from raystream.testing.state_kit import at_once, encode, never
 from raystream.testing.stored_state import MemorySnapshot
-from tests.unit.state.rocksdb_subtasks import EXPECTED, contents, fill, freeze, subtasks_in, take
+from tests.unit.state.rocksdb_subtasks import (
+    EXPECTED,
+    contents,
+    fill,
+    freeze,
+    join_removals,
+    subtasks_in,
+    take,
+)
 
 
 @pytest.fixture
@@ -88,7 +97,7 @@ def test_newer_snapshot_waits_for_the_files_of_the_older_one(cutting, opener):
     assert cutting.gate.events == []
 
     cutting.gate.open.set()
-    assert newer.advance(never)
+    encode(newer)
     first, second = MemorySnapshot.of(cutting.snapshot), MemorySnapshot.of(newer)
     assert contents(opener([first])) == EXPECTED
     assert contents(opener([second])) == EXPECTED | {0: (1, ["0", "0"])}
@@ -108,14 +117,39 @@ def test_snapshot_that_is_discarded_meanwhile_leaves_no_file(cutting, local_path
     cutting.snapshot.discard()
     cutting.snapshot.discard()
     cutting.gate.open.set()
-    for thread in threading.enumerate():
-        if thread.name == "rocksdb-cut-removal":
-            thread.join()
+    join_removals()
 
     assert cutting.gate.events == ["linked"]
     assert list(local_path.rglob("files-*")) == []
     with pytest.raises(StateError, match="gone"):
         cut.files()
+
+
+@pytest.mark.parametrize("end", ["snapshot", "backend"])
+def test_links_are_removed_by_another_thread_and_nothing_is_left(opener, local_path, monkeypatch, end):
+    removed_by, may_remove = [], threading.Event()
+    remove = shutil.rmtree
+
+    def slowly(path, **options):
+        if threading.current_thread().name == "rocksdb-cut-removal":
+            assert may_remove.wait(60)
+        removed_by.append((path.name[:5], threading.current_thread().name))
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    subtask = opener()
+    fill(subtask)
+    snapshot = freeze(subtask, 1)
+    assert len(snapshot.files()) == 1
+    snapshot.discard()
+    if end == "backend":
+        subtask.backend.close()
+        assert [path for path in local_path.rglob("*") if path.is_file()] == []
+    may_remove.set()
+    join_removals()
+
+    assert ("files", "rocksdb-cut-removal") in removed_by
+    assert list(local_path.rglob("files-*")) == []
 
 
 @pytest.mark.parametrize("read", ["files", "blob"])
@@ -224,7 +258,7 @@ def test_list_that_is_read_while_the_files_are_linked_is_not_in_the_snapshot(cut
     first = MemorySnapshot.of(cutting.snapshot)
     assert contents(opener([first])) == EXPECTED
     for snapshot, texts in zip(newer, (["0", "late"], ["0", "late", "later"]), strict=True):
-        assert snapshot.advance(never)
+        encode(snapshot)
         assert contents(opener([MemorySnapshot.of(snapshot)])) == EXPECTED | {0: (0, texts)}
 
 
