@@ -203,8 +203,8 @@ class KeyedSnapshot(Protocol):
 
         Every call makes some progress, unless local files of an older snapshot are being made: then it
         returns False at once, with time left, and `wait` returns when it is worth calling again.  The work
-        between two looks at `out_of_time` is about a millisecond (one entry is never cut, however large).  Snapshots complete in the order of their `freeze`:
-        the call works on older ones first.
+        between two looks at `out_of_time` is about a millisecond (one entry is never cut, however large).
+        Snapshots complete in the order of their `freeze`: the call works on older ones first.
 
         Raises:
             StateError: a value does not have its declared type or cannot be encoded.  The snapshot

@@ -113,6 +113,7 @@ class RocksDbBackend(StateKinds):
         self.sweeps: dict[str, RocksDbSweep] = {}
         """The clean-up of each state with a time to live."""
         self._origin = SnapshotOrigin(
+            clock=clock,
             tables=self._all,
             groups=groups,
             max_parallelism=max_parallelism,
@@ -173,7 +174,7 @@ class RocksDbBackend(StateKinds):
         while (dirty_bytes := sum([table.dirty_bytes for table in tables])) > self._dirty_bytes:
             if dirty_bytes < self._cache_bytes and not self._origin.writable(0):
                 break  # While files of a snapshot are made, what changed may take all of the cache.
-            self._origin.writable()
+            self._origin.hold()
             if self._origin.unfinished:
                 self._origin.unfinished[0].work(_at_once)
             elif not any(table.write_back_step() for table in tables):

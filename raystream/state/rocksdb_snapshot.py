@@ -7,6 +7,7 @@ into RocksDB; of several snapshots the oldest is cut first.  After that the back
 were no snapshot.  What is taken hold of is a view (`rocksdb_full`) or a set of files (`rocksdb_incremental`).
 """
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from raystream.clock import Clock
 from raystream.errors import StateError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
@@ -23,8 +25,14 @@ from raystream.state.rocksdb_tables import CachedTable, Layer
 from raystream.state.snapshot_files import LocalFile
 from raystream.state.ttl import Moment
 
+HELD_WARN_MS = 100.0
+"""Time that the loop is held by the files of one snapshot above which it is told why."""
+
 EXPIRED_TOLD_MAX = 65_536
 """Keys that snapshots found expired and that are not removed yet; beyond, the oldest are forgotten."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class KnownFiles:
@@ -74,6 +82,7 @@ class KnownFiles:
 class SnapshotOrigin:
     """What the snapshots of one backend share."""
 
+    clock: Clock
     tables: Sequence[CachedTable]
     groups: KeyGroupRange
     max_parallelism: int
@@ -84,6 +93,8 @@ class SnapshotOrigin:
     cut: StoreCut | None = None
     """The files of the newest cut; while they are being made, nothing may be written."""
     known: KnownFiles = field(default_factory=KnownFiles)
+    held_ms: float = 0.0
+    """How long the loop was held in all, since what changed had no more room while files were made."""
     overwritten: dict[int, int] = field(default_factory=dict)
     """By state number, how many values that were refused for their type are known to be gone."""
     closed: bool = False
@@ -102,6 +113,26 @@ class SnapshotOrigin:
         """Return a path beside the store that was not used before."""
         self.names += 1
         return self.directory / f"{kind}-{self.names}"
+
+    def hold(self) -> None:
+        """Wait until the store may be written, for as long as it takes; the loop takes no input meanwhile."""
+        if self.writable(0):
+            return
+        started_ms = self.clock.monotonic_ms()
+        self.writable()
+        held_ms = self.clock.monotonic_ms() - started_ms
+        self.held_ms += held_ms
+        if held_ms > HELD_WARN_MS:
+            logger.warning(
+                "input was held until the local files of a snapshot were made",
+                extra={
+                    "path": str(self.directory),
+                    "held_ms": round(held_ms),
+                    "held_total_ms": round(self.held_ms),
+                    "hint": "give state.backend.rocksdb.localdir a faster disk, raise "
+                    "state.backend.rocksdb.cache-size, or take checkpoints less often",
+                },
+            )
 
     def writable(self, timeout_s: float | None = None) -> bool:
         """Return whether the store may be written, after a wait for files that are being made.

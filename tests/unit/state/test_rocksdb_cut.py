@@ -12,7 +12,9 @@ from raystream.errors import StateError
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.rocksdb import RocksDbStore
 from raystream.state.rocksdb_cut import StoreCut
+from raystream.state.rocksdb_snapshot import HELD_WARN_MS
 from raystream.state.ttl import StateTtl
+from raystream.testing.source_run import ManualClock
 from raystream.testing.state_kit import at_once, encode, never
 from raystream.testing.stored_state import MemorySnapshot
 from tests.unit.state.rocksdb_subtasks import (
@@ -36,12 +38,14 @@ class Gate:
 
     def __init__(self, monkeypatch):
         self.events = []
+        self.took = lambda: None
         self.open = threading.Event()
         link, write, wait = RocksDbStore.link_files, RocksDbStore.write, StoreCut.wait
 
         def link_files(store, path):
             assert self.open.wait(60)
             link(store, path)
+            self.took()
             self.events.append("linked")
 
         def written(store, changes):
@@ -285,6 +289,23 @@ def test_writes_beyond_the_bounds_wait_for_the_files_and_are_not_in_the_snapshot
 
     assert cutting.gate.events[:3] == ["waits", "linked", "written"]
     assert contents(opener([MemorySnapshot.of(cutting.snapshot)])) == EXPECTED
+
+
+@pytest.mark.parametrize("took_ms", [HELD_WARN_MS, HELD_WARN_MS + 1])
+def test_time_that_the_input_was_held_is_counted_and_told_when_it_was_long(cutting, caplog, took_ms):
+    backend, clock = cutting.subtask.backend, ManualClock()
+    backend._origin.clock = clock
+    cutting.gate.took = lambda: clock.__setattr__("now_ms", clock.now_ms + took_ms)
+    backend._dirty_bytes = backend._cache_bytes = 0
+    fill(cutting.subtask, plus=1)
+    backend.prefetch([1])
+    fill(cutting.subtask, plus=2)
+    backend.prefetch([1])
+
+    assert backend._origin.held_ms == took_ms
+    told = [record for record in caplog.records if "input was held" in record.getMessage()]
+    assert [record.path for record in told] == [str(backend._origin.directory)] * (took_ms > HELD_WARN_MS)
+    assert all("cache-size" in record.hint for record in told)
 
 
 WRITES = {
