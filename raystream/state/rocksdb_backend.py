@@ -147,6 +147,8 @@ class RocksDbBackend(StateKinds):
         """
         self.tend()
         self._remove_expired()
+        for sweep in self.sweeps.values():
+            sweep.batch(len(keys))
         for table in self._ahead:
             table.prefetch(keys)
 

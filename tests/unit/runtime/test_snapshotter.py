@@ -103,8 +103,7 @@ class World:
     def finish(self):
         slices = 0
         while self.snapshotter.encoding or self.background.waiting:
-            while self.snapshotter.advance():
-                slices += 1
+            slices += len(list(iter(self.snapshotter.advance, False)))
             self.background.run_all()
         return slices
 
