@@ -44,6 +44,8 @@ class _Snapshot:
     sync_ms: float
     sync_ended_ms: float
     unencoded: deque[KeyedSnapshot] = field(default_factory=deque)
+    waits: bool = False
+    """True while a thread waits until encoding can go on."""
     upload: Upload | None = None
     """Set when everything is encoded."""
     dropped: bool = False
@@ -131,30 +133,65 @@ class Snapshotter:
             self._write(snapshot)
 
     def advance(self) -> bool:
-        """Encode for a few milliseconds; True when there was anything to encode."""
+        """Encode for a few milliseconds; True when anything could be encoded.
+
+        Of the subtasks that can make progress, the one with the oldest snapshot does.  When none can, the
+        loop is woken as soon as one can again.
+        """
         if not self._encoding:
             return False
         started_ms = self._clock.monotonic_ms()
         deadline_ms = started_ms + SLICE_MS
-        snapshot = self._encoding[0]
+        worked, held = False, set[tuple[int, int]]()
+        for snapshot in list(self._encoding):
+            subtask = int(snapshot.vertex.id), snapshot.subtask
+            if subtask not in held:
+                worked = self._encode(snapshot, deadline_ms)
+                if worked:
+                    break
+                held.add(subtask)
+        slice_ms = self._clock.monotonic_ms() - started_ms
+        self.slice_ms_total += slice_ms
+        self.slice_ms_longest = max(self.slice_ms_longest, slice_ms)
+        return worked
+
+    def _encode(self, snapshot: _Snapshot, deadline_ms: float) -> bool:
+        """Encode a snapshot until a time; False when it has to wait before that."""
+        late = False
+
+        def out_of_time() -> bool:
+            nonlocal late
+            late = self._clock.monotonic_ms() >= deadline_ms
+            return late
+
         try:
-            while snapshot.unencoded and snapshot.unencoded[0].advance(
-                lambda: self._clock.monotonic_ms() >= deadline_ms
-            ):
+            while snapshot.unencoded and snapshot.unencoded[0].advance(out_of_time):
                 snapshot.unencoded.popleft()
         except Exception as error:
             if snapshot.dropped:
                 snapshot.unencoded.popleft()
             # What was frozen is put back by the next calls, in slices, as after an abort.
             self._give_up(snapshot, error)
-        slice_ms = self._clock.monotonic_ms() - started_ms
-        self.slice_ms_total += slice_ms
-        self.slice_ms_longest = max(self.slice_ms_longest, slice_ms)
+            late = True
         if not snapshot.unencoded:
-            self._encoding.popleft()
+            self._encoding.remove(snapshot)
             if not snapshot.dropped:
                 self._write(snapshot)
+        elif not late:
+            self._await(snapshot)
+            return False
         return True
+
+    def _await(self, snapshot: _Snapshot) -> None:
+        """Have a thread wait until a snapshot can go on; that its outcome comes as mail wakes the loop."""
+        if snapshot.waits:
+            return
+        snapshot.waits = True
+
+        def over(_: object) -> None:
+            snapshot.waits = False
+
+        self._background.submit(snapshot.unencoded[0].wait, over)
 
     @property
     def encoding(self) -> bool:

@@ -201,14 +201,18 @@ class KeyedSnapshot(Protocol):
     def advance(self, out_of_time: Callable[[], bool]) -> bool:
         """Work on the snapshot until `out_of_time()`; return True when there is nothing left to do.
 
-        Every call makes some progress; the work between two looks at `out_of_time` is about a millisecond
-        (one entry is never cut, however large).  Snapshots complete in the order of their `freeze`:
-        the call works on older ones first.
+        Every call makes some progress, unless local files of an older snapshot are being made: then it
+        returns False at once, with time left, and `wait` returns when it is worth calling again.  The work
+        between two looks at `out_of_time` is about a millisecond (one entry is never cut, however large).
+        Snapshots complete in the order of their `freeze`: the call works on older ones first.
 
         Raises:
             StateError: a value does not have its declared type or cannot be encoded.  The snapshot
                 is lost, the state is not; call `discard`.
         """
+
+    def wait(self) -> None:
+        """Return when `advance` can make progress; blocks, and belongs into a thread."""
 
     def files(self) -> Sequence[LocalFile]:
         """Return the files that belong to the snapshot beside its blob; none when it is full.

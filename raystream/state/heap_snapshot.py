@@ -113,6 +113,9 @@ class HeapSnapshot:
         self._raise_error()
         return True
 
+    def wait(self) -> None:
+        """There is never anything to wait for."""
+
     def files(self) -> Sequence[LocalFile]:
         return ()
 

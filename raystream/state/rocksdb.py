@@ -152,6 +152,8 @@ class RocksDbStore:
         except Exception as error:
             raise _failure("local store of state could not be opened", path, error) from error
         self._path = path
+        self.linking = False
+        """Set while `link_files` is under way, by whoever calls it: whatever writes then is refused."""
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key."""
@@ -196,6 +198,7 @@ class RocksDbStore:
         Raises:
             StateError: the disk is full or has failed; names the path.
         """
+        self._check_not_linking()
         changes = list(changes)  # A batch can be written once.
         try:
             try:
@@ -217,6 +220,7 @@ class RocksDbStore:
             entries: keys and values, in order of the keys.
             path: of the file, which becomes a part of the store.
         """
+        self._check_not_linking()
         writer, some = SstFileWriter(self._options), False
         try:
             writer.open(str(path))
@@ -246,6 +250,7 @@ class RocksDbStore:
 
     def delete_range(self, start: bytes, stop: bytes) -> None:
         """Delete all keys `start <= key < stop`, in a time that does not depend on how many there are."""
+        self._check_not_linking()
         try:
             self._db.delete_range(start, stop, self._write_options)
         except Exception as error:
@@ -262,6 +267,13 @@ class RocksDbStore:
             Checkpoint(self._db).create_checkpoint(str(path))
         except Exception as error:
             raise _failure("state could not be written", self._path, error) from error
+
+    def _check_not_linking(self) -> None:
+        """See that nothing gets into a snapshot that is newer than its barrier."""
+        if self.linking:
+            raise StateError(
+                "state was written while the files of a snapshot were made", path=str(self._path)
+            )
 
     def close(self) -> None:
         """Close the store, of which nothing is needed any more; views end with an error."""

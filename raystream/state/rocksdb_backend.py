@@ -116,6 +116,7 @@ class RocksDbBackend(StateKinds):
         self.sweeps: dict[str, RocksDbSweep] = {}
         """The clean-up of each state with a time to live."""
         self._origin = SnapshotOrigin(
+            clock=clock,
             tables=self._all,
             groups=groups,
             max_parallelism=max_parallelism,
@@ -151,6 +152,8 @@ class RocksDbBackend(StateKinds):
         """
         self.tend()
         self._remove_expired()
+        for sweep in self.sweeps.values():
+            sweep.batch(len(keys))
         for table in self._ahead:
             table.prefetch(keys)
 
@@ -178,7 +181,7 @@ class RocksDbBackend(StateKinds):
         while (dirty_bytes := sum([table.dirty_bytes for table in tables])) > self._dirty_bytes:
             if dirty_bytes < self._cache_bytes and not self._origin.writable(0):
                 break  # While files of a snapshot are made, what changed may take all of the cache.
-            self._origin.writable()
+            self._origin.hold()
             if self._origin.unfinished:
                 self._origin.unfinished[0].work(_at_once)
             elif not any(table.write_back_step() for table in tables):
@@ -208,6 +211,7 @@ class RocksDbBackend(StateKinds):
     def write_out(self) -> None:
         """Write everything that is not written."""
         while self._origin.unfinished:
+            self._origin.writable()
             self._origin.unfinished[0].work(_never)
         self._origin.writable()
         for table in self._all:
@@ -239,6 +243,8 @@ class RocksDbBackend(StateKinds):
         """Return the table of a state; register it when it is new."""
         name = descriptor.name
         if not self._registry.registered(descriptor):
+            if name in self._restored:
+                self._origin.writable()  # What was restored may be rewritten.
             table = self._restored_table(descriptor)
             self._all.append(table)
             self._tables[name] = table, tables_of(table, self._groups, self._max_parallelism)

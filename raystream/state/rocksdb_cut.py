@@ -24,7 +24,7 @@ class StoreCut:
     """The files of a store, in a directory of links.
 
     Args:
-        store: that is not written until `wait` has returned True.
+        store: that refuses to be written until `wait` has returned True.
         path: of the new directory.
         keeps: is not let go before the thread has ended: the directory above, which goes with its last user.
     """
@@ -35,6 +35,8 @@ class StoreCut:
         self._path = path
         self._made = threading.Event()
         self._error: StateError | None = None
+        self._removed = False
+        store.linking = True
         threading.Thread(target=self._make, name="rocksdb-cut", daemon=True).start()
 
     def _make(self) -> None:
@@ -43,6 +45,7 @@ class StoreCut:
         except StateError as error:
             self._error = error
         finally:
+            self._store.linking = False
             self._made.set()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -66,13 +69,16 @@ class StoreCut:
             raise self._gone(error) from error
 
     def remove(self) -> None:
-        """Remove the directory, at once or when it is made; may be called again."""
-        if self._made.is_set():
-            shutil.rmtree(self._path, ignore_errors=True)
-        else:
-            threading.Thread(target=self._remove_later, name="rocksdb-cut-removal", daemon=True).start()
+        """Have the directory removed by a thread of its own, when it is made; may be called again.
 
-    def _remove_later(self) -> None:
+        There may be thousands of links, and the disk busy.  Meanwhile whoever has the store may remove
+        all that is around the directory.
+        """
+        if not self._removed:
+            self._removed = True
+            threading.Thread(target=self._remove, name="rocksdb-cut-removal", daemon=True).start()
+
+    def _remove(self) -> None:
         self._made.wait()
         shutil.rmtree(self._path, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from raystream.state.rocksdb import StoreView
 from raystream.state.rocksdb_cut import StoreCut
 from raystream.state.rocksdb_items import MISTYPED
 from raystream.state.rocksdb_snapshot import RocksDbSnapshot
+from raystream.state.rocksdb_tables import CachedTable
 from raystream.state.snapshot_files import FilesIndex, LocalFile, TableInfo, encode_index
 
 BACKEND = "rocksdb"
@@ -23,6 +24,9 @@ class IncrementalSnapshot(RocksDbSnapshot):
 
     _files: StoreCut | None = None
     _suspect: StoreView | None = None
+    """What the store has, when a value in it may have another type than declared."""
+    _refused: Sequence[tuple[CachedTable, int]] = ()
+    """Tables that may hold such values, and how many they had refused."""
 
     @property
     def entries(self) -> int | None:
@@ -68,18 +72,25 @@ class IncrementalSnapshot(RocksDbSnapshot):
 
     def _check_types(self) -> None:
         """See that no value has another type than declared; nearly always nobody has ever written one."""
-        if self._suspect is None:
+        suspect, overwritten = self._suspect, self._origin.overwritten
+        if suspect is None:
             return
-        for table in self._tables:
-            if table.codec.refused and any(
-                item[0] & MISTYPED for _, item in self._suspect.scan(table.prefix)
-            ):
+        for table, refused in self._refused:
+            if any(item[0] & MISTYPED for _, item in suspect.scan(table.prefix)):
                 assert table.codec.refusal is not None
                 raise table.codec.refusal
+            # What was encoded when it was handed out is refused already, but not in the store yet.
+            if refused:
+                overwritten[table.number] = max(overwritten.get(table.number, 0), refused)
 
     def _take(self) -> None:
         origin = self._origin
-        if any(table.codec.refused for table in self._tables):
+        self._refused = [
+            (table, 0 if any(layer.encoded for layer in table.frozen) else table.codec.refused)
+            for table in self._tables
+            if table.codec.refused > origin.overwritten.get(table.number, 0)
+        ]
+        if self._refused:
             self._suspect = origin.take_view()
         try:
             origin.cut = self._files = StoreCut(

@@ -7,6 +7,7 @@ into RocksDB; of several snapshots the oldest is cut first.  After that the back
 were no snapshot.  What is taken hold of is a view (`rocksdb_full`) or a set of files (`rocksdb_incremental`).
 """
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from raystream.clock import Clock
 from raystream.errors import StateError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
@@ -24,11 +26,14 @@ from raystream.state.rocksdb_tables import CachedTable, Layer
 from raystream.state.snapshot_files import LocalFile
 from raystream.state.ttl import Moment
 
+HELD_WARN_MS = 100.0
+"""Time that the loop is held by the files of one snapshot above which it is told why."""
+
 EXPIRED_TOLD_MAX = 65_536
 """Keys that snapshots found expired and that are not removed yet; beyond, the oldest are forgotten."""
 
-CUT_WAIT_S = 0.001
-"""Time that a newer snapshot waits for the files of an older one before the loop goes on."""
+
+logger = logging.getLogger(__name__)
 
 
 class KnownFiles:
@@ -78,6 +83,7 @@ class KnownFiles:
 class SnapshotOrigin:
     """What the snapshots of one backend share."""
 
+    clock: Clock
     tables: Sequence[CachedTable]
     groups: KeyGroupRange
     max_parallelism: int
@@ -88,6 +94,10 @@ class SnapshotOrigin:
     cut: StoreCut | None = None
     """The files of the newest cut; while they are being made, nothing may be written."""
     known: KnownFiles = field(default_factory=KnownFiles)
+    held_ms: float = 0.0
+    """How long the loop was held in all, since what changed had no more room while files were made."""
+    overwritten: dict[int, int] = field(default_factory=dict)
+    """By state number, how many values that were refused for their type are known to be gone."""
     closed: bool = False
     """True when the directory is about to go."""
     names: int = 0
@@ -104,6 +114,26 @@ class SnapshotOrigin:
         """Return a path beside the store that was not used before."""
         self.names += 1
         return self.directory.path / f"{kind}-{self.names}"
+
+    def hold(self) -> None:
+        """Wait until the store may be written, for as long as it takes; the loop takes no input meanwhile."""
+        if self.writable(0):
+            return
+        started_ms = self.clock.monotonic_ms()
+        self.writable()
+        held_ms = self.clock.monotonic_ms() - started_ms
+        self.held_ms += held_ms
+        if held_ms > HELD_WARN_MS:
+            logger.warning(
+                "input was held until the local files of a snapshot were made",
+                extra={
+                    "path": str(self.directory.path),
+                    "held_ms": round(held_ms),
+                    "held_total_ms": round(self.held_ms),
+                    "hint": "give state.backend.rocksdb.localdir a faster disk, raise "
+                    "state.backend.rocksdb.cache-size, or take checkpoints less often",
+                },
+            )
 
     def writable(self, timeout_s: float | None = None) -> bool:
         """Return whether the store may be written, after a wait for files that are being made.
@@ -170,15 +200,22 @@ class RocksDbSnapshot(ABC):
         self._raise_error()
         return True
 
+    def wait(self) -> None:
+        cut = self._origin.cut
+        if cut is not None:
+            cut.wait()
+
     def discard(self) -> None:
         self._discarded = True
         self._let_go()
 
     def work(self, out_of_time: Callable[[], bool]) -> bool:
-        """Write layers until it is time to stop; return True when it is cut.  For the oldest only."""
-        while not self._origin.writable(CUT_WAIT_S):
-            if out_of_time():
-                return False
+        """Write layers until it is time to stop; return True when it is cut.  For the oldest only.
+
+        Does nothing while the files of an older one are being made.
+        """
+        if not self._origin.writable(0):
+            return False
         while self._layers:
             table, layer = self._layers[0]
             refused = table.codec.refused

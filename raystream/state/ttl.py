@@ -40,12 +40,13 @@ class TtlVisibility(StrEnum):
 class TtlCleanup:
     """How expired values that nobody reads are removed.
 
-    Every read removes what it finds expired, and a snapshot leaves expired values out.  Beside that,
-    each access looks at some other keys of the state.
+    Every read removes what it finds expired, and a full snapshot leaves expired values out; an
+    incremental checkpoint, which consists of files, has them still.  Beside that, each access looks at
+    some other keys of the state, and on RocksDB each batch of the operator does, whatever it accesses.
     """
 
     entries_per_access: int = 5
-    """Keys looked at per access; 0 turns it off."""
+    """Keys looked at per access; 0 turns that off, and leaves what batches and snapshots remove."""
 
     def __post_init__(self) -> None:
         if type(self.entries_per_access) is not int or self.entries_per_access < 0:

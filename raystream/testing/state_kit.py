@@ -75,6 +75,12 @@ def at_once() -> bool:
     return True
 
 
+def encode(snapshot: KeyedSnapshot) -> None:
+    """Encode a snapshot to its end."""
+    while not snapshot.advance(never):
+        snapshot.wait()
+
+
 @dataclasses.dataclass
 class Visit:
     """A record."""
@@ -282,7 +288,7 @@ class BackendContract(ABC):
 
     def finish(self, snapshot: KeyedSnapshot) -> MemorySnapshot:
         """Encode a snapshot to its end and store it."""
-        assert snapshot.advance(never)
+        encode(snapshot)
         return self.stored(snapshot)
 
     def make_subtask(

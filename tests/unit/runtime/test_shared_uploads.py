@@ -1,5 +1,7 @@
 """Checkpoints on RocksDB upload new files, refer to known ones, and leave nothing when dropped."""
 
+import threading
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +13,16 @@ from raystream.runtime import upload
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
-from tests.unit.runtime.test_snapshotter import GROUPS, AbortingFiles, Pieces, Stateful, World, files_in
+from tests.unit.runtime.test_snapshotter import (
+    GROUPS,
+    AbortingFiles,
+    Pieces,
+    Stateful,
+    World,
+    files_in,
+    filled,
+)
+from tests.unit.state.rocksdb_subtasks import join_removals
 
 
 @pytest.fixture
@@ -168,12 +179,52 @@ def test_full_local_disk_fails_its_checkpoint_once_and_no_other(operator, job, m
     assert len(world.failures) == 1
 
 
+@pytest.fixture
+def may_link(operator, monkeypatch):
+    """Lets local files be linked when it is set."""
+    event, link = threading.Event(), RocksDbStore.link_files
+
+    def link_files(store, path):
+        assert event.wait(60)
+        link(store, path)
+
+    monkeypatch.setattr(RocksDbStore, "link_files", link_files)
+    yield event
+    event.set()
+
+
+def test_snapshot_of_another_subtask_goes_on_while_local_files_are_made(operator, job, may_link):
+    world = World(operator)
+    take(world, job, 1)
+    take(world, job, 2)
+    take(world, job, 2, subtask=1, operators=[filled(count=10)])
+    advances = [world.snapshotter.advance() for _ in range(300)]
+
+    assert advances == sorted(advances, reverse=True)
+    assert not advances[-1]
+    assert world.snapshotter.encoding
+    first_upload, wait, other_upload = world.background.waiting
+    world.background.waiting = deque([other_upload])
+    world.background.run_all()
+    assert [(checkpoint_id, acked.subtask) for checkpoint_id, acked in world.acks] == [(2, 1)]
+
+    may_link.set()
+    world.background.waiting = deque([wait])
+    world.background.run_all()
+    assert world.snapshotter.advance()
+    assert not world.snapshotter.encoding
+    world.background.waiting.append(first_upload)
+    world.finish()
+    assert len(world.acks) == 3
+
+
 def test_links_to_local_files_go_with_their_snapshot(operator, job, tmp_path):
     world = World(operator)
     for checkpoint_id in (1, 2, 3):
         take(world, job, checkpoint_id)
     world.snapshotter.abort(2)
     world.finish()
+    join_removals()
 
     assert sorted(checkpoint_id for checkpoint_id, _ in world.acks) == [1, 3]
     assert [path.name for path in (tmp_path / "local").glob("*/*")] == ["db"]

@@ -96,15 +96,15 @@ class World:
             failed=lambda *failure: self.failures.append(failure),
         )
 
-    def take(self, checkpoint_id, *, kind=SnapshotKind.CHECKPOINT, directory=""):
+    def take(self, checkpoint_id, *, kind=SnapshotKind.CHECKPOINT, directory="", subtask=0, operators=None):
         barrier = Barrier(checkpoint_id=checkpoint_id, kind=kind, created_ms=900, directory=directory)
-        self.snapshotter.take(self.vertex, 0, self.operators, barrier, 40.0)
+        self.snapshotter.take(self.vertex, subtask, operators or self.operators, barrier, 40.0)
 
     def finish(self):
         slices = 0
-        while self.snapshotter.advance():
-            slices += 1
-        self.background.run_all()
+        while self.snapshotter.encoding or self.background.waiting:
+            slices += len(list(iter(self.snapshotter.advance, False)))
+            self.background.run_all()
         return slices
 
 

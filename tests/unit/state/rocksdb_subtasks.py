@@ -1,12 +1,14 @@
 """Subtasks that keep a number and a list for each of some keys in RocksDB."""
 
+import threading
+
 from raystream.clock import SystemClock
 from raystream.config.options import BackendConfig
 from raystream.keygroup import groups_of_subtask
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, ValueStateDescriptor
 from raystream.state.open_backend import BackendOpener
-from raystream.testing.state_kit import Subtask, never
+from raystream.testing.state_kit import Subtask, encode
 from raystream.testing.stored_state import MemorySnapshot
 
 HITS = ValueStateDescriptor("hits", int)
@@ -61,8 +63,15 @@ EXPECTED = {key: (key, [str(key)]) for key in range(KEYS)}
 
 def freeze(subtask, checkpoint_id):
     snapshot = subtask.backend.freeze(checkpoint_id, incremental=True)
-    assert snapshot.advance(never)
+    encode(snapshot)
     return snapshot
+
+
+def join_removals():
+    """Wait until the links of snapshots that are over have gone."""
+    for thread in threading.enumerate():
+        if thread.name == "rocksdb-cut-removal":
+            thread.join()
 
 
 def take(subtask, checkpoint_id, *, completed=True):

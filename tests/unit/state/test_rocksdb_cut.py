@@ -1,6 +1,7 @@
 """What happens to the RocksDB backend while the files of a snapshot are being linked, or cannot be."""
 
 import gc
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,12 +10,24 @@ from types import SimpleNamespace
 import pytest
 
 from raystream.errors import StateError
+from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore
 from raystream.state.rocksdb_cut import StoreCut
 from raystream.state.rocksdb_directory import StoreDirectory
-from raystream.testing.state_kit import at_once, never
+from raystream.state.rocksdb_snapshot import HELD_WARN_MS
+from raystream.state.ttl import StateTtl
+from raystream.testing.source_run import ManualClock
+from raystream.testing.state_kit import at_once, encode, never
 from raystream.testing.stored_state import MemorySnapshot
-from tests.unit.state.rocksdb_subtasks import EXPECTED, contents, fill, freeze, subtasks_in, take
+from tests.unit.state.rocksdb_subtasks import (
+    EXPECTED,
+    contents,
+    fill,
+    freeze,
+    join_removals,
+    subtasks_in,
+    take,
+)
 
 
 @pytest.fixture
@@ -27,12 +40,14 @@ class Gate:
 
     def __init__(self, monkeypatch):
         self.events = []
+        self.took = lambda: None
         self.open = threading.Event()
         link, write, wait = RocksDbStore.link_files, RocksDbStore.write, StoreCut.wait
 
         def link_files(store, path):
             assert self.open.wait(60)
             link(store, path)
+            self.took()
             self.events.append("linked")
 
         def written(store, changes):
@@ -88,7 +103,7 @@ def test_newer_snapshot_waits_for_the_files_of_the_older_one(cutting, opener):
     assert cutting.gate.events == []
 
     cutting.gate.open.set()
-    assert newer.advance(never)
+    encode(newer)
     first, second = MemorySnapshot.of(cutting.snapshot), MemorySnapshot.of(newer)
     assert contents(opener([first])) == EXPECTED
     assert contents(opener([second])) == EXPECTED | {0: (1, ["0", "0"])}
@@ -108,14 +123,39 @@ def test_snapshot_that_is_discarded_meanwhile_leaves_no_file(cutting, local_path
     cutting.snapshot.discard()
     cutting.snapshot.discard()
     cutting.gate.open.set()
-    for thread in threading.enumerate():
-        if thread.name == "rocksdb-cut-removal":
-            thread.join()
+    join_removals()
 
     assert cutting.gate.events == ["linked"]
     assert list(local_path.rglob("files-*")) == []
     with pytest.raises(StateError, match="gone"):
         cut.files()
+
+
+@pytest.mark.parametrize("end", ["snapshot", "backend"])
+def test_links_are_removed_by_another_thread_and_nothing_is_left(opener, local_path, monkeypatch, end):
+    removed_by, may_remove = [], threading.Event()
+    remove = shutil.rmtree
+
+    def slowly(path, **options):
+        if threading.current_thread().name == "rocksdb-cut-removal":
+            assert may_remove.wait(60)
+        removed_by.append((path.name[:5], threading.current_thread().name))
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", slowly)
+    subtask = opener()
+    fill(subtask)
+    snapshot = freeze(subtask, 1)
+    assert len(snapshot.files()) == 1
+    snapshot.discard()
+    if end == "backend":
+        subtask.backend.close()
+        assert [path for path in local_path.rglob("*") if path.is_file()] == []
+    may_remove.set()
+    join_removals()
+
+    assert ("files", "rocksdb-cut-removal") in removed_by
+    assert list(local_path.rglob("files-*")) == []
 
 
 @pytest.mark.parametrize("read", ["files", "blob"])
@@ -225,3 +265,105 @@ def test_directory_of_a_store_that_nobody_closes_goes_when_its_files_are_linked(
     gc.collect()
 
     assert list(local_path.iterdir()) == []
+
+
+# ---- nothing newer than the barrier gets into a snapshot ----
+
+
+def overlapping(cutting):
+    """Take two more snapshots with an element between them and read the list, as nothing may be written."""
+    subtask = cutting.subtask
+    subtask.at(0)
+    subtask.texts.add("late")
+    full = subtask.backend.freeze(2)
+    assert subtask.texts.get() == ["0", "late"]
+    subtask.texts.add("later")
+    incremental = subtask.backend.freeze(3, incremental=True)
+    assert subtask.texts.get() == ["0", "late", "later"]
+    return full, incremental
+
+
+def test_list_that_is_read_while_the_files_are_linked_is_not_in_the_snapshot(cutting, opener):
+    newer = overlapping(cutting)
+    assert "written" not in cutting.gate.events
+
+    cutting.gate.open.set()
+    first = MemorySnapshot.of(cutting.snapshot)
+    assert contents(opener([first])) == EXPECTED
+    for snapshot, texts in zip(newer, (["0", "late"], ["0", "late", "later"]), strict=True):
+        encode(snapshot)
+        assert contents(opener([MemorySnapshot.of(snapshot)])) == EXPECTED | {0: (0, texts)}
+
+
+def test_list_that_is_read_between_two_snapshots_that_are_not_cut_is_in_the_newer_one(opener):
+    subtask = opener()
+    fill(subtask)
+    first = subtask.backend.freeze(1)
+    subtask.at(0)
+    subtask.texts.add("late")
+    second = subtask.backend.freeze(2)
+    assert subtask.texts.get() == ["0", "late"]
+
+    assert second.advance(never)
+    assert first.advance(never)
+    assert contents(opener([MemorySnapshot.of(first)])) == EXPECTED
+    assert contents(opener([MemorySnapshot.of(second)])) == EXPECTED | {0: (0, ["0", "late"])}
+
+
+def test_writes_beyond_the_bounds_wait_for_the_files_and_are_not_in_the_snapshot(cutting, opener):
+    backend = cutting.subtask.backend
+    backend._dirty_bytes = backend._cache_bytes = 0
+    fill(cutting.subtask, plus=1)
+    backend.prefetch([1])
+
+    assert cutting.gate.events[:3] == ["waits", "linked", "written"]
+    assert contents(opener([MemorySnapshot.of(cutting.snapshot)])) == EXPECTED
+
+
+@pytest.mark.parametrize("took_ms", [HELD_WARN_MS, HELD_WARN_MS + 1])
+def test_time_that_the_input_was_held_is_counted_and_told_when_it_was_long(cutting, caplog, took_ms):
+    backend, clock = cutting.subtask.backend, ManualClock()
+    backend._origin.clock = clock
+    cutting.gate.took = lambda: clock.__setattr__("now_ms", clock.now_ms + took_ms)
+    backend._dirty_bytes = backend._cache_bytes = 0
+    fill(cutting.subtask, plus=1)
+    backend.prefetch([1])
+    fill(cutting.subtask, plus=2)
+    backend.prefetch([1])
+
+    assert backend._origin.held_ms == took_ms
+    told = [record for record in caplog.records if "input was held" in record.getMessage()]
+    path = str(backend._origin.directory.path)
+    assert [record.path for record in told] == [path] * (took_ms > HELD_WARN_MS)
+    assert all("cache-size" in record.hint for record in told)
+
+
+WRITES = {
+    "write": lambda store: store.write([(b"key", b"value")]),
+    "delete_range": lambda store: store.delete_range(b"", b"\xff"),
+    "take_in": lambda store: store.take_in([(b"key", b"value")], store._path / "new.sst"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_store_refuses_to_be_written_while_its_files_are_linked(cutting, opener, write):
+    store = cutting.subtask.backend._store
+    with pytest.raises(StateError, match="while the files of a snapshot were made"):
+        write(store)
+
+    cutting.gate.open.set()
+    assert contents(opener([MemorySnapshot.of(cutting.snapshot)])) == EXPECTED
+    write(store)
+
+
+def test_state_that_is_rewritten_while_the_files_are_linked_waits_for_them(opener, monkeypatch):
+    subtask = opener()
+    fill(subtask)
+    subtask.backend.value_state(ValueStateDescriptor("another", int)).update(7)
+    restored = opener([take(subtask, 1)])
+    gate = Gate(monkeypatch)
+    snapshot = freeze(restored, 2)
+    restored.backend.value_state(ValueStateDescriptor("another", int, ttl=StateTtl("1h")))
+    assert gate.events[:2] == ["waits", "linked"]
+
+    assert contents(opener([MemorySnapshot.of(snapshot)])) == EXPECTED

@@ -2,13 +2,22 @@
 
 import pytest
 
-from raystream.errors import StateRestoreError
+from raystream.errors import StateError, StateRestoreError
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.ttl import StateTtl
-from raystream.testing.state_kit import never
+from raystream.testing.state_kit import encode, never
 from raystream.testing.stored_state import MemorySnapshot
 from tests.unit.state import rocksdb_subtasks
-from tests.unit.state.rocksdb_subtasks import EXPECTED, KEYS, contents, created_by, fill, subtasks_in, take
+from tests.unit.state.rocksdb_subtasks import (
+    EXPECTED,
+    KEYS,
+    contents,
+    created_by,
+    fill,
+    freeze,
+    subtasks_in,
+    take,
+)
 
 
 @pytest.fixture
@@ -67,6 +76,44 @@ def test_nothing_restored_and_nothing_written_is_a_snapshot_too(opener):
 
     assert empty.shared == ()
     assert contents(opener([empty])) == {}
+
+
+# ---- values of another type than declared ----
+
+
+def test_value_that_was_overwritten_is_looked_for_once(opener):
+    subtask = opener()
+    fill(subtask)
+    subtask.at(0)
+    subtask.hits.update("not an int")
+    with pytest.raises(StateError, match="declared type"):
+        freeze(subtask, 1)
+    still_there = freeze(subtask, 2)
+    with pytest.raises(StateError, match="declared type"):
+        still_there.files()
+    subtask.hits.update(0)
+    assert contents(opener([take(subtask, 3)])) == EXPECTED
+
+    assert freeze(subtask, 4)._suspect is None
+    subtask.hits.update("again")
+    with pytest.raises(StateError, match="declared type"):
+        freeze(subtask, 5)
+
+
+def test_value_of_a_newer_snapshot_is_still_found_when_the_older_one_has_none(opener):
+    subtask = opener()
+    fill(subtask)
+    older = subtask.backend.freeze(1, incremental=True)
+    subtask.at(0)
+    subtask.hits.update(["not an int"])
+    newer = subtask.backend.freeze(2, incremental=True)
+    assert subtask.hits.value() == ["not an int"]  # What is handed out is encoded.
+
+    assert older.advance(never)
+    assert contents(opener([MemorySnapshot.of(older)])) == EXPECTED
+    encode(newer)
+    with pytest.raises(StateError, match="declared type"):
+        newer.files()
 
 
 # ---- restores ----

@@ -9,7 +9,7 @@ from raystream.errors import StateError
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.open_backend import BackendOpener
 from raystream.state.ttl import StateTtl, TtlCleanup, TtlUpdate, TtlVisibility, unexpired
-from raystream.testing.state_kit import BackendContract, never
+from raystream.testing.state_kit import BackendContract, encode, never
 
 
 @pytest.mark.parametrize("ttl", ["1s", 1000, timedelta(seconds=1), "1000 ms"])
@@ -146,6 +146,40 @@ def test_expired_keys_that_are_not_cached_are_removed_batch_by_batch(local_path)
     assert held[0] == 20_000
     assert len(held) > 20, "a batch does not wait for all of them"
     contract.close()
+
+
+@pytest.mark.parametrize("keys_per_batch", [0, 1, 200])
+def test_keys_that_are_never_accessed_again_go_with_incremental_checkpoints(local_path, keys_per_batch):
+    contract = OnBackend("rocksdb", local_path)
+    subtask = contract.make_subtask()
+    ttl = StateTtl(100, cleanup=TtlCleanup(entries_per_access=0))
+    state = subtask.backend.value_state(ValueStateDescriptor("seen", int, ttl=ttl))
+    subtask.backend.value_state(ValueStateDescriptor("other", int))
+    for n in range(2_000):
+        subtask.at(n)
+        state.update(n)
+    checkpoint(subtask, 1)
+    subtask.clock.now_ms += 99
+    pass_batches(subtask, keys_per_batch, 100)
+    assert subtask.backend.held("seen") == 2_000
+    subtask.clock.now_ms += 1
+    pass_batches(subtask, keys_per_batch, 100)
+    checkpoint(subtask, 2)
+
+    assert subtask.backend.held("seen") == 0
+    contract.close()
+
+
+def pass_batches(subtask, records, count):
+    for _ in range(count):
+        subtask.backend.prefetch(list(range(records)))
+
+
+def checkpoint(subtask, checkpoint_id):
+    snapshot = subtask.backend.freeze(checkpoint_id, incremental=True)
+    encode(snapshot)
+    assert snapshot.blob()
+    snapshot.discard()
 
 
 RECORDS = 500
