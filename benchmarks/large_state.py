@@ -44,7 +44,7 @@ class WatchingSink:
         self.directory = directory
 
     def open_writer(self, context):
-        return WatchingWriter(Path(self.directory) / f"slot-{context.subtask_index}.json")
+        return WatchingWriter(Path(self.directory) / f"slot-{context.subtask}.json")
 
     def open_committer(self, context):
         return None

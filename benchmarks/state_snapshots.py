@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import xxhash
+
 from raystream.clock import SystemClock
 from raystream.handles import SharedFile
 from raystream.ids import CheckpointId
@@ -72,7 +74,7 @@ class Subtask:
                     local=file.local,
                     created_by=CheckpointId(number),
                     size_bytes=len(content),
-                    checksum="",
+                    checksum=xxhash.xxh3_64_hexdigest(content),
                 )
                 files.write_shared(f"{directory}/chk-{number}", stored, content)
                 written += len(content)
@@ -94,14 +96,6 @@ class Subtask:
         return time.perf_counter() - started
 
 
-class Unverified(SnapshotFiles):
-    """Copies files without looking at their checksums, which this benchmark does not make."""
-
-    def fetch_shared(self, directory, file, path):
-        url = f"{directory.rsplit('/', 1)[0]}/shared/{file.name}"
-        path.write_bytes(self.open_fs(directory).read(url))
-
-
 def stored(files: SnapshotFiles, directory: str, taken: tuple, groups: KeyGroupRange):
     """Return a checkpoint as a subtask of some key groups restores it."""
     return open_stored(
@@ -109,7 +103,7 @@ def stored(files: SnapshotFiles, directory: str, taken: tuple, groups: KeyGroupR
         list(taken[1].values()),
         groups,
         MAX_PARALLELISM,
-        fetch=lambda file, path: files.fetch_shared(directory, file, path),
+        read=lambda file: files.read_shared(directory, file),
         own=True,
     )
 
@@ -175,7 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     keys = list(range(options.keys))
     with tempfile.TemporaryDirectory(prefix="rs") as scratch:
-        files, job, local = Unverified(), f"file://{scratch}/job", Path(scratch) / "local"
+        files, job, local = SnapshotFiles(), f"file://{scratch}/job", Path(scratch) / "local"
         whole = Subtask(local, ALL)
         size, last, full, values = measure_checkpoints(whole, files, job, keys, options.value_bytes)
         for subtask in measure_restores(local, files, job, size, last=last, full=full):
