@@ -8,7 +8,7 @@ name.  Whoever accepts that says so, and then every file of a snapshot is read b
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from raystream.errors import ConfigError, StateCorruptError, StateRestoreError
@@ -100,7 +100,7 @@ class _Search:
         """
         layout = JobLayout(self.base, job_id)
         try:
-            entries = DurableJobLog(self.open_fs(layout.job_dir), layout).read()
+            entries = _whole(DurableJobLog(self.open_fs(layout.job_dir), layout).read(), layout)
         except (StateCorruptError, StateRestoreError) as error:
             if not self.allow_older and not self._of_another_name(layout):
                 raise _with_log_advice(error, layout) from error
@@ -197,6 +197,20 @@ class _Search:
         for file in shared_files_of(metadata):
             for _ in files.read_shared(directory, file):
                 pass
+
+
+def _whole(entries: Sequence[LogEntry], layout: JobLayout) -> Sequence[LogEntry]:
+    """Return the entries of a log.
+
+    Raises:
+        StateCorruptError: it tells of snapshots and of no attempt, whose entries are never deleted.
+    """
+    attempts = any(isinstance(entry, AttemptStarted) for entry in entries)
+    if not attempts and any(
+        isinstance(entry, CheckpointCompletedEntry | SavepointCompleted) for entry in entries
+    ):
+        raise StateCorruptError("job log has lost the entries of its attempts", path=layout.log_dir)
+    return entries
 
 
 def _snapshots(entries: Iterable[LogEntry], layout: JobLayout) -> Iterator[RunSnapshot]:

@@ -245,6 +245,15 @@ def test_a_damaged_log_of_a_job_that_may_have_the_name_is_named_and_passed_over_
     assert find_latest(base, "count", allow_older=True) == mine
 
 
+def test_a_log_that_has_lost_its_first_entry_is_damage_and_not_another_job(fs, job, base):
+    location = job.checkpoint(1, at_ms=1_000)
+    fs.delete_file(job.layout.log_entry(1))
+    fs.delete_file(metadata_path(location))  # So that nothing tells the name.
+
+    with pytest.raises(StateCorruptError, match="lost the entries of its attempts"):
+        find_latest(base, "count")
+
+
 @pytest.mark.parametrize("told_by", ["snapshot", "archive"])
 def test_a_damaged_log_of_a_job_that_is_known_to_have_another_name_does_not_matter(fs, job, base, told_by):
     mine = job.checkpoint(1, at_ms=100)
