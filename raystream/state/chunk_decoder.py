@@ -19,8 +19,6 @@ from raystream.state.descriptor import StateDescriptor, StateKind
 from raystream.state.migration import Migration, migration
 from raystream.state.pairs import paired, paired_now
 
-_KEY_TYPES: dict[int, type] = {cf.KEYS_STR: str, cf.KEYS_INT: int, cf.KEYS_ENCODED: bytes}
-
 
 class ChunkDecoder:
     """Decodes the entries of one state.
@@ -97,25 +95,11 @@ class ChunkDecoder:
     def _decoder(self, form: int) -> "msgspec.msgpack.Decoder[Any]":
         decoder = self._decoders.get(form)
         if decoder is None:
-            decoder = self._decoders[form] = msgspec.msgpack.Decoder(self._chunk_type(form))
+            read_as = cf.chunk_type(form, self._kind, self._serializer.plain_type)
+            if read_as is None:
+                raise StateCorruptError("form of a chunk is not defined", state=self._name, form=form)
+            decoder = self._decoders[form] = msgspec.msgpack.Decoder(read_as)
         return decoder
-
-    def _chunk_type(self, form: int) -> Any:
-        """Return the type by which msgspec reads a chunk of this form."""
-        keys, map_keys = _KEY_TYPES.get(form & cf.KEY_MASK), _KEY_TYPES.get(map_form(form))
-        plain_type = self._serializer.plain_type
-        no_plain_form = plain_type is None and not form & cf.WIDE
-        if form & ~cf.FORM_MASK or keys is None or map_keys is None or no_plain_form:
-            raise StateCorruptError("form of a chunk is not defined", state=self._name, form=form)
-        content: Any = bytes if form & cf.WIDE else plain_type
-        if self._kind is StateKind.LIST:
-            content = list[content]
-        elif self._kind is StateKind.MAP:
-            content = dict[map_keys, content]  # type: ignore[valid-type]  # built at run time
-        if not form & cf.TIMED:
-            return tuple[list[keys], list[content]]  # type: ignore[valid-type]
-        times: Any = int if self._kind.single else list[int]
-        return tuple[list[keys], list[content], list[times]]  # type: ignore[valid-type]
 
     def _loaded(self, stored: list[Any], form: int) -> list[Any]:
         """Return the contents as values of the declared type, without times."""

@@ -24,10 +24,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from raystream.clock import TimeDomain
+from raystream.state.descriptor import StateKind
 from raystream.state.ttl import StateTtl
 
 KEYS_STR, KEYS_INT, KEYS_ENCODED = 0, 1, 2
 KEY_MASK = 0b11
+_KEY_TYPES: dict[int, type] = {KEYS_STR: str, KEYS_INT: int, KEYS_ENCODED: bytes}
 WIDE = 1 << 2
 MAP_KEY_SHIFT = 3
 BY_EVENT_TIME = 1 << 5
@@ -55,6 +57,28 @@ def timed_form(ttl: StateTtl | None) -> int:
 def map_form(form: int) -> int:
     """Return how the map keys of a chunk are written, in the terms of bits 0-1."""
     return form >> MAP_KEY_SHIFT & KEY_MASK
+
+
+def chunk_type(form: int, kind: StateKind, plain: Any) -> Any:
+    """Return the type by which msgspec reads a chunk, or None when its form is not defined.
+
+    Args:
+        form: of the chunk.
+        kind: of its state.
+        plain: type of values in the plain form; None when there are none.
+    """
+    keys, map_keys = _KEY_TYPES.get(form & KEY_MASK), _KEY_TYPES.get(map_form(form))
+    content: Any = bytes if form & WIDE else plain
+    if form & ~FORM_MASK or keys is None or map_keys is None or content is None:
+        return None
+    if kind is StateKind.LIST:
+        content = list[content]
+    elif kind is StateKind.MAP:
+        content = dict[map_keys, content]  # type: ignore[valid-type]  # built at run time
+    if not form & TIMED:
+        return tuple[list[keys], list[content]]  # type: ignore[valid-type]
+    times: Any = int if kind.single else list[int]
+    return tuple[list[keys], list[content], list[times]]  # type: ignore[valid-type]
 
 
 def key_form(found: set[type]) -> int:

@@ -131,7 +131,7 @@ class StoreView:
         except GeneratorExit:
             raise
         except Exception as error:
-            raise _failure("state could not be read", self._path, error) from error
+            raise disk_failure("state could not be read", self._path, error) from error
 
 
 class RocksDbStore:
@@ -150,7 +150,7 @@ class RocksDbStore:
             self._options = _options(memory, existing=existing)
             self._db = Rdict(str(path), self._options)
         except Exception as error:
-            raise _failure("local store of state could not be opened", path, error) from error
+            raise disk_failure("local store of state could not be opened", path, error) from error
         self._path = path
         self.linking = False
         """Set while `link_files` is under way, by whoever calls it: whatever writes then is refused."""
@@ -160,7 +160,7 @@ class RocksDbStore:
         try:
             value: bytes | None = self._db.get(key)
         except Exception as error:
-            raise _failure("state could not be read", self._path, error) from error
+            raise disk_failure("state could not be read", self._path, error) from error
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -168,7 +168,7 @@ class RocksDbStore:
         try:
             values: list[bytes | None] | None = self._db.get(list(keys))
         except Exception as error:
-            raise _failure("state could not be read", self._path, error) from error
+            raise disk_failure("state could not be read", self._path, error) from error
         assert values is not None
         return values
 
@@ -188,7 +188,7 @@ class RocksDbStore:
         except GeneratorExit:
             raise
         except Exception as error:
-            raise _failure("state could not be read", self._path, error) from error
+            raise disk_failure("state could not be read", self._path, error) from error
 
     def write(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Set the values of keys, or delete those whose value is None; all or none.
@@ -211,7 +211,7 @@ class RocksDbStore:
                     self._db.flush(True)
                 self._db.write(_batch(changes), self._write_options)
         except Exception as error:
-            raise _failure("state could not be written", self._path, error) from error
+            raise disk_failure("state could not be written", self._path, error) from error
 
     def take_in(self, entries: Iterable[tuple[bytes, bytes]], path: Path) -> None:
         """Set the values of many keys at once, by way of a file: at least twice as fast as by writes.
@@ -235,7 +235,7 @@ class RocksDbStore:
         except StateError:
             raise
         except Exception as error:
-            raise _failure("state could not be written", self._path, error) from error
+            raise disk_failure("state could not be written", self._path, error) from error
         finally:
             path.unlink(missing_ok=True)
 
@@ -254,7 +254,7 @@ class RocksDbStore:
         try:
             self._db.delete_range(start, stop, self._write_options)
         except Exception as error:
-            raise _failure("state could not be written", self._path, error) from error
+            raise disk_failure("state could not be written", self._path, error) from error
 
     def link_files(self, path: Path) -> None:
         """Make a new directory with links to the files of the store as it is, from any thread.
@@ -266,7 +266,7 @@ class RocksDbStore:
             self._db.flush(True)
             Checkpoint(self._db).create_checkpoint(str(path))
         except Exception as error:
-            raise _failure("state could not be written", self._path, error) from error
+            raise disk_failure("state could not be written", self._path, error) from error
 
     def _check_not_linking(self) -> None:
         """See that nothing gets into a snapshot that is newer than its barrier."""
@@ -334,7 +334,8 @@ def _options(memory: RocksDbMemory, *, existing: bool) -> Options:
     return options
 
 
-def _failure(message: str, path: Path, error: Exception) -> StateError:
+def disk_failure(message: str, path: Path, error: Exception) -> StateError:
+    """Return the error that says which local files cannot be read or written, and what to look at."""
     return StateError(
         message,
         hint="look at the disk of state.backend.rocksdb.localdir: is it full, or has it failed?",

@@ -342,7 +342,8 @@ class RocksDbBackend(StateKinds):
         return self._entries(self._tables[name][0], self._view())
 
     def _entries(self, table: CachedTable, view: StoreView) -> Iterator[tuple[int, Any, Any]]:
-        kind, ttl = table.descriptor.kind, table.descriptor.ttl
+        kind = table.descriptor.kind
+        expiry = None if table.descriptor.ttl is None else self._expiry(table.descriptor)
         for group in self._groups:
             for key, items in stored_contents(view, table.number, kind, group):
                 values = table.codec.decode([item for _, item in items])
@@ -353,8 +354,8 @@ class RocksDbBackend(StateKinds):
                     content = {
                         map_key_of(suffix, 0): value for (suffix, _), value in zip(items, values, strict=True)
                     }
-                if ttl is not None:
-                    content = unexpired(content, self._expiry(table.descriptor).cutoff_ms())
+                if expiry is not None:
+                    content = unexpired(content, expiry.cutoff_ms())
                     if content is None:
                         continue
                     content = values_of(kind, content)

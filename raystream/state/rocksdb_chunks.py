@@ -17,8 +17,6 @@ from raystream.state.chunk_form import Chunk, map_form
 from raystream.state.descriptor import StateKind
 from raystream.state.rocksdb_items import MAP_KEY_LENGTH, POSITION, item_of
 
-_KEY_TYPES: dict[int, type] = {cf.KEYS_STR: str, cf.KEYS_INT: int, cf.KEYS_ENCODED: bytes}
-
 
 class ChunkItems:
     """The items of a chunk.
@@ -35,9 +33,11 @@ class ChunkItems:
         form = chunk.form
         try:
             self._kind = StateKind(info.kind)
-            chunk_type = _chunk_type(form, self._kind)
-            keys, contents, *times = msgspec.msgpack.decode(chunk.data, type=chunk_type)
-        except (msgspec.DecodeError, ValueError, KeyError, RecursionError) as error:
+            read_as = cf.chunk_type(form, self._kind, msgspec.Raw)
+            if read_as is None:
+                raise ValueError("form is not defined")
+            keys, contents, *times = msgspec.msgpack.decode(chunk.data, type=read_as)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise StateCorruptError(
                 "chunk of state cannot be read", state=info.name, form=form, cause=str(error)[:200]
             ) from error
@@ -78,18 +78,3 @@ class ChunkItems:
                 suffix = map_key if encoded else encode_key(map_key)
                 suffix += MAP_KEY_LENGTH.pack(len(suffix))
                 yield key, suffix, item_of(value, wide=wide, written_ms=time)
-
-
-def _chunk_type(form: int, kind: StateKind) -> Any:
-    if form & ~cf.FORM_MASK:
-        raise ValueError("form is not defined")
-    keys, map_keys = _KEY_TYPES[form & cf.KEY_MASK], _KEY_TYPES[map_form(form)]
-    content: Any = bytes if form & cf.WIDE else msgspec.Raw
-    if kind is StateKind.LIST:
-        content = list[content]
-    elif kind is StateKind.MAP:
-        content = dict[map_keys, content]  # type: ignore[valid-type]  # built at run time
-    if not form & cf.TIMED:
-        return tuple[list[keys], list[content]]  # type: ignore[valid-type]
-    times: Any = int if kind.single else list[int]
-    return tuple[list[keys], list[content], list[times]]  # type: ignore[valid-type]

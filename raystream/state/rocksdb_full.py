@@ -15,7 +15,7 @@ from raystream.handles import SharedFile
 from raystream.state import chunk_form as cf
 from raystream.state.chunk_form import Chunk, timed_form
 from raystream.state.descriptor import StateKind
-from raystream.state.rocksdb import StoreView
+from raystream.state.rocksdb import StoreView, disk_failure
 from raystream.state.rocksdb_items import (
     MAP_KEY_LENGTH,
     PREFIX_BYTES,
@@ -204,9 +204,6 @@ class _Spill:
             self._file.writelines(pieces)
             self._file.flush()
         except OSError as error:
-            raise StateError(
-                "snapshot could not be written to the local disk",
-                hint="look at the disk of state.backend.rocksdb.localdir: is it full, or has it failed?",
-                path=str(self._path),
-                cause=str(error),
+            raise disk_failure(
+                "snapshot could not be written to the local disk", self._path, error
             ) from error

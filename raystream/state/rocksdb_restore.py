@@ -17,14 +17,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from raystream.errors import StateError, StateRestoreError
+from raystream.errors import StateRestoreError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, decode_key
 from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.chunk_form import timed_form
 from raystream.state.descriptor import StateKind
-from raystream.state.rocksdb import RocksDbMemory, RocksDbStore
+from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, disk_failure
 from raystream.state.rocksdb_chunks import ChunkItems
 from raystream.state.rocksdb_incremental import BACKEND
 from raystream.state.rocksdb_items import PREFIX_BYTES, group_prefix, state_prefix, suffix_bytes, time_of
@@ -231,12 +231,7 @@ class StoreRestore:
         try:
             snapshot.fetch_into(path, self._check)
         except OSError as error:
-            raise StateError(
-                "state could not be restored to the local disk",
-                hint="look at the disk of state.backend.rocksdb.localdir: is it full, or has it failed?",
-                path=str(path),
-                cause=str(error),
-            ) from error
+            raise disk_failure("state could not be restored to the local disk", path, error) from error
 
     def _wanted(
         self, source: RocksDbStore, table: TableInfo, index: FilesIndex
