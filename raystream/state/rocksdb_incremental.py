@@ -48,7 +48,7 @@ class IncrementalSnapshot(RocksDbSnapshot):
             taken_ms=self._taken.processing_ms,
             event_ms=self._taken.event_ms,
             tables=[
-                TableInfo.of(
+                TableInfo.of_table(
                     info,
                     number=table.number,
                     ttl=table.descriptor.ttl,

@@ -24,7 +24,7 @@ from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
-from raystream.state.snapshot_format import StoredSnapshot, open_snapshot
+from raystream.state.snapshot_format import StoredInfo, StoredSnapshot, open_snapshot
 from raystream.state.ttl import Moment, StateTtl, latest_cutoff_ms
 
 FORMAT_VERSION = 1
@@ -62,7 +62,7 @@ class LocalFile:
     shared: SharedFile | None
 
 
-class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
+class TableInfo(StoredInfo, frozen=True, kw_only=True):
     """One state in the files.
 
     Attributes:
@@ -73,20 +73,15 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
         expired_ms: what was written until then has expired, though by its time to live it has not.
     """
 
+    namespaced: bool  # Never left out here.
     number: Annotated[int, msgspec.Meta(ge=0, lt=0xFFFF)]
-    name: str
-    kind: str
-    serializer: str
-    schema: str
-    map_key_schema: str
-    namespaced: bool
     ttl_ms: int | None
     positions: int
     by_event_time: bool = False
     expired_ms: int | None = None
 
     @classmethod
-    def of(
+    def of_table(
         cls,
         info: StateInfo,
         *,
@@ -96,14 +91,9 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
         expired_ms: int | None = None,
     ) -> "TableInfo":
         """Return what describes a registered state."""
-        return cls(
+        return cls.of(
+            info,
             number=number,
-            name=info.name,
-            kind=info.kind,
-            serializer=info.serializer,
-            schema=info.schema,
-            map_key_schema=info.map_key_schema,
-            namespaced=info.namespaced,
             ttl_ms=None if ttl is None else ttl.ttl_ms,
             positions=positions,
             by_event_time=ttl is not None and ttl.time is TimeDomain.EVENT_TIME,
@@ -115,18 +105,6 @@ class TableInfo(msgspec.Struct, frozen=True, kw_only=True):
         """The time to live of its values, as far as they depend on it."""
         domain = TimeDomain.EVENT_TIME if self.by_event_time else TimeDomain.PROCESSING_TIME
         return None if self.ttl_ms is None else StateTtl(self.ttl_ms, time=domain)
-
-    @property
-    def info(self) -> StateInfo:
-        """The description of the state in general."""
-        return StateInfo(
-            name=self.name,
-            kind=self.kind,
-            serializer=self.serializer,
-            schema=self.schema,
-            map_key_schema=self.map_key_schema,
-            namespaced=self.namespaced,
-        )
 
 
 class FilesIndex(msgspec.Struct, frozen=True, kw_only=True):

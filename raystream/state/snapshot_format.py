@@ -20,6 +20,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, Self
 
 import msgspec
 import xxhash
@@ -60,7 +61,9 @@ class _Section(msgspec.Struct, array_like=True, frozen=True):
     checksum: int
 
 
-class _State(msgspec.Struct, frozen=True):
+class StoredInfo(msgspec.Struct, frozen=True):
+    """The description of a state, as snapshots hold it."""
+
     name: str
     kind: str
     serializer: str
@@ -69,10 +72,21 @@ class _State(msgspec.Struct, frozen=True):
     namespaced: bool = False
 
     @classmethod
-    def of(cls, info: StateInfo) -> "_State":
-        return cls(info.name, info.kind, info.serializer, info.schema, info.map_key_schema, info.namespaced)
+    def of(cls, info: StateInfo, **more: Any) -> Self:
+        """Return what describes a state; a subclass has more fields."""
+        return cls(
+            name=info.name,
+            kind=info.kind,
+            serializer=info.serializer,
+            schema=info.schema,
+            map_key_schema=info.map_key_schema,
+            namespaced=info.namespaced,
+            **more,
+        )
 
+    @property
     def info(self) -> StateInfo:
+        """The description for the engine."""
         return StateInfo(
             name=self.name,
             kind=self.kind,
@@ -87,7 +101,7 @@ class _Index(msgspec.Struct, frozen=True):
     max_parallelism: int
     first_group: int
     end_group: int
-    states: list[_State]
+    states: list[StoredInfo]
     sections: list[_Section]
     taken_ms: int = 0
     watermark_ms: int | None = None
@@ -145,7 +159,7 @@ class StoredSnapshot:
             entries[section.state] += section.entries
             sizes[section.state] += section.length
         self.states = tuple(
-            StoredState(info=state.info(), entries=entries[n], size_bytes=sizes[n])
+            StoredState(info=state.info, entries=entries[n], size_bytes=sizes[n])
             for n, state in enumerate(index.states)
         )
 
@@ -188,7 +202,7 @@ class SnapshotWriter:
         *,
         taken: Moment = _UNKNOWN,
     ) -> None:
-        self._states = list(map(_State.of, states))
+        self._states = list(map(StoredInfo.of, states))
         self._groups = groups
         self._max_parallelism = max_parallelism
         self._taken = taken

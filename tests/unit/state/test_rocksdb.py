@@ -8,21 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from raystream.clock import SystemClock
-from raystream.config.options import BackendConfig
 from raystream.errors import ConfigError, StateError
 from raystream.keygroup import KeyGroupRange
 from raystream.state import rocksdb_full
-from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from raystream.state.heap import HeapBackend
-from raystream.state.open_backend import BackendOpener
 from raystream.state.rocksdb import COMPACTION_FILES, RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_backend import RocksDbBackend
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.testing.harness import OperatorHarness
-from raystream.testing.state_kit import Subtask, never
+from raystream.testing.state_kit import never
 from raystream.testing.stored_state import MemorySnapshot
+from tests.unit.state.rocksdb_subtasks import beside_each_other
 
 GROUPS = KeyGroupRange(0, 16)
 HITS = ValueStateDescriptor("hits", int)
@@ -32,19 +29,7 @@ COUNTS = MapStateDescriptor("counts", str, int)
 
 @pytest.fixture
 def opener(local_path):
-    openers = []
-
-    def open_one(backend="rocksdb", cache_bytes=64 << 20):
-        config = BackendConfig(
-            type=backend, rocksdb_directory=str(local_path), rocksdb_cache_bytes=cache_bytes
-        )
-        openers.append(BackendOpener(config, SystemClock()))
-        cursor = KeyCursor()
-        return Subtask(openers[-1].open(GROUPS, 16, cursor), cursor, clock=SystemClock())
-
-    yield open_one
-    for made in openers:
-        made.close()
+    yield from beside_each_other(local_path)
 
 
 def finish(snapshot):
