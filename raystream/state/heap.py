@@ -60,17 +60,16 @@ class HeapBackend(StateKinds):
     # ---- restore ----
 
     def restore(self, snapshots: Iterable[Stored]) -> None:
-        watermarks_ms = []
+        stored = []
         for snapshot in snapshots:
             self._use.check()
+            stored.append(snapshot)
             if isinstance(snapshot, StoredFiles):
                 raise StateRestoreError(
                     "checkpoint consists of files of another state backend",
                     hint="restore it with state.backend.type as it was; a savepoint fits every backend",
                     written_by=snapshot.index.backend,
                 )
-            self._time.raise_floor(snapshot.taken_ms)
-            watermarks_ms.append(snapshot.watermark_ms)
             for state in snapshot.states:
                 self._registry.stored(state.info, entries=state.entries, size_bytes=state.size_bytes)
                 self._restored_chunks.setdefault(state.info.name, [])
@@ -78,7 +77,7 @@ class HeapBackend(StateKinds):
                 self._use.check()
                 self._restored_chunks[info.name].append((snapshot.max_parallelism, chunk))
         self._use.check()
-        self._event_time.restored(watermarks_ms)
+        self._go_on_from(stored)
 
     def drop_unregistered(self) -> tuple[StateInfo, ...]:
         dropped = self._registry.drop_unregistered()

@@ -10,7 +10,7 @@ pairs `(written_ms, value)` as their values, elements or map values.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from raystream.clock import ProcessingTime, TimeDomain
@@ -27,6 +27,7 @@ from raystream.state.descriptor import (
 from raystream.state.event_clock import EventClock
 from raystream.state.folding_states import FoldedAggregatingState, FoldedReducingState
 from raystream.state.registry import StateMatch, StateRegistry
+from raystream.state.snapshot_files import Stored
 from raystream.state.ttl import Expiry, Moment, StateClock, StateTtl
 from raystream.state.ttl_states import Lifetime, TtlListState, TtlMapState, TtlValueState
 
@@ -70,6 +71,14 @@ class StateKinds(ABC):
     def _restored_ms(self, descriptor: StateDescriptor) -> int:
         """Return the time of writing of values that were stored without one that counts."""
         return 0 if descriptor.ttl is None else self._clock(descriptor.ttl).written_ms()
+
+    def _go_on_from(self, snapshots: Iterable[Stored]) -> None:
+        """Let time go on from when the restored snapshots were taken."""
+        watermarks_ms = []
+        for snapshot in snapshots:
+            self._time.raise_floor(snapshot.taken_ms)
+            watermarks_ms.append(snapshot.watermark_ms)
+        self._event_time.restored(watermarks_ms)
 
     def restored_states(self) -> tuple[StateMatch, ...]:
         return self._registry.matches()

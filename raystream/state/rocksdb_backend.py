@@ -307,19 +307,14 @@ class RocksDbBackend(StateKinds):
                 self._take_over(stored)
 
     def _take_over(self, stored: Sequence[Stored]) -> None:
-        watermarks_ms = []
+        self._go_on_from(stored)
         for snapshot in stored:
             if isinstance(snapshot, StoredFiles):
-                watermarks_ms.append(snapshot.index.taken.watermark_ms)
-                self._time.raise_floor(snapshot.index.taken_ms)
                 for table in snapshot.index.tables:
                     self._registry.stored(table.info, entries=None)
             else:
-                watermarks_ms.append(snapshot.watermark_ms)
-                self._time.raise_floor(snapshot.taken_ms)
                 for state in snapshot.states:
                     self._registry.stored(state.info, entries=state.entries, size_bytes=state.size_bytes)
-        self._event_time.restored(watermarks_ms)
         directory, memory, check = self._directory.path, self._settings.memory, self._use.check
         restore = StoreRestore(directory, memory, self._groups, self._max_parallelism, check=check)
         try:

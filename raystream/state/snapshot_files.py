@@ -147,6 +147,8 @@ class StoredFiles:
         index: what its blob says.
         shared: the stored files by local name.
         own: whether they belong to checkpoints of this job, so that the next one may refer to them.
+        taken_ms: processing time of the snapshot, ms since epoch.
+        watermark_ms: event time of the snapshot; None when nothing is known.
     """
 
     def __init__(
@@ -158,6 +160,8 @@ class StoredFiles:
         own: bool,
     ) -> None:
         self.index = index
+        self.taken_ms = index.taken_ms
+        self.watermark_ms = index.taken.watermark_ms
         self.shared = shared
         self.own = own
         self._read = read
