@@ -26,7 +26,7 @@ from raystream.cli.run import address_option, config_option, define_option
 from raystream.errors import ClusterNotFoundError
 from raystream.runtime.coordinator_view import JobView
 from raystream.storage.archive import ArchivedJob, read_archives
-from raystream.storage.filesystem import open_file_system, to_url
+from raystream.storage.stores import open_file_system, to_url
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
