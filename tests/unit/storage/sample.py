@@ -5,12 +5,15 @@ from hypothesis import strategies as st
 
 from raystream.handles import (
     FileHandle,
+    Footer,
     Handle,
     InlineHandle,
     KeyedStateHandle,
+    NamedFile,
     OperatorSnapshot,
     OperatorStateHandle,
     Redistribution,
+    SavepointFormat,
     SharedFile,
     StateInfo,
 )
@@ -34,8 +37,9 @@ def snapshot(
     completed_ms: int = 2_000,
     kind: SnapshotKind = SnapshotKind.CHECKPOINT,
     shared: tuple[SharedFile, ...] = (),
+    files: tuple[NamedFile, ...] = (),
 ) -> SnapshotMetadata:
-    """A snapshot of one keyed operator with one subtask for each handle, all with the same shared files."""
+    """A snapshot of one keyed operator with one subtask for each handle, all with the same files."""
     states = (StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int"),)
     return SnapshotMetadata(
         job_id=job_id,
@@ -59,7 +63,11 @@ def snapshot(
                         states=states,
                         keyed=(
                             KeyedStateHandle(
-                                groups=KeyGroupRange(n, n + 1), entries=1, data=handle, shared=shared
+                                groups=KeyGroupRange(n, n + 1),
+                                entries=1,
+                                data=handle,
+                                shared=shared,
+                                files=files,
                             ),
                         ),
                     )
@@ -84,6 +92,16 @@ def shared_file(checkpoint_id: int, content: bytes, *, local: str = "000008.sst"
     )
 
 
+def named_file(path: str, content: bytes, *, local: str = "hits") -> NamedFile:
+    """What is known of a file with this content in the directory of its only snapshot."""
+    footer = Footer(size_bytes=len(content[-4:]), checksum=xxhash.xxh3_64_hexdigest(content[-4:]))
+    checksum = xxhash.xxh3_64_hexdigest(content)
+    return NamedFile(
+        local=local,
+        file=FileHandle(path=path, size_bytes=len(content), checksum=checksum, footer=footer),
+    )
+
+
 def archived(job_id=JOB, **changes):
     fields = {
         "job_id": job_id, "name": "count", "status": JobStatus.FAILED, "parallelism": 2,
@@ -101,10 +119,16 @@ def archived(job_id=JOB, **changes):
 
 names = st.text(max_size=12)
 sizes = st.integers(0, 2**62)
-handles = st.one_of(
-    st.builds(InlineHandle, data=st.binary(max_size=40)),
-    st.builds(FileHandle, path=names, size_bytes=sizes, checksum=st.just("00112233aabbccdd")),
+footers = st.builds(Footer, size_bytes=sizes, checksum=st.just("ddccbbaa33221100"))
+files = st.builds(
+    FileHandle,
+    path=names,
+    size_bytes=sizes,
+    checksum=st.just("00112233aabbccdd"),
+    footer=st.none() | footers,
 )
+handles = st.builds(InlineHandle, data=st.binary(max_size=40)) | files
+named_files = st.builds(NamedFile, local=names, file=files)
 shared_files = st.builds(
     SharedFile,
     name=names,
@@ -144,6 +168,7 @@ def operators(draw: st.DrawFn) -> OperatorMetadata:
                         entries=draw(st.none() | sizes),
                         data=handle,
                         shared=tuple(draw(st.lists(shared_files, max_size=2))),
+                        files=tuple(draw(st.lists(named_files, max_size=2))),
                     )
                     for handle in draw(st.lists(handles, max_size=2))
                 ),
@@ -175,6 +200,7 @@ snapshots = st.builds(
     job_name=names,
     checkpoint_id=st.integers(1, 2**62),
     kind=st.sampled_from(SnapshotKind),
+    savepoint_format=st.none() | st.sampled_from(SavepointFormat),
     created_ms=sizes,
     completed_ms=sizes,
     operators=st.lists(operators(), max_size=3).map(tuple),
