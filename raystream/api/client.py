@@ -25,7 +25,7 @@ from raystream.config.units import parse_duration_ms
 from raystream.errors import ConfigError, JobFailedError, RaystreamError
 from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus, OperatorUid
-from raystream.storage.filesystem import to_url
+from raystream.storage.stores import to_url
 
 TERMINAL = frozenset(status for status in JobStatus if status.terminal)
 

@@ -27,7 +27,7 @@ from raystream.errors import ClusterNotFoundError
 from raystream.handles import SavepointFormat
 from raystream.runtime.coordinator_view import JobView
 from raystream.storage.archive import ArchivedJob, read_archives
-from raystream.storage.filesystem import open_file_system, to_url
+from raystream.storage.stores import open_file_system, to_url
 
 type_option = click.option(
     "--type", "savepoint_format", type=click.Choice([known.value for known in SavepointFormat]),

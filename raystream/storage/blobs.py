@@ -19,16 +19,9 @@ import xxhash
 
 from raystream.errors import CheckpointError, StateCorruptError
 from raystream.handles import FileHandle, Handle, InlineHandle, SharedFile
-from raystream.storage.filesystem import (
-    Data,
-    FileSystem,
-    MissingFileError,
-    OpenFileSystem,
-    buffers,
-    join_url,
-    open_file_system,
-)
+from raystream.storage.filesystem import Data, FileSystem, MissingFileError, OpenFileSystem, buffers, join_url
 from raystream.storage.layout import resolve, shared_file
+from raystream.storage.stores import open_file_system
 
 INLINE_BYTES_MAX = 1024 * 1024
 """No blob above this is inline in a snapshot that has a directory, whatever the configuration says."""

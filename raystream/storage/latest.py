@@ -16,13 +16,7 @@ from raystream.ids import JobId
 from raystream.protocol.lineage import GoOnFrom, Run, RunSnapshot, StartAnew, StillRuns, latest_of
 from raystream.storage.archive import read_archive
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.filesystem import (
-    MissingFileError,
-    OpenFileSystem,
-    join_url,
-    open_file_system,
-    to_url,
-)
+from raystream.storage.filesystem import MissingFileError, OpenFileSystem, join_url
 from raystream.storage.job_log import (
     AttemptStarted,
     CheckpointCompletedEntry,
@@ -33,6 +27,7 @@ from raystream.storage.job_log import (
 )
 from raystream.storage.layout import JobLayout, checkpoint_of, job_of, metadata_path
 from raystream.storage.metadata import SnapshotMetadata, decode_metadata, files_of, shared_files_of
+from raystream.storage.stores import open_file_system, to_url
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ import xxhash
 
 from raystream.errors import StateCorruptError
 from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, VertexId
-from raystream.storage.filesystem import join_url, split_url, to_url
+from raystream.storage.filesystem import join_url, split_url
+from raystream.storage.stores import to_url
 
 METADATA_NAME = "_metadata"
 _SHARED = "shared"

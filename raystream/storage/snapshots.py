@@ -23,9 +23,7 @@ from raystream.storage.filesystem import (
     MissingFileError,
     OpenFileSystem,
     join_url,
-    open_file_system,
     split_url,
-    to_url,
 )
 from raystream.storage.layout import (
     METADATA_NAME,
@@ -47,6 +45,7 @@ from raystream.storage.metadata import (
     map_blobs,
     shared_files_of,
 )
+from raystream.storage.stores import open_file_system, to_url
 
 INLINE_TOTAL_BYTES_MAX = 16 * 1024 * 1024
 """Inline blobs of one snapshot in all; the largest of those above it get files."""

@@ -14,8 +14,8 @@ from raystream.ids import JobId, JobStatus
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.coordinator_view import archived
 from raystream.storage.archive import write_archive
-from raystream.storage.filesystem import open_file_system
 from raystream.storage.layout import JobLayout
+from raystream.storage.stores import open_file_system
 from tests.unit.cli.fakes import FakeJob, checkpoint, view
 
 HITS = view(

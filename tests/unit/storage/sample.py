@@ -41,6 +41,13 @@ def snapshot(
 ) -> SnapshotMetadata:
     """A snapshot of one keyed operator with one subtask for each handle, all with the same files."""
     states = (StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int"),)
+
+    def subtask(n: int, handle: Handle) -> OperatorSnapshot:
+        keyed = KeyedStateHandle(
+            groups=KeyGroupRange(n, n + 1), entries=1, data=handle, shared=shared, files=files
+        )
+        return OperatorSnapshot(uid="count-hits", subtask=n, states=states, keyed=(keyed,))
+
     return SnapshotMetadata(
         job_id=job_id,
         job_name=name,
@@ -56,23 +63,7 @@ def snapshot(
                 max_parallelism=128,
                 parallelism=len(handles),
                 states=states,
-                subtasks=tuple(
-                    OperatorSnapshot(
-                        uid="count-hits",
-                        subtask=n,
-                        states=states,
-                        keyed=(
-                            KeyedStateHandle(
-                                groups=KeyGroupRange(n, n + 1),
-                                entries=1,
-                                data=handle,
-                                shared=shared,
-                                files=files,
-                            ),
-                        ),
-                    )
-                    for n, handle in enumerate(handles)
-                ),
+                subtasks=tuple(subtask(n, handle) for n, handle in enumerate(handles)),
             ),
         ),
         enumerators={"source": b"\x00splits\xff"},

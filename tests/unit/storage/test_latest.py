@@ -7,7 +7,7 @@ from raystream.ids import JobStatus
 from raystream.storage.archive import write_archive
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.envelope import seal
-from raystream.storage.filesystem import join_url, open_file_system
+from raystream.storage.filesystem import join_url
 from raystream.storage.job_log import (
     AttemptStarted,
     CheckpointCompletedEntry,
@@ -18,6 +18,7 @@ from raystream.storage.job_log import (
 from raystream.storage.latest import find_latest
 from raystream.storage.layout import JobLayout, metadata_path
 from raystream.storage.snapshots import SnapshotStore
+from raystream.storage.stores import open_file_system
 from tests.unit.storage import sample
 from tests.unit.storage.sample import JOB, OTHER_JOB
 
