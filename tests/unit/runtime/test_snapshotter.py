@@ -25,6 +25,7 @@ from raystream.storage.blobs import SnapshotFiles
 from tests.unit.operators.running import ManualBackground
 
 GROUPS = KeyGroupRange(0, 128)
+BARRIER = {"kind": SnapshotKind.CHECKPOINT, "created_ms": 900, "directory": ""}
 
 
 class TickingClock:
@@ -96,8 +97,8 @@ class World:
             failed=lambda *failure: self.failures.append(failure),
         )
 
-    def take(self, checkpoint_id, *, kind=SnapshotKind.CHECKPOINT, directory="", subtask=0, operators=None):
-        barrier = Barrier(checkpoint_id=checkpoint_id, kind=kind, created_ms=900, directory=directory)
+    def take(self, checkpoint_id, *, subtask=0, operators=None, **barrier):
+        barrier = Barrier(**{**BARRIER, "checkpoint_id": checkpoint_id, **barrier})
         self.snapshotter.take(self.vertex, subtask, operators or self.operators, barrier, 40.0)
 
     def finish(self):

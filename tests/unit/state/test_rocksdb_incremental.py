@@ -60,16 +60,29 @@ def test_file_of_a_checkpoint_that_never_completed_is_stored_anew(opener):
     assert created_by(take(subtask, 2)) == [2]
 
 
-def test_full_snapshot_between_changes_nothing_of_what_is_known(opener):
+@pytest.mark.parametrize("form", [SnapshotForm.FULL, SnapshotForm.NATIVE])
+def test_savepoint_between_changes_nothing_of_what_is_known(opener, form):
     subtask = opener()
     fill(subtask)
     take(subtask, 1)
-    savepoint = subtask.backend.freeze(2)
-    assert savepoint.advance(never)
-    assert MemorySnapshot.of(savepoint).shared == ()
+    savepoint = subtask.backend.freeze(2, form=form)
+    encode(savepoint)
+    stored = MemorySnapshot.of(savepoint)
     subtask.backend.checkpoint_completed(2)
 
     assert created_by(take(subtask, 3)) == [1]
+    assert contents(opener([stored])) == EXPECTED
+
+
+def test_native_snapshot_refers_to_no_file_of_a_checkpoint(opener):
+    subtask = opener()
+    fill(subtask)
+    take(subtask, 1)
+    fill(subtask, [7], plus=1)
+    native = subtask.backend.freeze(2, form=SnapshotForm.NATIVE)
+    encode(native)
+
+    assert [file.shared for file in native.files()] == [None, None]
 
 
 def test_nothing_restored_and_nothing_written_is_a_snapshot_too(opener):
