@@ -35,9 +35,11 @@ INLINE_BYTES_MAX = 1024 * 1024
 JOBMANAGER_BYTES_MAX = 5 * 1024 * 1024
 """Largest blob that `jobmanager` storage takes."""
 
-
 FETCH_BYTES = 8 << 20
 """Piece in which a large file is copied from the store to the local disk."""
+
+LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
+"""Advice where a file of a snapshot is missing or damaged."""
 
 
 class RangeReader(Protocol):
@@ -143,7 +145,7 @@ class SnapshotFiles:
             hasher.update(piece)
             yield piece
         if hasher.hexdigest() != file.checksum:
-            raise StateCorruptError("file of the snapshot is damaged", path=url, hint=_LOST)
+            raise StateCorruptError("file of the snapshot is damaged", path=url, hint=LOST)
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
         """Remove the file of a blob that no snapshot will refer to.
@@ -216,7 +218,7 @@ class _FileReader:
                 offset=offset,
                 length=length,
                 found=len(found),
-                hint=_LOST,
+                hint=LOST,
             )
         return found
 
@@ -231,15 +233,12 @@ class _FileReader:
                 path=self.url,
                 size_bytes=len(data),
                 expected=self.handle.size_bytes,
-                hint=_LOST,
+                hint=LOST,
             )
         if xxhash.xxh3_64_hexdigest(data) != self.handle.checksum:
-            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=_LOST)
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
         return data
 
 
-_LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
-
-
 def _missing(url: str) -> StateCorruptError:
-    return StateCorruptError("file of the snapshot is missing", path=url, hint=_LOST)
+    return StateCorruptError("file of the snapshot is missing", path=url, hint=LOST)
