@@ -71,7 +71,7 @@ parallelism_option = click.option(
 )  # fmt: skip
 @click.option(
     "--allow-older-checkpoint", "allow_older", is_flag=True,
-    help="Let `-s latest` and every recovery of the job pass over a damaged snapshot, `-s latest` a job log too;"
+    help="Let `-s latest` and every recovery of the job pass over a damaged snapshot, or job log;"
     " what was committed since the older one comes twice.",
 )  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")

@@ -11,8 +11,9 @@ from raystream.errors import StateCorruptError
 from raystream.ids import CheckpointId, JobId, JobStatus
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
-from raystream.storage.filesystem import FileSystem, MissingFileError, to_url
+from raystream.storage.filesystem import FileSystem, MissingFileError
 from raystream.storage.layout import JobLayout, job_of
+from raystream.storage.stores import to_url
 
 FORMAT_VERSION = 1
 """Version that is written; that one and the one before are read."""

@@ -16,12 +16,7 @@ from raystream.ids import JobId
 from raystream.protocol.lineage import GoOnFrom, Run, RunSnapshot, StartAnew, StillRuns, latest_of
 from raystream.storage.archive import read_archive
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.filesystem import (
-    OpenFileSystem,
-    join_url,
-    open_file_system,
-    to_url,
-)
+from raystream.storage.filesystem import OpenFileSystem, join_url
 from raystream.storage.job_log import (
     AttemptStarted,
     CheckpointCompletedEntry,
@@ -31,8 +26,9 @@ from raystream.storage.job_log import (
     Terminal,
 )
 from raystream.storage.layout import JobLayout, checkpoint_of, job_of
-from raystream.storage.metadata import SnapshotMetadata, handles_of, shared_files_of
+from raystream.storage.metadata import SnapshotMetadata, files_of, shared_files_of
 from raystream.storage.snapshots import load_complete
+from raystream.storage.stores import open_file_system, to_url
 
 logger = logging.getLogger(__name__)
 
@@ -174,10 +170,11 @@ class _Search:
             StateCorruptError: one is not.
         """
         files = SnapshotFiles(self.open_fs)
-        for handle in handles_of(metadata):
-            files.read_handle(directory, handle)
-        for file in shared_files_of(metadata):
-            for _ in files.read_shared(directory, file):
+        for pieces in (
+            *(files.read_file(directory, file) for file in files_of(metadata)),
+            *(files.read_shared(directory, file) for file in shared_files_of(metadata)),
+        ):
+            for _ in pieces:
                 pass
 
 
