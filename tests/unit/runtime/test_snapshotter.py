@@ -31,8 +31,7 @@ BARRIER = {"kind": SnapshotKind.CHECKPOINT, "created_ms": 900, "directory": ""}
 class TickingClock:
     """Every look at it takes a millisecond."""
 
-    def __init__(self):
-        self.now_ms = 0.0
+    now_ms = 0.0
 
     def monotonic_ms(self):
         self.now_ms += 1.0
@@ -98,7 +97,7 @@ class World:
         )
 
     def take(self, checkpoint_id, *, subtask=0, operators=None, **barrier):
-        barrier = Barrier(**{**BARRIER, "checkpoint_id": checkpoint_id, **barrier})
+        barrier = Barrier(checkpoint_id=checkpoint_id, **{**BARRIER, **barrier})
         self.snapshotter.take(self.vertex, subtask, operators or self.operators, barrier, 40.0)
 
     def finish(self):
