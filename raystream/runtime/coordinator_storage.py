@@ -10,12 +10,13 @@ from raystream.config.options import JobConfig
 from raystream.errors import ConfigError, StorageError
 from raystream.ids import JobId
 from raystream.storage.archive import ArchivedJob, write_archive
-from raystream.storage.filesystem import FileSystem, OpenFileSystem, open_file_system
+from raystream.storage.filesystem import FileSystem, OpenFileSystem
 from raystream.storage.job_log import DurableJobLog, JobLog, VolatileJobLog
 from raystream.storage.layout import JobLayout
 from raystream.storage.metadata import SnapshotMetadata
 from raystream.storage.probe import remove_probe, write_probe
 from raystream.storage.snapshots import SnapshotStore
+from raystream.storage.stores import open_file_system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

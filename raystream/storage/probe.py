@@ -11,14 +11,9 @@ import socket
 from contextlib import suppress
 
 from raystream.errors import ConfigError, StorageError
-from raystream.storage.filesystem import (
-    FileSystem,
-    MissingFileError,
-    OpenFileSystem,
-    open_file_system,
-    split_url,
-)
+from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem, split_url
 from raystream.storage.layout import JobLayout
+from raystream.storage.stores import open_file_system
 
 
 def write_probe(fs: FileSystem, layout: JobLayout) -> str:

@@ -7,8 +7,8 @@ from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, 
 from raystream.runtime.admission import admit
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_storage import JobStorage, open_storage
-from raystream.storage.filesystem import LocalFileSystem
 from raystream.storage.job_log import VolatileJobLog
+from raystream.storage.local import LocalFileSystem
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, JOB_ID, FakeSource, make_plan, running
 
 

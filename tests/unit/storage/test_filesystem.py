@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from raystream.errors import ConfigError, StorageError
-from raystream.storage.filesystem import MissingFileError, join_url, open_file_system, split_url, to_url
+from raystream.storage.filesystem import MissingFileError, join_url, split_url
+from raystream.storage.stores import open_file_system, to_url
 from tests.unit.storage.contract import FileSystemContract
 
 

@@ -8,7 +8,7 @@ import pytest
 from raystream.errors import FencedError, ProtocolError, StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import JobStatus
 from raystream.storage.envelope import seal
-from raystream.storage.filesystem import MissingFileError, join_url, open_file_system
+from raystream.storage.filesystem import MissingFileError, join_url
 from raystream.storage.job_log import (
     AttemptStarted,
     CancelAccepted,
@@ -22,6 +22,7 @@ from raystream.storage.job_log import (
     VolatileJobLog,
 )
 from raystream.storage.layout import JobLayout
+from raystream.storage.stores import open_file_system
 from tests.unit.storage.contract import BreakingFileSystem, UnreachableFileSystem
 from tests.unit.storage.sample import JOB
 
