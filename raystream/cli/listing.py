@@ -154,7 +154,7 @@ def print_checkpoints(rows: Sequence[CheckpointRow]) -> None:
         header,
         (
             (
-                str(row.checkpoint_id), row.kind, row.status, _time(row.triggered_ms),
+                str(row.checkpoint_id), row.kind, row.status, shown_time(row.triggered_ms),
                 short_duration(row.duration_ms), short_size(row.size_bytes), short_size(row.uploaded_bytes),
                 _or_dash(row.failure or row.path),
             )
@@ -192,7 +192,8 @@ def _plain(text: str) -> Any:
     return Text(text)  # A name with [brackets] is no markup.
 
 
-def _time(wall_ms: int) -> str:
+def shown_time(wall_ms: int) -> str:
+    """Return a wall time, ms since epoch, as people read it."""
     return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
