@@ -9,7 +9,9 @@ Neither the program nor its classes are needed, and nothing is unpickled.
 """
 
 from raystream.savepoint.opened import Operator, Savepoint, State
-from raystream.savepoint.snapshot import OpenFileSystem, Progress, SnapshotReader, open_file_system, silent
+from raystream.savepoint.snapshot import Progress, SnapshotReader, silent
+from raystream.storage.filesystem import OpenFileSystem
+from raystream.storage.stores import open_file_system
 
 __all__ = ["Operator", "Savepoint", "State", "open"]
 

@@ -22,10 +22,11 @@ from raystream.state.operator_state import decode_elements
 from raystream.state.snapshot_files import StoredFiles, open_stored
 from raystream.state.snapshot_format import StoredChunk
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.filesystem import OpenFileSystem, open_file_system
+from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.layout import metadata_path, resolve
 from raystream.storage.metadata import OperatorMetadata
 from raystream.storage.snapshots import load_snapshot
+from raystream.storage.stores import open_file_system
 
 Progress = Callable[[int, int], None]
 """Told while files are copied: how many bytes are, and of how many."""
@@ -236,4 +237,4 @@ def _sum(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one + other
 
 
-__all__ = ["Elements", "OpenFileSystem", "Progress", "SnapshotReader", "open_file_system", "silent"]
+__all__ = ["Elements", "Progress", "SnapshotReader", "silent"]
