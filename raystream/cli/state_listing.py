@@ -72,7 +72,7 @@ def _state(state: State, counted: StateSize | None) -> dict[str, Any]:
         "size_bytes": size_bytes,
         "key_groups": None if groups is None else [groups.start, groups.stop],
         "largest_keys": [
-            {"key": large.text, "size_bytes": large.size_bytes, "values": large.values}
+            {"key": large.text, "size_bytes": large.size_bytes}
             for large in (counted.largest if counted is not None else ())
         ],
     }
@@ -100,14 +100,13 @@ def print_listing(found: dict[str, Any]) -> None:
         numbers=frozenset({"entries", "size"}),
     )  # fmt: skip
     largest = [
-        (operator["uid"], state["name"], key["key"], short_size(key["size_bytes"]), f"{key['values']:,}")
+        (operator["uid"], state["name"], key["key"], short_size(key["size_bytes"]))
         for operator, state in states
         for key in state["largest_keys"]
     ]
     if largest:
         print()
-        header = ("uid", "state", "largest keys", "size", "values")
-        print_table(header, largest, numbers=frozenset({"size", "values"}))
+        print_table(("uid", "state", "largest keys", "size"), largest, numbers=frozenset({"size"}))
 
 
 def _type(state: dict[str, Any]) -> str:
@@ -153,7 +152,7 @@ def entry(state: State, key: Key, rows: "pa.Table") -> dict[str, Any]:
 
 
 def print_entry(found: dict[str, Any]) -> None:
-    """Print the values of what `entry` returned, a line each, behind their map key or what else tells them apart."""
+    """Print the values of what `entry` returned, a line each, behind what tells them apart."""
     for row in found["rows"]:
         shown = [_line(value) for name, value in row.items() if name not in (POSITION, WRITTEN, DOMAIN)]
         print("\t".join(shown).encode(errors="backslashreplace").decode())

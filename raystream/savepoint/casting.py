@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import GenericAlias
 from typing import Any
 
 import msgspec
@@ -83,9 +84,9 @@ def _check_types(target: Target, values: ValueColumns, columns: Columns, *, null
     plain, wide = values.read(pa.Table.from_arrays([array for _, array in columns], schema=schema))
     if wide is not None:
         plain = [None if is_wide else value for value, is_wide in zip(plain, wide, strict=True)]
-    read_as = StoredSerializer(target.info, nullable=nullable or wide is not None).plain_type
+    read_as: Any = StoredSerializer(target.info, nullable=nullable or wide is not None).plain_type
     try:
-        msgspec.msgpack.decode(msgspec.msgpack.encode(plain), type=list[read_as])
+        msgspec.msgpack.decode(msgspec.msgpack.encode(plain), type=GenericAlias(list, (read_as,)))
     except msgspec.MsgspecError:
         for row, value in enumerate(plain):
             try:
@@ -200,11 +201,45 @@ def _castable(found: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def _listed(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
 
 
 def _text(type_: pa.DataType) -> bool:
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+
+
+def _bytes(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(kind(type_) for kind in kinds)
+
+
+_FAMILIES:
+        if same(wanted):
+            return same(found) or (pa.types.is_floating(wanted) and pa.types.is_integer(found))
+    if pa.types.is_timestamp(wanted):
+        return pa.types.is_timestamp(found) and found.tz is not None
+    if pa.types.is_struct(wanted):
+        names = {field.name for field in wanted}
+        return (
+            pa.types.is_struct(found)
+            and names == {field.name for field in found}
+            and all(_castable(found.field(name).type, wanted.field(name).type) for name in names)
+        )
+    if pa.types.is_map(wanted):
+        return (
+            pa.types.is_map(found)
+            and _castable(found.key_type, wanted.key_type)
+            and _castable(found.item_type, wanted.item_type)
+        )
+    return _listed(wanted) and _listed(found) and _castable(found.value_type, wanted.value_type)
+
+
+def _listed(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
+
+
+def _text(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _bytes(type_: pa.DataType) -> bool:

@@ -14,7 +14,7 @@ from raystream.keygroup import KeyGroupRange
 from raystream.keys import Key, KeyGroupCache, canonical_key, encode_canonical
 from raystream.savepoint.export import export_rows
 from raystream.savepoint.rows import element_rows, whole
-from raystream.savepoint.sizes import StateSize, sizes
+from raystream.savepoint.sizes import StateSize, largest_of, sizes
 from raystream.savepoint.snapshot import OPERATOR_KINDS, SnapshotReader
 from raystream.state.canonical_rows import ChunkRows, RowColumns
 from raystream.state.chunk_entries import entries_of_key, entry_sizes, key_of
@@ -175,13 +175,24 @@ class Operator:
         )
 
     def count(self) -> dict[str, StateSize]:
-        """Return entries, bytes and largest keys of each keyed state by name; reads all of them, once.
+        """Return entries, bytes and largest keys of each keyed state by name.
 
-        Raises as `State.batches`.
+        A canonical savepoint says so in its indexes; of others all keys are read, once.  Raises as
+        `State.batches`.
         """
-        if all(state.entries == 0 for state in self.states if state.keyed):
-            return {}
-        return sizes(self._reader.chunks(self._stored))
+        keyed = [state for state in self.states if state.keyed]
+        indexed = [part.largest() for part in self._reader.parts(self._stored)]
+        if None not in indexed:
+            return {
+                state.name: StateSize(
+                    state.entries or 0,
+                    state.size_bytes or 0,
+                    largest_of(part.get(state.name, []) for part in indexed if part is not None),
+                )
+                for state in keyed
+            }
+        found = sizes(self._reader.chunks(self._stored))
+        return {state.name: found.get(state.name, StateSize()) for state in keyed}
 
 
 class State:
@@ -284,7 +295,7 @@ class State:
     def some_keys(self, count_max: int) -> list[Key]:
         """Return some of the keys that a keyed state has."""
         chunks = self._reader.chunks(self._operator, states={self.name})
-        keys = (key_of(key, info) for info, stored in chunks for key, _, _ in entry_sizes(stored.chunk, info))
+        keys = (key_of(key, info) for info, stored in chunks for key, _ in entry_sizes(stored.chunk, info))
         return list(islice(keys, count_max))
 
     def count(self) -> StateSize:

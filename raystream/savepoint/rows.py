@@ -106,7 +106,9 @@ def element_rows(info: StateInfo, of_subtasks: Iterable[tuple[int, Sequence[byte
     Raises:
         StateCorruptError: an element is not what the format has.
     """
-    tables, subtasks, positions = [], [], []
+    tables: list[pa.Table] = []
+    subtasks: list[int] = []
+    positions: list[int] = []
     keyed_kind = _AS_KEYED.get(info.kind)
     rows = None if keyed_kind is None else ChunkRows(replace(info, kind=keyed_kind.value))
     for subtask, elements in of_subtasks:

@@ -165,8 +165,11 @@ class SnapshotReader:
         place = self._place(handle)
         every = KeyGroupRange(0, operator.max_parallelism)
         with named(place):
+            blob = self._files.open_handle(self.directory, handle.data)
+            if handle.files and blob.read_range(0, len(MAGIC)) == MAGIC:
+                return self._canonical(blob.read_all(), handle)
             stored = open_stored(
-                self._files.open_handle(self.directory, handle.data),
+                blob,
                 handle.shared,
                 every,
                 operator.max_parallelism,

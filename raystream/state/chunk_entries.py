@@ -27,18 +27,14 @@ _TUPLE = encode_key(())[:1]
 """What the encoding of every tuple begins with."""
 
 
-def entry_sizes(chunk: Chunk, info: StateInfo) -> Iterator[tuple[bytes, int, int]]:
-    """Yield encoded key, number of values and stored size of each entry: of its key and its values.
+def entry_sizes(chunk: Chunk, info: StateInfo) -> Iterator[tuple[bytes, int]]:
+    """Yield encoded key and stored size of each entry: of its key and its values.
 
     Raises:
         StateCorruptError: the bytes are not what the form says.
     """
     for key, items in groupby(ChunkItems(chunk, info), itemgetter(0)):
-        count, size_bytes = 0, len(key)
-        for _, suffix, item in items:
-            count += 1
-            size_bytes += len(suffix) + len(item)
-        yield key, count, size_bytes
+        yield key, len(key) + sum([len(suffix) + len(item) for _, suffix, item in items])
 
 
 def entry_digests(chunk: Chunk, info: StateInfo) -> Iterator[tuple[bytes, int]]:
@@ -102,6 +98,7 @@ def key_of(encoded: bytes, info: StateInfo) -> Key:
     if not info.namespaced:
         found: Key = key
         return found
-    if not isinstance(key, tuple) or len(key) != 2 or key[0] is None:  # noqa: PLR2004  # key and namespace
+    if not isinstance(key, tuple) or len(key) != 2 or key[0] is None:
         raise StateCorruptError("stored key has no namespace", state=info.name)
-    return key[0]
+    of_entry: Key = key[0]
+    return of_entry

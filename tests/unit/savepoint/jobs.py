@@ -121,19 +121,22 @@ def snapshot(kind: str, keys: int = KEYS, max_parallelism: int = 16, function: t
     options = {
         "execution.runner": "local",
         "execution.checkpointing.dir": str(directory / "checkpoints"),
-        "execution.checkpointing.interval": "20ms",
+        "execution.checkpointing.interval": "10ms",
         "execution.checkpointing.data-inline-threshold": "0kb",
         "state.backend.type": "rocksdb" if kind == "rocksdb" else "hashmap",
         "restart-strategy.type": "none",
         "state.backend.rocksdb.localdir": str(directory / "local"),
     }
-    env = StreamEnvironment(options, parallelism=2)
     # At the second barrier there is a checkpoint: there is only one at a time.  A job that fails leaves it there.
+    numbers, source = TestSource([*range(keys), Barrier(), Barrier(), -1]), "source"
     savepoint = kind in ("native", "canonical")
-    rest = [Barrier(), Pause(3_600_000)] if savepoint else [Barrier(), Barrier(), -1]
-    numbers = TestSource([*range(keys), *rest])
+    if savepoint:
+        numbers, source = TestSource([Pause(3_600_000)]), "silent"
+        options["execution.state-recovery.path"] = snapshot("heap", keys, max_parallelism, function)
+        options["execution.state-recovery.ignore-unclaimed-state"] = "true"
+    env = StreamEnvironment(options, parallelism=2)
     (
-        env.from_source(numbers, name="numbers", uid="source")
+        env.from_source(numbers, name="numbers", uid=source)
         .key_by(key_of)
         .process(function(), name="count visits", uid=UID, max_parallelism=max_parallelism)
         .sink_to(DiscardSink(), name="nowhere", uid="sink")
