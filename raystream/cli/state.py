@@ -93,7 +93,7 @@ def ls(snapshot: str, no_sizes: bool, as_json: bool) -> None:
     help="KEY is written as `ls` shows keys: 42, ('a', 1), b'\\x00', UUID('...'); by default it is text.",
 )  # fmt: skip
 @json_option
-def get(snapshot: str, uid: str, name: str, key: str, literal: bool, as_json: bool) -> None:
+def get(snapshot: str, uid: str, name: str, key: str, *, literal: bool, as_json: bool) -> None:
     """Show what STATE of the operator UID holds for KEY, one value, element or map entry a line.
 
     Only the key group of the key is read.
@@ -137,8 +137,8 @@ def export(snapshot: str, uid: str, name: str, out: Path, as_json: bool) -> None
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
 @click.option(
-    "--keys", "keys_max", metavar="N", type=click.IntRange(min=0), default=KEYS_SHOWN_DEFAULT, show_default=True,
-    help="Show at most so many keys of each state that differ.",
+    "--keys", "keys_max", metavar="N", type=click.IntRange(min=0), default=KEYS_SHOWN_DEFAULT,
+    show_default=True, help="Show at most so many keys of each state that differ.",
 )  # fmt: skip
 @json_option
 def diff(before: str, after: str, keys_max: int, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import click
 
 from raystream.api.ambient import Ambient, use
 from raystream.api.runner import JobHandle, Submission
-from raystream.cli.failures import DONE, JOB_FAILED, WRONG_USAGE, error_lines, print_lines
+from raystream.cli.failures import DONE, WRONG_USAGE, error_lines, print_lines
 from raystream.cli.listing import print_as_json
 from raystream.cli.run import (
     SCRIPT_SETTINGS,
@@ -123,5 +123,5 @@ class _ProgramReader:
         program = Program(job_name=submission.name, plan=submission.plan, config=submission.config)
         raise _ProgramRead(unpack(pack(program)))
 
-    def attach(self, job_id: str, *, address: str | None = None) -> NoReturn:  # noqa: ARG002
+    def attach(self, job_id: str, *, address: str | None = None) -> NoReturn:
         raise ConfigError("a script that attaches to a running job has no program of its own", job_id=job_id)

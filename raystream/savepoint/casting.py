@@ -1,4 +1,4 @@
-"""Columns of tables that somebody else made, as columns of a state: cast where nothing is lost, and checked."""
+"""Columns of tables that somebody else made, as columns of a state: cast without loss, and checked."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -200,59 +200,20 @@ def _castable(found: pa.DataType, wanted: pa.DataType) -> bool:
     return _listed(wanted) and _listed(found) and _castable(found.value_type, wanted.value_type)
 
 
-def _listed(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
+def _one_of(*kinds: Callable[[pa.DataType], bool]) -> Callable[[pa.DataType], bool]:
+    return lambda type_: any(kind(type_) for kind in kinds)
 
 
-def _text(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+_listed = _one_of(pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
-
-def _bytes(type_: pa.DataType) -> bool:
-    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    return any(kind(type_) for kind in kinds)
-
-
-_FAMILIES:
-        if same(wanted):
-            return same(found) or (pa.types.is_floating(wanted) and pa.types.is_integer(found))
-    if pa.types.is_timestamp(wanted):
-        return pa.types.is_timestamp(found) and found.tz is not None
-    if pa.types.is_struct(wanted):
-        names = {field.name for field in wanted}
-        return (
-            pa.types.is_struct(found)
-            and names == {field.name for field in found}
-            and all(_castable(found.field(name).type, wanted.field(name).type) for name in names)
-        )
-    if pa.types.is_map(wanted):
-        return (
-            pa.types.is_map(found)
-            and _castable(found.key_type, wanted.key_type)
-            and _castable(found.item_type, wanted.item_type)
-        )
-    return _listed(wanted) and _listed(found) and _castable(found.value_type, wanted.value_type)
-
-
-def _listed(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
-
-
-def _text(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
-
-
-def _bytes(type_: pa.DataType) -> bool:
-    return pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_)
-
-
-_FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
+_FAMILIES = (
     pa.types.is_integer,
     pa.types.is_floating,
     pa.types.is_boolean,
-    _text,
-    _bytes,
+    _one_of(pa.types.is_string, pa.types.is_large_string),
+    _one_of(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
     pa.types.is_date,
     pa.types.is_time,
     pa.types.is_duration,
 )
+"""What tells types that differ in how values are written alone."""

@@ -136,9 +136,7 @@ class _Side:
 
 def _compared(uid: OperatorUid, first: _Side, second: _Side, keys_max: int) -> Iterator[StateDifference]:
     found = {
-        name: StateDifference(
-            uid=uid, state=name, before=first.infos.get(name), after=second.infos.get(name)
-        )
+        name: StateDifference(uid=uid, state=name, before=first.infos.get(name), after=second.infos.get(name))
         for name in dict.fromkeys([*first.infos, *second.infos])
     }
     step = math.gcd(*(side.operator.max_parallelism for side in (first, second) if side.operator))
@@ -149,7 +147,9 @@ def _compared(uid: OperatorUid, first: _Side, second: _Side, keys_max: int) -> I
     yield from _compared_elements(uid, first, second)
 
 
-def _compare(found: StateDifference, before: dict[bytes, int], after: dict[bytes, int], keys_max: int) -> None:
+def _compare(
+    found: StateDifference, before: dict[bytes, int], after: dict[bytes, int], keys_max: int
+) -> None:
     """Count the entries of one class of one state."""
     added = sorted(after.keys() - before.keys())
     removed = sorted(before.keys() - after.keys())

@@ -1,7 +1,7 @@
-"""Keys as a person types them, and as JSON shows them.
+r"""Keys as a person types them, and as JSON shows them.
 
 A literal is what Python and the column `key_text` of a savepoint show of a key, or what JSON has for it:
-`42`, `('a', 1)`, `["a", 1]`, `b'\\x00'`, `UUID('...')`, `datetime.date(2026, 1, 31)`.  Nothing of it is run.
+`42`, `('a', 1)`, `["a", 1]`, `b'\x00'`, `UUID('...')`, `datetime.date(2026, 1, 31)`.  Nothing of it is run.
 """
 
 import ast
@@ -12,6 +12,9 @@ from typing import Any
 
 from raystream.errors import ConfigError, KeyTypeError
 from raystream.keys import Key, canonical_key
+
+_TOO_DEEP = (RecursionError, MemoryError)
+"""What the parser of Python raises when it has no stack left."""
 
 _NAMES: dict[str, Any] = {"null": None, "true": True, "false": False, "datetime.timezone.utc": dt.UTC}
 _NAMES["inf"] = float("inf")
@@ -35,8 +38,15 @@ def key_of_literal(text: str) -> Key:
     """
     try:
         return canonical_key(_value(ast.parse(text.strip(), mode="eval").body))
-    # The parser of Python has no stack left for what is nested very deeply, and calls that memory.
-    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError, KeyTypeError) as error:
+    except (
+        SyntaxError,
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+        MemoryError,
+        KeyTypeError,
+    ) as error:
         raise ConfigError(
             "key is not a literal",
             hint="write it as it is shown: 42, ('a', 1), b'\\x00', UUID('...'); text needs quotes, or leave"

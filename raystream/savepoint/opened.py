@@ -1,4 +1,4 @@
-"""What `raystream.savepoint.open` returns: a snapshot, its operators and their states, for Python programs."""
+"""What `raystream.savepoint.open` returns: a snapshot, its operators and their states, for programs."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OWN_KIND = "operator-own"
-"""Kind of the state that raystream keeps for an operator itself: positions of splits, output to be committed."""
+"""Kind of the state that raystream itself keeps: positions of splits, output to be committed."""
 
 
 class Savepoint:

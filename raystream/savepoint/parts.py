@@ -1,8 +1,8 @@
 """The stored keyed state of one subtask, whichever backend or form of savepoint it is in.
 
-    blob of chunks (heap, full snapshot)      read where it is, a range at a time
-    files of RocksDB                          copied to a temporary directory when somebody asks for a chunk
-    Parquet files (canonical savepoint)       read where they are, row groups that are wanted
+blob of chunks (heap, full snapshot)      read where it is, a range at a time
+files of RocksDB                          copied to a temporary directory when somebody asks for a chunk
+Parquet files (canonical savepoint)       read where they are, row groups that are wanted
 """
 
 import heapq
@@ -210,9 +210,7 @@ class CanonicalPart:
     def _of_state(
         self, info: StateInfo, reader: PartReader, groups: Container[int] | None
     ) -> Iterator[tuple[StateInfo, StoredChunk]]:
-        ranges = (
-            [None] if groups is None else [KeyGroupRange(g, g + 1) for g in self.groups if g in groups]
-        )
+        ranges = [None] if groups is None else [KeyGroupRange(g, g + 1) for g in self.groups if g in groups]
         for wanted in ranges:
             for stored in reader.chunks(wanted):
                 yield info, stored

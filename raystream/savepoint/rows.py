@@ -94,8 +94,6 @@ def _encoded(data: bytes | None, encoding: bytes) -> Any:
         return data
 
 
-
-
 def element_rows(info: StateInfo, of_subtasks: Iterable[tuple[int, Sequence[bytes]]]) -> pa.Table:
     """Return operator state as rows: `subtask`, `position` or `map_key`, and `value`.
 

@@ -14,10 +14,19 @@ from types import TracebackType
 from typing import Self
 
 from raystream.errors import StateCorruptError, StateRestoreError
-from raystream.handles import FileHandle, KeyedStateHandle, OperatorStateHandle, SharedFile, StateInfo
+from raystream.handles import (
+    FileHandle,
+    KeyedStateHandle,
+    NamedFile,
+    OperatorStateHandle,
+    SharedFile,
+    StateInfo,
+)
 from raystream.ids import OperatorUid
 from raystream.keygroup import KeyGroupRange
-from raystream.savepoint.parts import BlobPart, FilesPart, KeyedPart, PartState, named
+from raystream.savepoint.parts import BlobPart, CanonicalPart, FilesPart, KeyedPart, PartState, named
+from raystream.state.canonical_reader import PartPlace
+from raystream.state.canonical_snapshot import MAGIC, IndexedPart, decode_index
 from raystream.state.operator_state import decode_elements
 from raystream.state.snapshot_files import StoredFiles, open_stored
 from raystream.state.snapshot_format import StoredChunk
@@ -32,7 +41,7 @@ Progress = Callable[[int, int], None]
 """Told while files are copied: how many bytes are, and of how many."""
 
 
-def silent(done: int, total: int) -> None:  # noqa: ARG001
+def silent(done: int, total: int) -> None:
     """Tell nobody."""
 
 
@@ -168,26 +177,44 @@ class SnapshotReader:
             blob = self._files.open_handle(self.directory, handle.data)
             if handle.files and blob.read_range(0, len(MAGIC)) == MAGIC:
                 return self._canonical(blob.read_all(), handle)
-            stored = open_stored(
-                blob,
-                handle.shared,
-                every,
-                operator.max_parallelism,
-                read=partial(self._copied, self.directory),
-                own=False,
-            )
+            files = {one.local: partial(self._copied, one) for one in _files(handle)}
+            stored = open_stored(blob, files, every, operator.max_parallelism, known={})
         if not isinstance(stored, StoredFiles):
             return BlobPart(stored, handle.groups, place)
-        self._copying.total += sum(file.size_bytes for file in handle.shared)
-        return FilesPart(stored, self._local(), lambda: None)
+        self._copying.total += sum(map(_size, _files(handle)))
+        return FilesPart(stored, self._local(), _no_check)
+
+    def _canonical(self, index: bytes, handle: KeyedStateHandle) -> CanonicalPart:
+        files = {one.file.path: one.file for one in handle.files}
+
+        def open_place(part: IndexedPart) -> PartPlace:
+            file = files.get(part.path)
+            if file is None:
+                raise StateCorruptError(
+                    "index of keyed state names a file that is not its own", file=part.path
+                )
+            return PartPlace(
+                path=resolve(self.directory, file.path),
+                read_range=self._files.open_handle(self.directory, file).read_range,
+                size_bytes=file.size_bytes,
+                footer_bytes=part.footer_bytes,
+                footer_checksum=part.footer_checksum,
+            )
+
+        return CanonicalPart(decode_index(index), open_place)
 
     def _place(self, handle: KeyedStateHandle | OperatorStateHandle) -> str:
         if isinstance(handle.data, FileHandle):
             return resolve(self.directory, handle.data.path)
         return metadata_path(self.directory)
 
-    def _copied(self, directory: str, file: SharedFile) -> Iterator[bytes]:
-        for piece in self._files.read_shared(directory, file):
+    def _copied(self, file: SharedFile | NamedFile) -> Iterator[bytes]:
+        pieces = (
+            self._files.read_shared(self.directory, file)
+            if isinstance(file, SharedFile)
+            else self._files.read_file(self.directory, file.file)
+        )
+        for piece in pieces:
             self._copying.moved(len(piece))
             yield piece
 
@@ -222,6 +249,18 @@ class SnapshotReader:
 
 OPERATOR_KINDS = "operator-"
 """What the kinds of operator state begin with, as opposed to those of keyed state."""
+
+
+def _files(handle: KeyedStateHandle) -> tuple[SharedFile | NamedFile, ...]:
+    return *handle.shared, *handle.files
+
+
+def _size(file: SharedFile | NamedFile) -> int:
+    return file.size_bytes if isinstance(file, SharedFile) else file.file.size_bytes
+
+
+def _no_check() -> None:
+    """Nothing ends a copy."""
 
 
 class _Copying:

@@ -10,8 +10,8 @@
     written_ms      may be there    time of writing, of a state with a time to live
     key_group, key_text, namespace_text, map_key_text, domain, subtask     may be there, and are not read
 
-A table that `State.to_arrow` returned is one of these, changed or not.  Values are cast where nothing is lost,
-never parsed.  What is wrong is told with operator, state, column and row (from 0).
+A table that `State.to_arrow` returned is one of these, changed or not.  Values are cast where nothing is
+lost, never parsed.  What is wrong is told with operator, state, column and row (from 0).
 """
 
 import difflib

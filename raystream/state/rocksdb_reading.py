@@ -105,9 +105,7 @@ class _StoredItems:
 
     def __init__(self, table: TableInfo) -> None:
         self._name = table.name
-        self._plain_type = StoredSerializer(
-            table.info, nullable=table.kind == StateKind.MAP.value
-        ).plain_type
+        self._plain_type = StoredSerializer(table.info, nullable=table.kind == StateKind.MAP.value).plain_type
 
     def for_chunk(self, item: bytes) -> tuple[int, Any]:
         if item[0] & MISTYPED:

@@ -41,7 +41,12 @@ class Bomb:
     """A value whose pickle makes a file when it is loaded."""
 
     def __reduce__(self):
-        return Path.touch, (BOMB,)
+        return _explode, ()
+
+
+def _explode():
+    BOMB.touch()
+    return Bomb()
 
 
 class Total:
@@ -127,7 +132,7 @@ def snapshot(kind: str, keys: int = KEYS, max_parallelism: int = 16, function: t
         "restart-strategy.type": "none",
         "state.backend.rocksdb.localdir": str(directory / "local"),
     }
-    # At the second barrier there is a checkpoint: there is only one at a time.  A job that fails leaves it there.
+    # At the second barrier there is a checkpoint, for there is only one at a time; a job that fails keeps it.
     numbers, source = TestSource([*range(keys), Barrier(), Barrier(), -1]), "source"
     savepoint = kind in ("native", "canonical")
     if savepoint:
@@ -148,4 +153,4 @@ def snapshot(kind: str, keys: int = KEYS, max_parallelism: int = 16, function: t
         return path
     with contextlib.suppress(JobFailedError):
         env.execute("every state")
-    return str(sorted(directory.glob("checkpoints/*/chk-*/_metadata"))[-1].parent)
+    return str(max(directory.glob("checkpoints/*/chk-*/_metadata")).parent)
