@@ -8,27 +8,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raystream.errors import ConfigError
-from raystream.handles import StateInfo
-from raystream.state.canonical_rows import RowColumns
+from raystream.state.canonical_rows import Layout, RowColumns
 
 ROW_GROUP_ROWS_WANTED = 65_536
 """Rows above which a row group is written; all that is held in memory."""
 
 
-def export_rows(batches: Callable[[], Iterable[pa.Table]], info: StateInfo, path: Path) -> int:
-    """Write a state to a file and return the number of rows.
+def export_rows(schema: pa.Schema, tables: Iterable[pa.Table], path: Path) -> int:
+    """Write tables to a file and return the number of rows.
 
     Args:
-        batches: yields the rows in tables, each time that it is called.
-        info: the description of the state.
+        schema: of all tables.
+        tables: with the rows.
         path: of the file, which is replaced when the new one is complete.
 
     Raises:
         ConfigError: the file cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
+    rows = 0
     try:
-        rows = _write(batches, info, unfinished)
+        with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+            for group in _row_groups(tables):
+                writer.write_table(group)
+                rows += len(group)
         unfinished.replace(path)
     except OSError as error:
         raise ConfigError(
@@ -43,19 +46,21 @@ def export_rows(batches: Callable[[], Iterable[pa.Table]], info: StateInfo, path
     return rows
 
 
-def _write(batches: Callable[[], Iterable[pa.Table]], info: StateInfo, path: Path) -> int:
-    columns = RowColumns(info)
-    layout = columns.empty_layout
-    first = True
+def in_one_layout(
+    columns: RowColumns, batches: Callable[[], Iterable[pa.Table]]
+) -> tuple[pa.Schema, Iterator[pa.Table]]:
+    """Return the columns that carry all rows of a keyed state, and the rows with these columns.
+
+    Args:
+        columns: of the state.
+        batches: yields the rows; called twice, since which columns there are is known only after the last row.
+    """
+    layout: Layout | None = None
     for table in batches():
         own = columns.layout(table.schema)
-        layout, first = own if first else layout.merged(own), False
-    rows = 0
-    with pq.ParquetWriter(path, columns.schema(layout), compression="zstd") as writer:
-        for group in _row_groups(columns.widened(table, layout) for table in batches()):
-            writer.write_table(group)
-            rows += len(group)
-    return rows
+        layout = own if layout is None else layout.merged(own)
+    carries = columns.empty_layout if layout is None else layout
+    return columns.schema(carries), (columns.widened(table, carries) for table in batches())
 
 
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

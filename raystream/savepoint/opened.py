@@ -12,7 +12,7 @@ from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import Key, KeyGroupCache, canonical_key, encode_canonical
-from raystream.savepoint.export import export_rows
+from raystream.savepoint.export import export_rows, in_one_layout
 from raystream.savepoint.rows import element_rows, whole
 from raystream.savepoint.sizes import StateSize, largest_of, sizes
 from raystream.savepoint.snapshot import OPERATOR_KINDS, SnapshotReader
@@ -272,7 +272,17 @@ class State:
         """Return the rows of one key; raises as `batches`, and `KeyTypeError` for what cannot be a key.
 
         Only the key group of the key is read.
+
+        Raises:
+            StateRestoreError: the state is not keyed.
         """
+        if not self.keyed:
+            raise StateRestoreError(
+                "state is not keyed",
+                hint="it belongs to the subtasks of its operator; read or export all of it",
+                uid=self.uid,
+                state=self.name,
+            )
         canonical = canonical_key(key)
         group = KeyGroupCache(self._operator.max_parallelism)[canonical]
         encoded = encode_canonical(canonical)
@@ -290,7 +300,10 @@ class State:
         The state is read twice, first to learn which columns it needs, so that it need not fit into memory.
         The file has its name when it is complete.
         """
-        return export_rows(self.batches, self.info, Path(path))
+        if not self.keyed:
+            (table,) = self.batches()
+            return export_rows(table.schema, [table], Path(path))
+        return export_rows(*in_one_layout(RowColumns(self.info), self.batches), Path(path))
 
     def some_keys(self, count_max: int) -> list[Key]:
         """Return some of the keys that a keyed state has."""

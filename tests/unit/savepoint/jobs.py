@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import timedelta
@@ -154,3 +155,13 @@ def snapshot(kind: str, keys: int = KEYS, max_parallelism: int = 16, function: t
     with contextlib.suppress(JobFailedError):
         env.execute("every state")
     return str(max(directory.glob("checkpoints/*/chk-*/_metadata")).parent)
+
+
+def copied(path: str, to: Path) -> tuple[str, list[Path]]:
+    """Return a copy of a snapshot that may be damaged, and its files with state of the operator."""
+    place = Path(path)
+    copy = to / "job" / place.name
+    shutil.copytree(place, copy)
+    if (shared := place.parent / "shared").exists():
+        shutil.copytree(shared, copy.parent / "shared")
+    return str(copy), [file for file in copy.parent.rglob(f"*{UID}*") if file.is_file()]
