@@ -149,7 +149,7 @@ def cast(target: Target, name: str, column: pa.ChunkedArray | pa.Array, type_: p
         )
     try:
         return array.cast(type_)
-    except (pa.ArrowException, NotImplementedError) as error:
+    except pa.ArrowException as error:
         row = _first_refused(array, type_)
         raise target.refused(
             "value does not fit the type of the state",
@@ -168,7 +168,7 @@ def _first_refused(array: pa.Array, type_: pa.DataType) -> int:
         try:
             array[low:middle].cast(type_)
             low = middle
-        except (pa.ArrowException, NotImplementedError):
+        except pa.ArrowException:
             high = middle
     return low
 

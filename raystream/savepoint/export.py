@@ -53,7 +53,7 @@ def in_one_layout(
 
     Args:
         columns: of the state.
-        batches: yields the rows; called twice, since which columns there are is known only after the last row.
+        batches: yields the rows; called twice, since only the last row tells which columns there are.
     """
     layout: Layout | None = None
     for table in batches():

@@ -58,8 +58,8 @@ class Sink(DiscardSink):
 
 Path("ran").touch()
 env = StreamEnvironment(parallelism={parallelism})
-env.from_source(Source([1]), uid="{source}").key_by(abs).process(EveryState(), name="count visits", uid="{uid}") \\
-    .sink_to(Sink(), uid="sink")
+keyed = env.from_source(Source([1]), uid="{source}").key_by(abs)
+keyed.process(EveryState(), name="count visits", uid="{uid}").sink_to(Sink(), uid="sink")
 env.execute("every state")
 """
 DECLARED = {

@@ -24,9 +24,7 @@ def opened(request):
 
 
 def by_key(table):
-    return {
-        key: value for key, value in zip(table.column("key_text").to_pylist(), values_of(table), strict=True)
-    }
+    return dict(zip(table.column("key_text").to_pylist(), values_of(table), strict=True))
 
 
 def test_metadata_of_the_snapshot_are_told(opened):
@@ -188,8 +186,7 @@ def test_damage_is_told_with_the_file(kind, tmp_path):
         file.write_bytes(damaged)
 
     with raystream.savepoint.open(path) as savepoint, pytest.raises(StateCorruptError) as error:
-        for state in savepoint.operator(UID).states:
-            state.to_arrow()
+        [state.to_arrow() for state in savepoint.operator(UID).states]
 
     assert any(str(file) in error.value.context["path"] for file in files)
 
