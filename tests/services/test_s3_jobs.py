@@ -103,7 +103,7 @@ def assert_nothing_is_left(store, bucket, *snapshots: str) -> None:
 
 
 BREAKS = {
-    "refusals": [{"match": ".", "kind": "refuse", "times": 10, "skip": 3}],
+    "refusals": [{"match": ".", "kind": "refuse", "times": 8, "skip": 3}],
     "lost answers": [
         {
             "match": f"{method} .*{what}",
@@ -122,7 +122,7 @@ BREAKS = {
         ]
     ],
     "broken connections": [{"match": ".", "kind": "hang-up", "times": 10, "skip": 3}],
-    "delays": [{"match": "PUT|POST", "kind": "delay", "seconds": 2.0, "times": 6}],
+    "delays": [{"match": "PUT|POST", "kind": "delay", "seconds": 2.0, "times": 4}],
 }
 
 
