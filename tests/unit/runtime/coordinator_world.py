@@ -25,6 +25,7 @@ from raystream.runtime import messages as msg
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
+from raystream.storage.stores import open_file_system
 
 JOB_ID = JobId("0123456789abcdef" * 2)
 HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
@@ -142,7 +143,17 @@ class World:
     that is not done before the test says so; `faults` makes such work raise.
     """
 
-    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, **options):
+    def __init__(
+        self,
+        directory=None,
+        *,
+        source=None,
+        plan=None,
+        savepoints=None,
+        job_id=JOB_ID,
+        open_fs=open_file_system,
+        **options,
+    ):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
         settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
@@ -169,11 +180,11 @@ class World:
         self.released = False
         self.attempt_of, self.restored = {}, {}
         self.changes = 0
-        self.storage = open_storage(JOB_ID, self.config)
+        self.storage = open_storage(job_id, self.config, open_fs=open_fs)
         self.coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=JobSubmission(
-                    job_id=JOB_ID, name="hits", plan=self.plan, config=self.config, program=b"program"
+                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=b"program"
                 ),
                 storage=self.storage,
                 slots=self,
