@@ -143,17 +143,10 @@ class World:
     that is not done before the test says so; `faults` makes such work raise.
     """
 
-    def __init__(
-        self,
-        directory=None,
-        *,
-        source=None,
-        plan=None,
-        savepoints=None,
-        job_id=JOB_ID,
-        open_fs=open_file_system,
-        **options,
-    ):
+    job_id = JOB_ID
+    open_fs = staticmethod(open_file_system)
+
+    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, **options):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
         settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
@@ -180,11 +173,11 @@ class World:
         self.released = False
         self.attempt_of, self.restored = {}, {}
         self.changes = 0
-        self.storage = open_storage(job_id, self.config, open_fs=open_fs)
+        self.storage = open_storage(self.job_id, self.config, open_fs=self.open_fs)
         self.coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=JobSubmission(
-                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=b"program"
+                    job_id=self.job_id, name="hits", plan=self.plan, config=self.config, program=b"program"
                 ),
                 storage=self.storage,
                 slots=self,

@@ -6,113 +6,25 @@ books on which snapshots somebody may still restore.
 """
 
 import itertools
-from collections import deque
 from dataclasses import dataclass, field
 
-from raystream.errors import RaystreamError, StateRestoreError, StorageError
+from raystream.errors import RaystreamError, StateRestoreError
 from raystream.handles import SubtaskSnapshot
 from raystream.ids import JobId, OperatorUid, VertexId
 from raystream.records.elements import Barrier
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_storage import open_storage
 from raystream.runtime.upload import OperatorPart, Upload, UploadsUnderWay, UploadTarget
-from raystream.state.rocksdb_snapshot import KnownFiles
-from raystream.state.snapshot_files import LocalFile
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import split_url
 from raystream.storage.job_log import CheckpointCompletedEntry, SavepointCompleted
 from raystream.storage.layout import resolve, shared_file
 from raystream.storage.metadata import files_of, shared_files_of
 from raystream.storage.snapshots import load_snapshot
-from tests.unit.runtime.coordinator_world import HITS, INTERVAL_MS, FakeSource, World, make_plan
+from tests.unit.runtime.coordinator_world import INTERVAL_MS, FakeSource, World, make_plan
+from tests.unit.runtime.snapshot_stores import FakeKeyed, Flaky, LocalStore
 
 COUNT = VertexId(1)
-DELETES = ("delete_file", "delete_dir")
-
-
-class Flaky:
-    """A store that refuses the next calls of an operation, before or after it has done them."""
-
-    def __init__(self, fs):
-        self.real = fs
-        self.refusals = deque()  # Pairs of an operation and whether it has its effect all the same.
-
-    def __getattr__(self, name):
-        method = getattr(self.real, name)
-
-        def call(url, *arguments):
-            if not self.refusals or self.refusals[0][0] != name:
-                return method(url, *arguments)
-            _, effective = self.refusals.popleft()
-            if effective:
-                method(url, *arguments)
-            elif name == "delete_dir":  # Half of it.
-                for entry in self.real.list_dir(url)[:1]:
-                    self.real.delete_file(f"{url}/{entry.name}")
-            raise StorageError("store refused", path=url)
-
-        return call
-
-
-class LocalStore:
-    """The sorted files that the state of one subtask consists of, in one attempt."""
-
-    _numbers = itertools.count()
-
-    def __init__(self, scratch):
-        self.scratch = scratch
-        self.known = KnownFiles()
-        self.paths = {}
-        self.number = 0
-        self.grow()
-
-    def put(self, local, content):
-        path = self.scratch / f"{next(self._numbers)}"
-        path.write_bytes(content)
-        self.paths[local] = path
-
-    def grow(self):
-        self.number += 1
-        self.put(f"{self.number:06d}.sst", f"content {next(self._numbers)}".encode())
-
-    def merge(self, count):
-        for local in sorted(self.paths)[:count]:
-            del self.paths[local]
-        self.grow()
-
-    def adopt(self, read, handle, *, own):
-        """Go on with the files of a restored snapshot."""
-        self.paths.clear()
-        for file in handle.shared:
-            self.put(file.local, b"".join(read(file)))
-            self.number = max(self.number, int(file.local.removesuffix(".sst")))
-        if own:
-            self.known.restored({file.local: file for file in handle.shared})
-
-
-class FakeKeyed:
-    """The snapshot of such a store; a full one is one blob."""
-
-    states = (HITS,)
-    entries = 1
-
-    def __init__(self, store, checkpoint_id, *, full):
-        self.checkpoint_id = checkpoint_id
-        self.store = store
-        self.paths = {} if full else dict(store.paths)
-
-    def files(self):
-        known = self.store.known.refer(self.checkpoint_id, self.paths) if self.paths else {}
-        return [LocalFile(name, path, known.get(name)) for name, path in self.paths.items()]
-
-    def blob(self):
-        return [b"blob of checkpoint %d" % self.checkpoint_id]
-
-    def stored(self, files):
-        self.store.known.uploaded(self.checkpoint_id, files)
-
-    def discard(self):
-        pass
 
 
 @dataclass
@@ -141,6 +53,7 @@ class Job(World):
     def __init__(self, history, job_id, *, parallelism, num_retained, **options):
         self.history = history
         self.job_id = job_id
+        self.open_fs = history.open_fs
         self.files = SnapshotFiles(history.open_fs)
         self.processes = {}
         self.uploads, self.news = [], []
@@ -151,8 +64,6 @@ class Job(World):
             source=source,
             plan=make_plan(source, parallelism=parallelism),
             savepoints=history.savepoints,
-            job_id=job_id,
-            open_fs=history.open_fs,
             execution__checkpointing__num_retained=num_retained,
             execution__checkpointing__max_concurrent_checkpoints=2,
             execution__checkpointing__min_pause="0ms",
@@ -197,28 +108,25 @@ class Job(World):
 
     def _restore(self, process, command):
         process.store = LocalStore(self.history.scratch)
-        for restores in (command.restore.get((COUNT, process.slot), {}),):
-            for restore in restores.values():
-                for number, handle in enumerate(restore.keyed):
-                    self.files.read_handle(restore.directory, handle.data)
-
-                    def read(file, directory=restore.directory):
-                        return self.files.read_shared(directory, file)
-
-                    if number == 0:
-                        process.store.adopt(read, handle, own=restore.own)
-                    else:  # Copied entry by entry.
-                        for file in handle.shared:
-                            b"".join(read(file))
-                        process.store.grow()
+        for restore in command.restore.get((COUNT, process.slot), {}).values():
+            directory = restore.directory
+            for number, handle in enumerate(restore.keyed):
+                self.files.read_handle(directory, handle.data)
+                read = {file.local: self.files.read_shared(directory, file) for file in handle.shared}
+                read |= {file.local: self.files.read_file(directory, file.file) for file in handle.files}
+                contents = {local: b"".join(pieces) for local, pieces in read.items()}
+                if number == 0:
+                    process.store.adopt(contents, handle, own=restore.own)
+                else:  # Copied entry by entry.
+                    process.store.grow()
 
     def _take_snapshot(self, process, trigger):
         vertex = self.plan.vertices[COUNT]
-        full = not trigger.directory.rpartition("/")[2].startswith("chk-")
-        keyed = FakeKeyed(process.store, trigger.checkpoint_id, full=full)
+        keyed = FakeKeyed(process.store, trigger)
         barrier = Barrier(
             checkpoint_id=trigger.checkpoint_id,
             kind=trigger.kind,
+            savepoint_format=trigger.savepoint_format,
             created_ms=trigger.created_ms,
             directory=trigger.directory,
             stop=trigger.stop,
@@ -368,7 +276,7 @@ class History:
         _, metadata = load_snapshot(directory, open_fs=lambda _url: self.fs)
         urls = {f"{directory}/_metadata"}
         for file in files_of(metadata):
-            files.read_handle(directory, file)
+            b"".join(files.read_file(directory, file))
             urls.add(resolve(directory, file.path))
         for file in shared_files_of(metadata):
             b"".join(files.read_shared(directory, file))

@@ -15,14 +15,16 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from raystream.api.runner import SavepointRequest
+from raystream.handles import SavepointFormat
 from raystream.ids import Attempt
 from raystream.runtime import messages as msg
 from raystream.storage.stores import open_file_system
 from raystream.testing.simulation_storage import SimulatedFileSystem
 from tests.unit.runtime.coordinator_world import INTERVAL_MS
-from tests.unit.runtime.snapshot_histories import DELETES, History
+from tests.unit.runtime.snapshot_histories import History
 
-REFUSED = [*DELETES * 2, "write", "create_exclusive", "list_dir"]
+REFUSED = [*("delete_file", "delete_dir") * 2, "write", "create_exclusive", "list_dir"]
 WORK = ("append", "write_metadata", "sweep", "delete", "delete_files", "prune_checkpoints")
 
 
@@ -93,9 +95,11 @@ class SnapshotHistories(RuleBasedStateMachine):
             process.store.merge(merged) if merged else process.store.grow()
 
     @runs
-    @rule()
-    def savepoint_is_wanted(self):
-        self.job.savepoint(f"s{next(self.job.tokens)}")
+    @rule(native=st.booleans())
+    def savepoint_is_wanted(self, native):
+        form = SavepointFormat.NATIVE if native else SavepointFormat.CANONICAL
+        self.job.coordinator.request(SavepointRequest(f"s{next(self.job.tokens)}", None, form))
+        self.job.settle()
 
     # ---- what goes wrong ------------------------------------------------------------
 
