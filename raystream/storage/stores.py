@@ -13,6 +13,7 @@ import fsspec
 from raystream.errors import ConfigError
 from raystream.storage.filesystem import FileSystem
 from raystream.storage.fsspec_store import FsspecFileSystem
+from raystream.storage.hdfs_files import hdfs_url, open_hdfs, webhdfs_url
 from raystream.storage.local import LocalFileSystem, local_url
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
@@ -47,6 +48,8 @@ def _open_memory(_url: str) -> FileSystem:
 STORES = {
     "file": Store(local_url, _open_local),
     "memory": Store(_memory_url, _open_memory),
+    "hdfs": Store(hdfs_url, open_hdfs),
+    "webhdfs": Store(webhdfs_url, open_hdfs),
 }
 """By scheme, in lower case."""
 
