@@ -84,6 +84,11 @@ class SlotAttempt:
         self._sources: list[Subtask] = []
         self._consumers: list[Subtask] = []
 
+    @property
+    def restoring(self) -> bool:
+        """True until everything is read that the attempt restores."""
+        return self._phase is not _Phase.RUNNING
+
     # ---- deployment -------------------------------------------------------
 
     def deploy(self) -> None:
@@ -260,6 +265,7 @@ class SlotAttempt:
         barrier = Barrier(
             checkpoint_id=command.checkpoint_id,
             kind=command.kind,
+            savepoint_format=command.savepoint_format,
             created_ms=command.created_ms,
             directory=command.directory,
             stop=command.stop,

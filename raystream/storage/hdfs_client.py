@@ -10,6 +10,11 @@ from typing import Protocol
 
 from raystream.storage.filesystem import Buffer
 
+USER_VARIABLE = "HADOOP_USER_NAME"
+"""Environment variable with the user; who runs the process, without it."""
+TOKEN_VARIABLE = "WEBHDFS_DELEGATION_TOKEN"  # noqa: S105 - a name
+"""Environment variable with a delegation token for REST."""
+
 CALL_TIMEOUT_S = 8.0
 """After which a NameNode counts as not answering; an idle one answers within milliseconds."""
 DATA_TIMEOUT_S = 60.0

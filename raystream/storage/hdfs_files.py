@@ -17,20 +17,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from raystream.clock import Clock, SystemClock
-from raystream.errors import ConfigError, StorageError
+from raystream.errors import StorageError
 from raystream.storage.filesystem import TEMPORARY_PREFIX, Buffer, Data, Entry, MissingFileError, buffers
 from raystream.storage.hdfs_client import (
     PASSING,
     PIECE_BYTES,
+    TOKEN_VARIABLE,
+    USER_VARIABLE,
     FileStatus,
     HdfsClient,
     HdfsError,
     Trouble,
 )
-from raystream.storage.webhdfs import PORT, TOKEN_VARIABLE, USER_VARIABLE
 
 T = TypeVar("T")
 
@@ -196,24 +196,8 @@ class HdfsFileSystem:
         raise AssertionError("the last try returns or raises")
 
 
-def hdfs_url(rest: str) -> str:
-    """Return the URL for hdfs-native; without a host it is of the configured file system."""
-    return _normalized("hdfs", rest)
-
-
-def webhdfs_url(rest: str) -> str:
-    """Return the URL for the REST interface.
-
-    Raises:
-        ConfigError: it has no host.
-    """
-    if not rest.partition("/")[0]:
-        raise ConfigError("URL has no host", path=f"webhdfs://{rest}", hint="webhdfs://host:port/path")
-    return _normalized("webhdfs", rest)
-
-
 def open_hdfs(url: str) -> HdfsFileSystem:
-    """Return the store that holds a URL of `hdfs_url` or `webhdfs_url`.
+    """Return the store that holds a URL of `raystream.storage.hdfs_url`.
 
     Raises:
         ConfigError: hdfs-native is not installed or not configured.
@@ -229,22 +213,9 @@ def _store(scheme: str, authority: str, _environment: tuple[str | None, ...]) ->
         from raystream.storage.hdfs import NativeClient
 
         return HdfsFileSystem(NativeClient(f"hdfs://{authority}"))
-    from raystream.storage.webhdfs import WebHdfsClient
+    from raystream.storage.webhdfs import PORT, WebHdfsClient
 
     return HdfsFileSystem(WebHdfsClient(authority if ":" in authority else f"{authority}:{PORT}"))
-
-
-def _normalized(scheme: str, rest: str) -> str:
-    authority, _, path = rest.partition("/")
-    try:
-        urlsplit(f"//{authority}").port  # noqa: B018 - it raises
-    except ValueError as error:
-        raise ConfigError(
-            "URL has a port that is not a number",
-            path=f"{scheme}://{rest}",
-            hint=f"{scheme}://host:port/path",
-        ) from error
-    return f"{scheme}://{authority}{posixpath.normpath('/' + path.lstrip('/')).rstrip('/')}"
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -13,8 +13,9 @@ import fsspec
 from raystream.errors import ConfigError
 from raystream.storage.filesystem import FileSystem
 from raystream.storage.fsspec_store import FsspecFileSystem
-from raystream.storage.hdfs_files import hdfs_url, open_hdfs, webhdfs_url
+from raystream.storage.hdfs_url import hdfs_url, webhdfs_url
 from raystream.storage.local import LocalFileSystem, local_url
+from raystream.storage.s3_url import s3_url
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
@@ -45,11 +46,24 @@ def _open_memory(_url: str) -> FileSystem:
     return FsspecFileSystem(fsspec.filesystem("memory"))
 
 
+def _open_s3(url: str) -> FileSystem:
+    from raystream.storage.s3 import open_s3
+
+    return open_s3(url)
+
+
+def _open_hdfs(url: str) -> FileSystem:
+    from raystream.storage.hdfs_files import open_hdfs
+
+    return open_hdfs(url)
+
+
 STORES = {
     "file": Store(local_url, _open_local),
     "memory": Store(_memory_url, _open_memory),
-    "hdfs": Store(hdfs_url, open_hdfs),
-    "webhdfs": Store(webhdfs_url, open_hdfs),
+    "hdfs": Store(hdfs_url, _open_hdfs),
+    "webhdfs": Store(webhdfs_url, _open_hdfs),
+    "s3": Store(s3_url, _open_s3),
 }
 """By scheme, in lower case."""
 

@@ -22,6 +22,8 @@ from raystream.storage.hdfs_client import (
     CALL_TIMEOUT_S,
     DATA_TIMEOUT_S,
     PIECE_BYTES,
+    TOKEN_VARIABLE,
+    USER_VARIABLE,
     FileStatus,
     HdfsError,
     Trouble,
@@ -29,8 +31,6 @@ from raystream.storage.hdfs_client import (
     one_line,
 )
 
-TOKEN_VARIABLE = "WEBHDFS_DELEGATION_TOKEN"  # noqa: S105 - a name
-USER_VARIABLE = "HADOOP_USER_NAME"
 PORT = 9870
 """Of a NameNode, where the URL has none."""
 

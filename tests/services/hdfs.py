@@ -243,7 +243,7 @@ def _fetch_jars(in_ci: bool) -> Path:
     jars = CACHE / f"hadoop-{VERSION}"
     for program in ("java",) if jars.is_dir() else ("java", "mvn"):
         if shutil.which(program) is None:
-            missing(f"{program}, to run HDFS", in_ci)
+            missing(f"HDFS cannot be run: {program} is not installed", in_ci)
     if jars.is_dir():
         return jars
     work = CACHE / f".hadoop-{VERSION}-{os.urandom(8).hex()}"
@@ -259,7 +259,7 @@ def _fetch_jars(in_ci: bool) -> Path:
     )
     if done.returncode:
         shutil.rmtree(work)
-        missing(f"Hadoop {VERSION} from Maven Central: {done.stdout[-500:]}", in_ci)
+        missing(f"Hadoop {VERSION} cannot be fetched: {done.stdout[-300:]}", in_ci)
     (work / "jars").rename(jars)  # Whole or not at all, also when two sessions fetch it.
     shutil.rmtree(work)
     return jars

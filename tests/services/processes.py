@@ -32,11 +32,11 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-def missing(component: str, in_ci: bool) -> None:
-    """End a test whose component is not there: a failure in CI, elsewhere a skip that names it."""
+def missing(what: str, in_ci: bool) -> None:
+    """Fail where every component must be there, and skip elsewhere; the run names it at its end."""
     if in_ci:
-        pytest.fail(f"component is missing: {component}")
-    pytest.skip(f"component is missing: {component}")
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 def free_port() -> int:

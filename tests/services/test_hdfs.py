@@ -13,12 +13,12 @@ from raystream.errors import StorageError
 from raystream.ids import JobId
 from raystream.storage.filesystem import join_url
 from raystream.storage.hdfs import NativeClient
-from raystream.storage.hdfs_client import PIECE_BYTES
+from raystream.storage.hdfs_client import PIECE_BYTES, TOKEN_VARIABLE, USER_VARIABLE
 from raystream.storage.hdfs_files import HdfsFileSystem
 from raystream.storage.job_log import AttemptStarted, DurableJobLog
 from raystream.storage.layout import JobLayout
 from raystream.storage.stores import open_file_system
-from raystream.storage.webhdfs import TOKEN_VARIABLE, USER_VARIABLE, WebHdfsClient
+from raystream.storage.webhdfs import WebHdfsClient
 
 RACES = {"hdfs": 1_000, "webhdfs": 100}
 """A DataNode that speaks HTTP needs a twentieth of a second for a file."""

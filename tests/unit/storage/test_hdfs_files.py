@@ -263,11 +263,14 @@ def test_urls_keep_their_host_and_have_one_form():
         assert to_url(to_url(url)) == to_url(url) == url
 
 
-@pytest.mark.parametrize("url", ["webhdfs:///a", "hdfs://host:port/a", "webhdfs://host:123456/a"])
+@pytest.mark.parametrize(
+    "url", ["webhdfs:///a", "hdfs://host:port/a", "webhdfs://host:123456/a", "webhdfs://user:secret@host/a"]
+)
 def test_a_url_that_names_no_server_is_a_configuration_error(url):
     with pytest.raises(ConfigError) as caught:
         to_url(url)
     assert caught.value.hint
+    assert "secret" not in str(caught.value)
 
 
 def test_a_name_service_that_is_not_configured_is_a_configuration_error(tmp_path, monkeypatch):
