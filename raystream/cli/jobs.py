@@ -24,10 +24,16 @@ from raystream.cli.listing import (
 )
 from raystream.cli.run import address_option, config_option, define_option
 from raystream.errors import ClusterNotFoundError
+from raystream.handles import SavepointFormat
 from raystream.runtime.coordinator_view import JobView
 from raystream.storage.archive import ArchivedJob, read_archives
 from raystream.storage.stores import open_file_system, to_url
 
+type_option = click.option(
+    "--type", "savepoint_format", type=click.Choice([known.value for known in SavepointFormat]),
+    default=SavepointFormat.CANONICAL.value, show_default=True,
+    help="canonical: any state backend restores it; native: the backend's own files, quicker.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -132,22 +138,24 @@ def checkpoints(jobs: Jobs, job: str, as_json: bool) -> None:
 @click.command("savepoint", short_help="Take a savepoint of a job.")
 @click.argument("job", metavar="JOB")
 @click.argument("directory", metavar="[DIR]", required=False)
+@type_option
 @of_cluster
-def savepoint(jobs: Jobs, job: str, directory: str | None) -> None:
+def savepoint(jobs: Jobs, job: str, directory: str | None, savepoint_format: str) -> None:
     """Take a savepoint, while the job goes on, and print its path.
 
     DIR is by default the job's execution.checkpointing.savepoint-dir.
     """
-    print(jobs.client(job).savepoint(directory))
+    print(jobs.client(job).savepoint(directory, savepoint_format))
 
 
 @click.command("stop", short_help="End a job with a savepoint.")
 @click.argument("job", metavar="JOB")
 @click.option("-p", "--savepoint-dir", "directory", metavar="DIR", help="Where to put the savepoint.")
+@type_option
 @of_cluster
-def stop(jobs: Jobs, job: str, directory: str | None) -> None:
+def stop(jobs: Jobs, job: str, directory: str | None, savepoint_format: str) -> None:
     """End a job with a savepoint, everything before it committed, and print the savepoint's path."""
-    print(jobs.client(job).stop(directory))
+    print(jobs.client(job).stop(directory, format=savepoint_format))
 
 
 @click.command("cancel", short_help="End a job without a savepoint.")

@@ -155,9 +155,8 @@ class CheckpointCoordinator:
         self._settling = True
         return self._done("attempt_ended", None, commands + self._settle())
 
-    def savepoint_requested(self, now_ms: float, request_id: str, *, base: str, stop: bool) -> list[Command]:
+    def savepoint_requested(self, now_ms: float, request: Request) -> list[Command]:
         """A client wants a savepoint; it waits until the job runs."""
-        request = Request(Purpose.STOP if stop else Purpose.SAVEPOINT, request_id, base)
         commands = self._answers.joined(request)
         if commands is None and self._ended:
             error = CheckpointError("savepoint was requested after the end of the job")
@@ -287,7 +286,7 @@ class CheckpointCoordinator:
                 return [*commands, CommitAtEnd()]
             checkpoint_id = self._ids.give()
             self._pending.add(PendingCheckpoint(checkpoint_id, request, now_ms))
-            commands.append(StartCheckpoint(checkpoint_id, request.purpose, request.base))
+            commands.append(StartCheckpoint(checkpoint_id, request.purpose, request.base, request.format))
             if self._ids.claim_due:
                 commands.append(LogNewestId(self._ids.claim()))
         return commands

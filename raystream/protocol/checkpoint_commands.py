@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from raystream.errors import RaystreamError
-from raystream.handles import SubtaskSnapshot
+from raystream.handles import SavepointFormat, SubtaskSnapshot
 from raystream.ids import CheckpointId
 from raystream.protocol.checkpoint_requests import Purpose
 
@@ -69,6 +69,8 @@ class StartCheckpoint:
     purpose: Purpose
     base: str
     """Directory that the client wants the savepoint in; empty for the configured one."""
+    format: SavepointFormat = SavepointFormat.CANONICAL
+    """Of the savepoint."""
 
 
 @dataclass(frozen=True, slots=True)

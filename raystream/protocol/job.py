@@ -25,7 +25,7 @@ from collections.abc import Iterable
 
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, JobStatus, SlotId
-from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.checkpoint_requests import Purpose, Request
 from raystream.protocol.history import History
 from raystream.protocol.job_commands import (
     AbandonJob,
@@ -265,12 +265,12 @@ class Job:
 
     # ---- clients -------------------------------------------------------------
 
-    def stop_requested(self, request_id: str, base: str) -> list[Command]:
-        """A client wants the job to end with a savepoint in the directory `base`."""
-        commands: list[Command] = [TakeStopSavepoint(request_id, base)]
+    def stop_requested(self, request: Request) -> list[Command]:
+        """A client wants the job to end with a savepoint."""
+        commands: list[Command] = [TakeStopSavepoint(request)]
         if self._logged and self._aim in (Aim.NONE, Aim.UNDECIDED, Aim.RESTART):
-            commands.insert(0, LogStop(request_id))
-        return self._done("stop_requested", request_id, commands)
+            commands.insert(0, LogStop(request.request_id))
+        return self._done("stop_requested", request.request_id, commands)
 
     def cancel_requested(self, now_ms: float, request_id: str) -> list[Command]:
         """A client wants the job to end now."""

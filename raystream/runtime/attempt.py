@@ -260,6 +260,7 @@ class SlotAttempt:
         barrier = Barrier(
             checkpoint_id=command.checkpoint_id,
             kind=command.kind,
+            savepoint_format=command.savepoint_format,
             created_ms=command.created_ms,
             directory=command.directory,
             stop=command.stop,

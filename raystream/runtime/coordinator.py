@@ -23,6 +23,7 @@ from raystream.errors import CheckpointError, RaystreamError
 from raystream.ids import Attempt, CheckpointId, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
 from raystream.protocol import job_commands as cmd
+from raystream.protocol.checkpoint_requests import Purpose, Request
 from raystream.protocol.client_requests import ClientRequests, RequestOutcome
 from raystream.protocol.job_failures import Failure
 from raystream.protocol.job_phases import Phase
@@ -145,14 +146,12 @@ class JobCoordinator:
             self._on_change()
             return
         match request:
-            case SavepointRequest(request_id, directory):
-                self._run(
-                    self._checkpoints.savepoint_requested(
-                        self._now_ms, request_id, base=self._base_of(directory), stop=False
-                    )
-                )
-            case StopRequest(request_id, directory):
-                self._run(self._job.stop_requested(request_id, self._base_of(directory)))
+            case SavepointRequest(request_id, directory, wanted_format):
+                wanted = Request(Purpose.SAVEPOINT, request_id, self._base_of(directory), wanted_format)
+                self._run(self._checkpoints.savepoint_requested(self._now_ms, wanted))
+            case StopRequest(request_id, directory, wanted_format):
+                wanted = Request(Purpose.STOP, request_id, self._base_of(directory), wanted_format)
+                self._run(self._job.stop_requested(wanted))
             case CancelRequest(request_id):
                 self._run(self._job.cancel_requested(self._now_ms, request_id))
             case _:
@@ -315,8 +314,8 @@ class JobCoordinator:
                 self._end_attempt()
             case cmd.TakeFinalCheckpoint():
                 self._run(checkpoints.input_ended(self._now_ms))
-            case cmd.TakeStopSavepoint(request_id, base):
-                self._run(checkpoints.savepoint_requested(self._now_ms, request_id, base=base, stop=True))
+            case cmd.TakeStopSavepoint(wanted):
+                self._run(checkpoints.savepoint_requested(self._now_ms, wanted))
             case cmd.CommitSlots(attempt):
                 self._send_all(msg.CommitAtEnd(attempt=attempt), self._all_slots)
             case cmd.LogStop(request_id):

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from raystream.errors import CheckpointError, RaystreamError, StorageError
 from raystream.graph.physical import PhysicalPlan
-from raystream.handles import Handle, OperatorSnapshot, SubtaskSnapshot
+from raystream.handles import OperatorSnapshot, SavepointFormat, SubtaskSnapshot, files_in
 from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
@@ -45,6 +45,7 @@ class _Cut:
     """What belongs to a pending checkpoint beside its subtasks' snapshots."""
 
     purpose: Purpose
+    savepoint_format: SavepointFormat | None
     attempt: Attempt
     created_ms: int
     enumerators: dict[OperatorUid, bytes]
@@ -134,8 +135,8 @@ class CheckpointShell:
                 self._run(self._job.commit_without_checkpoint_due())
             case cmd.DiscardSnapshot(checkpoint_id, snapshot):
                 directory = self._locations.get(checkpoint_id, "")
-                if handles := _handles(snapshot):
-                    work = partial(self._snapshots.delete_files, directory, handles)
+                if files := files_in(snapshot.operators):
+                    work = partial(self._snapshots.delete_files, directory, files)
                     self.leftovers.delete(checkpoint_id, work)
             case cmd.DeleteCheckpoint(checkpoint_id):
                 self._delete_checkpoint(checkpoint_id)
@@ -169,13 +170,19 @@ class CheckpointShell:
             self._run(self._machine.trigger_failed(self._now_ms, checkpoint_id, error))
             return
         self._remember(checkpoint_id, directory)
+        savepoint_format = command.format if purpose.savepoint else None
         self._cuts[checkpoint_id] = _Cut(
-            purpose=purpose, attempt=self._job.attempt, created_ms=wall_ms, enumerators=enumerators
+            purpose=purpose,
+            savepoint_format=savepoint_format,
+            attempt=self._job.attempt,
+            created_ms=wall_ms,
+            enumerators=enumerators,
         )
         trigger = msg.TriggerCheckpoint(
             attempt=self._job.attempt,
             checkpoint_id=checkpoint_id,
             kind=_kind(purpose),
+            savepoint_format=savepoint_format,
             created_ms=wall_ms,
             directory=directory,
             stop=purpose is Purpose.STOP,
@@ -219,6 +226,7 @@ class CheckpointShell:
             job_name=submission.name,
             checkpoint_id=checkpoint_id,
             kind=_kind(cut.purpose),
+            savepoint_format=cut.savepoint_format,
             created_ms=cut.created_ms,
             completed_ms=self._services.clock.wall_ms(),
             operators=describe_operators(self._plan(), snapshots),
@@ -357,11 +365,6 @@ def describe_operators(
                 )
             )
     return tuple(described)
-
-
-def _handles(snapshot: SubtaskSnapshot) -> list[Handle]:
-    keyed = [handle.data for operator in snapshot.operators for handle in operator.keyed]
-    return keyed + [handle.data for operator in snapshot.operators for handle in operator.operator]
 
 
 def _kind(purpose: Purpose) -> SnapshotKind:

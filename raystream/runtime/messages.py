@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raystream.errors import RaystreamError
-from raystream.handles import KeyedStateHandle, OperatorStateHandle, StateInfo, SubtaskSnapshot
+from raystream.handles import (
+    KeyedStateHandle,
+    OperatorStateHandle,
+    SavepointFormat,
+    StateInfo,
+    SubtaskSnapshot,
+)
 from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, SlotId, VertexId
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.restored_states import RestoredState
@@ -97,6 +103,7 @@ class TriggerCheckpoint:
     attempt: Attempt
     checkpoint_id: CheckpointId
     kind: SnapshotKind
+    savepoint_format: SavepointFormat | None = None
     created_ms: int
     directory: str
     stop: bool = False

@@ -1,8 +1,9 @@
-"""State on its way between a slot and a snapshot: blobs and shared files, written once, verified when read.
+"""State on its way between a slot and a snapshot: blobs and files, written once, verified when read.
 
 Knows bytes and handles; what a blob means is known to `raystream.state`.  A blob is *inline*
 (it travels with the acknowledgement and ends up in `_metadata`) when it is small, and a file in
-the snapshot's directory when not.  A shared file is in the job's shared directory, whatever its size.
+the snapshot's directory when not.  A file beside a blob is in that directory too, or, when other checkpoints
+may need it, in the job's shared directory, whatever its size.
 With `jobmanager` storage there is no directory, so that everything is inline and bounded.
 
 A whole read verifies size and checksum.  A range read verifies only that the range is there:
@@ -99,6 +100,20 @@ class SnapshotFiles:
         self.open_fs(directory).write(join_url(directory, name), parts)
         return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
 
+    def write_file(self, directory: str, file: FileHandle, data: Data) -> None:
+        """Store a file of a snapshot durably.
+
+        Args:
+            directory: URL of the snapshot's directory.
+            file: what is known of it; its path was never used before.
+            data: its content.
+
+        Raises:
+            StateCorruptError: the path leads out of the directory.
+            StorageError: the store refused.
+        """
+        self.open_fs(directory).write(resolve(directory, file.path), data)
+
     def write_shared(self, directory: str, file: SharedFile, data: Data) -> None:
         """Store a file that several checkpoints may need durably.
 
@@ -129,14 +144,16 @@ class SnapshotFiles:
         """
         url = shared_file(directory, file.name)
         handle = FileHandle(path=file.name, size_bytes=file.size_bytes, checksum=file.checksum)
-        reader = _FileReader(self.open_fs(directory), url, handle)
-        hasher = xxhash.xxh3_64()
-        for offset in range(0, file.size_bytes, FETCH_BYTES):
-            piece = reader.read_range(offset, min(FETCH_BYTES, file.size_bytes - offset))
-            hasher.update(piece)
-            yield piece
-        if hasher.hexdigest() != file.checksum:
-            raise StateCorruptError("file of the snapshot is damaged", path=url, hint=_LOST)
+        return _FileReader(self.open_fs(directory), url, handle).pieces()
+
+    def read_file(self, directory: str, file: FileHandle) -> Iterator[bytes]:
+        """Yield a file of a snapshot in pieces; they are verified when the last one was taken.
+
+        Raises:
+            StateCorruptError: the file is not there, or not what was written.
+            StorageError: the store did not answer.
+        """
+        return _FileReader(self.open_fs(directory), resolve(directory, file.path), file).pieces()
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
         """Remove the file of a blob that no snapshot will refer to.
@@ -198,11 +215,22 @@ class _FileReader:
         return self.handle.size_bytes
 
     def read_range(self, offset: int, length: int) -> bytes:
+        return self._read(offset, length)
+
+    def _read(self, offset: int, length: int, *, last: bool = False) -> bytes:
+        """Return a range; with `last` make sure, in the same call, that nothing follows it."""
         try:
-            found = self.fs.read_range(self.url, offset, length)
+            found = self.fs.read_range(self.url, offset, length + last)
         except MissingFileError as error:
             raise _missing(self.url) from error
-        if len(found) != length:
+        if len(found) > length:
+            raise StateCorruptError(
+                "file of the snapshot is longer than it should be",
+                path=self.url,
+                size_bytes=self.size_bytes,
+                hint=_LOST,
+            )
+        if len(found) < length:
             raise StateCorruptError(
                 "file of the snapshot is shorter than it should be",
                 path=self.url,
@@ -212,6 +240,16 @@ class _FileReader:
                 hint=_LOST,
             )
         return found
+
+    def pieces(self) -> Iterator[bytes]:
+        hasher = xxhash.xxh3_64()
+        for offset in range(0, max(self.size_bytes, 1), FETCH_BYTES):  # An empty file has one piece too.
+            length = min(FETCH_BYTES, self.size_bytes - offset)
+            piece = self._read(offset, length, last=offset + length == self.size_bytes)
+            hasher.update(piece)
+            yield piece
+        if hasher.hexdigest() != self.handle.checksum:
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=_LOST)
 
     def read_all(self) -> bytes:
         try:

@@ -26,7 +26,7 @@ from raystream.storage.job_log import (
     Terminal,
 )
 from raystream.storage.layout import JobLayout, checkpoint_of, job_of, metadata_path
-from raystream.storage.metadata import SnapshotMetadata, decode_metadata, handles_of, shared_files_of
+from raystream.storage.metadata import SnapshotMetadata, decode_metadata, files_of, shared_files_of
 from raystream.storage.stores import open_file_system, to_url
 
 logger = logging.getLogger(__name__)
@@ -187,10 +187,11 @@ class _Search:
             StateCorruptError: one is not.
         """
         files = SnapshotFiles(self.open_fs)
-        for handle in handles_of(metadata):
-            files.read_handle(directory, handle)
-        for file in shared_files_of(metadata):
-            for _ in files.read_shared(directory, file):
+        for pieces in (
+            *(files.read_file(directory, file) for file in files_of(metadata)),
+            *(files.read_shared(directory, file) for file in shared_files_of(metadata)),
+        ):
+            for _ in pieces:
                 pass
 
 

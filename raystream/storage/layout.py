@@ -9,6 +9,7 @@ Knows names, reads and writes nothing.
     <checkpoint dir>/<job id>/graph                 the program, for the job master's own recovery
     <checkpoint dir>/<job id>/archive               how the job ended
     <savepoint dir>/savepoint-<first 6 of job id>-<12 hex>/_metadata + data
+    <savepoint dir>/savepoint-.../<uid>/<state>/part-<subtask>.parquet
 """
 
 import re
@@ -31,6 +32,7 @@ _LOG_ENTRY = re.compile(r"[0-9]{8,}")
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _SAVEPOINT = re.compile(r"savepoint-[0-9a-f]{6}-[0-9a-f]{12}")
 _UID_LENGTH_MAX = 64
+_DIRECTORY_LENGTH_MAX = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,16 @@ def data_file(
     return f"c{checkpoint_id}-a{attempt}-v{vertex}-s{index}-{_short(uid)}-{kind}-{token}"
 
 
+def part_file(uid: OperatorUid, state: str, subtask: int) -> str:
+    """Return the path of the Parquet file of one state of one subtask, inside a savepoint's directory.
+
+    Example:
+        >>> part_file("count hits", "by day/hour", 3)
+        'count%20hits/by%20day%2Fhour/part-3.parquet'
+    """
+    return f"{_directory_name(uid)}/{_directory_name(state)}/part-{subtask}.parquet"
+
+
 def resolve(directory: str, path: str) -> str:
     """Return the URL of a file that a handle names relative to its snapshot's directory.
 
@@ -185,9 +197,15 @@ def owned_by_snapshot(directory: str) -> bool:
     return checkpoint_of(name) is not None or _SAVEPOINT.fullmatch(name) is not None
 
 
-def _short(uid: str) -> str:
-    """Return a uid as part of a file name: percent-encoded, long ones cut and made distinct by a hash."""
-    quoted = quote(uid, safe="")
-    if len(quoted) <= _UID_LENGTH_MAX:
+def _directory_name(name: str) -> str:
+    """Return a uid or the name of a state as a directory; "." in front would hide it, or lead elsewhere."""
+    short = _short(name, _DIRECTORY_LENGTH_MAX)
+    return f"%2E{short[1:]}" if short.startswith(".") else short
+
+
+def _short(name: str, length_max: int = _UID_LENGTH_MAX) -> str:
+    """Return a name as part of a path: percent-encoded, long ones cut and made distinct by a hash."""
+    quoted = quote(name, safe="")
+    if len(quoted) <= length_max:
         return quoted
-    return f"{quoted[: _UID_LENGTH_MAX - 17]}-{xxhash.xxh3_64_hexdigest(uid.encode())}"
+    return f"{quoted[: length_max - 17]}-{xxhash.xxh3_64_hexdigest(name.encode())}"

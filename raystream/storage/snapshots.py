@@ -38,10 +38,11 @@ from raystream.storage.layout import (
 )
 from raystream.storage.metadata import (
     SnapshotMetadata,
+    blobs_of,
     decode_metadata,
     encode_metadata,
-    handles_of,
-    map_handles,
+    files_of,
+    map_blobs,
     shared_files_of,
 )
 from raystream.storage.stores import open_file_system, to_url
@@ -147,15 +148,13 @@ class SnapshotStore:
         for name in shared:
             fs.delete_file(shared_file(location, name))
 
-    def delete_files(self, directory: str, handles: Iterable[Handle]) -> None:
-        """Remove the files of some handles, such as those of an acknowledgement that came too late.
+    def delete_files(self, directory: str, files: Iterable[FileHandle]) -> None:
+        """Remove some files of a snapshot, such as those of an acknowledgement that came too late.
 
         Raises:
             StorageError: the store refused.
         """
-        for handle in handles:
-            if isinstance(handle, FileHandle):
-                self._open_fs(directory).delete_file(resolve(directory, handle.path))
+        _delete_files(self._open_fs(directory), directory, files)
 
     def sweep(
         self,
@@ -271,22 +270,34 @@ def dispose_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -
             job=metadata.job_name,
         )
     fs = open_fs(directory)
-    files = [
-        resolve(directory, handle.path) for handle in handles_of(metadata) if isinstance(handle, FileHandle)
-    ]
+    files = files_of(metadata)
+    for file in files:
+        resolve(directory, file.path)  # Nothing is deleted on behalf of a damaged snapshot.
     fs.delete_file(metadata_path(directory))
-    for url in files:
-        fs.delete_file(url)
+    _delete_files(fs, directory, files)
     if owned_by_snapshot(directory) or not fs.list_dir(directory):
         fs.delete_dir(directory)
     return directory
+
+
+def _delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) -> None:
+    """Remove files of a snapshot, and the directories within it that this leaves empty."""
+    parents = set()
+    for file in files:
+        fs.delete_file(resolve(directory, file.path))
+        parts = file.path.split("/")
+        parents |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    for parent in sorted(parents, key=len, reverse=True):  # Deeper ones first.
+        url = join_url(directory, parent)
+        if not fs.list_dir(url):
+            fs.delete_dir(url)
 
 
 def _spilled(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> SnapshotMetadata:
     """Return the snapshot with its largest inline blobs in files, where there is too much inline."""
     sizes = {
         position: handle.size_bytes
-        for position, handle in enumerate(handles_of(metadata))
+        for position, handle in enumerate(blobs_of(metadata))
         if isinstance(handle, InlineHandle)
     }
     excess = sum(sizes.values()) - INLINE_TOTAL_BYTES_MAX
@@ -310,4 +321,4 @@ def _spilled(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> Snap
         fs.write(join_url(directory, name), handle.data)
         return FileHandle(path=name, size_bytes=handle.size_bytes, checksum=checksum)
 
-    return map_handles(metadata, spill)
+    return map_blobs(metadata, spill)

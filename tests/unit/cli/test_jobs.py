@@ -9,6 +9,7 @@ from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
 from raystream.cli import jobs
 from raystream.cli.listing import JobRow, matching_job
 from raystream.errors import CheckpointError, ClusterNotFoundError, JobNotFoundError
+from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.coordinator_view import archived
@@ -193,6 +194,25 @@ def test_savepoint_prints_its_path_and_nothing_else(raystream, cluster):
     (request,) = cluster.requests
     assert isinstance(request, SavepointRequest)
     assert request.directory is None
+
+
+@pytest.mark.parametrize("command", ["savepoint", "stop"])
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ((), SavepointFormat.CANONICAL),
+        (("--type", "canonical"), SavepointFormat.CANONICAL),
+        (("--type", "native"), SavepointFormat.NATIVE),
+    ],
+)
+def test_type_of_a_savepoint_is_canonical_unless_it_is_said(raystream, cluster, command, options, wanted):
+    assert raystream(command, "hits", *options).code == 0
+    assert cluster.requests[0].format is wanted
+
+
+def test_type_that_does_not_exist_is_a_wrong_command_line(raystream, cluster):
+    assert raystream("savepoint", "hits", "--type", "quick").code == 2
+    assert cluster.requests == []
 
 
 @pytest.mark.parametrize("command", [("savepoint", "hits", "sp"), ("stop", "-p", "sp", "hits")])

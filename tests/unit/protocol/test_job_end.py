@@ -3,8 +3,9 @@
 import pytest
 
 from raystream.errors import ConfigError, ProtocolError, StorageError
+from raystream.handles import SavepointFormat
 from raystream.ids import Attempt, JobStatus, SlotId
-from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.checkpoint_requests import Purpose, Request
 from raystream.protocol.job_commands import (
     AbandonJob,
     CleanUp,
@@ -132,14 +133,16 @@ def test_stop_savepoint_that_is_logged_after_the_failure_still_ends_the_job():
 def test_stop_is_logged_and_taken_with_a_savepoint():
     job = running()
 
-    assert job.stop_requested("s", "/backup") == [LogStop("s"), TakeStopSavepoint("s", "/backup")]
+    wanted = Request(Purpose.STOP, "s", "/backup", SavepointFormat.NATIVE)
+    assert job.stop_requested(wanted) == [LogStop("s"), TakeStopSavepoint(wanted)]
 
 
 def test_stop_of_a_job_that_ends_anyway_is_not_logged():
     job = running()
     job.cancel()
 
-    assert job.stop_requested("s", "") == [TakeStopSavepoint("s", "")]
+    wanted = Request(Purpose.STOP, "s")
+    assert job.stop_requested(wanted) == [TakeStopSavepoint(wanted)]
 
 
 # ---- cancellation -----------------------------------------------------------------------

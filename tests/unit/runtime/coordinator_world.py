@@ -15,6 +15,7 @@ from raystream.handles import (
     OperatorSnapshot,
     OperatorStateHandle,
     Redistribution,
+    SavepointFormat,
     StateInfo,
     SubtaskSnapshot,
 )
@@ -316,12 +317,12 @@ class World:
         """Let the restart that is due happen."""
         return self.run_for(RESTART_DELAY_MS)
 
-    def savepoint(self, request_id="s", directory=None):
-        self.coordinator.request(SavepointRequest(request_id, directory))
+    def savepoint(self, request_id="s", directory=None, wanted=SavepointFormat.CANONICAL):
+        self.coordinator.request(SavepointRequest(request_id, directory, wanted))
         return self.settle()
 
-    def stop(self, request_id="stop", directory=None):
-        self.coordinator.request(StopRequest(request_id, directory))
+    def stop(self, request_id="stop", directory=None, wanted=SavepointFormat.CANONICAL):
+        self.coordinator.request(StopRequest(request_id, directory, wanted))
         return self.settle()
 
     def cancel(self, request_id="c"):

@@ -138,6 +138,7 @@ def test_a_shared_file_is_beside_the_directories_of_checkpoints(shared, fs):
         (CONTENT[:1000], "shorter than it should be"),
         (bytes([CONTENT[0] ^ 1]) + CONTENT[1:], "damaged"),
         (CONTENT[:-1] + bytes([CONTENT[-1] ^ 128]), "damaged"),
+        (CONTENT + b"x", "longer than it should be"),
         (bytes(reversed(CONTENT)), "damaged"),  # Another file of the same size in its place.
     ],
 )

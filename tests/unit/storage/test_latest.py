@@ -283,13 +283,13 @@ def test_files_are_read_only_from_the_newest_snapshot_to_the_first_that_is_whole
     damaged = job.checkpoint(3, at_ms=300)
     fs.delete_file(join_url(damaged, "state"))
     read = []
-    read_handle = SnapshotFiles.read_handle
+    read_file = SnapshotFiles.read_file
 
-    def recording(files, directory, handle):
+    def recording(files, directory, file):
         read.append(directory)
-        return read_handle(files, directory, handle)
+        return read_file(files, directory, file)
 
-    monkeypatch.setattr(SnapshotFiles, "read_handle", recording)
+    monkeypatch.setattr(SnapshotFiles, "read_file", recording)
 
     assert find_latest(base, "count", allow_older=True) == whole
     assert read == [damaged, whole]
