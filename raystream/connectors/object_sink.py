@@ -6,9 +6,9 @@
 
 An upload is what an unfinished file is on a disk (`raystream.connectors.file_sink`), and its completion
 the rename.  Parts are uploaded while records come; a checkpoint ends the upload with what is left over,
-a last part may be small, so that the next one begins a new object.  The stream waits for none of them:
-`sync` does, before the checkpoint can complete.  A committable therefore names the upload and says how much is
-in it, and the commit asks the store for the tags of the parts, which are there by then.
+so that the next one begins a new object (a last part may be small).  The stream waits for none of them:
+`sync` does, before the checkpoint can complete.  A committable is made before that, so it names the upload
+and says how much is in it; the commit asks the store for the tags of the parts, which it needs.
 
 A commit that finds the object in place is done if the object has the marker of the upload.  One that
 finds neither upload nor object decides as the sink for disks does: output of this attempt is lost; that
@@ -125,7 +125,11 @@ class PartObjectWriter:
         uploads, files = self._store.uploads, self._store.files
         for upload in uploads.unfinished(join_url(self._prefix, self._names.prefix)):
             prefix, name = split_url(upload.url)
-            if prefix != self._prefix or not self._names.left_behind(name) or files.exists(_kept_url(upload.url)):
+            if (
+                prefix != self._prefix
+                or not self._names.left_behind(name)
+                or files.exists(_kept_url(upload.url))
+            ):
                 continue
             logger.info("aborting upload of a dead attempt", extra={"path": upload.url})
             uploads.abort(upload.url, upload.upload_id)
@@ -288,7 +292,7 @@ class PartObjectCommitter:
         prefix = split_url(upload.url)[0]
         if token_at(files, prefix, upload.job_id) != upload.token:
             raise StorageError(
-                "pre-committed output is missing, and its prefix is not known to be the one it was written to",
+                "pre-committed output is missing, and its prefix is not known to be the one written to",
                 hint="is it the same bucket and endpoint? if its objects were removed on purpose, put an"
                 f" object {marker_name(upload.job_id)} with the text {upload.token} there",
                 directory=prefix,
@@ -328,14 +332,19 @@ def _publish(uploads: Uploads, upload: UploadCommittable) -> bool:
     found = uploads.find(upload.url)
     if found is not None and (found.marker, found.size_bytes) != (upload.marker, upload.size_bytes):
         # Looked at first, for stores that would replace it.  Nobody but a stranger can come in between.
-        raise StorageError("output cannot be committed", path=upload.url, reason="another object has its name")
+        raise StorageError(
+            "output cannot be committed", path=upload.url, reason="another object has its name"
+        )
     if found is not None:
         return True
     try:
         parts = uploads.parts(upload.url, upload.upload_id)
         if len(parts) != upload.part_count or sum(part.size_bytes for part in parts) != upload.size_bytes:
             raise OutputLostError(
-                "pre-committed output is not whole", path=upload.url, parts=len(parts), expected=upload.part_count
+                "pre-committed output is not whole",
+                path=upload.url,
+                parts=len(parts),
+                expected=upload.part_count,
             )
         uploads.complete(upload.url, upload.upload_id, parts)
     except MissingFileError:

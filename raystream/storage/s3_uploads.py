@@ -65,7 +65,7 @@ class UnfinishedUpload:
 
 
 def open_uploads() -> "Uploads":
-    """Return the uploads of all `s3://` URLs, as the environment describes their store; asks it nothing yet."""
+    """Return the uploads of all `s3://` URLs, in the store that the environment describes; sends nothing."""
     return Uploads(open_requests())
 
 
@@ -222,9 +222,7 @@ class Upload:
 
     async def _begin(self) -> str:
         place = place_of(self.url)
-        begun = await self._requests.send(
-            "create_multipart_upload", **place, Metadata={_MARKER: self.marker}
-        )
+        begun = await self._requests.send("create_multipart_upload", **place, Metadata={_MARKER: self.marker})
         upload_id = str(begun["UploadId"])
         if begun["ResponseMetadata"]["RetryAttempts"]:
             # An attempt whose answer was lost may have begun one that nobody knows of.
@@ -238,9 +236,7 @@ class Upload:
         for page in await _pages(self._requests, "list_multipart_uploads", below, _UPLOAD_MARKERS):
             for upload in page.get("Uploads", ()):
                 if upload["Key"] == place["Key"] and upload["UploadId"] != upload_id:
-                    await self._requests.send(
-                        "abort_multipart_upload", **place, UploadId=upload["UploadId"]
-                    )
+                    await self._requests.send("abort_multipart_upload", **place, UploadId=upload["UploadId"])
 
     async def _store(self, number: int, data: bytes) -> None:
         # Shielded, since giving up a part does not give up the upload.

@@ -1,11 +1,17 @@
-"""What tests of the file sink on an object store share: what is there, seen by another client."""
+"""What tests of the file sink on an object store share: what is in the bucket, seen by another client."""
 
 from dataclasses import dataclass
 from typing import Any
 
+from raystream.records.batch import RowBatch
+from tests.unit.connectors.sinks import context_of
+
+PART = "out/part-sink-0123456789abcdef"
+"""How the names of objects begin, before subtask, attempt and counter."""
+
 
 @dataclass(frozen=True)
-class Bucket:
+class Output:
     """A bucket of its own for a test."""
 
     client: Any
@@ -19,11 +25,16 @@ class Bucket:
     def objects(self) -> dict[str, bytes]:
         """Return the content of each object by its key."""
         found = self.client.list_objects_v2(Bucket=self.name).get("Contents", ())
-        return {one["Key"]: self.client.get_object(Bucket=self.name, Key=one["Key"])["Body"].read() for one in found}
+        return {one["Key"]: self._content(one["Key"]) for one in found}
 
     def visible(self) -> dict[str, bytes]:
-        """Return the content of the objects that a reader takes in, by key."""
-        return {key: data for key, data in self.objects().items() if not key.rpartition("/")[2].startswith(".")}
+        """Return the content of the part files, by key."""
+        objects = self.objects()
+        return {key: objects[key] for key in objects if key.rpartition("/")[2].startswith("part-")}
+
+    def hidden(self, prefix: str) -> list[str]:
+        """Return the keys below a prefix that are no part files."""
+        return sorted(key for key in self.objects().keys() - self.visible().keys() if key.startswith(prefix))
 
     def lines(self) -> list[str]:
         """Return the lines of these."""
@@ -35,7 +46,8 @@ class Bucket:
 
     def kept(self) -> list[str]:
         """Return the keys of the uploads that a savepoint keeps."""
-        return [key.replace("/.", "/").removesuffix(".savepoint") for key in self.objects() if key.endswith(".savepoint")]
+        names = [key for key in self.objects() if key.endswith(".savepoint")]
+        return [key.replace("/.", "/").removesuffix(".savepoint") for key in names]
 
     def abort_uploads(self, prefix: str = "") -> None:
         """Do what a lifecycle rule of the bucket does."""
@@ -52,8 +64,30 @@ class Bucket:
         return [part["Size"] for part in parts.get("Parts", ())]
 
     def remove(self, *keys: str) -> None:
+        """Remove objects, as a reader does that has taken them in."""
         for key in keys:
             self.client.delete_object(Bucket=self.name, Key=key)
 
+    def _content(self, key: str) -> bytes:
+        return bytes(self.client.get_object(Bucket=self.name, Key=key)["Body"].read())
+
     def _unfinished(self) -> list[dict[str, Any]]:
         return list(self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ()))
+
+
+def prepared(writer, *texts):
+    """Write records and pre-commit them durably."""
+    writer.write(RowBatch(list(texts)))
+    committables = writer.prepare_commit(1)
+    writer.sync()
+    return committables
+
+
+def commit_again(sink, committables, **changes):
+    """Commit as a subtask does that has restored the committables."""
+    sink.open_committer(context_of(**changes)).commit(committables)
+
+
+def warnings(caplog):
+    """Return what raystream has logged."""
+    return [record for record in caplog.records if record.name.startswith("raystream")]
