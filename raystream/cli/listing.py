@@ -62,7 +62,8 @@ class CheckpointRow:
     checkpoint_id: int
     kind: str
     status: str
-    """`pending`, `completed`, `failed`, or `deleted` when it was complete and is not kept any more."""
+    """`pending`, `completed`, `failed`, `damaged` when it could not be restored, or `deleted` when it was
+    complete and is not kept any more."""
     triggered_ms: int
     """Wall time, ms since epoch."""
     duration_ms: float
@@ -80,7 +81,8 @@ class CheckpointRow:
         if isinstance(checkpoint, CheckpointRecord):
             status, path, triggered_ms = checkpoint.status, checkpoint.path, checkpoint.triggered_ms
         else:
-            status = "failed" if checkpoint.failure else "completed"
+            ended = "failed" if checkpoint.failure else "completed"
+            status = "damaged" if checkpoint.damaged else ended
             path, triggered_ms = checkpoint.location, checkpoint.created_ms
         if status == "completed" and not path:
             status = "deleted"

@@ -71,8 +71,8 @@ parallelism_option = click.option(
 )  # fmt: skip
 @click.option(
     "--allow-older-checkpoint", "allow_older", is_flag=True,
-    help="Let `-s latest` pass over a damaged snapshot or job log; what was committed since the older one"
-    " comes twice.",
+    help="Let `-s latest` and every recovery of the job pass over a damaged snapshot, or job log;"
+    " what was committed since the older one comes twice.",
 )  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")

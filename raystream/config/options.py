@@ -234,8 +234,8 @@ class RecoveryConfig(Section):
     )
     """Start even if the snapshot has state of operators that the program no longer has, and drop it."""
     allow_older: bool = option("execution.state-recovery.allow-older-checkpoint", Boolean(), default=False)
-    """Let `latest` pass over a snapshot with a missing or damaged file; what was committed since the older
-    one that it then finds comes twice.  Every file is read once more to find out."""
+    """Let `latest`, and a job that recovers, pass over a snapshot with a missing or damaged file; what was
+    committed since the older one comes twice.  For `latest` every file is read once more to find out."""
 
 
 @dataclass(frozen=True, kw_only=True)

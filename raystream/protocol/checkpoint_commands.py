@@ -115,6 +115,16 @@ class RecordFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordDamage:
+    """Show it as damaged; its files stay as evidence until it is deleted like any other."""
+
+    checkpoint_id: CheckpointId
+    error: RaystreamError
+    older: CheckpointId | None
+    """What the next attempt restores instead; None when there is no next one."""
+
+
+@dataclass(frozen=True, slots=True)
 class NotifyCompleted:
     """Tell all slots, so that sinks commit; with `final` every subtask answers when it has committed."""
 
@@ -158,9 +168,12 @@ class PruneLog:
 
 @dataclass(frozen=True, slots=True)
 class FailAttempt:
-    """Too many checkpoints have failed."""
+    """Too many checkpoints have failed, or what the attempt restores cannot be read."""
 
     error: RaystreamError
+    retryable: bool = True
+    passed_over: bool = False
+    """The next attempt restores an older checkpoint instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +197,6 @@ class ConfirmDeleted:
 
 Command = (
     StartCheckpoint | WriteMetadata | LogCompletion | LogNewestId | RecordCompletion | RecordFailure
-    | NotifyCompleted | NotifyAborted | CommitAtEnd | DiscardSnapshot | DeleteCheckpoint | PruneLog
-    | FailAttempt | ResolveSavepoint | ConfirmSettled | ConfirmDeleted
+    | RecordDamage | NotifyCompleted | NotifyAborted | CommitAtEnd | DiscardSnapshot | DeleteCheckpoint
+    | PruneLog | FailAttempt | ResolveSavepoint | ConfirmSettled | ConfirmDeleted
 )  # fmt: skip

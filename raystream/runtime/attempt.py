@@ -84,6 +84,11 @@ class SlotAttempt:
         self._sources: list[Subtask] = []
         self._consumers: list[Subtask] = []
 
+    @property
+    def restoring(self) -> bool:
+        """True until everything is read that the attempt restores."""
+        return self._phase is not _Phase.RUNNING
+
     # ---- deployment -------------------------------------------------------
 
     def deploy(self) -> None:

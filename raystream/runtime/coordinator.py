@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from raystream.api.runner import CancelRequest, ClientRequest, SavepointRequest, StopRequest
-from raystream.errors import CheckpointError, RaystreamError
+from raystream.errors import CheckpointError, RaystreamError, StateCorruptError
 from raystream.ids import Attempt, CheckpointId, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
 from raystream.protocol import job_commands as cmd
@@ -228,9 +228,7 @@ class JobCoordinator:
             case msg.SlotStopped():
                 self._run(job.slot_stopped(now_ms, report.slot))
             case msg.SlotFailed():
-                logger.warning("slot failed", extra={"slot": report.slot}, exc_info=report.error)
-                failure = Failure(report.error, retryable=report.retryable, consequence=report.consequence)
-                self._run(job.slot_failed(now_ms, report.slot, failure))
+                self._slot_failed(report)
             case msg.SplitsRequested():
                 self._sources.splits_requested(report)
             case msg.SnapshotAcked():
@@ -250,6 +248,14 @@ class JobCoordinator:
                 self._on_output(report)
             case _:
                 assert_never(report)
+
+    def _slot_failed(self, report: msg.SlotFailed) -> None:
+        logger.warning("slot failed", extra={"slot": report.slot}, exc_info=report.error)
+        if report.damage:
+            self._run(self._checkpoints.restore_damaged(report.attempt, report.error))
+            return
+        failure = Failure(report.error, retryable=report.retryable, consequence=report.consequence)
+        self._run(self._job.slot_failed(self._now_ms, report.slot, failure))
 
     def _slot_ready(self, report: msg.SlotReady) -> None:
         """Take in that a slot could start; the last one is followed by the start, or by one error for all."""
@@ -375,7 +381,10 @@ class JobCoordinator:
 
     def _attempt_failed(self, attempt: Attempt, error: RaystreamError) -> None:
         logger.warning("attempt failed", extra={"attempt": attempt}, exc_info=error)
-        self._run(self._job.attempt_failed(self._now_ms, attempt, failure_of(error)))
+        if isinstance(error, StateCorruptError) and attempt == self._job.attempt:
+            self._run(self._checkpoints.restore_damaged(attempt, error))
+        else:
+            self._run(self._job.attempt_failed(self._now_ms, attempt, failure_of(error)))
 
     def _snapshot_restored(self, checkpoint_id: CheckpointId, directory: str) -> None:
         self._shell.located(checkpoint_id, directory)

@@ -93,7 +93,7 @@ class AttemptPreparation:
         if location is None:
             load: Callable[[], Any] = partial(load_initial, self._services.storage, self._submission.config)
         else:
-            load = partial(self._services.storage.snapshots.load, location)
+            load = partial(self._services.storage.snapshots.load_complete, location)
         self._services.background.submit(load, partial(self._loaded, attempt, initial=location is None))
 
     def deployment(self, slot: SlotId) -> msg.Deploy:

@@ -123,6 +123,10 @@ class CheckpointShell:
                 self._log_newest_id(checkpoint_id)
             case cmd.RecordCompletion() | cmd.RecordFailure():
                 self._record(command)
+            case cmd.RecordDamage(checkpoint_id, error, older):
+                self.records.damaged(checkpoint_id, error)
+                details = {"checkpoint_id": checkpoint_id, "path": error.context.get("path")}
+                logger.warning("checkpoint is damaged", extra={**details, "older_checkpoint": older})
             case cmd.NotifyCompleted(checkpoint_id, final):
                 self._broadcast(
                     msg.CheckpointCompleted(
@@ -143,8 +147,8 @@ class CheckpointShell:
             case cmd.PruneLog(keep):
                 self._log.prune(keep)
                 self.leftovers.sweep(keep)
-            case cmd.FailAttempt(error):
-                failure = Failure(error)
+            case cmd.FailAttempt(error, retryable, passed_over):
+                failure = Failure(error, retryable=retryable, passed_over=passed_over)
                 self._run(self._job.attempt_failed(self._now_ms, self._job.attempt, failure))
             case cmd.ResolveSavepoint():
                 self._resolve(command)

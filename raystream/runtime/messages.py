@@ -181,7 +181,8 @@ class SlotFailed:
 
     `consequence` is True when the error is probably the echo of another slot's death (a broken
     connection), so that the coordinator prefers another cause.  `retryable` is False when a
-    restart cannot help (a state mismatch, a wrong path).
+    restart cannot help (a state mismatch, a wrong path).  `damage` is True when what the attempt restores
+    cannot be read, so that only another snapshot can help.
     """
 
     attempt: Attempt
@@ -189,6 +190,7 @@ class SlotFailed:
     error: RaystreamError
     consequence: bool = False
     retryable: bool = True
+    damage: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

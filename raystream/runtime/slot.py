@@ -203,6 +203,7 @@ class Slot:
 
     def _fail(self, error: BaseException) -> None:
         self._failed = True
+        restoring = self._attempt is not None and self._attempt.restoring
         logger.warning("attempt failed in this slot", extra={"slot": self.id}, exc_info=error)
         self._report(
             msg.SlotFailed(
@@ -211,6 +212,7 @@ class Slot:
                 error=_portable(error),
                 consequence=isinstance(error, ConnectionLostError),
                 retryable=not isinstance(error, _NEVER_RETRIED),
+                damage=isinstance(error, StateCorruptError) and restoring,
             )
         )
         _forget_frames(error)

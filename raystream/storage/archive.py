@@ -34,7 +34,9 @@ class ArchivedCheckpoint:
     duration_ms: float
     size_bytes: int
     failure: str = ""
-    """Why it did not complete; empty when it did."""
+    """Why it did not complete; empty when it did, and is not damaged."""
+    damaged: bool = False
+    """It was complete, and could not be restored; `failure` says why."""
     uploaded_bytes: int = 0
     """How much of `size_bytes` was written for this checkpoint."""
 

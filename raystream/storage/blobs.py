@@ -29,9 +29,11 @@ INLINE_BYTES_MAX = 1024 * 1024
 JOBMANAGER_BYTES_MAX = 5 * 1024 * 1024
 """Largest blob that `jobmanager` storage takes."""
 
-
 FETCH_BYTES = 8 << 20
 """Piece in which a large file is copied from the store to the local disk."""
+
+LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
+"""Advice where a file of a snapshot is missing or damaged."""
 
 
 class RangeReader(Protocol):
@@ -228,7 +230,7 @@ class _FileReader:
                 "file of the snapshot is longer than it should be",
                 path=self.url,
                 size_bytes=self.size_bytes,
-                hint=_LOST,
+                hint=LOST,
             )
         if len(found) < length:
             raise StateCorruptError(
@@ -237,7 +239,7 @@ class _FileReader:
                 offset=offset,
                 length=length,
                 found=len(found),
-                hint=_LOST,
+                hint=LOST,
             )
         return found
 
@@ -249,7 +251,7 @@ class _FileReader:
             hasher.update(piece)
             yield piece
         if hasher.hexdigest() != self.handle.checksum:
-            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=_LOST)
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
 
     def read_all(self) -> bytes:
         try:
@@ -262,15 +264,12 @@ class _FileReader:
                 path=self.url,
                 size_bytes=len(data),
                 expected=self.handle.size_bytes,
-                hint=_LOST,
+                hint=LOST,
             )
         if xxhash.xxh3_64_hexdigest(data) != self.handle.checksum:
-            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=_LOST)
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
         return data
 
 
-_LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
-
-
 def _missing(url: str) -> StateCorruptError:
-    return StateCorruptError("file of the snapshot is missing", path=url, hint=_LOST)
+    return StateCorruptError("file of the snapshot is missing", path=url, hint=LOST)

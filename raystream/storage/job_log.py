@@ -54,6 +54,8 @@ class AttemptStarted:
     Whoever takes the log over gives ids from `protocol.checkpoint_ids.IDS_AHEAD_MAX` above the
     newest one in it, since those below may still be used by the writer before, unknowingly.  Written now
     so that a job master can one day recover a job of today; nothing reads it yet."""
+    passed_over: tuple[CheckpointId, ...] = ()
+    """Complete checkpoints that could not be read, which no later attempt restores either."""
     program_checksum: str | None = None
     """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told.  Written
     now so that a job master can one day recover a job of today; nothing reads it yet."""

@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterable
 
 import xxhash
 
-from raystream.errors import ConfigError, StateRestoreError, StorageError
+from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
 from raystream.handles import FileHandle, Handle, InlineHandle
 from raystream.ids import CheckpointId, JobId
+from raystream.storage.blobs import LOST
 from raystream.storage.filesystem import (
     TEMPORARY_PREFIX,
     FileSystem,
@@ -126,6 +127,18 @@ class SnapshotStore:
         if path not in self._in_memory:
             raise StateRestoreError("checkpoint is not in memory any more", checkpoint=path)
         return "", self._in_memory[path]
+
+    def load_complete(self, location: str) -> tuple[str, SnapshotMetadata]:
+        """Return directory and content of a snapshot that the job log calls complete.
+
+        Raises:
+            StateCorruptError: it is missing or damaged.
+            StateRestoreError: it is of a format that is not read.
+            StorageError: the store did not answer.
+        """
+        if location.startswith(_MEMORY):
+            return self.load(location)
+        return location, load_complete(location, open_fs=self._open_fs)
 
     def delete(self, location: str, *, shared: Iterable[str] = ()) -> None:
         """Remove a checkpoint, whole or half-written, `_metadata` first; nothing when it is gone.
@@ -247,6 +260,28 @@ def load_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> t
             hint="give the directory of a checkpoint (.../chk-<n>) or savepoint (.../savepoint-...)",
         ) from error
     return directory, decode_metadata(data, path=metadata_path(directory))
+
+
+def load_complete(directory: str, *, open_fs: OpenFileSystem = open_file_system) -> SnapshotMetadata:
+    """Return the content of a snapshot of which a job log says that it was complete.
+
+    Raises:
+        StateCorruptError: it is missing or damaged.
+        StateRestoreError: it is of a format that is not read.
+        StorageError: the store did not answer.
+    """
+    path = metadata_path(directory)
+    try:
+        return decode_metadata(open_fs(directory).read(path), path=path)
+    except MissingFileError as error:
+        raise StateCorruptError("snapshot is not there any more", path=path, hint=LOST) from error
+    except StateRestoreError as error:
+        if "format" in error.context:
+            raise
+        # It has no likeness to a snapshot any more: it was emptied, as a crash of the machine may do.
+        raise StateCorruptError(
+            "snapshot file is damaged", path=path, cause=error.message, hint=LOST
+        ) from error
 
 
 def dispose_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> str:

@@ -108,6 +108,7 @@ class SimulatedRun:
         self._running = Running()
         self._injector = FaultInjector(self._world, faults, self._running)
         self._fs = SimulatedFileSystem(self._injector)
+        self._injector.files = self._fs.files
         self._problems = self._injector.problems
         self._attempts = self._checkpoints = 0
         self._starts = 0

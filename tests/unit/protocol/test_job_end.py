@@ -2,7 +2,7 @@
 
 import pytest
 
-from raystream.errors import ConfigError, ProtocolError, StorageError
+from raystream.errors import ConfigError, ProtocolError, StateCorruptError, StorageError
 from raystream.handles import SavepointFormat
 from raystream.ids import Attempt, JobStatus, SlotId
 from raystream.protocol.checkpoint_requests import Purpose, Request
@@ -117,6 +117,20 @@ def test_failure_after_what_ends_the_job_only_finishes_the_commits(purpose):
     assert commands == [EndCheckpoints(), StopSlots(Attempt(2), SLOTS)], "no slot is started"
     job.stopped()
     assert job.settled() == [LogEnd(JobStatus.FINISHED, None)]
+
+
+def test_job_whose_final_checkpoint_is_passed_over_runs_again_at_once_and_takes_another():
+    job = running(strategy=NoRestart())
+    job.end_of_input()
+    job.checkpoint_completed(Purpose.FINAL)
+    unreadable = StateCorruptError("file of the snapshot is missing")
+    assert PrepareAttempt(Attempt(2)) not in job.fail(Failure(unreadable, passed_over=True))
+    job.stopped()
+
+    assert job.settled() == [PrepareAttempt(Attempt(2))]
+    job.run()
+    assert job.status == "RUNNING"
+    assert job.end_of_input() == [TakeFinalCheckpoint()]
 
 
 def test_stop_savepoint_that_is_logged_after_the_failure_still_ends_the_job():

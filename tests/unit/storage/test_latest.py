@@ -112,6 +112,16 @@ def test_a_newest_snapshot_that_is_gone_is_an_error_unless_an_older_one_is_allow
     assert find_latest(base, "count", allow_older=True) == older
 
 
+def test_checkpoint_that_its_own_job_passed_over_is_passed_over_again(job, base):
+    older = job.checkpoint(1, at_ms=100)
+    job.store.delete(job.checkpoint(2, at_ms=200))
+    job.log.append(AttemptStarted(attempt=2, job_name="count", restored_checkpoint=1, passed_over=(2,)))
+    assert find_latest(base, "count") == older
+
+    newer = job.checkpoint(3, at_ms=300)
+    assert find_latest(base, "count") == newer
+
+
 def test_nothing_readable_is_an_error_also_when_an_older_one_is_allowed(job, base):
     job.store.delete(job.checkpoint(1, at_ms=100))
 
