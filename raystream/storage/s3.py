@@ -356,7 +356,7 @@ def _session() -> Any:
 
     for library in ("aiobotocore", "botocore", "s3fs"):  # They log whole requests, session tokens included.
         if logging.getLogger(library).level == logging.NOTSET:
-            logging.getLogger(library).setLevel(logging.INFO)
+            logging.getLogger(library).setLevel(logging.WARNING)
     return s3fs.S3FileSystem(
         skip_instance_cache=True,
         use_listings_cache=False,

@@ -34,7 +34,7 @@ _BY_CODE: dict[str, tuple[str, str]] = {
         ("access is denied", _RIGHTS),
     ),
     **dict.fromkeys(
-        ("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException"),
+        ("InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException", "XAdminUserNotFound"),
         ("the store does not know the access key", _CREDENTIALS),
     ),
     "SignatureDoesNotMatch": ("the secret key does not fit the access key", _CREDENTIALS),

@@ -6,6 +6,7 @@ is meant for it.  `GET /-requests` returns what was asked since then, as `METHOD
 
 import json
 import re
+import socket
 import sys
 import threading
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ class Fault:
     status: int = 503
     code: str = "SlowDown"
     seconds: float = 0.0
+    body: str = ""
+    """Of the refusal, where it is no error of the usual form."""
+    quote: bool = False
+    """Whether the refusal repeats the headers of the request."""
 
 
 class Server:
@@ -40,6 +45,7 @@ class Server:
         self._faults: list[Fault] = []
         self._requests: list[str] = []
         self._never = threading.Event()
+        self._claiming = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         path = environ["PATH_INFO"]
@@ -53,18 +59,23 @@ class Server:
         fault = self._fault_of(request)
         match fault and fault.kind:
             case "refuse":
+                # Else the client meets a broken connection instead of the answer.
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
                 return self._refuse(fault, environ, start_response)
             case "lose":
-                for _ in self._inner(environ, lambda *_: None):
-                    pass
+                list(self._inner(environ, lambda *_: None))
                 return self._refuse(fault, environ, start_response)
             case "hang-up":
+                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
                 raise ConnectionResetError("planned")
             case "delay":
                 self._never.wait(fault.seconds)
             case "unconditional":
                 environ.pop("HTTP_IF_NONE_MATCH", None)
-        return self._inner(environ, start_response)
+        if "HTTP_IF_NONE_MATCH" not in environ:
+            return self._inner(environ, start_response)
+        with self._claiming:  # moto looks for an object and then makes it; S3 does both at once.
+            return self._inner(environ, start_response)
 
     def _set_faults(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
@@ -89,10 +100,10 @@ class Server:
         return None
 
     def _refuse(self, fault: Fault, environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        stream = environ["wsgi.input"]
-        while stream.read(1 << 20):  # Else the client meets a broken connection instead of the answer.
-            pass
-        body = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>planned</Message></Error>"
+        quoted = " ".join(str(environ[name]) for name in environ if name.startswith("HTTP_X_AMZ"))
+        message = f"planned {quoted}" if fault.quote else "planned"
+        body = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>{message}</Message></Error>"
+        body = fault.body or body
         content = b"" if environ["REQUEST_METHOD"] == "HEAD" else body.encode()
         headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(content)))]
         start_response(f"{fault.status} planned", headers)

@@ -51,7 +51,7 @@ def free_port() -> int:
 def running(
     command: Callable[[int], list[str]], ready: Callable[[int], object], log: Path, **environment: str
 ) -> Iterator[int]:
-    """Run a server until the block ends, and give its port; a port that was taken meanwhile costs one retry."""
+    """Run a server until the block ends, and give its port; one that was taken meanwhile costs one retry."""
     for last in (False, True):
         port = free_port()
         with log.open("wb") as output:
@@ -61,7 +61,7 @@ def running(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call into the C library, no lock
             )
         try:
             if _wait_until_ready(process, lambda port=port: ready(port)):
@@ -168,7 +168,9 @@ def versitygw(directory: Path, in_ci: bool) -> Iterator[ObjectStore]:
         _put_and_get(ObjectStore(f"http://127.0.0.1:{port}"))
 
     def command(port: int) -> list[str]:
-        return [str(program), "--port", f"127.0.0.1:{port}", "posix", str(kept)]
+        # Else it looks for an object and then makes it, while another request may do the same.
+        one_at_a_time = ["--concurrency", "1"]
+        return [str(program), "--port", f"127.0.0.1:{port}", "posix", *one_at_a_time, str(kept)]
 
     keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
     with running(command, ready, directory / "versitygw.log", **keys) as port:
