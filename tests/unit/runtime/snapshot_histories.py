@@ -64,6 +64,7 @@ class Job(World):
             source=source,
             plan=make_plan(source, parallelism=parallelism),
             savepoints=history.savepoints,
+            job_id=job_id,
             execution__checkpointing__num_retained=num_retained,
             execution__checkpointing__max_concurrent_checkpoints=2,
             execution__checkpointing__min_pause="0ms",
