@@ -17,6 +17,7 @@ from heapq import nlargest
 import msgspec
 import pyarrow as pa
 
+from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state.canonical_files import NewFile, Part, PartFile
@@ -86,15 +87,47 @@ class PartFooter(msgspec.Struct, frozen=True, kw_only=True):
     ttl: str | None
     """`event` or `processing` when `written_ms` is there, of which time it is."""
     max_parallelism: int
-    key_groups: tuple[int, int]
-    """Those of the subtask, from the first to before the second."""
+    key_groups: tuple[int, int] | None
+    """Those of the subtask, from the first to before the second; None for operator state."""
     taken_ms: int
-    event_ms: int
+    event_ms: int | None
+    """Event time at the barrier; None for operator state."""
     entries: int
     """Number of keys, for operator state of elements."""
     rows: int
     largest_keys: list[LargestKey]
     row_groups: list[RowGroup]
+
+
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+_decode_version = msgspec.json.Decoder(_Version).decode
+_decode_footer = msgspec.json.Decoder(PartFooter).decode
+
+
+def decode_footer(said: bytes, path: str) -> PartFooter:
+    """Return what a part says of itself.
+
+    Args:
+        said: the metadata in its footer.
+        path: of the part, for errors.
+
+    Raises:
+        StateRestoreError: a newer version wrote the part.
+        msgspec.MsgspecError: it does not follow the format.
+    """
+    version = _decode_version(said).format_version
+    if version > FORMAT_VERSION:
+        raise StateRestoreError(
+            "savepoint was written by a newer raystream",
+            hint="restore with the version that wrote it, or a later one",
+            path=path,
+            version=version,
+            newest_readable=FORMAT_VERSION,
+        )
+    return _decode_footer(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +197,7 @@ class PartWriter:
 
         Raises:
             StateCorruptError: the chunk is not what its form says.
-            StateError: a value is too large for Parquet.
-            OSError: the local disk failed.
+            StateError: a value is too large for Parquet, or the local disk failed.
         """
         if self._pending.full(group):
             self._write()
@@ -224,7 +256,7 @@ class PartWriter:
         """Begin a file of a layout, with what the file of a narrower one has."""
         before, row_groups = self._file, self._row_groups
         self._layout, self._row_groups = layout, []
-        self._file = PartFile(self._new_file(), self._columns.schema(layout), self._head.info.name)
+        self._file = PartFile(self._new_file, self._columns.schema(layout), self._head.info.name)
         if before is not None:
             for table, row_group in zip(before.read_back(), row_groups, strict=True):
                 self._write_group(self._columns.widened(table, layout), row_group.key_groups)
