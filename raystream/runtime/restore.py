@@ -56,13 +56,15 @@ def read_operator(
 def _open(
     files: SnapshotFiles, restore: OperatorRestore, handle: KeyedStateHandle, owner: KeyedOwner
 ) -> Stored:
+    directory = restore.directory
+    shared = {file.local: partial(files.read_shared, directory, file) for file in handle.shared}
+    named = {file.local: partial(files.read_file, directory, file.file) for file in handle.files}
     return open_stored(
-        files.open_handle(restore.directory, handle.data),
-        handle.shared,
+        files.open_handle(directory, handle.data),
+        {**shared, **named},
         owner.groups,
         owner.max_parallelism,
-        read=partial(files.read_shared, restore.directory),
-        own=restore.own,
+        known={file.local: file for file in handle.shared} if restore.own else {},
     )
 
 

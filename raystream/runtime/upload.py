@@ -22,13 +22,14 @@ from raystream.handles import (
     FileHandle,
     Handle,
     KeyedStateHandle,
+    NamedFile,
     OperatorSnapshot,
     OperatorStateHandle,
     SharedFile,
 )
 from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
-from raystream.records.elements import Barrier
+from raystream.records.elements import Barrier, SnapshotKind
 from raystream.state.backend import KeyedSnapshot
 from raystream.state.operator_state import OperatorState, encode_elements
 from raystream.state.snapshot_files import LocalFile
@@ -37,7 +38,7 @@ from raystream.storage.filesystem import Buffer
 from raystream.storage.layout import data_file
 
 PIECE_BYTES = 4 << 20
-"""Piece in which a shared file is written."""
+"""Piece in which a file beside the blobs is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Upload:
         self._target = target
         self._parts = tuple(parts)
         self._tokens = iter(tokens)
-        self._written: list[Handle] = []
+        self._written: list[FileHandle] = []
         self._shared: list[SharedFile] = []
         self.dropped = False
 
@@ -154,9 +155,8 @@ class Upload:
         """
         files, directory = self._target.files, self._target.barrier.directory
         for handle in self._written:
-            if isinstance(handle, FileHandle):
-                with suppress(StorageError):  # Left to the next sweep.
-                    files.delete_handle(directory, handle)
+            with suppress(StorageError):  # Left to the next sweep.
+                files.delete_handle(directory, handle)
         for file in self._shared:
             with suppress(StorageError):
                 files.delete_shared(directory, file)
@@ -194,10 +194,13 @@ class Upload:
     def _store_keyed(self, uid: OperatorUid, keyed: KeyedSnapshot) -> KeyedStateHandle:
         vertex, subtask = self._target.vertex, self._target.subtask
         token = next(self._tokens)
-        shared = {
-            file.local: file.shared or self._store_shared(file, self._name(uid, f"shared-{n}", token))
-            for n, file in enumerate(keyed.files())
-        }
+        named: tuple[NamedFile, ...] = ()
+        shared: dict[str, SharedFile] = {}
+        files = [(file, self._name(uid, f"file-{n}", token)) for n, file in enumerate(keyed.files())]
+        if self._target.barrier.kind is SnapshotKind.SAVEPOINT:  # It refers to nothing outside.
+            named = tuple(self._store_named(file, name) for file, name in files)
+        else:
+            shared = {file.local: file.shared or self._store_shared(file, name) for file, name in files}
         data = self._store(uid, "keyed", keyed.blob(), token)
         keyed.stored(shared)
         return KeyedStateHandle(
@@ -205,7 +208,18 @@ class Upload:
             entries=keyed.entries,
             data=data,
             shared=tuple(shared.values()),
+            files=named,
         )
+
+    def _store_named(self, file: LocalFile, path: str) -> NamedFile:
+        self._look()
+        target = self._target
+        content = _mapped(file.path)
+        checksum = xxhash.xxh3_64_hexdigest(content)
+        handle = FileHandle(path=path, size_bytes=len(content), checksum=checksum)
+        self._written.append(handle)  # Before it is there: a part of it may be left.
+        target.files.write_file(target.barrier.directory, handle, self._in_pieces(content))
+        return NamedFile(local=file.local, file=handle)
 
     def _store_shared(self, file: LocalFile, name: str) -> SharedFile:
         self._look()
@@ -219,9 +233,12 @@ class Upload:
             checksum=xxhash.xxh3_64_hexdigest(content),
         )
         self._shared.append(shared)  # Before it is there: a part of it may be left.
-        pieces = [content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES)]
-        target.files.write_shared(target.barrier.directory, shared, _Watched(pieces, self))
+        target.files.write_shared(target.barrier.directory, shared, self._in_pieces(content))
         return shared
+
+    def _in_pieces(self, content: memoryview) -> "_Watched":
+        pieces = [content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES)]
+        return _Watched(pieces, self)
 
     def _store(self, uid: OperatorUid, kind: str, data: Sequence[Buffer], token: str) -> Handle:
         self._look()
@@ -232,7 +249,8 @@ class Upload:
             _Watched(data, self),
             inline_bytes_max=target.inline_bytes_max,
         )
-        self._written.append(handle)
+        if isinstance(handle, FileHandle):
+            self._written.append(handle)
         return handle
 
     def _name(self, uid: OperatorUid, kind: str, token: str) -> str:

@@ -200,8 +200,7 @@ class StoreRestore:
                 store.delete_range(first, group_prefix(table.number, self._groups.start))
             if base.index.end_group > self._groups.stop:
                 store.delete_range(group_prefix(table.number, self._groups.stop), stop)
-        if base.own:
-            self.known = dict(base.shared)
+        self.known = dict(base.known)
 
     def _copy(self, snapshot: StoredFiles) -> None:
         """Copy what is wanted out of a store that is opened for this alone."""

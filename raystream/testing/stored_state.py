@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import xxhash
@@ -86,4 +87,6 @@ class MemorySnapshot:
         def read(file: SharedFile) -> Iterator[bytes]:
             yield self.contents[file.name]
 
-        return open_stored(MemoryBlob(self.blob), self.shared, groups, max_parallelism, read=read, own=own)
+        files = {file.local: partial(read, file) for file in self.shared}
+        known = {file.local: file for file in self.shared} if own else {}
+        return open_stored(MemoryBlob(self.blob), files, groups, max_parallelism, known=known)

@@ -19,6 +19,7 @@ from raystream.state.descriptor import (
 )
 from raystream.state.open_backend import BackendOpener
 from raystream.state.operator_state import decode_elements
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.state.snapshot_format import FORMAT_VERSION
 from raystream.state.ttl import StateTtl
 from raystream.testing.source_run import ManualClock
@@ -128,7 +129,7 @@ def fill(subtask):
 
 
 def taken(subtask):
-    snapshot = subtask.backend.freeze(1, incremental=True)
+    snapshot = subtask.backend.freeze(1, form=SnapshotForm.INCREMENTAL)
     assert snapshot.advance(never)
     return MemorySnapshot.of(snapshot)
 

@@ -4,6 +4,7 @@ import pytest
 
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.testing.state_contracts import KeyedStateContract
 from raystream.testing.state_expiry import ExpiryContract
 from raystream.testing.state_kit import BackendContract
@@ -63,5 +64,5 @@ class TestRocksDbBackendThatCachesEverything(OnRocksDb, SnapshotContract, Expiry
 class TestIncrementalSnapshots(OnRocksDb, KeyedStateContract):
     """Every snapshot refers to the files of the store."""
 
-    incremental = True
+    form = SnapshotForm.INCREMENTAL
     cache_bytes = 2_000
