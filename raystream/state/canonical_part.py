@@ -131,12 +131,11 @@ def decode_footer(said: bytes, path: str) -> PartFooter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartHead:
+class SubtaskHead:
     """Whose state is in a part, and of when."""
 
     uid: str
     subtask: int
-    info: StateInfo
     groups: KeyGroupRange
     max_parallelism: int
     taken: Moment
@@ -178,13 +177,15 @@ class PartWriter:
 
     Args:
         head: whose state it is.
-        new_file: makes an empty local file that goes when it is closed.
+        info: describes the state.
+        new_file: makes a local file.
     """
 
-    def __init__(self, head: PartHead, new_file: NewFile) -> None:
+    def __init__(self, head: SubtaskHead, info: StateInfo, new_file: NewFile) -> None:
         self._head = head
+        self._info = info
         self._new_file = new_file
-        self._chunk_rows = ChunkRows(head.info)
+        self._chunk_rows = ChunkRows(info)
         self._columns = self._chunk_rows.columns
         self._pending = _Pending()
         self._layout: Layout | None = None
@@ -230,7 +231,7 @@ class PartWriter:
             format_version=FORMAT_VERSION,
             uid=head.uid,
             subtask=head.subtask,
-            state=PartState.of(head.info),
+            state=PartState.of(self._info),
             ttl=None if layout.times is None else domain_text(layout.times),
             max_parallelism=head.max_parallelism,
             key_groups=(head.groups.start, head.groups.stop),
@@ -256,7 +257,7 @@ class PartWriter:
         """Begin a file of a layout, with what the file of a narrower one has."""
         before, row_groups = self._file, self._row_groups
         self._layout, self._row_groups = layout, []
-        self._file = PartFile(self._new_file, self._columns.schema(layout), self._head.info.name)
+        self._file = PartFile(self._new_file, self._columns.schema(layout), self._info.name)
         if before is not None:
             for table, row_group in zip(before.read_back(), row_groups, strict=True):
                 self._write_group(self._columns.widened(table, layout), row_group.key_groups)

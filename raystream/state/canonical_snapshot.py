@@ -17,8 +17,8 @@ from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.state.canonical_files import NewFile, Part
-from raystream.state.canonical_part import PartHead, PartWriter
-from raystream.state.canonical_reader import PartReader
+from raystream.state.canonical_part import PartWriter, SubtaskHead
+from raystream.state.canonical_reader import PartPlace, PartReader
 from raystream.state.chunk_form import Chunk
 from raystream.state.snapshot_format import StoredChunk, StoredInfo, StoredState
 from raystream.state.ttl import Moment
@@ -147,6 +147,28 @@ def _check(index: CanonicalIndex, state: int, part: PartReader) -> None:
         raise StateCorruptError("part of a savepoint is not the one that is indexed", path=part.path)
 
 
+def open_parts(
+    blob: bytes, parts: Mapping[str, PartPlace], groups: KeyGroupRange, max_parallelism: int
+) -> StoredParts:
+    """Return what a canonical savepoint has of the keyed state of one subtask; blocks, as it reads footers.
+
+    Args:
+        blob: the index.
+        parts: the files beside it, by their local names.
+        groups: the wanted key groups, under `max_parallelism`.
+        max_parallelism: of the new owner.
+
+    Raises:
+        StateCorruptError: a byte is not what it was when the savepoint was written.
+        StateRestoreError: a newer version wrote it.
+    """
+    index = decode_index(blob)
+    if set(map(str, index.parts)) != set(parts):
+        raise StateCorruptError("files of keyed state are not those that its index names")
+    readers = {state: PartReader(parts[str(state)]) for state in index.parts}
+    return StoredParts(index, readers, groups, max_parallelism)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatePart:
     """A part that is written, and whose it is."""
@@ -155,6 +177,11 @@ class StatePart:
     info: StateInfo
     part: Part
 
+    @property
+    def local(self) -> str:
+        """What the index calls it."""
+        return str(self.state)
+
 
 class PartsWriter:
     """Writes the chunks of all states of one subtask, each state into a part of its own.
@@ -162,12 +189,14 @@ class PartsWriter:
     It holds at most the rows of one row group for each state.
 
     Args:
-        heads: of all states, also those without chunks.
+        head: whose state it is.
+        states: all of them, also those without chunks.
         new_file: makes a local file.
     """
 
-    def __init__(self, heads: Sequence[PartHead], new_file: NewFile) -> None:
-        self._heads = heads
+    def __init__(self, head: SubtaskHead, states: Sequence[StateInfo], new_file: NewFile) -> None:
+        self._head = head
+        self._states = states
         self._new_file = new_file
         self._writers: dict[int, PartWriter] = {}
 
@@ -180,7 +209,7 @@ class PartsWriter:
         """
         writer = self._writers.get(state)
         if writer is None:
-            writer = self._writers[state] = PartWriter(self._heads[state], self._new_file)
+            writer = self._writers[state] = PartWriter(self._head, self._states[state], self._new_file)
         writer.add(group, chunk)
 
     def finish(self) -> list[StatePart]:
@@ -189,19 +218,19 @@ class PartsWriter:
         for state, writer in sorted(self._writers.items()):
             part = writer.finish()
             if part is not None:
-                parts.append(StatePart(state=state, info=self._heads[state].info, part=part))
+                parts.append(StatePart(state=state, info=self._states[state], part=part))
         return parts
 
     def index(self, parts: Sequence[StatePart]) -> CanonicalIndex:
         """Return what `_metadata` has beside the parts."""
-        head = self._heads[0]
+        head = self._head
         return CanonicalIndex(
             max_parallelism=head.max_parallelism,
             first_group=head.groups.start,
             end_group=head.groups.stop,
             taken_ms=head.taken.processing_ms,
             event_ms=head.taken.event_ms,
-            states=[StoredInfo.of(head.info) for head in self._heads],
+            states=list(map(StoredInfo.of, self._states)),
             parts=[part.state for part in parts],
         )
 
