@@ -24,7 +24,7 @@ LAYERS = (
     {"records", "config"},
     {"protocol", "graph"},
     {"state", "storage"},
-    {"operators"},
+    {"operators", "savepoint"},
     {"api", "connectors"},
     {"runtime"},
     {"cluster"},

@@ -17,7 +17,7 @@ and where blobs are stored, is not its business.
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -163,13 +163,26 @@ class StoredSnapshot:
             for n, state in enumerate(index.states)
         )
 
-    def chunks(self) -> Iterator[tuple[StateInfo, StoredChunk]]:
+    def chunks(
+        self, *, states: Container[str] | None = None, groups: Container[int] | None = None
+    ) -> Iterator[tuple[StateInfo, StoredChunk]]:
         """Yield the chunks of the wanted key groups, sorted by key group; blocks.
+
+        Args:
+            states: names of the states that are wanted; None stands for all.
+            groups: the wanted ones among the wanted key groups, under the blob's own max parallelism; None
+                stands for all.
 
         Raises:
             StateCorruptError: a byte is not what it was when the blob was written.
         """
-        for run in _runs(self._wanted):
+        wanted = [
+            section
+            for section in self._wanted
+            if (states is None or self.states[section.state].info.name in states)
+            and (groups is None or section.group in groups)
+        ]
+        for run in _runs(wanted):
             start = run[0].offset
             data = _read(self._read_range, start, run[-1].offset + run[-1].length - start)
             for section in run:

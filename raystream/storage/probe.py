@@ -39,7 +39,7 @@ def write_probe(fs: FileSystem, layout: JobLayout) -> str:
             "checkpoint directory is on a store that cannot create a file only when it is absent",
             path=layout.base_dir,
             hint="two job masters could not be kept apart there; set execution.checkpointing.dir to"
-            " a local or network disk with hard links",
+            " a disk with hard links, or to an object store with conditional writes",
         )
     return url
 

@@ -14,6 +14,7 @@ from raystream.errors import ConfigError
 from raystream.storage.filesystem import FileSystem
 from raystream.storage.fsspec_store import FsspecFileSystem
 from raystream.storage.local import LocalFileSystem, local_url
+from raystream.storage.s3_url import s3_url
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 
@@ -44,9 +45,16 @@ def _open_memory(_url: str) -> FileSystem:
     return FsspecFileSystem(fsspec.filesystem("memory"))
 
 
+def _open_s3(url: str) -> FileSystem:
+    from raystream.storage.s3 import open_s3
+
+    return open_s3(url)
+
+
 STORES = {
     "file": Store(local_url, _open_local),
     "memory": Store(_memory_url, _open_memory),
+    "s3": Store(s3_url, _open_s3),
 }
 """By scheme, in lower case."""
 
