@@ -6,7 +6,7 @@ Parquet files (canonical savepoint)       read where they are, row groups that a
 """
 
 import heapq
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from raystream.errors import StateCorruptError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
-from raystream.state.canonical_reader import PartPlace, PartReader
-from raystream.state.canonical_snapshot import CanonicalIndex, IndexedPart
+from raystream.state.canonical_reader import PartReader
+from raystream.state.canonical_snapshot import CanonicalIndex
 from raystream.state.rocksdb_reading import StoredTables
 from raystream.state.snapshot_files import StoredFiles
 from raystream.state.snapshot_format import StoredChunk, StoredSnapshot
@@ -171,15 +171,15 @@ class CanonicalPart:
 
     Args:
         index: says which there are.
-        open_place: says where the file of a path is, and its size.
+        readers: of the files, by position of their state.
     """
 
     files = None
 
-    def __init__(self, index: CanonicalIndex, open_place: Callable[[IndexedPart], PartPlace]) -> None:
+    def __init__(self, index: CanonicalIndex, readers: Mapping[int, PartReader]) -> None:
         self.groups = KeyGroupRange(index.first_group, index.end_group)
         self.taken = index.taken
-        self._readers = [(part.state, PartReader(open_place(part))) for part in index.parts]
+        self._readers = list(readers.items())
         self._infos = [state.info for state in index.states]
         footers = [(state, reader.footer) for state, reader in self._readers]
         self.states = tuple(
