@@ -106,15 +106,15 @@ class RowColumns:
         self.values = ValueColumns(info)
         self.timers = TIMERS.get(info.name)
 
-    @property
-    def empty_layout(self) -> Layout:
-        """The layout of no rows."""
+    def empty(self) -> pa.Table:
+        """Return a table without rows."""
         timers = self.timers is not None
-        return Layout(
+        layout = Layout(
             key=KeyKind.STR,
             namespace=KeyKind.STR if self.info.namespaced or timers else None,
             map_key=KeyKind.STR if self.kind is StateKind.MAP and not timers else None,
         )
+        return self.schema(layout).empty_table()
 
     def schema(self, layout: Layout) -> pa.Schema:
         """Return the columns of a layout."""
@@ -364,4 +364,4 @@ def table_of(info: StateInfo, chunks: Iterable[StoredChunk]) -> pa.Table:
     """
     made = ChunkRows(info)
     table = joined(made.columns, (made.rows(stored.group, stored.chunk).table for stored in chunks))
-    return made.columns.schema(made.columns.empty_layout).empty_table() if table is None else table
+    return made.columns.empty() if table is None else table

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache
-from raystream.state.canonical_part import PartHead, PartWriter
+from raystream.state.canonical_part import PartWriter, SubtaskHead
 from raystream.state.canonical_reader import PartPlace, PartReader
 from raystream.state.chunk_codec import ChunkCodec
 from raystream.state.chunk_decoder import ChunkDecoder
@@ -45,15 +45,12 @@ class MemoryPart:
         return PartReader(self.place(data, reads))
 
 
-def head_of(info):
-    return PartHead(
-        uid="u", subtask=0, info=info, groups=GROUPS, max_parallelism=MAX_PARALLELISM, taken=TAKEN
-    )
+HEAD = SubtaskHead(uid="u", subtask=0, groups=GROUPS, max_parallelism=MAX_PARALLELISM, taken=TAKEN)
 
 
 def written(info, chunks):
     """Return a part of chunks with their key groups; None when there is no row."""
-    writer = PartWriter(head_of(info), tempfile.TemporaryFile)
+    writer = PartWriter(HEAD, info, tempfile.TemporaryFile)
     for group, chunk in chunks:
         writer.add(group, chunk)
     part = writer.finish()
