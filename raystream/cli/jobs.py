@@ -21,12 +21,15 @@ from raystream.cli.listing import (
     print_checkpoints,
     print_jobs,
     print_json,
+    shown_time,
 )
+from raystream.cli.progress import short_size
 from raystream.cli.run import address_option, config_option, define_option
 from raystream.errors import ClusterNotFoundError
 from raystream.handles import SavepointFormat
 from raystream.runtime.coordinator_view import JobView
 from raystream.storage.archive import ArchivedJob, read_archives
+from raystream.storage.disposal import dispose_snapshot
 from raystream.storage.stores import open_file_system, to_url
 
 type_option = click.option(
@@ -135,17 +138,35 @@ def checkpoints(jobs: Jobs, job: str, as_json: bool) -> None:
         say("the job has taken no checkpoint")
 
 
-@click.command("savepoint", short_help="Take a savepoint of a job.")
-@click.argument("job", metavar="JOB")
+@click.command("savepoint", short_help="Take a savepoint of a job, or delete one.")
+@click.argument("job", metavar="[JOB]", required=False)
 @click.argument("directory", metavar="[DIR]", required=False)
 @type_option
+@click.option("--dispose", "disposed", metavar="PATH", help="Delete the savepoint at PATH instead.")
 @of_cluster
-def savepoint(jobs: Jobs, job: str, directory: str | None, savepoint_format: str) -> None:
+def savepoint(
+    jobs: Jobs, job: str | None, directory: str | None, savepoint_format: str, disposed: str | None
+) -> None:
     """Take a savepoint, while the job goes on, and print its path.
 
-    DIR is by default the job's execution.checkpointing.savepoint-dir.
+    DIR is by default the job's execution.checkpointing.savepoint-dir.  With --dispose PATH no job is asked:
+    the files of a savepoint, or of a checkpoint that a job has left, are deleted.
     """
+    if (job is None) == (disposed is None):
+        raise click.UsageError("give either a JOB, or --dispose PATH")
+    if disposed is not None:
+        _dispose(disposed)
+        return
+    assert job is not None
     print(jobs.client(job).savepoint(directory, savepoint_format))
+
+
+def _dispose(path: str) -> None:
+    directory, metadata = dispose_snapshot(path)
+    say(
+        f"disposed of {directory}: {metadata.kind.value} {metadata.checkpoint_id} of job"
+        f" {metadata.job_name!r}, taken {shown_time(metadata.created_ms)}, {short_size(metadata.size_bytes)}"
+    )
 
 
 @click.command("stop", short_help="End a job with a savepoint.")

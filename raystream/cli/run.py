@@ -67,8 +67,8 @@ allow_non_restored_option = click.option(
     help="Start from a savepoint or checkpoint; `latest`: the newest of this job name, if there is one.",
 )  # fmt: skip
 @click.option(
-    "--claim-mode", type=click.Choice(["no-claim"]),
-    help="What becomes of the snapshot of -s: it is left alone.",
+    "--claim-mode", type=click.Choice(["no-claim", "claim"]),
+    help="What becomes of the snapshot of -s: it is left alone, or it is the job's and deleted in the end.",
 )  # fmt: skip
 @allow_non_restored_option
 @click.option(

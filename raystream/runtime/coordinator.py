@@ -20,7 +20,7 @@ from typing import assert_never
 
 from raystream.api.runner import CancelRequest, ClientRequest, SavepointRequest, StopRequest
 from raystream.errors import CheckpointError, RaystreamError, StateCorruptError
-from raystream.ids import Attempt, CheckpointId, SlotId
+from raystream.ids import Attempt, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
 from raystream.protocol import job_commands as cmd
 from raystream.protocol.checkpoint_requests import Purpose, Request
@@ -37,6 +37,7 @@ from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, 
 from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_view import JobView
+from raystream.storage.metadata import SnapshotMetadata
 
 logger = logging.getLogger(__name__)
 
@@ -386,12 +387,9 @@ class JobCoordinator:
         else:
             self._run(self._job.attempt_failed(self._now_ms, attempt, failure_of(error)))
 
-    def _snapshot_restored(self, checkpoint_id: CheckpointId, directory: str) -> None:
-        self._shell.located(checkpoint_id, directory)
-        claimed = self._submission.config.recovery.claim_mode == "claim"
-        if claimed:  # It refers to no shared file, or it would have been refused.
-            self._shell.shared.restored(checkpoint_id, ())
-        self._run(self._checkpoints.snapshot_restored(checkpoint_id, claimed=claimed))
+    def _snapshot_restored(self, directory: str, metadata: SnapshotMetadata) -> None:
+        claimed = self._shell.began_with(directory, metadata)
+        self._run(self._checkpoints.snapshot_restored(metadata.checkpoint_id, claimed=claimed))
 
     def _later(self, delay_ms: float, call: Callable[[], None]) -> None:
         self._timers.add(self._now_ms + delay_ms, call)

@@ -24,6 +24,7 @@ from raystream.protocol.job_failures import Failure
 from raystream.protocol.shared_files import SharedFiles
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_attempt import CLAIM_STAYS
 from raystream.runtime.coordinator_end import Deletions
 from raystream.runtime.coordinator_leftovers import Leftovers
 from raystream.runtime.coordinator_log import LogWriter
@@ -100,15 +101,22 @@ class CheckpointShell:
         self.leftovers = Leftovers(deletions, self._snapshots, self.shared)
         self._cuts: dict[CheckpointId, _Cut] = {}
         self._locations: dict[CheckpointId, str] = {}
+        self._claimed: tuple[str, SnapshotMetadata] | None = None  # What the job has begun with.
         self.records = CheckpointRecords()
 
     def location(self, checkpoint_id: CheckpointId | None) -> str | None:
         """Return where a complete checkpoint is, for `SnapshotStore.load`."""
         return None if checkpoint_id is None else self._locations[checkpoint_id]
 
-    def located(self, checkpoint_id: CheckpointId, location: str) -> None:
-        """Remember where a snapshot is that the job starts from."""
-        self._locations[checkpoint_id] = location
+    def began_with(self, directory: str, metadata: SnapshotMetadata) -> bool:
+        """Remember the snapshot that the job starts from, and return whether it becomes the job's own."""
+        checkpoint_id = metadata.checkpoint_id
+        self._locations[checkpoint_id] = directory
+        claimed = self._services.submission.config.recovery.claim_mode == "claim"
+        if claimed:
+            self._claimed = directory, metadata
+            self.shared.restored(checkpoint_id, ())  # Its shared files are elsewhere: nothing refers to them.
+        return claimed
 
     def execute(self, command: cmd.Command) -> None:  # noqa: C901 - one arm for each command
         """Do what the machine decided."""
@@ -320,6 +328,10 @@ class CheckpointShell:
     def _delete_checkpoint(self, checkpoint_id: CheckpointId) -> None:
         self.records.deleted(checkpoint_id)
         unused = self.shared.checkpoint_deleted(checkpoint_id)
+        if self._claimed is not None and self._claimed[1].checkpoint_id == checkpoint_id:
+            work = partial(self._services.storage.claims.delete, *self._claimed)
+            self.leftovers.delete_elsewhere(checkpoint_id, work)
+            return
         if not self._machine.retained:  # The job has ended: the sweep removes them all at once.
             unused = ()
         location = self._locations.get(checkpoint_id, "")
@@ -329,6 +341,9 @@ class CheckpointShell:
         """Sweep: an upload for an aborted checkpoint may have outlasted its attempt, not its slot."""
         if self._machine.newest:
             self.leftovers.sweep_all(self._machine.retained, self._machine.newest)
+        if self._claimed is not None and self._claimed[1].checkpoint_id in self._machine.retained:
+            release = partial(self._services.storage.claims.release, self._claimed[0])
+            self._deletions.submit(release, failed=CLAIM_STAYS)
 
     # ---- small things ------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from raystream.runtime.messages import OperatorRestore, OperatorStateSlice, Subt
 from raystream.runtime.restored_states import RestoredState, table
 from raystream.state.registry import Verdict
 from raystream.state.serializer import PICKLE_ID
-from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata, shared_files_of
+from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,22 +84,6 @@ def plan_restore(
         enumerators=dict(metadata.enumerators),
         gone=tuple(_of_operator(Verdict.MISSING, operator) for operator in missing),
     )
-
-
-def check_claim(directory: str, metadata: SnapshotMetadata) -> None:
-    """Check that a snapshot can be deleted as a whole once newer checkpoints have subsumed it.
-
-    Raises:
-        StateRestoreError: it refers to files that other checkpoints of its job may need.
-    """
-    if files := shared_files_of(metadata):
-        raise StateRestoreError(
-            "incremental checkpoint of another job cannot be claimed: other checkpoints may need its files",
-            hint="start from it with claim mode no-claim, or from a savepoint",
-            snapshot=directory,
-            job=metadata.job_name,
-            shared_files=len(files),
-        )
 
 
 def pickled_elsewhere(metadata: SnapshotMetadata, python_version: str) -> list[str]:

@@ -10,6 +10,7 @@ Knows names, reads and writes nothing.
     <checkpoint dir>/<job id>/archive               how the job ended
     <savepoint dir>/savepoint-<first 6 of job id>-<12 hex>/_metadata + data
     <savepoint dir>/savepoint-.../<uid>/<state>/part-<subtask>.parquet
+    <any snapshot>/_claim                           which job has taken it over, to delete it
 """
 
 import re
@@ -24,6 +25,7 @@ from raystream.storage.filesystem import join_url, split_url
 from raystream.storage.stores import to_url
 
 METADATA_NAME = "_metadata"
+_CLAIM_NAME = "_claim"
 _SHARED = "shared"
 
 _CHECKPOINT = re.compile(r"chk-([1-9][0-9]*)")
@@ -100,6 +102,11 @@ def savepoint_dir(base: str, job_id: JobId, token: str) -> str:
 def metadata_path(directory: str) -> str:
     """Return the file that makes a directory a snapshot."""
     return join_url(directory, METADATA_NAME)
+
+
+def claim_path(directory: str) -> str:
+    """Return the file that says which job has claimed a snapshot."""
+    return join_url(directory, _CLAIM_NAME)
 
 
 def data_file(

@@ -30,6 +30,7 @@ from raystream.storage.layout import (
     METADATA_NAME,
     JobLayout,
     checkpoint_of,
+    claim_path,
     metadata_path,
     owned_by_snapshot,
     resolve,
@@ -44,7 +45,6 @@ from raystream.storage.metadata import (
     encode_metadata,
     files_of,
     map_blobs,
-    shared_files_of,
 )
 from raystream.storage.stores import open_file_system, to_url
 
@@ -284,35 +284,24 @@ def load_complete(directory: str, *, open_fs: OpenFileSystem = open_file_system)
         ) from error
 
 
-def dispose_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> str:
-    """Remove a savepoint that a user names, and return its directory's URL.
+def delete_snapshot(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> None:
+    """Remove a snapshot, `_metadata` first; repeating the call does the rest of what it did not do.
 
-    Only what belongs to it goes: in a directory that was renamed, files that it does not refer
-    to stay.
+    In a directory that raystream did not name, files that it does not refer to stay.  Shared files do so in
+    any case.
 
     Raises:
-        StateRestoreError: nothing is there, or it is not a snapshot that can be read, or it is an
-            incremental checkpoint.
-        StateCorruptError: the snapshot is damaged.
+        StateCorruptError: the snapshot names a file outside of its directory; nothing was deleted.
         StorageError: the store refused.
     """
-    directory, metadata = load_snapshot(path, open_fs=open_fs)
-    if shared_files_of(metadata):
-        raise StateRestoreError(
-            "incremental checkpoint cannot be disposed of: other checkpoints of its job may need its files",
-            hint="delete the directory of its job when none of its checkpoints is needed any more",
-            path=directory,
-            job=metadata.job_name,
-        )
-    fs = open_fs(directory)
     files = files_of(metadata)
     for file in files:
-        resolve(directory, file.path)  # Nothing is deleted on behalf of a damaged snapshot.
+        resolve(directory, file.path)
     fs.delete_file(metadata_path(directory))
     _delete_files(fs, directory, files)
+    fs.delete_file(claim_path(directory))
     if owned_by_snapshot(directory) or not fs.list_dir(directory):
         fs.delete_dir(directory)
-    return directory
 
 
 def _delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) -> None:

@@ -142,7 +142,7 @@ class World:
     that is not done before the test says so; `faults` makes such work raise.
     """
 
-    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, **options):
+    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, job_id=JOB_ID, **options):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
         settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
@@ -161,6 +161,7 @@ class World:
         self.silent, self.held, self.faults = set(), set(), {}
         self.sent, self.outputs, self.killed = [], [], []
         self.work = deque()
+        self.done = []  # Names of work that was done, or has failed.
         self.shared = {}  # Shared files of keyed state, by checkpoint and subtask.
         self.writing_from = {}  # The oldest checkpoint that a slot still writes for.
         self.deleting = []  # Names of the work that was given to the threads for deletions.
@@ -169,11 +170,11 @@ class World:
         self.released = False
         self.attempt_of, self.restored = {}, {}
         self.changes = 0
-        self.storage = open_storage(JOB_ID, self.config)
+        self.storage = open_storage(job_id, self.config)
         self.coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=JobSubmission(
-                    job_id=JOB_ID, name="hits", plan=self.plan, config=self.config, program=b"program"
+                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=b"program"
                 ),
                 storage=self.storage,
                 slots=self,
@@ -198,6 +199,7 @@ class World:
             if name in self.held:
                 continue
             del self.work[position]
+            self.done.append(name)
             try:
                 if self.faults.get(name):
                     raise self.faults[name].pop(0)

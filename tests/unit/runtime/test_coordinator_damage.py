@@ -35,9 +35,7 @@ def restore_with_damage(world, *slots):
     world.silent = set()
     attempt = world.view.attempt
     for slot in slots or (0,):
-        world.report(
-            msg.SlotFailed(attempt=attempt, slot=slot, error=MISSING, retryable=False, damage=True)
-        )
+        world.report(msg.SlotFailed(attempt=attempt, slot=slot, error=MISSING, retryable=False, damage=True))
     return world.run_for(1)
 
 

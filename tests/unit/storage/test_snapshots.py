@@ -5,13 +5,13 @@ import pytest
 from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
 from raystream.handles import FileHandle, InlineHandle
 from raystream.storage.blobs import SnapshotFiles
+from raystream.storage.disposal import dispose_snapshot
 from raystream.storage.filesystem import join_url
 from raystream.storage.layout import JobLayout, data_file, metadata_path
 from raystream.storage.metadata import blobs_of
 from raystream.storage.snapshots import (
     INLINE_TOTAL_BYTES_MAX,
     SnapshotStore,
-    dispose_snapshot,
     load_snapshot,
 )
 from tests.unit.storage import sample
@@ -260,7 +260,7 @@ def test_disposing_of_a_savepoint_removes_its_directory(base, fs):
     store = SnapshotStore(JOB)
     location = take(store, 4, store.savepoint_directory(base, "0a1b2c3d4e5f"))
 
-    assert dispose_snapshot(metadata_path(location)) == location
+    assert dispose_snapshot(metadata_path(location))[0] == location
     assert not fs.exists(location)
 
 
