@@ -8,12 +8,23 @@
 Neither the program nor its classes are needed, and nothing is unpickled.
 """
 
+from raystream.savepoint.given import KeyedState, OperatorState, Timers
 from raystream.savepoint.opened import Operator, Savepoint, State
 from raystream.savepoint.snapshot import Progress, SnapshotReader, silent
+from raystream.savepoint.writing import write
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.stores import open_file_system
 
-__all__ = ["Operator", "Savepoint", "State", "open"]
+__all__ = [
+    "KeyedState",
+    "Operator",
+    "OperatorState",
+    "Savepoint",
+    "State",
+    "Timers",
+    "open",
+    "write",
+]
 
 
 def open(  # noqa: A001 - read as `savepoint.open`

@@ -102,9 +102,7 @@ def element_rows(info: StateInfo, of_subtasks: Iterable[tuple[int, Sequence[byte
     """
     found = list(of_subtasks)
     table = operator_table(info, [element for _, elements in found for element in elements])
-    numbers = [
-        subtask for subtask, elements in found for _ in range(len(operator_table(info, elements)))
-    ]
+    numbers = [subtask for subtask, elements in found for _ in range(len(operator_table(info, elements)))]
     return table.add_column(0, pa.field(SUBTASK, pa.int32()), pa.array(numbers, pa.int32()))
 
 

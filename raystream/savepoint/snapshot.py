@@ -243,7 +243,6 @@ class SnapshotReader:
                         )
                     yield Elements(handle, infos.get(handle.name), subtask.subtask, elements)
 
-
     def _elements(self, handle: OperatorStateHandle) -> list[bytes]:
         data = self._files.read_handle(self.directory, handle.data)
         if data.startswith(PART_MAGIC):
