@@ -4,16 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from raystream.handles import FileHandle, KeyedStateHandle, OperatorStateHandle
+from raystream.handles import KeyedStateHandle
 from raystream.keygroup import KeyGroupRange
 from raystream.operators.operator import OperatorContext
 from raystream.runtime.messages import OperatorRestore
 from raystream.runtime.restored_states import RestoredState
 from raystream.state.backend import KeyedStateBackend
-from raystream.state.canonical_operators import MAGIC as PART_MAGIC
-from raystream.state.canonical_operators import read_operator_part
+from raystream.state.canonical_operators import stored_elements
 from raystream.state.canonical_reader import PartPlace
-from raystream.state.operator_state import decode_elements
 from raystream.state.operator_store import OperatorStore
 from raystream.state.snapshot_files import Stored, open_stored
 from raystream.storage.blobs import SnapshotFiles
@@ -49,15 +47,11 @@ def read_operator(
     """
     operator_state: dict[str, list[bytes]] = {}
     for part in restore.operator:
-        elements = _elements(files.read_handle(restore.directory, part.handle.data), part.handle)
+        elements = stored_elements(files.read_handle(restore.directory, part.handle.data), part.handle.name)
         operator_state.setdefault(part.handle.name, []).extend(elements[part.start : part.stop])
     if keyed is not None:
         keyed.backend.restore(_open(files, restore, handle, keyed) for handle in restore.keyed)
     return RestoredOperator(operator_state, OperatorStore(operator_state, restore.states, is_restored=True))
-
-
-def _elements(data: bytes, handle: OperatorStateHandle) -> list[bytes]:
-    return read_operator_part(data, handle.name) if data.startswith(PART_MAGIC) else decode_elements(data)
 
 
 def _open(
@@ -72,18 +66,13 @@ def _open(
         owner.groups,
         owner.max_parallelism,
         known={file.local: file for file in handle.shared} if restore.own else {},
-        parts={file.local: _part(files, directory, file.file) for file in handle.files if file.file.footer},
-    )
-
-
-def _part(files: SnapshotFiles, directory: str, file: FileHandle) -> PartPlace:
-    assert file.footer is not None
-    return PartPlace(
-        path=file.path,
-        read_range=files.open_handle(directory, file).read_range,
-        size_bytes=file.size_bytes,
-        footer_bytes=file.footer.size_bytes,
-        footer_checksum=file.footer.checksum,
+        parts={
+            file.local: PartPlace.of(
+                file.file, file.file.path, files.open_handle(directory, file.file).read_range
+            )
+            for file in handle.files
+            if file.file.footer is not None
+        },
     )
 
 

@@ -16,7 +16,6 @@ from typing import Self
 from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.handles import (
     FileHandle,
-    Footer,
     KeyedStateHandle,
     NamedFile,
     OperatorStateHandle,
@@ -26,11 +25,9 @@ from raystream.handles import (
 from raystream.ids import OperatorUid
 from raystream.keygroup import KeyGroupRange
 from raystream.savepoint.parts import BlobPart, CanonicalPart, FilesPart, KeyedPart, PartState, named
-from raystream.state.canonical_operators import MAGIC as PART_MAGIC
-from raystream.state.canonical_operators import read_operator_part
+from raystream.state.canonical_operators import stored_elements
 from raystream.state.canonical_reader import PartPlace
 from raystream.state.canonical_snapshot import StoredParts
-from raystream.state.operator_state import decode_elements
 from raystream.state.snapshot_files import open_stored
 from raystream.state.snapshot_format import StoredChunk, StoredSnapshot
 from raystream.storage.blobs import SnapshotFiles
@@ -179,11 +176,7 @@ class SnapshotReader:
         with named(place):
             blob = self._files.open_handle(self.directory, handle.data)
             files = {one.local: partial(self._copied, one) for one in _files(handle)}
-            parts = {
-                one.local: self._part_place(one.file, one.file.footer)
-                for one in handle.files
-                if one.file.footer is not None
-            }
+            parts = {one.local: self._part_place(one.file) for one in handle.files if one.file.footer}
             stored = open_stored(blob, files, every, operator.max_parallelism, known={}, parts=parts)
         if isinstance(stored, StoredParts):
             return CanonicalPart(stored, handle.groups)
@@ -192,14 +185,9 @@ class SnapshotReader:
         self._copying.total += sum(map(_size, _files(handle)))
         return FilesPart(stored, self._local(), _no_check)
 
-    def _part_place(self, file: FileHandle, footer: Footer) -> PartPlace:
-        return PartPlace(
-            path=resolve(self.directory, file.path),
-            read_range=self._files.open_handle(self.directory, file).read_range,
-            size_bytes=file.size_bytes,
-            footer_bytes=footer.size_bytes,
-            footer_checksum=footer.checksum,
-        )
+    def _part_place(self, file: FileHandle) -> PartPlace:
+        reader = self._files.open_handle(self.directory, file)
+        return PartPlace.of(file, resolve(self.directory, file.path), reader.read_range)
 
     def _place(self, handle: KeyedStateHandle | OperatorStateHandle) -> str:
         if isinstance(handle.data, FileHandle):
@@ -236,18 +224,13 @@ class SnapshotReader:
             for handle in subtask.operator:
                 if name is None or handle.name == name:
                     with named(self._place(handle)):
-                        elements = self._elements(handle)
+                        blob = self._files.read_handle(self.directory, handle.data)
+                        elements = stored_elements(blob, self._place(handle))
                     if len(elements) != handle.element_count:
                         raise StateCorruptError(
                             "number of elements is not as recorded", path=self._place(handle)
                         )
                     yield Elements(handle, infos.get(handle.name), subtask.subtask, elements)
-
-    def _elements(self, handle: OperatorStateHandle) -> list[bytes]:
-        data = self._files.read_handle(self.directory, handle.data)
-        if data.startswith(PART_MAGIC):
-            return read_operator_part(data, self._place(handle))
-        return decode_elements(data)
 
 
 OPERATOR_KINDS = "operator-"

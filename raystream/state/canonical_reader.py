@@ -7,6 +7,7 @@ checksum before Parquet decodes it.  Nothing is unpickled.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import msgspec
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from raystream.errors import StateCorruptError
+from raystream.handles import FileHandle
 from raystream.keygroup import KeyGroupRange
 from raystream.state.canonical_chunks import chunks_of
 from raystream.state.canonical_files import METADATA_KEY
@@ -39,6 +41,23 @@ class PartPlace:
     size_bytes: int
     footer_bytes: int
     footer_checksum: str
+
+    @classmethod
+    def of(cls, file: FileHandle, path: str, read_range: ReadRange) -> Self:
+        """Return the place of a stored part.
+
+        Raises:
+            StateCorruptError: it does not say what its footer is.
+        """
+        if file.footer is None:
+            raise StateCorruptError("part of a savepoint has no footer", path=path)
+        return cls(
+            path=path,
+            read_range=read_range,
+            size_bytes=file.size_bytes,
+            footer_bytes=file.footer.size_bytes,
+            footer_checksum=file.footer.checksum,
+        )
 
     def read(self, offset: int, length: int, checksum: str) -> bytes:
         """Return verified bytes.

@@ -106,15 +106,19 @@ class RowColumns:
         self.values = ValueColumns(info)
         self.timers = TIMERS.get(info.name)
 
-    def empty(self) -> pa.Table:
-        """Return a table without rows."""
+    @property
+    def empty_layout(self) -> Layout:
+        """The layout of no rows."""
         timers = self.timers is not None
-        layout = Layout(
+        return Layout(
             key=KeyKind.STR,
             namespace=KeyKind.STR if self.info.namespaced or timers else None,
             map_key=KeyKind.STR if self.kind is StateKind.MAP and not timers else None,
         )
-        return self.schema(layout).empty_table()
+
+    def empty(self) -> pa.Table:
+        """Return a table without rows."""
+        return self.schema(self.empty_layout).empty_table()
 
     def schema(self, layout: Layout) -> pa.Schema:
         """Return the columns of a layout."""

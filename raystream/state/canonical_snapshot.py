@@ -165,11 +165,16 @@ def open_parts(
         StateCorruptError: a byte is not what it was when the savepoint was written.
         StateRestoreError: a newer version wrote it.
     """
+    index, readers = read_parts(blob, parts)
+    return StoredParts(index, readers, groups, max_parallelism)
+
+
+def read_parts(blob: bytes, parts: Mapping[str, PartPlace]) -> tuple[CanonicalIndex, dict[int, PartReader]]:
+    """Return the index and, by position of their state, the parts; as `open_parts`."""
     index = decode_index(blob)
     if set(map(str, index.parts)) != set(parts):
         raise StateCorruptError("files of keyed state are not those that its index names")
-    readers = {state: PartReader(parts[str(state)]) for state in index.parts}
-    return StoredParts(index, readers, groups, max_parallelism)
+    return index, {state: PartReader(parts[str(state)]) for state in index.parts}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ _UNFINISHED = re.compile(re.escape(TEMPORARY_PREFIX) + r"(?P<name>.+)~(?P<upload
 
 def open_s3(_url: str) -> "S3FileSystem":
     """Return the store of all `s3://` URLs, as the environment describes it."""
-    return S3FileSystem(_requests())
+    return S3FileSystem(open_requests())
 
 
 class S3FileSystem:
@@ -75,19 +75,19 @@ class S3FileSystem:
         self._requests = requests
 
     def read(self, url: str) -> bytes:
-        with _explained("read file", url):
+        with explained("read file", url):
             return self._requests.wait(self._read(place_of(url)))
 
     def read_range(self, url: str, offset: int, length: int) -> bytes:
         if length == 0:
             return b""
-        with _explained("read file", url):
+        with explained("read file", url):
             return self._requests.wait(self._read_range(place_of(url), offset, length))
 
     def write(self, url: str, data: Data) -> None:
         pieces = buffers(data)
         size_bytes = sum(memoryview(piece).nbytes for piece in pieces)
-        with _explained("write file", url):
+        with explained("write file", url):
             if size_bytes > PUT_BYTES_MAX:
                 self._upload(place_of(url), pieces, size_bytes)
             else:
@@ -96,7 +96,7 @@ class S3FileSystem:
     def create_exclusive(self, url: str, data: Data) -> bool:
         token = os.urandom(16).hex()
         claim = {**place_of(url), "IfNoneMatch": "*", "Metadata": {_TOKEN: token}}
-        with _explained("create file", url):
+        with explained("create file", url):
             try:
                 self._requests.wait(self._requests.send("put_object", **claim, Body=b"".join(buffers(data))))
             except ClientError as error:
@@ -108,18 +108,18 @@ class S3FileSystem:
             return True
 
     def list_dir(self, url: str) -> list[Entry]:
-        with _explained("list directory", url):
+        with explained("list directory", url):
             return self._requests.wait(self._list_dir(place_of(url)))
 
     def exists(self, url: str) -> bool:
-        with _explained("look up file", url):
+        with explained("look up file", url):
             return self._requests.wait(self._exists(place_of(url)))
 
     def delete_file(self, url: str) -> None:
         place = place_of(url)
         directory, _, name = place["Key"].rpartition("/")
         unfinished = _UNFINISHED.fullmatch(name)
-        with _explained("delete file", url):
+        with explained("delete file", url):
             if unfinished:
                 key = f"{directory}/{unfinished['name']}".lstrip("/")
                 upload = unquote(unfinished["upload"])
@@ -129,7 +129,7 @@ class S3FileSystem:
                     self._requests.wait(self._requests.send("delete_object", **place))
 
     def delete_dir(self, url: str) -> None:
-        with _explained("delete directory", url):
+        with explained("delete directory", url):
             self._requests.wait(self._delete_dir(place_of(url)))
 
     # ---- reading ---------------------------------------------------------------
@@ -321,7 +321,7 @@ def _no_matter_when_missing() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(attempted: str, url: str) -> Iterator[None]:
+def explained(attempted: str, url: str) -> Iterator[None]:
     """Turn what a request raises into a `StorageError` with one line of cause and one of advice."""
     try:
         yield
@@ -338,7 +338,7 @@ _opened: dict[tuple[object, ...], Requests] = {}
 _opening = threading.Lock()
 
 
-def _requests() -> Requests:
+def open_requests() -> Requests:
     """Return what sends requests to the store that the environment describes; one for the whole process.
 
     A child process made by fork has no thread for the loop of its parent, and so opens its own.

@@ -114,18 +114,13 @@ class MemorySnapshot:
 
         files = {file.local: partial(read, file) for file in self.shared}
         known = {file.local: file for file in self.shared} if own else {}
-        parts = {part.local: self._place(part.file) for part in self.parts}
+        parts = {
+            part.local: PartPlace.of(
+                part.file, part.file.path, MemoryBlob(self.contents[part.file.path]).read_range
+            )
+            for part in self.parts
+        }
         return open_stored(MemoryBlob(self.blob), files, groups, max_parallelism, known=known, parts=parts)
-
-    def _place(self, file: FileHandle) -> PartPlace:
-        assert file.footer is not None
-        return PartPlace(
-            path=file.path,
-            read_range=MemoryBlob(self.contents[file.path]).read_range,
-            size_bytes=file.size_bytes,
-            footer_bytes=file.footer.size_bytes,
-            footer_checksum=file.footer.checksum,
-        )
 
 
 def _part_handle(part: Part, path: str) -> FileHandle:

@@ -1,14 +1,19 @@
 """One server of each kind for all tests of a session; what is in them is kept apart by names."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from raystream.connectors.files import FileSink
+from raystream.operators.sink import SinkWriter
 from raystream.storage.stores import open_file_system
+from tests.services.hdfs import Hdfs, started_hdfs
+from tests.services.object_sinks import Output
 from tests.services.servers import FaultyStore, ObjectStore, moto, versitygw
+from tests.unit.connectors.sinks import started_writers
 
 _numbers = itertools.count()
 
@@ -79,3 +84,28 @@ def base(bucket: str) -> str:
 @pytest.fixture
 def fs(base: str):
     return open_file_system(base)
+
+
+@pytest.fixture(scope="session")
+def hdfs(in_ci: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
+    """The session's HDFS; a test that stops a server of it starts it again."""
+    with started_hdfs(lambda: tmp_path_factory.mktemp("hdfs"), in_ci) as server:
+        yield server
+
+
+@pytest.fixture
+def output(store: ObjectStore, bucket: str) -> Output:
+    """An empty bucket, as somebody sees it who reads what a job writes."""
+    return Output(store.client, bucket)
+
+
+@pytest.fixture
+def sink(output: Output) -> FileSink:
+    return FileSink.lines(f"{output.url}/out")
+
+
+@pytest.fixture
+def open_writer() -> Iterator[Callable[..., SinkWriter]]:
+    """Opens and starts a writer; closes it when the test is over."""
+    with started_writers() as open_one:
+        yield open_one

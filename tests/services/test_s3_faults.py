@@ -14,7 +14,8 @@ from raystream.storage.probe import write_probe
 from raystream.storage.s3_url import place_of
 from raystream.storage.stores import open_file_system
 from tests.services.conftest import use
-from tests.services.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectStore, free_port
+from tests.services.processes import free_port
+from tests.services.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectStore
 
 LARGE = bytes(range(256)) * (100 << 10)  # 25 MiB
 

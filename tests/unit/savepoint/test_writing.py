@@ -302,9 +302,9 @@ VISIT = ValueStateDescriptor("visit", Visit)
         Fault(HITS, {"kee": ["a"], "value": [1]}, "column that the state does not have", {"column": "kee"}),
         Fault(HITS, {"key": ["a", "b", "a"], "value": [1, 2, 3]}, "entry twice", {"row": 2, "first_row": 0}),
         Fault(HITS, {"key": [1, 1.0], "value": [1, 2]}, "an entry twice", {"column": "key", "row": 1}),
-        Fault(HITS, {"key": ["a", None], "value": [1, 2]}, "stable encoding", {"column": "key", "row": 1}),
+        Fault(HITS, {"key": ["a", None], "value": [1, 2]}, "stable encoding", {"row": 1}),
         Fault(HITS, {"key": ["a", object()], "value": [1, 2]}, "no stable encoding", {"row": 1}),
-        Fault(HITS, {"key": ["a"], "value": ["1"]}, "a type that the state does not take", {"column": "value"}),
+        Fault(HITS, {"key": ["a"], "value": ["1"]}, "type that the state does not", {"column": "value"}),
         Fault(HITS, {"key": ["a", "b"], "value": [1, 2.5]}, "a type that the state does not take", {}),
         Fault(HITS, {"key": ["a", "b"], "value": [1, None]}, "has no value", {"column": "value", "row": 1}),
         Fault(
