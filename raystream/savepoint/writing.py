@@ -76,25 +76,6 @@ def write(
         StateCorruptError: the base is damaged; nothing was written.
         ConfigError: there is a savepoint in the directory, or `max_parallelism` cannot be one.
         StorageError: the store refused.
-
-    Example:
-        >>> import tempfile
-        >>> import raystream.savepoint as savepoint
-        >>> from raystream import ValueStateDescriptor
-        >>> directory = tempfile.mkdtemp()
-        >>> hits = savepoint.KeyedState(
-        ...     "count-hits", ValueStateDescriptor("hits", int), {"key": ["/", "/about"], "value": [41, 1]}
-        ... )
-        >>> path = savepoint.write(f"{directory}/first", [hits], job_name="access log count")
-        >>> with savepoint.open(path) as first:
-        ...     more = first.state("count-hits", "hits").to_arrow()
-        ...     more = more.set_column(more.column_names.index("value"), "value", [[42, 2]])
-        ...     path = savepoint.write(
-        ...         f"{directory}/second", [savepoint.KeyedState("count-hits", "hits", more)], base=first
-        ...     )
-        >>> with savepoint.open(path) as second:
-        ...     sorted(second.state("count-hits", "hits").to_arrow().column("value").to_pylist())
-        [2, 42]
     """
     if max_parallelism is not None:
         check_parallelism(1, max_parallelism)
