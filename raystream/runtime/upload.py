@@ -201,6 +201,8 @@ class Upload:
             named = tuple(self._store_named(file, name) for file, name in files)
         else:
             shared = {file.local: file.shared or self._store_shared(file, name) for file, name in files}
+            for file, _ in files:
+                self._target.files.copy_shared(self._target.barrier.directory, shared[file.local], file.path)
         data = self._store(uid, "keyed", keyed.blob(), token)
         keyed.stored(shared)
         return KeyedStateHandle(
