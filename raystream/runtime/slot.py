@@ -194,10 +194,11 @@ class Slot:
     def _files_of(self, job_id: JobId, config: JobConfig) -> SnapshotFiles:
         """Return what reads and writes snapshots in an attempt, with the copies that outlive it."""
         store, parent = config.checkpointing.directory, local_directory(config.backend)
-        if not (store and config.checkpointing.local_backup and on_another_disk(to_url(store), parent)):
-            return self._files
-        self._copies = self._copies or LocalCopies(parent, job_id, self._clock)
-        return SnapshotFiles(self._files.open_fs, self._copies)
+        near = not store or not on_another_disk(to_url(store), parent)
+        if self._copies is None and config.checkpointing.local_backup and not near:
+            self._copies = LocalCopies(parent, job_id, self._clock)
+            self._files = SnapshotFiles(self._files.open_fs, self._copies)
+        return self._files
 
     def background_done(self, number: int, done: Callable[[object], None], result: object) -> None:
         """Hand over the outcome of blocking work of an attempt; it is dropped when the attempt is over."""

@@ -13,6 +13,7 @@ import fsspec
 from raystream.errors import ConfigError
 from raystream.storage.filesystem import FileSystem
 from raystream.storage.fsspec_store import FsspecFileSystem
+from raystream.storage.hdfs_url import hdfs_url, webhdfs_url
 from raystream.storage.local import LocalFileSystem, local_url
 from raystream.storage.s3_url import s3_url
 
@@ -51,9 +52,17 @@ def _open_s3(url: str) -> FileSystem:
     return open_s3(url)
 
 
+def _open_hdfs(url: str) -> FileSystem:
+    from raystream.storage.hdfs_files import open_hdfs
+
+    return open_hdfs(url)
+
+
 STORES = {
     "file": Store(local_url, _open_local),
     "memory": Store(_memory_url, _open_memory),
+    "hdfs": Store(hdfs_url, _open_hdfs),
+    "webhdfs": Store(webhdfs_url, _open_hdfs),
     "s3": Store(s3_url, _open_s3),
 }
 """By scheme, in lower case."""

@@ -10,6 +10,7 @@ import pytest
 from raystream.connectors.files import FileSink
 from raystream.operators.sink import SinkWriter
 from raystream.storage.stores import open_file_system
+from tests.services.hdfs import Hdfs, started_hdfs
 from tests.services.object_sinks import Output
 from tests.services.servers import FaultyStore, ObjectStore, moto, versitygw
 from tests.unit.connectors.sinks import started_writers
@@ -83,6 +84,13 @@ def base(bucket: str) -> str:
 @pytest.fixture
 def fs(base: str):
     return open_file_system(base)
+
+
+@pytest.fixture(scope="session")
+def hdfs(in_ci: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs]:
+    """The session's HDFS; a test that stops a server of it starts it again."""
+    with started_hdfs(lambda: tmp_path_factory.mktemp("hdfs"), in_ci) as server:
+        yield server
 
 
 @pytest.fixture

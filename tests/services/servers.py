@@ -1,12 +1,8 @@
 """Real services for tests: each a process group of its own, which ends with the session."""
 
-import ctypes
 import json
 import os
-import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -17,34 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import pytest
 from botocore.config import Config
 
+from tests.services.processes import CACHE, end_server, free_port, missing, start_server
+
 HERE = Path(__file__).parent
-CACHE = Path("~/.cache/raystream-test").expanduser()
-PORTS = range(20_000, 28_000)
 READY_SECONDS_MAX = 30.0
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw", "v1.7.0"
 BUILD_SECONDS_MAX = 1_200.0
 
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "access-key-of-tests", "secret-key-of-tests", "session-token-of-tests"
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    for port in random.sample(PORTS, 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
 
 
 @contextmanager
@@ -54,15 +32,7 @@ def running(
     """Run a server until the block ends, and give its port; one that was taken meanwhile costs one retry."""
     for last in (False, True):
         port = free_port()
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command(port),
-                env={**os.environ, **environment},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call into the C library, no lock
-            )
+        process = start_server(command(port), log, environment=environment)
         try:
             if _wait_until_ready(process, lambda port=port: ready(port)):
                 yield port
@@ -70,8 +40,7 @@ def running(
             if last:
                 raise AssertionError(f"{command(port)[0]} does not come up:\n{log.read_text()[-2000:]}")
         finally:
-            process.kill()
-            process.wait()
+            end_server(process)
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", ready: Callable[[], object]) -> bool:
@@ -158,8 +127,12 @@ def moto(directory: Path) -> Iterator[FaultyStore]:
 
 
 @contextmanager
-def versitygw(directory: Path, in_ci: bool) -> Iterator[ObjectStore]:
-    """Run a versitygw server over a directory."""
+def versitygw(directory: Path, in_ci: bool, *, at_once: int = 1) -> Iterator[ObjectStore]:
+    """Run a versitygw server over a directory.
+
+    It looks for an object and then makes it, so that only with one request `at_once` two writers never both
+    create it.
+    """
     program = _built(VERSITYGW, in_ci)
     kept = directory / "versitygw"
     kept.mkdir()
@@ -168,9 +141,8 @@ def versitygw(directory: Path, in_ci: bool) -> Iterator[ObjectStore]:
         _put_and_get(ObjectStore(f"http://127.0.0.1:{port}"))
 
     def command(port: int) -> list[str]:
-        # Else it looks for an object and then makes it, while another request may do the same.
-        one_at_a_time = ["--concurrency", "1"]
-        return [str(program), "--port", f"127.0.0.1:{port}", "posix", *one_at_a_time, str(kept)]
+        listen = ["--quiet", "--port", f"127.0.0.1:{port}"]
+        return [str(program), *listen, "posix", "--concurrency", str(at_once), str(kept)]
 
     keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
     with running(command, ready, directory / "versitygw.log", **keys) as port:
@@ -203,10 +175,3 @@ def _built(module: tuple[str, str], in_ci: bool) -> Path:
     if done.returncode:
         missing(f"{name} cannot be built: {done.stderr[-300:]}", in_ci)
     return program
-
-
-def missing(what: str, in_ci: bool) -> None:
-    """Fail where every component must be there, and skip elsewhere; the run names it at its end."""
-    if in_ci:
-        pytest.fail(what)
-    pytest.skip(what)

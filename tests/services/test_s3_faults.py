@@ -14,7 +14,8 @@ from raystream.storage.probe import write_probe
 from raystream.storage.s3_url import place_of
 from raystream.storage.stores import open_file_system
 from tests.services.conftest import use
-from tests.services.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectStore, free_port
+from tests.services.processes import free_port
+from tests.services.servers import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, ObjectStore
 
 LARGE = bytes(range(256)) * (100 << 10)  # 25 MiB
 
@@ -81,6 +82,14 @@ def test_a_claim_whose_outcome_stays_unknown_is_an_error_and_asking_again_tells(
 
     assert not fs.create_exclusive(join_url(base, "entry"), b"content")
     assert fs.read(join_url(base, "entry")) == b"content"
+
+
+def test_a_claim_that_meets_a_file_which_is_deleted_meanwhile_is_an_error(fs, base, store):
+    fs.create_exclusive(join_url(base, "entry"), b"other")
+    store.faults({"match": "HEAD", "kind": "refuse", "status": 404, "code": "404"})
+    with pytest.raises(StorageError, match="could not create file") as caught:
+        fs.create_exclusive(join_url(base, "entry"), b"content")
+    assert not isinstance(caught.value, MissingFileError)
 
 
 def test_two_writers_stay_apart_while_answers_are_lost(fs, base, store):

@@ -4,7 +4,8 @@ import pytest
 
 from tests.e2e.conftest import ROOT, Outcome, environment, raystream  # noqa: F401 - fixtures
 from tests.services.conftest import use
-from tests.services.servers import ACCESS_KEY, SECRET_KEY, ObjectStore, free_port
+from tests.services.processes import free_port
+from tests.services.servers import ACCESS_KEY, SECRET_KEY, ObjectStore
 
 JOB = ROOT / "jobs" / "keyed_state_backends.py"
 LOCAL = ("run", "--runner", "local", "-D", "execution.checkpointing.interval=100ms")
