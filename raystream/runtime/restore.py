@@ -67,11 +67,9 @@ def _open(
         owner.max_parallelism,
         known={file.local: file for file in handle.shared} if restore.own else {},
         parts={
-            file.local: PartPlace.of(
-                file.file, file.file.path, files.open_handle(directory, file.file).read_range
-            )
+            file.local: PartPlace.of(file.file, part.path, part.read_range)
             for file in handle.files
-            if file.file.footer is not None
+            if file.file.footer is not None and (part := files.open_handle(directory, file.file))
         },
     )
 

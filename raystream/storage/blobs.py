@@ -6,21 +6,30 @@ the snapshot's directory when not.  A file beside a blob is in that directory to
 may need it, in the job's shared directory, whatever its size.
 With `jobmanager` storage there is no directory, so that everything is inline and bounded.
 
-A whole read verifies size and checksum.  A range read verifies only that the range is there:
-the keyed format has a checksum for each section, so that a subtask which reads a tenth of a file
-need not read it all to trust it.
+A whole read verifies size and checksum.  A range read verifies only that the range is there, and the
+end of the blob when it reads that: the keyed format says there, with a checksum for each, where the sections
+are, so that a subtask which reads a tenth of a file need not read it all to trust it, and to know that it
+is the file that was written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import xxhash
 
 from raystream.errors import CheckpointError, StateCorruptError
-from raystream.handles import FileHandle, Handle, InlineHandle, SharedFile
-from raystream.storage.filesystem import Data, FileSystem, MissingFileError, OpenFileSystem, buffers, join_url
-from raystream.storage.layout import resolve, shared_file
+from raystream.handles import FOOTER_BYTES_MAX, FileHandle, Footer, Handle, InlineHandle, SharedFile
+from raystream.storage.filesystem import (
+    Buffer,
+    Data,
+    FileSystem,
+    MissingFileError,
+    OpenFileSystem,
+    buffers,
+    join_url,
+)
+from raystream.storage.layout import metadata_path, resolve, shared_file
 from raystream.storage.stores import open_file_system
 
 INLINE_BYTES_MAX = 1024 * 1024
@@ -38,6 +47,10 @@ LOST = "restore the file from a backup, or start from another checkpoint or save
 
 class RangeReader(Protocol):
     """Reads parts of a stored blob."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, for errors."""
 
     @property
     def size_bytes(self) -> int:
@@ -100,7 +113,9 @@ class SnapshotFiles:
         for part in parts:
             hasher.update(part)
         self.open_fs(directory).write(join_url(directory, name), parts)
-        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
+        end = _end(parts, FOOTER_BYTES_MAX)
+        footer = Footer(size_bytes=len(end), checksum=xxhash.xxh3_64_hexdigest(end))
+        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest(), footer=footer)
 
     def write_file(self, directory: str, file: FileHandle, data: Data) -> None:
         """Store a file of a snapshot durably.
@@ -182,13 +197,14 @@ class SnapshotFiles:
             StateCorruptError: the handle leads out of the directory.
         """
         if isinstance(handle, InlineHandle):
-            return _InlineReader(handle.data)
+            return _InlineReader(handle.data, metadata_path(directory) if directory else "")
         return _FileReader(self.open_fs(directory), resolve(directory, handle.path), handle)
 
 
 @dataclass(frozen=True, slots=True)
 class _InlineReader:
     data: bytes
+    path: str
 
     @property
     def size_bytes(self) -> int:
@@ -213,11 +229,22 @@ class _FileReader:
     handle: FileHandle
 
     @property
+    def path(self) -> str:
+        return self.url
+
+    @property
     def size_bytes(self) -> int:
         return self.handle.size_bytes
 
     def read_range(self, offset: int, length: int) -> bytes:
-        return self._read(offset, length)
+        last = offset + length == self.size_bytes
+        found = self._read(offset, length, last=last)
+        footer = self.handle.footer
+        if footer is None or not last or length != footer.size_bytes:
+            return found
+        if xxhash.xxh3_64_hexdigest(found) != footer.checksum:
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
+        return found
 
     def _read(self, offset: int, length: int, *, last: bool = False) -> bytes:
         """Return a range; with `last` make sure, in the same call, that nothing follows it."""
@@ -269,6 +296,17 @@ class _FileReader:
         if xxhash.xxh3_64_hexdigest(data) != self.handle.checksum:
             raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
         return data
+
+
+def _end(parts: Sequence[Buffer], length: int) -> bytes:
+    """Return the last bytes of a blob."""
+    end: list[bytes] = []
+    for part in reversed(parts):
+        if length <= 0:
+            break
+        end.insert(0, bytes(memoryview(part).cast("B")[-length:]))
+        length -= len(end[0])
+    return b"".join(end)
 
 
 def _missing(url: str) -> StateCorruptError:
