@@ -15,6 +15,7 @@ from raystream.state.canonical_reader import PartPlace
 from raystream.state.operator_store import OperatorStore
 from raystream.state.snapshot_files import Stored, open_stored
 from raystream.storage.blobs import SnapshotFiles
+from raystream.storage.layout import resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +68,13 @@ def _open(
         owner.max_parallelism,
         known={file.local: file for file in handle.shared} if restore.own else {},
         parts={
-            file.local: PartPlace.of(file.file, part.path, part.read_range)
+            file.local: PartPlace.of(
+                file.file,
+                resolve(directory, file.file.path),
+                files.open_handle(directory, file.file).read_range,
+            )
             for file in handle.files
-            if file.file.footer is not None and (part := files.open_handle(directory, file.file))
+            if file.file.footer is not None
         },
     )
 

@@ -27,9 +27,9 @@ from raystream.keygroup import KeyGroupRange
 from raystream.savepoint.parts import BlobPart, CanonicalPart, FilesPart, KeyedPart, PartState, named
 from raystream.state.canonical_operators import stored_elements
 from raystream.state.canonical_reader import PartPlace
-from raystream.state.canonical_snapshot import MAGIC, StoredParts, read_parts
-from raystream.state.snapshot_files import StoredFiles, open_stored
-from raystream.state.snapshot_format import StoredChunk
+from raystream.state.canonical_snapshot import StoredParts
+from raystream.state.snapshot_files import open_stored
+from raystream.state.snapshot_format import StoredChunk, StoredSnapshot
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.layout import metadata_path, resolve
@@ -175,26 +175,19 @@ class SnapshotReader:
         every = KeyGroupRange(0, operator.max_parallelism)
         with named(place):
             blob = self._files.open_handle(self.directory, handle.data)
-            if blob.size_bytes >= len(MAGIC) and blob.read_range(0, len(MAGIC)) == MAGIC:
-                return self._canonical(blob.read_all(), handle)
             files = {one.local: partial(self._copied, one) for one in _files(handle)}
-            stored = open_stored(blob, files, every, operator.max_parallelism, known={}, parts={})
-        assert not isinstance(stored, StoredParts)
-        if not isinstance(stored, StoredFiles):
+            parts = {one.local: self._part_place(one.file) for one in handle.files if one.file.footer}
+            stored = open_stored(blob, files, every, operator.max_parallelism, known={}, parts=parts)
+        if isinstance(stored, StoredParts):
+            return CanonicalPart(stored, handle.groups)
+        if isinstance(stored, StoredSnapshot):
             return BlobPart(stored, handle.groups, place)
         self._copying.total += sum(map(_size, _files(handle)))
         return FilesPart(stored, self._local(), _no_check)
 
-    def _canonical(self, index: bytes, handle: KeyedStateHandle) -> CanonicalPart:
-        places = {
-            one.local: PartPlace.of(
-                one.file,
-                resolve(self.directory, one.file.path),
-                self._files.open_handle(self.directory, one.file).read_range,
-            )
-            for one in handle.files
-        }
-        return CanonicalPart(*read_parts(index, places))
+    def _part_place(self, file: FileHandle) -> PartPlace:
+        reader = self._files.open_handle(self.directory, file)
+        return PartPlace.of(file, resolve(self.directory, file.path), reader.read_range)
 
     def _place(self, handle: KeyedStateHandle | OperatorStateHandle) -> str:
         if isinstance(handle.data, FileHandle):

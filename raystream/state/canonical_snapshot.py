@@ -89,6 +89,9 @@ class StoredParts:
 
     It stands for a `StoredSnapshot`, and has the same attributes.
 
+    Attributes:
+        parts: by position of their state.
+
     Args:
         index: says what there is.
         parts: by position of their state.
@@ -103,7 +106,7 @@ class StoredParts:
         groups: KeyGroupRange,
         max_parallelism: int,
     ) -> None:
-        self._parts = parts
+        self.parts = parts
         self._wanted = groups if index.max_parallelism == max_parallelism else None
         self.max_parallelism = index.max_parallelism
         self.taken_ms = index.taken_ms
@@ -129,7 +132,7 @@ class StoredParts:
         Raises:
             StateCorruptError: a byte is not what it was when the savepoint was written.
         """
-        for state, part in self._parts.items():
+        for state, part in self.parts.items():
             info = self.states[state].info
             for chunk in part.chunks(self._wanted):
                 yield info, chunk

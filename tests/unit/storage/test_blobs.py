@@ -31,7 +31,7 @@ def test_a_large_blob_is_a_file_with_its_checksum(base, fs):
     assert fs.read(join_url(base, "blob")) == b"x" * 101
 
 
-@pytest.mark.parametrize("cuts", [[], [FOOTER_BYTES_MAX], [10, 20, FOOTER_BYTES_MAX + 20], [10, 30_000, 60_000]])
+@pytest.mark.parametrize("cuts", [[], [FOOTER_BYTES_MAX], [10, 20, FOOTER_BYTES_MAX + 20], [10, 60_000]])
 def test_end_of_another_blob_of_the_same_length_is_noticed_when_it_is_read_alone(base, fs, cuts):
     content = bytes(range(256)) * 300
     ends = [*cuts, len(content)]
