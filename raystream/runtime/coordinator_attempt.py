@@ -20,7 +20,7 @@ from raystream.graph.physical import PhysicalPlan
 from raystream.ids import Attempt, SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
-from raystream.runtime.coordinator_restore import Restore, pickled_elsewhere, plan_restore
+from raystream.runtime.coordinator_restore import Restore, dealt_anew, pickled_elsewhere, plan_restore
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import DirectorySetUp, load_initial
@@ -144,6 +144,7 @@ class AttemptPreparation:
         if result is not None and initial:
             self._restored(*result)
             _warn_of_pickles(result[1])
+            _tell_cost(self._plan, result[1])
         self.check.begin(self._restore.gone if self._restore is not None else ())
         if result is not None and self._unclaimed and not self._own(*result):
             work = partial(self._services.storage.claims.claim, *result)
@@ -225,6 +226,21 @@ def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:
         for vertex in unpacked.plan.vertices
     )
     return pack(replace(unpacked, plan=replace(unpacked.plan, vertices=vertices)))
+
+
+def _tell_cost(plan: PhysicalPlan, metadata: SnapshotMetadata) -> None:
+    for vertex, operator in dealt_anew(plan, metadata):
+        logger.info(
+            "keys are dealt out anew under another max parallelism: every subtask reads all state",
+            extra={
+                "operator": operator.name,
+                "stored_max_parallelism": operator.max_parallelism,
+                "max_parallelism": vertex.max_parallelism,
+                "subtasks": vertex.parallelism,
+                "size_bytes": operator.size_bytes,
+                "read_bytes": operator.size_bytes * vertex.parallelism,
+            },
+        )
 
 
 def _warn_of_pickles(metadata: SnapshotMetadata) -> None:

@@ -103,6 +103,21 @@ def pickled_elsewhere(metadata: SnapshotMetadata, python_version: str) -> list[s
     ]
 
 
+def dealt_anew(plan: PhysicalPlan, metadata: SnapshotMetadata) -> list[tuple[Vertex, OperatorMetadata]]:
+    """Return the keyed operators that restore state of another max parallelism, with what is stored of them.
+
+    Args:
+        plan: of a `Restore`.
+        metadata: the snapshot.
+    """
+    stored = ((vertex, metadata.operator(node.uid)) for vertex in plan.vertices for node in vertex.operators)
+    return [
+        (vertex, operator)
+        for vertex, operator in stored
+        if operator is not None and _keyed(operator) and operator.max_parallelism != vertex.max_parallelism
+    ]
+
+
 # ---- key groups ---------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from raystream.state.canonical_values import (
     ValueColumns,
 )
 from raystream.state.migration import StoredSerializer
+from raystream.state.serializer import MSGPACK_ID
 
 _PICKLE_PROTOCOL = 5
 
@@ -73,7 +74,7 @@ def value_columns(target: Target, table: pa.Table, *, nullable: bool) -> Columns
     _check_nulls(target, [array, *others.values()], nullable=nullable)
     fields = values.fields(msgpack=VALUE_MSGPACK in others, pickle=VALUE_PICKLE in others)
     columns = list(zip(fields, [array, *(others[field.name] for field in fields[1:])], strict=True))
-    if values.encoding != "pickle":
+    if target.info.serializer == MSGPACK_ID:
         _check_types(target, values, columns, nullable=nullable)
     return columns
 

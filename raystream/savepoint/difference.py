@@ -171,6 +171,8 @@ def _compared_elements(uid: OperatorUid, first: _Side, second: _Side) -> Iterato
     infos_after, after = second.elements()
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name, Counter()), after.get(name, Counter())
+        if not (old or new or infos_before.get(name) or infos_after.get(name)):
+            continue  # A savepoint has no file for nothing.
         yield StateDifference(
             uid=uid,
             state=name,

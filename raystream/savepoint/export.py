@@ -59,7 +59,9 @@ def in_one_layout(
     for table in batches():
         own = columns.layout(table.schema)
         layout = own if layout is None else layout.merged(own)
-    carries = columns.empty_layout if layout is None else layout
+    if layout is None:
+        return columns.empty().schema, iter(())
+    carries = layout
     return columns.schema(carries), (columns.widened(table, carries) for table in batches())
 
 

@@ -1,6 +1,7 @@
 """What `raystream.savepoint.open` returns: a snapshot, its operators and their states, for programs."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
@@ -18,6 +19,7 @@ from raystream.savepoint.sizes import StateSize, largest_of, sizes
 from raystream.savepoint.snapshot import OPERATOR_KINDS, SnapshotReader
 from raystream.state.canonical_rows import ChunkRows, RowColumns
 from raystream.state.chunk_entries import entries_of_key, entry_sizes, key_of
+from raystream.state.operator_store import OperatorStateKind
 from raystream.storage.metadata import OperatorMetadata
 
 if TYPE_CHECKING:
@@ -255,7 +257,9 @@ class State:
         """
         if not self.keyed:
             found = self._reader.elements(self._operator, self.name)
-            yield element_rows(self.info, ((one.subtask, one.elements) for one in found))
+            own = self.kind == OWN_KIND
+            info = replace(self.info, kind=OperatorStateKind.RAW.value) if own else self.info
+            yield element_rows(info, ((one.subtask, one.elements) for one in found))
             return
         rows = ChunkRows(self.info)
         for _, stored in self._reader.chunks(self._operator, states={self.name}):

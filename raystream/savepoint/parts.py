@@ -16,8 +16,8 @@ from raystream.errors import StateCorruptError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
-from raystream.state.canonical_reader import PartPlace, PartReader
-from raystream.state.canonical_snapshot import CanonicalIndex, IndexedPart
+from raystream.state.canonical_reader import PartReader
+from raystream.state.canonical_snapshot import StoredParts
 from raystream.state.rocksdb_reading import StoredTables
 from raystream.state.snapshot_files import StoredFiles
 from raystream.state.snapshot_format import StoredChunk, StoredSnapshot
@@ -90,6 +90,18 @@ def named(place: str) -> Iterator[None]:
         raise type(error)(error.message, hint=error.hint, path=place, **error.context) from error
 
 
+def _states(stored: StoredSnapshot | StoredParts) -> tuple[PartState, ...]:
+    return tuple(
+        PartState(info=state.info, entries=state.entries, size_bytes=state.size_bytes)
+        for state in stored.states
+    )
+
+
+def _taken(stored: StoredSnapshot | StoredParts) -> Moment:
+    event_ms = WATERMARK_MIN_MS if stored.watermark_ms is None else stored.watermark_ms
+    return Moment(processing_ms=stored.taken_ms, event_ms=event_ms)
+
+
 class BlobPart:
     """A blob that holds chunks.
 
@@ -105,10 +117,7 @@ class BlobPart:
         self._stored = stored
         self._place = place
         self.groups = groups
-        self.states = tuple(
-            PartState(info=state.info, entries=state.entries, size_bytes=state.size_bytes)
-            for state in stored.states
-        )
+        self.states = _states(stored)
 
     def chunks(
         self, *, states: Container[str] | None = None, groups: Container[int] | None = None
@@ -118,8 +127,7 @@ class BlobPart:
 
     @property
     def taken(self) -> Moment:
-        event_ms = WATERMARK_MIN_MS if self._stored.watermark_ms is None else self._stored.watermark_ms
-        return Moment(processing_ms=self._stored.taken_ms, event_ms=event_ms)
+        return _taken(self._stored)
 
     def largest(self) -> None:
         pass
@@ -167,43 +175,27 @@ class FilesPart:
 
 
 class CanonicalPart:
-    """Parquet files.
-
-    Args:
-        index: says which there are.
-        open_place: says where the file of a path is, and its size.
-    """
+    """Parquet files, of which the footers were read."""
 
     files = None
 
-    def __init__(self, index: CanonicalIndex, open_place: Callable[[IndexedPart], PartPlace]) -> None:
-        self.groups = KeyGroupRange(index.first_group, index.end_group)
-        self.taken = index.taken
-        self._readers = [(part.state, PartReader(open_place(part))) for part in index.parts]
-        self._infos = [state.info for state in index.states]
-        footers = [(state, reader.footer) for state, reader in self._readers]
-        self.states = tuple(
-            PartState(
-                info=info,
-                entries=sum(footer.entries for state, footer in footers if state == position),
-                size_bytes=sum(
-                    row_group.length
-                    for state, footer in footers
-                    if state == position
-                    for row_group in footer.row_groups
-                ),
-            )
-            for position, info in enumerate(self._infos)
-        )
+    def __init__(self, stored: StoredParts, groups: KeyGroupRange) -> None:
+        self._stored = stored
+        self.groups = groups
+        self.states = _states(stored)
+
+    @property
+    def taken(self) -> Moment:
+        return _taken(self._stored)
 
     def chunks(
         self, *, states: Container[str] | None = None, groups: Container[int] | None = None
     ) -> Iterator[tuple[StateInfo, StoredChunk]]:
         """Yield the chunks, of which one row group of each state is held."""
         wanted = [
-            self._of_state(self._infos[state], reader, groups)
-            for state, reader in self._readers
-            if states is None or self._infos[state].name in states
+            self._of_state(self.states[position].info, reader, groups)
+            for position, reader in self._stored.parts.items()
+            if states is None or self.states[position].info.name in states
         ]
         yield from heapq.merge(*wanted, key=lambda one: one[1].group)
 
@@ -217,10 +209,10 @@ class CanonicalPart:
 
     def largest(self) -> dict[str, list[LargeKey]]:
         return {
-            self._infos[state].name: [
+            self.states[position].info.name: [
                 LargeKey(large.size_bytes, large.text) for large in reader.footer.largest_keys
             ]
-            for state, reader in self._readers
+            for position, reader in self._stored.parts.items()
         }
 
     def close(self) -> None:

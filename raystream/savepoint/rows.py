@@ -6,20 +6,16 @@ its size and, where its first bytes tell it, its class.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from raystream.errors import StateCorruptError
 from raystream.handles import StateInfo
-from raystream.state.canonical_keys import TEXT_SUFFIX
-from raystream.state.canonical_rows import KEY, KEY_GROUP, POSITION, ChunkRows, RowColumns, joined
+from raystream.state.canonical_operators import operator_table
+from raystream.state.canonical_rows import RowColumns, joined
 from raystream.state.canonical_values import ENCODING_FIELD, VALUE, VALUE_MSGPACK, VALUE_PICKLE
-from raystream.state.chunk_form import Chunk
-from raystream.state.descriptor import StateKind
-from raystream.state.operator_store import OperatorStateKind
 from raystream.state.pickle_names import class_in_pickle
 
 
@@ -104,52 +100,17 @@ def element_rows(info: StateInfo, of_subtasks: Iterable[tuple[int, Sequence[byte
     Raises:
         StateCorruptError: an element is not what the format has.
     """
-    tables: list[pa.Table] = []
-    subtasks: list[int] = []
-    positions: list[int] = []
-    keyed_kind = _AS_KEYED.get(info.kind)
-    rows = None if keyed_kind is None else ChunkRows(replace(info, kind=keyed_kind.value))
-    for subtask, elements in of_subtasks:
-        made = (
-            [pa.table({VALUE: pa.array(elements, pa.binary())})]
-            if rows is None
-            else [rows.rows(0, _chunk(info, element)).table for element in elements]
-        )
-        count = sum(map(len, made))
-        tables += made
-        subtasks += [subtask] * count
-        positions += range(count)
-    table = pa.table({VALUE: pa.array([], pa.binary())})
-    if rows is not None:
-        table = whole(rows.columns, tables)
-    elif tables:
-        table = pa.concat_tables(tables)
-    table = table.drop_columns([name for name in _OF_KEYS if name in table.column_names])
-    if keyed_kind is not StateKind.MAP:
-        table = table.add_column(0, pa.field(POSITION, pa.int64()), pa.array(positions, pa.int64()))
-    return table.add_column(0, pa.field(SUBTASK, pa.int32()), pa.array(subtasks, pa.int32()))
-
-
-def whole(columns: RowColumns, tables: Iterable[pa.Table]) -> pa.Table:
-    """Return tables of rows of one state as one."""
-    table = joined(columns, tables)
-    return columns.schema(columns.empty_layout).empty_table() if table is None else table
+    found = list(of_subtasks)
+    table = operator_table(info, [element for _, elements in found for element in elements])
+    numbers = [subtask for subtask, elements in found for _ in range(len(operator_table(info, elements)))]
+    return table.add_column(0, pa.field(SUBTASK, pa.int32()), pa.array(numbers, pa.int32()))
 
 
 SUBTASK = "subtask"
 """Name of the column that says whose operator state a row is."""
 
-_OF_KEYS = (KEY_GROUP, KEY, KEY + TEXT_SUFFIX, POSITION)
 
-
-_AS_KEYED = {
-    OperatorStateKind.LIST.value: StateKind.LIST,
-    OperatorStateKind.UNION.value: StateKind.LIST,
-    OperatorStateKind.BROADCAST.value: StateKind.MAP,
-}
-
-
-def _chunk(info: StateInfo, element: bytes) -> Chunk:
-    if not element:
-        raise StateCorruptError("element of operator state is empty", state=info.name)
-    return Chunk(element[0], 1, element[1:])
+def whole(columns: RowColumns, tables: Iterable[pa.Table]) -> pa.Table:
+    """Return tables of rows of one state as one."""
+    table = joined(columns, tables)
+    return columns.empty() if table is None else table

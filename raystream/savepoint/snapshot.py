@@ -25,11 +25,11 @@ from raystream.handles import (
 from raystream.ids import OperatorUid
 from raystream.keygroup import KeyGroupRange
 from raystream.savepoint.parts import BlobPart, CanonicalPart, FilesPart, KeyedPart, PartState, named
+from raystream.state.canonical_operators import stored_elements
 from raystream.state.canonical_reader import PartPlace
-from raystream.state.canonical_snapshot import MAGIC, IndexedPart, decode_index
-from raystream.state.operator_state import decode_elements
-from raystream.state.snapshot_files import StoredFiles, open_stored
-from raystream.state.snapshot_format import StoredChunk
+from raystream.state.canonical_snapshot import StoredParts
+from raystream.state.snapshot_files import open_stored
+from raystream.state.snapshot_format import StoredChunk, StoredSnapshot
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.layout import metadata_path, resolve
@@ -175,33 +175,19 @@ class SnapshotReader:
         every = KeyGroupRange(0, operator.max_parallelism)
         with named(place):
             blob = self._files.open_handle(self.directory, handle.data)
-            if handle.files and blob.read_range(0, len(MAGIC)) == MAGIC:
-                return self._canonical(blob.read_all(), handle)
             files = {one.local: partial(self._copied, one) for one in _files(handle)}
-            stored = open_stored(blob, files, every, operator.max_parallelism, known={})
-        if not isinstance(stored, StoredFiles):
+            parts = {one.local: self._part_place(one.file) for one in handle.files if one.file.footer}
+            stored = open_stored(blob, files, every, operator.max_parallelism, known={}, parts=parts)
+        if isinstance(stored, StoredParts):
+            return CanonicalPart(stored, handle.groups)
+        if isinstance(stored, StoredSnapshot):
             return BlobPart(stored, handle.groups, place)
         self._copying.total += sum(map(_size, _files(handle)))
         return FilesPart(stored, self._local(), _no_check)
 
-    def _canonical(self, index: bytes, handle: KeyedStateHandle) -> CanonicalPart:
-        files = {one.file.path: one.file for one in handle.files}
-
-        def open_place(part: IndexedPart) -> PartPlace:
-            file = files.get(part.path)
-            if file is None:
-                raise StateCorruptError(
-                    "index of keyed state names a file that is not its own", file=part.path
-                )
-            return PartPlace(
-                path=resolve(self.directory, file.path),
-                read_range=self._files.open_handle(self.directory, file).read_range,
-                size_bytes=file.size_bytes,
-                footer_bytes=part.footer_bytes,
-                footer_checksum=part.footer_checksum,
-            )
-
-        return CanonicalPart(decode_index(index), open_place)
+    def _part_place(self, file: FileHandle) -> PartPlace:
+        reader = self._files.open_handle(self.directory, file)
+        return PartPlace.of(file, resolve(self.directory, file.path), reader.read_range)
 
     def _place(self, handle: KeyedStateHandle | OperatorStateHandle) -> str:
         if isinstance(handle.data, FileHandle):
@@ -239,7 +225,7 @@ class SnapshotReader:
                 if name is None or handle.name == name:
                     with named(self._place(handle)):
                         blob = self._files.read_handle(self.directory, handle.data)
-                        elements = decode_elements(blob)
+                        elements = stored_elements(blob, self._place(handle))
                     if len(elements) != handle.element_count:
                         raise StateCorruptError(
                             "number of elements is not as recorded", path=self._place(handle)

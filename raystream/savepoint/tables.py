@@ -15,7 +15,7 @@ lost, never parsed.  What is wrong is told with operator, state, column and row 
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -64,14 +64,37 @@ def as_table(target: Target, given: Any) -> pa.Table:
     Raises:
         StateError: it cannot be one.
     """
+    if isinstance(given, pa.Table):
+        return given
     try:
-        return given if isinstance(given, pa.Table) else pa.table(given)
+        if isinstance(given, Mapping):
+            return _of_columns(target, given)
+        return pa.table(given)
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise target.refused(
             "rows are no table",
             hint="give a pyarrow.Table, a dict of columns, or a data frame that has `__arrow_c_stream__`",
             given=type(given).__name__,
+            cause=str(error)[:200],
         ) from error
+
+
+def _of_columns(target: Target, columns: Mapping[str, Any]) -> pa.Table:
+    """Return columns as a table; those of keys may hold keys of any type, which Arrow has no type for."""
+    made: list[tuple[pa.Field, Any]] = []
+    for name, column in columns.items():
+        if name in (KEY, NAMESPACE, MAP_KEY) and isinstance(column, list | tuple):
+            keys: list[Any] = []
+            try:
+                keys.extend(None if key is None else canonical_key(key) for key in column)
+            except KeyTypeError as error:
+                row = len(keys)
+                raise target.refused(error.message, hint=error.hint, column=name, row=row) from error
+            made += key_columns(name, keys)[1]
+        else:
+            array = column if isinstance(column, pa.Array | pa.ChunkedArray) else pa.array(column)
+            made.append((pa.field(name, array.type), array))
+    return pa.Table.from_arrays([array for _, array in made], schema=pa.schema([field for field, _ in made]))
 
 
 def check_columns(target: Target, table: pa.Table, *, needed: Sequence[str], allowed: Sequence[str]) -> None:
@@ -118,8 +141,12 @@ class _Keyed:
             allowed += [POSITION] if self._kind is StateKind.LIST else []
             allowed += [WRITTEN] if target.times is not None else []
         check_columns(target, self._table, needed=needed, allowed=allowed)
-        keys, groups = key_groups(self._keys(KEY), KeyGroupCache(target.max_parallelism))
-        namespaces = self._keys(NAMESPACE, nullable=True) if NAMESPACE in self._table.column_names else None
+        keys, groups = key_groups(keys_of(target, self._table, KEY), KeyGroupCache(target.max_parallelism))
+        namespaces = (
+            keys_of(target, self._table, NAMESPACE, nullable=True)
+            if NAMESPACE in self._table.column_names
+            else None
+        )
         order = self._order(keys, groups, namespaces)
         parts = [(pa.field(KEY_GROUP, pa.int32()), pa.array(groups, pa.int32())), *key_columns(KEY, keys)[1]]
         parts += self._after_keys(namespaces if namespaces is not None else [None] * len(keys), namespaced)
@@ -140,7 +167,7 @@ class _Keyed:
         if self._timers:
             return parts
         if self._kind is StateKind.MAP:
-            parts += key_columns(MAP_KEY, self._keys(MAP_KEY))[1]
+            parts += key_columns(MAP_KEY, keys_of(target, table, MAP_KEY))[1]
         if self._kind is StateKind.LIST:
             parts.append((pa.field(POSITION, pa.int64()), pa.array(range(len(table)), pa.int64())))
         parts += value_columns(target, table, nullable=self._kind is StateKind.MAP)
@@ -156,55 +183,76 @@ class _Keyed:
         times = cast(self._target, WRITTEN, self._table.column(WRITTEN), pa.int64())
         return field, times.fill_null(self._target.written_ms)
 
-    def _keys(self, name: str, *, nullable: bool = False) -> list[Any]:
-        """Return the canonical keys of a column."""
-        target, field = self._target, self._table.schema.field(name)
-        try:
-            if KIND_FIELD in (field.metadata or {}):
-                keys = read_keys(name, self._table)
-            else:
-                keys = [_as_key(key) for key in self._table.column(name).to_pylist()]
-        except StateCorruptError as error:
-            raise target.refused("column does not hold keys", column=name, cause=error.message) from error
-        canonical: list[Any] = []
-        try:
-            canonical.extend(None if nullable and key is None else canonical_key(key) for key in keys)
-        except KeyTypeError as error:
-            row = len(canonical)
-            raise target.refused(error.message, hint=error.hint, column=name, row=row) from error
-        return canonical
-
     def _order(self, keys: list[Any], groups: list[int], namespaces: list[Any] | None) -> list[int]:
         """Return the rows in order of savepoints: by key group, entries together, elements by position."""
         entries: dict[Any, int] = {}
         named = keys if namespaces is None else list(zip(keys, namespaces, strict=True))
         of_rows = [entries.setdefault(key, len(entries)) for key in named]
         within: list[Any] = list(range(len(keys)))
+        target, table = self._target, self._table
         if self._timers:
-            self._distinct((KEY, TIME), zip(of_rows, self._table.column(TIME).to_pylist(), strict=True))
+            check_distinct(
+                self._target, (KEY, TIME), zip(of_rows, self._table.column(TIME).to_pylist(), strict=True)
+            )
         elif self._kind.single:
-            self._distinct((KEY,), of_rows)
+            check_distinct(target, (KEY,), of_rows)
         elif self._kind is StateKind.MAP:
-            self._distinct((KEY, MAP_KEY), zip(of_rows, self._keys(MAP_KEY), strict=True))
-        elif POSITION in self._table.column_names:
-            within = cast(self._target, POSITION, self._table.column(POSITION), pa.int64()).to_pylist()
-            self._distinct((KEY, POSITION), zip(of_rows, within, strict=True))
+            check_distinct(
+                self._target,
+                (KEY, MAP_KEY),
+                zip(of_rows, keys_of(self._target, self._table, MAP_KEY), strict=True),
+            )
+        elif POSITION in table.column_names:
+            within = cast(target, POSITION, table.column(POSITION), pa.int64()).to_pylist()
+            check_distinct(target, (KEY, POSITION), zip(of_rows, within, strict=True))
         if None in within:
-            raise self._target.refused("row has no position", column=POSITION, row=within.index(None))
+            raise target.refused("row has no position", column=POSITION, row=within.index(None))
         return sorted(range(len(keys)), key=lambda row: (groups[row], of_rows[row], within[row]))
 
-    def _distinct(self, columns: Sequence[str], names: Any) -> None:
-        found: dict[Any, int] = {}
-        for row, name in enumerate(names):
-            before = found.setdefault(name, row)
-            if before != row:
-                raise self._target.refused(
-                    "table has an entry twice",
-                    hint=f"give one row for each {' and '.join(columns)}",
-                    column=columns[-1],
-                    row=row,
-                    first_row=before,
-                )
+
+def keys_of(target: Target, table: pa.Table, name: str, *, nullable: bool = False) -> list[Any]:
+    """Return the canonical keys in a column.
+
+    Raises:
+        StateError: one of them cannot be a key.
+    """
+    canonical: list[Any] = []
+    try:
+        if KIND_FIELD in (table.schema.field(name).metadata or {}):
+            keys = read_keys(name, table)
+        else:
+            keys = [_as_key(key) for key in table.column(name).to_pylist()]
+        canonical.extend(None if nullable and key is None else canonical_key(key) for key in keys)
+    except StateCorruptError as error:
+        raise target.refused("column does not hold keys", column=name, cause=error.message) from error
+    except KeyTypeError as error:
+        row = len(canonical)
+        raise target.refused(error.message, hint=error.hint, column=name, row=row) from error
+    return canonical
+
+
+def check_distinct(target: Target, columns: Sequence[str], names: Iterable[Any]) -> None:
+    """Check that no row has what another one has.
+
+    Args:
+        target: the state.
+        columns: that tell rows apart.
+        names: what they hold, by row.
+
+    Raises:
+        StateError: a row has.
+    """
+    found: dict[Any, int] = {}
+    for row, name in enumerate(names):
+        before = found.setdefault(name, row)
+        if before != row:
+            raise target.refused(
+                "table has an entry twice",
+                hint=f"give one row for each {' and '.join(columns)}",
+                column=columns[-1],
+                row=row,
+                first_row=before,
+            )
 
 
 def _as_key(value: Any) -> Any:

@@ -13,10 +13,12 @@ forms files beside it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from raystream.clock import ProcessingTime
 from raystream.handles import SharedFile, StateInfo
+from raystream.state.chunk_form import Chunk
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,
     ListStateDescriptor,
@@ -27,6 +29,7 @@ from raystream.state.descriptor import (
 from raystream.state.event_clock import EventClock
 from raystream.state.registry import StateMatch
 from raystream.state.snapshot_files import LocalFile, SnapshotForm, Stored
+from raystream.state.ttl import Moment
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -192,6 +195,14 @@ class KeyedSnapshot(Protocol):
         """All states that were registered at the barrier, touched or not."""
 
     @property
+    def taken(self) -> Moment:
+        """The time of the barrier."""
+
+    @property
+    def local_directory(self) -> Path | None:
+        """Where local files of the backend are; None when it has no such directory."""
+
+    @property
     def entries(self) -> int | None:
         """Number of (state, key) entries encoded so far; all of them once `blob` has been called.
 
@@ -227,6 +238,18 @@ class KeyedSnapshot(Protocol):
         """Return the encoded state in pieces, as `raystream.state.snapshot_files.open_stored` reads it.
 
         To be called once, after `files`; blocks, and belongs into a thread.
+
+        Raises:
+            StateError: a value does not have its declared type, or the local disk failed.
+        """
+
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
+        """Yield the encoded state in place of `blob`, sorted by key group; only when the form is full.
+
+        To be called once, when `advance` has returned True; blocks, and belongs into a thread.
+
+        Returns:
+            Position of the state in `states`, key group and chunk.
 
         Raises:
             StateError: a value does not have its declared type, or the local disk failed.

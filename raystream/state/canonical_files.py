@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -45,13 +46,24 @@ class Part:
 
     def pieces(self) -> list[memoryview]:
         """Return its bytes, which are mapped into memory so that they are not read at once."""
-        self.file.flush()
         whole = memoryview(mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ))
         return [whole[at : at + PIECE_BYTES] for at in range(0, len(whole), PIECE_BYTES)]
 
     def close(self) -> None:
         """Remove the local file; pieces that somebody has stay."""
         self.file.close()
+
+
+@contextmanager
+def _disk_failures() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            "part of a savepoint could not be written to the local disk",
+            hint="look at the disk of the directory for temporary files: is it full, or has it failed?",
+            cause=str(error)[:200],
+        ) from error
 
 
 class _Sink:
@@ -99,28 +111,36 @@ class PartFile:
     """A part that is being written; blocks.
 
     Args:
-        file: empty; belongs to the part from now on.
+        new_file: makes the local file.
         schema: the columns.
         state: its name, for errors.
+
+    Raises:
+        StateError: the local disk failed.
     """
 
-    def __init__(self, file: IO[bytes], schema: pa.Schema, state: str) -> None:
+    def __init__(self, new_file: NewFile, schema: pa.Schema, state: str) -> None:
         self._state = state
-        self._sink = _Sink(file)
-        # A dictionary per row group costs more time than it saves space where keys differ, as they mostly do.
-        self._parquet = pq.ParquetWriter(
-            self._sink, schema, compression=COMPRESSION, use_dictionary=False, write_statistics=["key_group"]
-        )
+        with _disk_failures():
+            self._sink = _Sink(new_file())
+            # A dictionary per row group costs more time than it saves space where keys mostly differ.
+            self._parquet = pq.ParquetWriter(
+                self._sink,
+                schema,
+                compression=COMPRESSION,
+                use_dictionary=False,
+                write_statistics=["key_group"],
+            )
 
     def write(self, table: pa.Table) -> tuple[int, int, str]:
         """Append rows as a row group; return its offset, length and checksum.
 
         Raises:
-            StateError: a value is too large for Parquet.
-            OSError: the local disk failed.
+            StateError: a value is too large for Parquet, or the local disk failed.
         """
         try:
-            self._parquet.write_table(table, row_group_size=max(1, len(table)))
+            with _disk_failures():
+                self._parquet.write_table(table, row_group_size=max(1, len(table)))
         except pa.ArrowException as error:
             raise StateError(
                 "state cannot be written as Parquet",
@@ -131,18 +151,28 @@ class PartFile:
         return self._sink.section()
 
     def read_back(self) -> Iterator[pa.Table]:
-        """Yield each row group again, and remove the file; nothing can be appended any more."""
-        self._parquet.close()
-        with self._sink.file as file:
+        """Yield each row group again, and remove the file; nothing can be appended any more.
+
+        Raises:
+            StateError: the local disk failed.
+        """
+        with self._sink.file as file, _disk_failures():
+            self._parquet.close()
             file.flush()
             parquet = pq.ParquetFile(file)
             for n in range(parquet.num_row_groups):
                 yield parquet.read_row_group(n, use_threads=False)
 
     def finish(self, metadata: bytes, *, entries: int, rows: int) -> Part:
-        """Return the part, with metadata of ours in its footer."""
+        """Return the part, with metadata of ours in its footer.
+
+        Raises:
+            StateError: the local disk failed.
+        """
         self._parquet.add_key_value_metadata({METADATA_KEY: metadata})
-        self._parquet.close()
+        with _disk_failures():
+            self._parquet.close()
+            self._sink.file.flush()
         _, footer_bytes, footer_checksum = self._sink.section()
         return Part(
             file=self._sink.file,

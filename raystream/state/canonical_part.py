@@ -17,6 +17,7 @@ from heapq import nlargest
 import msgspec
 import pyarrow as pa
 
+from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state.canonical_files import NewFile, Part, PartFile
@@ -86,10 +87,11 @@ class PartFooter(msgspec.Struct, frozen=True, kw_only=True):
     ttl: str | None
     """`event` or `processing` when `written_ms` is there, of which time it is."""
     max_parallelism: int
-    key_groups: tuple[int, int]
-    """Those of the subtask, from the first to before the second."""
+    key_groups: tuple[int, int] | None
+    """Those of the subtask, from the first to before the second; None for operator state."""
     taken_ms: int
-    event_ms: int
+    event_ms: int | None
+    """Event time at the barrier; None for operator state."""
     entries: int
     """Number of keys, for operator state of elements."""
     rows: int
@@ -97,13 +99,43 @@ class PartFooter(msgspec.Struct, frozen=True, kw_only=True):
     row_groups: list[RowGroup]
 
 
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+_decode_version = msgspec.json.Decoder(_Version).decode
+_decode_footer = msgspec.json.Decoder(PartFooter).decode
+
+
+def decode_footer(said: bytes, path: str) -> PartFooter:
+    """Return what a part says of itself.
+
+    Args:
+        said: the metadata in its footer.
+        path: of the part, for errors.
+
+    Raises:
+        StateRestoreError: a newer version wrote the part.
+        msgspec.MsgspecError: it does not follow the format.
+    """
+    version = _decode_version(said).format_version
+    if version > FORMAT_VERSION:
+        raise StateRestoreError(
+            "savepoint was written by a newer raystream",
+            hint="restore with the version that wrote it, or a later one",
+            path=path,
+            version=version,
+            newest_readable=FORMAT_VERSION,
+        )
+    return _decode_footer(said)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PartHead:
+class SubtaskHead:
     """Whose state is in a part, and of when."""
 
     uid: str
     subtask: int
-    info: StateInfo
     groups: KeyGroupRange
     max_parallelism: int
     taken: Moment
@@ -145,13 +177,15 @@ class PartWriter:
 
     Args:
         head: whose state it is.
-        new_file: makes an empty local file that goes when it is closed.
+        info: describes the state.
+        new_file: makes a local file.
     """
 
-    def __init__(self, head: PartHead, new_file: NewFile) -> None:
+    def __init__(self, head: SubtaskHead, info: StateInfo, new_file: NewFile) -> None:
         self._head = head
+        self._info = info
         self._new_file = new_file
-        self._chunk_rows = ChunkRows(head.info)
+        self._chunk_rows = ChunkRows(info)
         self._columns = self._chunk_rows.columns
         self._pending = _Pending()
         self._layout: Layout | None = None
@@ -164,8 +198,7 @@ class PartWriter:
 
         Raises:
             StateCorruptError: the chunk is not what its form says.
-            StateError: a value is too large for Parquet.
-            OSError: the local disk failed.
+            StateError: a value is too large for Parquet, or the local disk failed.
         """
         if self._pending.full(group):
             self._write()
@@ -198,7 +231,7 @@ class PartWriter:
             format_version=FORMAT_VERSION,
             uid=head.uid,
             subtask=head.subtask,
-            state=PartState.of(head.info),
+            state=PartState.of(self._info),
             ttl=None if layout.times is None else domain_text(layout.times),
             max_parallelism=head.max_parallelism,
             key_groups=(head.groups.start, head.groups.stop),
@@ -224,7 +257,7 @@ class PartWriter:
         """Begin a file of a layout, with what the file of a narrower one has."""
         before, row_groups = self._file, self._row_groups
         self._layout, self._row_groups = layout, []
-        self._file = PartFile(self._new_file(), self._columns.schema(layout), self._head.info.name)
+        self._file = PartFile(self._new_file, self._columns.schema(layout), self._info.name)
         if before is not None:
             for table, row_group in zip(before.read_back(), row_groups, strict=True):
                 self._write_group(self._columns.widened(table, layout), row_group.key_groups)

@@ -7,23 +7,23 @@ checksum before Parquet decodes it.  Nothing is unpickled.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError
+from raystream.handles import FileHandle
 from raystream.keygroup import KeyGroupRange
 from raystream.state.canonical_chunks import chunks_of
 from raystream.state.canonical_files import METADATA_KEY
-from raystream.state.canonical_part import FORMAT_VERSION, PartFooter
+from raystream.state.canonical_part import decode_footer
 from raystream.state.canonical_rows import RowColumns
 from raystream.state.snapshot_format import ReadRange, StoredChunk
 
 _MAGIC = b"PAR1"
-
-_decode_footer = msgspec.json.Decoder(PartFooter).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,23 @@ class PartPlace:
     footer_bytes: int
     footer_checksum: str
 
+    @classmethod
+    def of(cls, file: FileHandle, path: str, read_range: ReadRange) -> Self:
+        """Return the place of a stored part.
+
+        Raises:
+            StateCorruptError: it does not say what its footer is.
+        """
+        if file.footer is None:
+            raise StateCorruptError("part of a savepoint has no footer", path=path)
+        return cls(
+            path=path,
+            read_range=read_range,
+            size_bytes=file.size_bytes,
+            footer_bytes=file.footer.size_bytes,
+            footer_checksum=file.footer.checksum,
+        )
+
     def read(self, offset: int, length: int, checksum: str) -> bytes:
         """Return verified bytes.
 
@@ -59,7 +76,6 @@ class PartReader:
 
     Attributes:
         footer: what the part says of itself.
-        columns: of its rows.
 
     Raises:
         StateCorruptError: a byte of the footer is not what it was when the part was written.
@@ -74,13 +90,15 @@ class PartReader:
         tail = place.read(offset, place.footer_bytes, place.footer_checksum)
         try:
             self._metadata = pq.read_metadata(io.BytesIO(_MAGIC + tail))
-            said = self._metadata.metadata[METADATA_KEY]
-            self._check_version(said)
-            self.footer: PartFooter = _decode_footer(said)
-            self.columns = RowColumns(self.footer.state.info)
+            self.footer = decode_footer(self._metadata.metadata[METADATA_KEY], place.path)
         except (pa.ArrowException, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
             raise self._damaged("footer of a savepoint's part cannot be read") from error
         self._check(offset)
+
+    @property
+    def path(self) -> str:
+        """Where the part is."""
+        return self._place.path
 
     @property
     def schema(self) -> pa.Schema:
@@ -122,29 +140,17 @@ class PartReader:
             yield table
 
     def chunks(self, groups: KeyGroupRange | None = None) -> Iterator[StoredChunk]:
-        """Yield the rows of some key groups as chunks; as `tables`."""
+        """Yield the rows of some key groups as chunks, of keyed state; as `tables`."""
+        columns = RowColumns(self.footer.state.info)
         for table in self.tables(groups):
-            yield from chunks_of(self.columns, table)
-
-    def _check_version(self, said: bytes) -> None:
-        version = _decode_version(said).format_version
-        if version > FORMAT_VERSION:
-            raise StateRestoreError(
-                "savepoint was written by a newer raystream",
-                hint="restore with the version that wrote it, or a later one",
-                path=self._place.path,
-                version=version,
-                newest_readable=FORMAT_VERSION,
-            )
+            yield from chunks_of(columns, table)
 
     def _check(self, end: int) -> None:
         """Check that the row groups are one after the other, as Parquet has them too, and sorted."""
         offset, last = 0, -1
         for row_group in self.footer.row_groups:
-            groups = [group for group, _, _ in row_group.key_groups]
-            if row_group.offset != offset or row_group.length < 0 or not groups or last > groups[0]:
-                raise self._damaged("footer of a savepoint's part contradicts itself")
-            if groups != sorted(set(groups)):
+            groups = [last, *(group for group, _, _ in row_group.key_groups)]
+            if row_group.offset != offset or row_group.length < 0 or groups != sorted(groups):
                 raise self._damaged("footer of a savepoint's part contradicts itself")
             offset, last = offset + row_group.length, groups[-1]
         count = len(self.footer.row_groups)
@@ -153,13 +159,6 @@ class PartReader:
 
     def _damaged(self, what: str) -> StateCorruptError:
         return StateCorruptError(what, path=self._place.path)
-
-
-class _Version(msgspec.Struct):
-    format_version: int
-
-
-_decode_version = msgspec.json.Decoder(_Version).decode
 
 
 class _Sparse:

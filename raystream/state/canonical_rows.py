@@ -116,6 +116,10 @@ class RowColumns:
             map_key=KeyKind.STR if self.kind is StateKind.MAP and not timers else None,
         )
 
+    def empty(self) -> pa.Table:
+        """Return a table without rows."""
+        return self.schema(self.empty_layout).empty_table()
+
     def schema(self, layout: Layout) -> pa.Schema:
         """Return the columns of a layout."""
         fields = [pa.field(KEY_GROUP, pa.int32()), *key_fields(KEY, layout.key)]
@@ -364,4 +368,4 @@ def table_of(info: StateInfo, chunks: Iterable[StoredChunk]) -> pa.Table:
     """
     made = ChunkRows(info)
     table = joined(made.columns, (made.rows(stored.group, stored.chunk).table for stored in chunks))
-    return made.columns.schema(made.columns.empty_layout).empty_table() if table is None else table
+    return made.columns.empty() if table is None else table

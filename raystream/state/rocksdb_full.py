@@ -56,22 +56,26 @@ class FullSnapshot(RocksDbSnapshot):
         return ()
 
     def blob(self) -> Sequence[bytes | memoryview]:
+        writer = SnapshotWriter(
+            self.states, self._origin.groups, self._origin.max_parallelism, taken=self.taken
+        )
+        spill = _Spill(self._origin)
+        for position, group, chunk in self.chunks():
+            writer.add(position, group, chunk)
+            spill.add(writer)
+        return spill.finish(writer)
+
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
         view = self._view
         if view is None:
             raise StateError("snapshot was discarded", checkpoint_id=self.checkpoint_id)
-        writer = SnapshotWriter(
-            self.states, self._origin.groups, self._origin.max_parallelism, taken=self._taken
-        )
-        spill = _Spill(self._origin)
         for group in self._origin.groups:
             for position, table in enumerate(self._tables):
                 if self._origin.closed:
                     raise StateError("backend of the state was closed", checkpoint_id=self.checkpoint_id)
                 for chunk in self._chunks(view, table, group):
-                    writer.add(position, group, chunk)
-                    spill.add(writer)
-        self._entries = writer.entries
-        return spill.finish(writer)
+                    self._entries += chunk.entries
+                    yield position, group, chunk
 
     def stored(self, files: dict[str, SharedFile]) -> None:
         """Nothing can be referred to."""
@@ -83,7 +87,7 @@ class FullSnapshot(RocksDbSnapshot):
         self._view = None
 
     def _chunks(self, view: StoreView, table: CachedTable, group: int) -> Iterator[Chunk]:
-        cutoff_ms = latest_cutoff_ms(self._taken.cutoff_ms(table.descriptor.ttl), table.expired_ms)
+        cutoff_ms = latest_cutoff_ms(self.taken.cutoff_ms(table.descriptor.ttl), table.expired_ms)
         descriptor = table.descriptor
         draft = ChunkDraft(descriptor.kind, timed_form(descriptor.ttl), table.codec)
         for key, items in stored_contents(view, table.number, table.descriptor.kind, group):

@@ -5,10 +5,11 @@ stored.  An incremental one refers to a file that is part of a checkpoint known 
 other one stored anew, also when an older snapshot that has not completed yet has stored it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from raystream.errors import StateError
 from raystream.handles import SharedFile
+from raystream.state.chunk_form import Chunk
 from raystream.state.rocksdb import StoreView
 from raystream.state.rocksdb_cut import StoreCut
 from raystream.state.rocksdb_items import MISTYPED
@@ -38,6 +39,9 @@ class NativeSnapshot(RocksDbSnapshot):
         known = self._known([path.name for path in paths])
         return [LocalFile(path.name, path, known.get(path.name)) for path in paths]
 
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
+        raise AssertionError("a snapshot of files has no chunks")
+
     def blob(self) -> Sequence[bytes | memoryview]:
         origin = self._origin
         index = FilesIndex(
@@ -45,8 +49,8 @@ class NativeSnapshot(RocksDbSnapshot):
             max_parallelism=origin.max_parallelism,
             first_group=origin.groups.start,
             end_group=origin.groups.stop,
-            taken_ms=self._taken.processing_ms,
-            event_ms=self._taken.event_ms,
+            taken_ms=self.taken.processing_ms,
+            event_ms=self.taken.event_ms,
             tables=[
                 TableInfo.of_table(
                     info,

@@ -7,7 +7,8 @@ The large files never change, so that a later snapshot can refer to those which 
 savepoint has all of them for itself.  Only the backend that made such a snapshot can restore it.  The blob is
 read whole, and its checksum is in its handle.
 
-What a restore gets is either this or a `raystream.state.snapshot_format.StoredSnapshot`; `open_stored`
+What a restore gets is either this, or a `raystream.state.snapshot_format.StoredSnapshot`, or the parts of a
+canonical savepoint (`raystream.state.canonical_snapshot`); `open_stored`
 tells them apart.
 """
 
@@ -25,6 +26,9 @@ from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
+from raystream.state.canonical_reader import PartPlace
+from raystream.state.canonical_snapshot import MAGIC as CANONICAL_MAGIC
+from raystream.state.canonical_snapshot import StoredParts, open_parts
 from raystream.state.snapshot_format import StoredInfo, StoredSnapshot, open_snapshot
 from raystream.state.ttl import Moment, StateTtl, latest_cutoff_ms
 
@@ -202,7 +206,7 @@ class StoredFiles:
                     check()
 
 
-Stored = StoredSnapshot | StoredFiles
+Stored = StoredSnapshot | StoredParts | StoredFiles
 
 
 def encode_index(index: FilesIndex) -> bytes:
@@ -217,6 +221,7 @@ def open_stored(
     max_parallelism: int,
     *,
     known: Mapping[str, SharedFile],
+    parts: Mapping[str, PartPlace],
 ) -> Stored:
     """Return what was stored of the keyed state of one subtask; blocks.
 
@@ -226,12 +231,16 @@ def open_stored(
         groups: the wanted key groups, under `max_parallelism`.
         max_parallelism: of the new owner.
         known: those of the files that belong to checkpoints of this job, so that the next may refer to them.
+        parts: those of the files that are parts of a canonical savepoint.
 
     Raises:
         StateCorruptError: a byte is not what it was when the blob was written.
         StateRestoreError: a newer version wrote the blob.
     """
-    if blob.size_bytes < _HEADER.size or blob.read_range(0, len(_MAGIC)) != _MAGIC:
+    magic = b"" if blob.size_bytes < _HEADER.size else blob.read_range(0, len(_MAGIC))
+    if magic == CANONICAL_MAGIC:
+        return open_parts(blob.read_all(), parts, groups, max_parallelism)
+    if magic != _MAGIC:
         return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism)
     return StoredFiles(_checked(decode_index(blob.read_all()), files), files, known=known)
 

@@ -238,6 +238,11 @@ class SnapshotWriter:
         self.pending_bytes += len(chunk.data)
         self.entries += chunk.entries
 
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
+        """Yield state, key group and chunk of each that was added; no piece may have been taken."""
+        for section, data in zip(self._sections, self._buffers[1:], strict=False):
+            yield section.state, section.group, Chunk(section.form, section.entries, data)
+
     def take(self) -> list[bytes]:
         """Return the first pieces of the blob, which the writer forgets."""
         pieces, self._buffers = self._buffers, []

@@ -85,9 +85,12 @@ def read_archive(fs: FileSystem, layout: JobLayout) -> ArchivedJob | None:
         return None
     _, content = unseal(_FILE_KIND, FORMAT_VERSION, data, path=path)
     try:
-        return _DECODER.decode(content)
-    except msgspec.MsgspecError as error:
+        archive = _DECODER.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateCorruptError("archive breaks its format", path=path, cause=str(error)) from error
+    if archive.job_id != layout.job_id:
+        raise StateCorruptError("archive is another job's", path=path, job=archive.job_id)
+    return archive
 
 
 def read_archives(fs: FileSystem, base_dir: str) -> list[ArchivedJob]:

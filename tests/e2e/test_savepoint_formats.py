@@ -3,11 +3,16 @@
 import logging
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from raystream import JobFailedError, JobStatus, StreamEnvironment
 from raystream.connectors.files import FileSink
+from raystream.storage.filesystem import join_url
+from raystream.storage.metadata import shared_files_of
+from raystream.storage.snapshots import load_snapshot
+from raystream.storage.stores import open_file_system
 from raystream.testing import Barrier, Pause, TestSource
 from tests.every_state import RULES, add_everything, expected
 from tests.published import records, tuples
@@ -24,19 +29,39 @@ def numbers(wait_ms):
 
 
 @pytest.fixture
+def other_store():
+    """Copy a directory into another store, and return its URL there."""
+    url = "memory://another-store"
+
+    def copy(directory):
+        for path in directory.rglob("*"):
+            if path.is_file():
+                name = path.relative_to(directory.parent).as_posix()
+                open_file_system(url).write(join_url(url, name), path.read_bytes())
+        return join_url(url, directory.name)
+
+    yield copy
+    open_file_system(url).delete_dir(url)
+
+
+@pytest.fixture
 def submit(tmp_path, local_path):
     """Start the job that has state of every kind."""
 
     def start(wait_ms, *, backend, **options):
         env = StreamEnvironment(
             runner="local",
-            execution_checkpointing_savepoint_dir=str(tmp_path / "savepoints"),
             execution_checkpointing_interval="20ms",
             execution_checkpointing_min_pause="0ms",
             pipeline_auto_watermark_interval="5ms",
             state_backend_type=backend,
             state_backend_rocksdb_localdir=str(local_path),
-            **{"parallelism": 2, "execution_checkpointing_dir": str(tmp_path / "checkpoints"), **options},
+            **{
+                "parallelism": 2,
+                "execution_checkpointing_dir": str(tmp_path / "checkpoints"),
+                "execution_checkpointing_savepoint_dir": str(tmp_path / "savepoints"),
+                **options,
+            },
         )
         stream = add_everything(env, numbers(wait_ms), TestSource(RULES[:3], RULES[3:]))
         stream.sink_to(FileSink.json_lines(str(tmp_path / "out")), uid="out")
@@ -45,11 +70,21 @@ def submit(tmp_path, local_path):
     return start
 
 
-def stop_in_the_middle(client, wanted):
-    """Stop a job that waits before the last numbers; return the savepoint's path on the disk."""
+def until_it_waits(client):
+    """Return when a job has come to the wait before the last numbers."""
     while client.progress().records_in < COUNT - 40:
         with pytest.raises(TimeoutError):
             client.wait("20ms")
+
+
+def completed(client):
+    """Return where the complete checkpoints of a job are, oldest first."""
+    return [one.path for one in client.checkpoints() if one.status == "completed"]
+
+
+def stop_in_the_middle(client, wanted):
+    """Stop a job that waits before the last numbers; return the savepoint's path on the disk."""
+    until_it_waits(client)
     path = client.stop(format=wanted)
     assert client.wait(PATIENCE).status is JobStatus.FINISHED
     return path.removeprefix("file://")
@@ -94,5 +129,38 @@ def test_native_savepoint_does_not_need_a_checkpoint_directory(submit, tmp_path)
     savepoint = stop_in_the_middle(submit(FOR_EVER_MS, backend="rocksdb", **options), "native")
 
     job = submit(0, backend="rocksdb", execution_state_recovery_path=savepoint, **options)
+    assert job.wait(PATIENCE).status is JobStatus.FINISHED
+    assert Counter(map(tuples, records(tmp_path / "out"))) == Counter(expected(COUNT))
+
+
+@pytest.mark.parametrize("wanted", ["canonical", "native"])
+def test_savepoint_that_was_copied_into_another_store_restores_there(submit, tmp_path, other_store, wanted):
+    savepoint = stop_in_the_middle(submit(FOR_EVER_MS, backend="rocksdb"), wanted)
+    copied = other_store(Path(savepoint))
+    shutil.rmtree(tmp_path / "savepoints")
+
+    job = submit(0, backend="rocksdb", execution_state_recovery_path=copied)
+    assert job.wait(PATIENCE).status is JobStatus.FINISHED
+    assert Counter(map(tuples, records(tmp_path / "out"))) == Counter(expected(COUNT))
+
+
+def test_incremental_checkpoint_restores_from_a_copy_of_its_jobs_directory_in_another_store(
+    submit, tmp_path, other_store
+):
+    client = submit(FOR_EVER_MS, backend="rocksdb")
+    until_it_waits(client)
+    older = client.checkpoints()[-1].checkpoint_id
+    while not completed(client) or client.checkpoints()[-1].checkpoint_id < older + 3:
+        with pytest.raises(TimeoutError):
+            client.wait("20ms")
+    client.cancel()
+    client.wait(PATIENCE)
+    checkpoint = completed(client)[-1]
+    assert shared_files_of(load_snapshot(checkpoint)[1])
+    copied = other_store(tmp_path / "checkpoints" / client.job_id)
+    shutil.rmtree(tmp_path / "checkpoints")
+
+    path = f"{copied}/{checkpoint.rpartition('/')[2]}"
+    job = submit(0, backend="rocksdb", execution_state_recovery_path=path)
     assert job.wait(PATIENCE).status is JobStatus.FINISHED
     assert Counter(map(tuples, records(tmp_path / "out"))) == Counter(expected(COUNT))

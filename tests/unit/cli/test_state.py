@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.savepoint.jobs import BOMB, KEYS, UID, copied, snapshot
 
-KINDS = ["heap", "rocksdb", "native"]
+KINDS = ["heap", "rocksdb", "native", "canonical"]
 
 JOB = """\
 import sys
@@ -256,7 +256,9 @@ def test_path_that_is_no_snapshot_is_wrong_usage(raystream, tmp_path):
 # ---- check ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "source"), [("heap", "source"), ("native", "silent")])
+@pytest.mark.parametrize(
+    ("kind", "source"), [("heap", "source"), ("native", "silent"), ("canonical", "silent")]
+)
 def test_check_of_a_program_that_fits_shows_all_states_and_starts_nothing(raystream, job, kind, source):
     done = raystream("state", "check", job(source=source), snapshot(kind))
 

@@ -25,6 +25,7 @@ from raystream.runtime import messages as msg
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
+from raystream.storage.stores import open_file_system
 
 JOB_ID = JobId("0123456789abcdef" * 2)
 HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
@@ -142,6 +143,8 @@ class World:
     that is not done before the test says so; `faults` makes such work raise.
     """
 
+    open_fs = staticmethod(open_file_system)
+
     def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, job_id=JOB_ID, **options):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
@@ -170,7 +173,7 @@ class World:
         self.released = False
         self.attempt_of, self.restored = {}, {}
         self.changes = 0
-        self.storage = open_storage(job_id, self.config)
+        self.storage = open_storage(job_id, self.config, open_fs=self.open_fs)
         self.coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=JobSubmission(

@@ -164,4 +164,5 @@ def copied(path: str, to: Path) -> tuple[str, list[Path]]:
     shutil.copytree(place, copy)
     if (shared := place.parent / "shared").exists():
         shutil.copytree(shared, copy.parent / "shared")
-    return str(copy), [file for file in copy.parent.rglob(f"*{UID}*") if file.is_file()]
+    files = [file for file in copy.parent.rglob("*") if file.is_file()]
+    return str(copy), [file for file in files if UID in str(file.relative_to(to))]

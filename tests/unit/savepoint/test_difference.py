@@ -36,7 +36,7 @@ def compared(first, second, keys_max=0):
         return {one.state: one for one in differences(before, after, keys_max=keys_max) if one.uid == UID}
 
 
-@pytest.mark.parametrize("other", ["heap", "rocksdb", "native"])
+@pytest.mark.parametrize("other", ["heap", "rocksdb", "native", "canonical"])
 def test_snapshots_of_the_same_state_do_not_differ(other):
     found = compared(snapshot("heap"), snapshot(other))
 
@@ -71,7 +71,7 @@ def test_keys_of_one_snapshot_alone_are_added_or_removed():
     assert sorted(grown["paths"].keys, key=repr) == sorted(grown["hits"].keys, key=repr)
 
 
-@pytest.mark.parametrize("other", ["heap", "rocksdb"])
+@pytest.mark.parametrize("other", ["heap", "rocksdb", "canonical"])
 @pytest.mark.parametrize("max_parallelism", [8, 12, 7])
 def test_other_key_groups_make_no_difference(other, max_parallelism):
     found = compared(snapshot("heap"), snapshot(other, KEYS, max_parallelism))

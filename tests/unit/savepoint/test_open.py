@@ -11,7 +11,7 @@ from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.savepoint.rows import Pickled, values_of
 from tests.unit.savepoint.jobs import BOMB, KEYS, UID, EveryState, copied, key_of, snapshot
 
-KINDS = ["heap", "rocksdb", "native"]
+KINDS = ["heap", "rocksdb", "native", "canonical"]
 
 
 @pytest.fixture(params=KINDS)
@@ -98,7 +98,7 @@ def test_state_without_entries_has_its_columns(opened):
 
 def test_operator_state_has_the_subtask_beside_each_element(opened):
     assert opened.state(UID, "positions").to_arrow().to_pydict() == {
-        "subtask": [0, 0, 1, 1], "position": [0, 1, 0, 1], "value": [0, 10, 1, 11],
+        "subtask": [0, 0, 1, 1], "position": [0, 1, 2, 3], "value": [0, 10, 1, 11],
     }  # fmt: skip
     assert opened.state(UID, "all").to_arrow().column("value").to_pylist() == ["of 0", "of 1"]
     assert opened.state(UID, "rules").to_arrow().to_pydict() == {

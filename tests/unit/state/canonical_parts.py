@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache
-from raystream.state.canonical_part import PartHead, PartWriter
+from raystream.state.canonical_part import PartWriter, SubtaskHead
 from raystream.state.canonical_reader import PartPlace, PartReader
 from raystream.state.chunk_codec import ChunkCodec
 from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.ttl import Moment
+from raystream.testing.state_kit import MAX_PARALLELISM as CONTRACT_MAX_PARALLELISM
+from raystream.testing.state_kit import BackendContract
+from raystream.testing.stored_state import MemorySnapshot
 
 MAX_PARALLELISM = 8
 GROUPS = KeyGroupRange(0, MAX_PARALLELISM)
@@ -45,15 +48,12 @@ class MemoryPart:
         return PartReader(self.place(data, reads))
 
 
-def head_of(info):
-    return PartHead(
-        uid="u", subtask=0, info=info, groups=GROUPS, max_parallelism=MAX_PARALLELISM, taken=TAKEN
-    )
+HEAD = SubtaskHead(uid="u", subtask=0, groups=GROUPS, max_parallelism=MAX_PARALLELISM, taken=TAKEN)
 
 
 def written(info, chunks):
     """Return a part of chunks with their key groups; None when there is no row."""
-    writer = PartWriter(head_of(info), tempfile.TemporaryFile)
+    writer = PartWriter(HEAD, info, tempfile.TemporaryFile)
     for group, chunk in chunks:
         writer.add(group, chunk)
     part = writer.finish()
@@ -106,3 +106,20 @@ def exact(value):
 def exact_entries(entries):
     """Return entries by key, in whatever order these come."""
     return sorted((repr(exact(key)), exact(content)) for key, content in entries.items())
+
+
+class AsCanonicalSavepoints(BackendContract):
+    """Every snapshot of a contract is stored as a canonical savepoint."""
+
+    def freeze(self, subtask, checkpoint_id=1):
+        snapshot = super().freeze(subtask, checkpoint_id)
+        self.frozen_at = {**getattr(self, "frozen_at", {}), id(snapshot): subtask.max_parallelism}
+        return snapshot
+
+    def stored(self, snapshot):
+        max_parallelism = getattr(self, "frozen_at", {}).get(id(snapshot), CONTRACT_MAX_PARALLELISM)
+        groups = KeyGroupRange(0, max_parallelism)
+        head = SubtaskHead(
+            uid="u", subtask=0, groups=groups, max_parallelism=max_parallelism, taken=snapshot.taken
+        )
+        return MemorySnapshot.canonical(snapshot, head)

@@ -215,6 +215,7 @@ def test_any_truncation_is_noticed(length):
 def test_newer_version_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(canonical_part, "FORMAT_VERSION", FORMAT_VERSION + 1)
     part = part_of(HITS, {"a": 1})
+    monkeypatch.undo()
     with pytest.raises(StateRestoreError, match="newer raystream") as error:
         part.open()
     assert "\n" not in error.value.message

@@ -71,7 +71,7 @@ SHARED = shared_of("000008.sst")
 def load(blob, shared=SHARED):
     files = {file.local: partial(read, file) for file in shared}
     known = {file.local: file for file in shared}
-    return open_stored(MemoryBlob(blob), files, GROUPS, 128, known=known)
+    return open_stored(MemoryBlob(blob), files, GROUPS, 128, known=known, parts={})
 
 
 def test_index_comes_back_as_it_was():
