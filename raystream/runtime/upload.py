@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import xxhash
 
@@ -40,6 +40,9 @@ from raystream.state.snapshot_files import LocalFile
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import Buffer
 from raystream.storage.layout import data_file
+
+T = TypeVar("T")
+_Named = tuple[LocalFile, str]  # A file of a backend, and the name that it gets.
 
 PIECE_BYTES = 4 << 20
 """Piece in which a file beside the blobs is written."""
@@ -230,9 +233,10 @@ class Upload:
         shared: dict[str, SharedFile] = {}
         files = [(file, self._name(uid, f"file-{n}", token)) for n, file in enumerate(keyed.files())]
         if self._target.barrier.kind is SnapshotKind.SAVEPOINT:  # It refers to nothing outside.
-            named = tuple(self._store_named(file, name) for file, name in files)
+            named = tuple(self._each(lambda one: self._store_named(*one), files))
         else:
-            shared = {file.local: file.shared or self._store_shared(file, name) for file, name in files}
+            stored = self._each(lambda one: one[0].shared or self._store_shared(*one), files)
+            shared = {file.local: one for (file, _), one in zip(files, stored, strict=True)}
         data = self._store(uid, "keyed", keyed.blob(), token)
         keyed.stored(shared)
         return KeyedStateHandle(
@@ -242,6 +246,9 @@ class Upload:
             shared=tuple(shared.values()),
             files=named,
         )
+
+    def _each(self, store: Callable[[_Named], T], files: Sequence[_Named]) -> list[T]:
+        return self._target.files.each(self._target.barrier.directory, store, files)
 
     def _store_named(self, file: LocalFile, path: str) -> NamedFile:
         self._look()

@@ -11,9 +11,9 @@ the keyed format has a checksum for each section, so that a subtask which reads 
 need not read it all to trust it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import xxhash
 
@@ -22,6 +22,10 @@ from raystream.handles import FileHandle, Handle, InlineHandle, SharedFile
 from raystream.storage.filesystem import Data, FileSystem, MissingFileError, OpenFileSystem, buffers, join_url
 from raystream.storage.layout import resolve, shared_file
 from raystream.storage.stores import open_file_system
+from raystream.storage.transfers import OneByOne, Transfers
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 INLINE_BYTES_MAX = 1024 * 1024
 """No blob above this is inline in a snapshot that has a directory, whatever the configuration says."""
@@ -69,6 +73,20 @@ class SnapshotFiles:
 
     def __init__(self, open_fs: OpenFileSystem = open_file_system) -> None:
         self.open_fs = open_fs
+        self._transfers = Transfers()
+
+    def each(self, directory: str, work: Callable[[A], T], items: Iterable[A]) -> list[T]:
+        """Return the work's result for each item in order; several at once where the store gains by it.
+
+        Args:
+            directory: URL of the directory that the work is about; empty with `jobmanager` storage.
+            work: blocks; what it raises is raised when nothing of this is under way any more.
+            items: what to work on.
+        """
+        return self._transfers_of(directory).each(work, items)
+
+    def _transfers_of(self, directory: str) -> Transfers | OneByOne:
+        return self._transfers if directory and self.open_fs(directory).parallel else OneByOne()
 
     def write_blob(self, directory: str, name: str, data: Data, *, inline_bytes_max: int) -> Handle:
         """Store a blob durably and return its handle.
@@ -146,7 +164,7 @@ class SnapshotFiles:
         """
         url = shared_file(directory, file.name)
         handle = FileHandle(path=file.name, size_bytes=file.size_bytes, checksum=file.checksum)
-        return _FileReader(self.open_fs(directory), url, handle).pieces()
+        return _FileReader(self.open_fs(directory), url, handle).pieces(self._transfers_of(directory))
 
     def read_file(self, directory: str, file: FileHandle) -> Iterator[bytes]:
         """Yield a file of a snapshot in pieces; they are verified when the last one was taken.
@@ -155,7 +173,8 @@ class SnapshotFiles:
             StateCorruptError: the file is not there, or not what was written.
             StorageError: the store did not answer.
         """
-        return _FileReader(self.open_fs(directory), resolve(directory, file.path), file).pieces()
+        reader = _FileReader(self.open_fs(directory), resolve(directory, file.path), file)
+        return reader.pieces(self._transfers_of(directory))
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
         """Remove the file of a blob that no snapshot will refer to.
@@ -243,11 +262,14 @@ class _FileReader:
             )
         return found
 
-    def pieces(self) -> Iterator[bytes]:
-        hasher = xxhash.xxh3_64()
-        for offset in range(0, max(self.size_bytes, 1), FETCH_BYTES):  # An empty file has one piece too.
+    def pieces(self, transfers: Transfers | OneByOne) -> Iterator[bytes]:
+        def read(offset: int) -> bytes:
             length = min(FETCH_BYTES, self.size_bytes - offset)
-            piece = self._read(offset, length, last=offset + length == self.size_bytes)
+            return self._read(offset, length, last=offset + length == self.size_bytes)
+
+        hasher = xxhash.xxh3_64()
+        offsets = range(0, max(self.size_bytes, 1), FETCH_BYTES)  # An empty file has one piece too.
+        for piece in transfers.ahead(read, offsets):
             hasher.update(piece)
             yield piece
         if hasher.hexdigest() != self.handle.checksum:

@@ -47,6 +47,10 @@ class Entry:
 class FileSystem(Protocol):
     """A durable store.  All calls block, are thread-safe and raise `StorageError`."""
 
+    @property
+    def parallel(self) -> bool:
+        """Whether several files at once are faster than one after the other, as with a distant store."""
+
     def read(self, url: str) -> bytes:
         """Return the whole file.
 

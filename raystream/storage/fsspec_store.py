@@ -33,6 +33,8 @@ class FsspecFileSystem:
         fs: fsspec's own object for it.
     """
 
+    parallel = False
+
     # A store in memory has one process, and its own check for existence is not atomic.
     _exclusive = threading.Lock()
 

@@ -69,6 +69,8 @@ class HdfsFileSystem:
         clock: measures both.
     """
 
+    parallel = True
+
     def __init__(
         self,
         client: HdfsClient,

@@ -71,6 +71,8 @@ class S3FileSystem:
         requests: sends them to it.
     """
 
+    parallel = True
+
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
@@ -103,8 +105,7 @@ class S3FileSystem:
                 if not s3_errors.name_is_taken(error):
                     raise
                 # Also when the request was sent once: what is in between may have repeated it.
-                found = self._requests.wait(self._requests.send("head_object", **place_of(url)))
-                return bool(found.get("Metadata", {}).get(_TOKEN) == token)
+                return self._requests.wait(self._token_of(url)) == token
             return True
 
     def list_dir(self, url: str) -> list[Entry]:
@@ -149,7 +150,7 @@ class S3FileSystem:
         offsets = range(offset, offset + length, PART_BYTES)
         return b"".join(await together(fetch, offsets, at_once=PARTS_AT_ONCE))
 
-    # ---- writing in parts ------------------------------------------------------
+    # ---- writing ---------------------------------------------------------------
 
     def _upload(self, place: dict[str, str], pieces: Sequence[Buffer], size_bytes: int) -> None:
         part_bytes = max(PART_BYTES, -(-size_bytes // PARTS_MAX))
@@ -178,6 +179,17 @@ class S3FileSystem:
             # An attempt whose answer was lost may have begun an upload that we know nothing of.
             with suppress(*s3_errors.ERRORS):
                 self._requests.wait(self._abort_all(place["Bucket"], place["Key"]))
+
+    async def _token_of(self, url: str) -> str | None:
+        try:
+            found = await self._requests.send("head_object", **place_of(url))
+        except ClientError as error:
+            if not s3_errors.file_is_missing(error):
+                raise
+            cause = "a file of this name was deleted meanwhile"
+            raise StorageError("could not create file", path=url, cause=cause) from error
+        token: str | None = found.get("Metadata", {}).get(_TOKEN)
+        return token
 
     async def _complete(
         self, place: dict[str, str], upload: str, parts: list[dict[str, Any]], size_bytes: int
@@ -285,7 +297,9 @@ class S3FileSystem:
             ]
             if not page.get("IsTruncated"):
                 return found
-            position = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+            position = {"KeyMarker": page["NextKeyMarker"]}
+            if "NextUploadIdMarker" in page:
+                position["UploadIdMarker"] = page["NextUploadIdMarker"]
 
     async def _abort_all(self, bucket: str, prefix: str) -> None:
         for key, upload in await self._unfinished(bucket, prefix):

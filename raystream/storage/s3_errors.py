@@ -51,6 +51,10 @@ _BY_CODE: dict[str, tuple[str, str]] = {
          "IllegalLocationConstraintException"),
         ("the bucket is in another region", _REGION),
     ),
+    "NoSuchUpload": (
+        "somebody has aborted the upload",
+        "make sure that no lifecycle rule of the bucket aborts uploads within a day",
+    ),
     "KeyTooLongError": ("the path is too long for the store", "choose a shorter path"),
     **dict.fromkeys(
         ("QuotaExceeded", "InsufficientStorage", "507"),

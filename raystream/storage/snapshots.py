@@ -224,7 +224,8 @@ class SnapshotStore:
         directory = self._layout.shared_dir
         swept = []
         for entry in fs.list_dir(directory):
-            checkpoint_id = written_for(entry.name)
+            # An unfinished one may have its name behind the prefix; it is no live one's, whatever its name.
+            checkpoint_id = written_for(entry.name.removeprefix(TEMPORARY_PREFIX))
             if checkpoint_id is not None and checkpoint_id <= newest and entry.name not in live:
                 fs.delete_file(join_url(directory, entry.name))
                 swept.append(entry.name)

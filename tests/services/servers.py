@@ -127,8 +127,12 @@ def moto(directory: Path) -> Iterator[FaultyStore]:
 
 
 @contextmanager
-def versitygw(directory: Path, in_ci: bool) -> Iterator[ObjectStore]:
-    """Run a versitygw server over a directory."""
+def versitygw(directory: Path, in_ci: bool, *, at_once: int = 1) -> Iterator[ObjectStore]:
+    """Run a versitygw server over a directory.
+
+    It looks for an object and then makes it, so that only with one request `at_once` two writers never both
+    create it.
+    """
     program = _built(VERSITYGW, in_ci)
     kept = directory / "versitygw"
     kept.mkdir()
@@ -137,9 +141,8 @@ def versitygw(directory: Path, in_ci: bool) -> Iterator[ObjectStore]:
         _put_and_get(ObjectStore(f"http://127.0.0.1:{port}"))
 
     def command(port: int) -> list[str]:
-        # Else it looks for an object and then makes it, while another request may do the same.
-        one_at_a_time = ["--concurrency", "1"]
-        return [str(program), "--port", f"127.0.0.1:{port}", "posix", *one_at_a_time, str(kept)]
+        listen = ["--quiet", "--port", f"127.0.0.1:{port}"]
+        return [str(program), *listen, "posix", "--concurrency", str(at_once), str(kept)]
 
     keys = {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
     with running(command, ready, directory / "versitygw.log", **keys) as port:

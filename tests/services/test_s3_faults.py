@@ -84,6 +84,14 @@ def test_a_claim_whose_outcome_stays_unknown_is_an_error_and_asking_again_tells(
     assert fs.read(join_url(base, "entry")) == b"content"
 
 
+def test_a_claim_that_meets_a_file_which_is_deleted_meanwhile_is_an_error(fs, base, store):
+    fs.create_exclusive(join_url(base, "entry"), b"other")
+    store.faults({"match": "HEAD", "kind": "refuse", "status": 404, "code": "404"})
+    with pytest.raises(StorageError, match="could not create file") as caught:
+        fs.create_exclusive(join_url(base, "entry"), b"content")
+    assert not isinstance(caught.value, MissingFileError)
+
+
 def test_two_writers_stay_apart_while_answers_are_lost(fs, base, store):
     """Every other answer to a claim is lost, for both of them."""
     losses = [

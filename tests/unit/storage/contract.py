@@ -182,6 +182,8 @@ class BreakingFileSystem:
         done: whether the breaking call takes effect before it raises.
     """
 
+    parallel = False
+
     def __init__(
         self,
         inner: FileSystem,
@@ -240,6 +242,8 @@ class BreakingFileSystem:
 
 class UnreachableFileSystem:
     """A store that answers nothing."""
+
+    parallel = False
 
     def __getattr__(self, name: str):
         def refuse(*args: object, **kwargs: object) -> None:

@@ -245,6 +245,16 @@ def test_a_sweep_removes_unfinished_shared_files_when_nobody_writes(store, layou
     assert not fs.exists(unfinished)
 
 
+def test_a_sweep_removes_unfinished_shared_files_of_older_checkpoints_while_others_are_written(
+    store, layout, fs
+):
+    for number in (5, 6):
+        fs.write(join_url(layout.shared_dir, f".tmp-c{number}-a1-v1-s0-uid-shared-0-5eed~upload"), b"")
+
+    swept = store.sweep({3}, newest=5, shared=(), writing=True)
+    assert swept == [".tmp-c5-a1-v1-s0-uid-shared-0-5eed~upload"]
+
+
 def test_a_sweep_removes_all_shared_files_at_once_when_nothing_is_live_and_nobody_writes(store, layout, fs):
     take(store, 3)
     share(store, 3)
