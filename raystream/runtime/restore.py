@@ -15,6 +15,7 @@ from raystream.state.canonical_reader import PartPlace
 from raystream.state.operator_store import OperatorStore
 from raystream.state.snapshot_files import Stored, open_stored
 from raystream.storage.blobs import SnapshotFiles
+from raystream.storage.layout import resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,9 @@ def _open(
         known={file.local: file for file in handle.shared} if restore.own else {},
         parts={
             file.local: PartPlace.of(
-                file.file, file.file.path, files.open_handle(directory, file.file).read_range
+                file.file,
+                resolve(directory, file.file.path),
+                files.open_handle(directory, file.file).read_range,
             )
             for file in handle.files
             if file.file.footer is not None

@@ -123,10 +123,14 @@ class PartFile:
         self._state = state
         with _disk_failures():
             self._sink = _Sink(new_file())
-        # A dictionary per row group costs more time than it saves space where keys differ, as they mostly do.
-        self._parquet = pq.ParquetWriter(
-            self._sink, schema, compression=COMPRESSION, use_dictionary=False, write_statistics=["key_group"]
-        )
+            # A dictionary per row group costs more time than it saves space where keys mostly differ.
+            self._parquet = pq.ParquetWriter(
+                self._sink,
+                schema,
+                compression=COMPRESSION,
+                use_dictionary=False,
+                write_statistics=["key_group"],
+            )
 
     def write(self, table: pa.Table) -> tuple[int, int, str]:
         """Append rows as a row group; return its offset, length and checksum.

@@ -177,13 +177,8 @@ class SnapshotFiles:
         return reader.pieces(self._transfers_of(directory))
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
-        """Remove the file of a blob that no snapshot will refer to.
-
-        Raises:
-            StateCorruptError: the handle leads out of the directory.
-            StorageError: the store refused.
-        """
-        self.open_fs(directory).delete_file(resolve(directory, handle.path))
+        """Remove a file that no snapshot will refer to; raises as `delete_files`."""
+        delete_files(self.open_fs(directory), directory, [handle])
 
     def read_handle(self, directory: str, handle: Handle) -> bytes:
         """Return a whole blob, its size and checksum verified.
@@ -203,6 +198,24 @@ class SnapshotFiles:
         if isinstance(handle, InlineHandle):
             return _InlineReader(handle.data)
         return _FileReader(self.open_fs(directory), resolve(directory, handle.path), handle)
+
+
+def delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) -> None:
+    """Remove files of a snapshot, and the directories within it that this leaves empty.
+
+    Raises:
+        StateCorruptError: a file leads out of the directory.
+        StorageError: the store refused.
+    """
+    parents = set()
+    for file in files:
+        fs.delete_file(resolve(directory, file.path))
+        parts = file.path.split("/")
+        parents |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    for parent in sorted(parents, key=lambda path: (-len(path), path)):  # Deeper ones first.
+        url = join_url(directory, parent)
+        if not fs.list_dir(url):
+            fs.delete_dir(url)
 
 
 @dataclass(frozen=True, slots=True)

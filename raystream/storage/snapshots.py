@@ -17,7 +17,7 @@ import xxhash
 from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
 from raystream.handles import FileHandle, Handle, InlineHandle
 from raystream.ids import CheckpointId, JobId
-from raystream.storage.blobs import LOST
+from raystream.storage.blobs import LOST, delete_files
 from raystream.storage.filesystem import (
     TEMPORARY_PREFIX,
     FileSystem,
@@ -167,7 +167,7 @@ class SnapshotStore:
         Raises:
             StorageError: the store refused.
         """
-        _delete_files(self._open_fs(directory), directory, files)
+        delete_files(self._open_fs(directory), directory, files)
 
     def sweep(
         self,
@@ -299,23 +299,10 @@ def delete_snapshot(fs: FileSystem, directory: str, metadata: SnapshotMetadata) 
     for file in files:
         resolve(directory, file.path)
     fs.delete_file(metadata_path(directory))
-    _delete_files(fs, directory, files)
+    delete_files(fs, directory, files)
     fs.delete_file(claim_path(directory))
     if owned_by_snapshot(directory) or not fs.list_dir(directory):
         fs.delete_dir(directory)
-
-
-def _delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) -> None:
-    """Remove files of a snapshot, and the directories within it that this leaves empty."""
-    parents = set()
-    for file in files:
-        fs.delete_file(resolve(directory, file.path))
-        parts = file.path.split("/")
-        parents |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
-    for parent in sorted(parents, key=len, reverse=True):  # Deeper ones first.
-        url = join_url(directory, parent)
-        if not fs.list_dir(url):
-            fs.delete_dir(url)
 
 
 def _spilled(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> SnapshotMetadata:

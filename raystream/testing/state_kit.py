@@ -110,6 +110,7 @@ class Subtask:
         self.backend = backend
         self.cursor = cursor
         self.clock = clock or ManualClock(START_MS)
+        self.max_parallelism = max_parallelism
         self._cache = KeyGroupCache(max_parallelism)
 
     def at(self, key: Any, namespace: Any = None) -> None:

@@ -10,6 +10,9 @@ from raystream.state.canonical_reader import PartPlace, PartReader
 from raystream.state.chunk_codec import ChunkCodec
 from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.ttl import Moment
+from raystream.testing.state_kit import MAX_PARALLELISM as CONTRACT_MAX_PARALLELISM
+from raystream.testing.state_kit import BackendContract
+from raystream.testing.stored_state import MemorySnapshot
 
 MAX_PARALLELISM = 8
 GROUPS = KeyGroupRange(0, MAX_PARALLELISM)
@@ -103,3 +106,20 @@ def exact(value):
 def exact_entries(entries):
     """Return entries by key, in whatever order these come."""
     return sorted((repr(exact(key)), exact(content)) for key, content in entries.items())
+
+
+class AsCanonicalSavepoints(BackendContract):
+    """Every snapshot of a contract is stored as a canonical savepoint."""
+
+    def freeze(self, subtask, checkpoint_id=1):
+        snapshot = super().freeze(subtask, checkpoint_id)
+        self.frozen_at = {**getattr(self, "frozen_at", {}), id(snapshot): subtask.max_parallelism}
+        return snapshot
+
+    def stored(self, snapshot):
+        max_parallelism = getattr(self, "frozen_at", {}).get(id(snapshot), CONTRACT_MAX_PARALLELISM)
+        groups = KeyGroupRange(0, max_parallelism)
+        head = SubtaskHead(
+            uid="u", subtask=0, groups=groups, max_parallelism=max_parallelism, taken=snapshot.taken
+        )
+        return MemorySnapshot.canonical(snapshot, head)
