@@ -60,10 +60,9 @@ def run(raystream, script, tmp_path):
         settings += ("-D", f"execution.checkpointing.dir={tmp_path}/checkpoints", "-n")
         done = raystream("run", *settings, *options, job, f"{name}.txt", f"{name}-out", "savepoints")
         assert done.code == 0, done.err
-        emitted = [
-            line for file in (tmp_path / f"{name}-out").glob("part-*") for line in file.read_text().split("\n")
-        ]
-        return sorted(filter(None, emitted)), done.out.strip()
+        parts = (tmp_path / f"{name}-out").glob("part-*")
+        emitted = [line for part in parts for line in part.read_text().splitlines()]
+        return sorted(emitted), done.out.strip()
 
     return on
 
