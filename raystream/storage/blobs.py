@@ -6,12 +6,13 @@ the snapshot's directory when not.  A file beside a blob is in that directory to
 may need it, in the job's shared directory, whatever its size.
 With `jobmanager` storage there is no directory, so that everything is inline and bounded.
 
-A whole read verifies size and checksum.  A range read verifies only that the range is there:
-the keyed format has a checksum for each section, so that a subtask which reads a tenth of a file
-need not read it all to trust it.
+A whole read verifies size and checksum.  A range read verifies only that the range is there, and the
+end of the blob when it reads that: the keyed format says there, with a checksum for each, where the sections
+are, so that a subtask which reads a tenth of a file need not read it all to trust it, and to know that it
+is the file that was written.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -19,9 +20,17 @@ from typing import Protocol, TypeVar
 import xxhash
 
 from raystream.errors import CheckpointError, StateCorruptError
-from raystream.handles import FileHandle, Handle, InlineHandle, SharedFile
-from raystream.storage.filesystem import Data, FileSystem, MissingFileError, OpenFileSystem, buffers, join_url
-from raystream.storage.layout import resolve, shared_file
+from raystream.handles import FOOTER_BYTES_MAX, FileHandle, Footer, Handle, InlineHandle, SharedFile
+from raystream.storage.filesystem import (
+    Buffer,
+    Data,
+    FileSystem,
+    MissingFileError,
+    OpenFileSystem,
+    buffers,
+    join_url,
+)
+from raystream.storage.layout import metadata_path, resolve, shared_file
 from raystream.storage.local_copies import CopiedFile, LocalCopies
 from raystream.storage.stores import open_file_system
 from raystream.storage.transfers import OneByOne, Transfers
@@ -44,6 +53,10 @@ LOST = "restore the file from a backup, or start from another checkpoint or save
 
 class RangeReader(Protocol):
     """Reads parts of a stored blob."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, for errors."""
 
     @property
     def size_bytes(self) -> int:
@@ -129,7 +142,9 @@ class SnapshotFiles:
         self.open_fs(directory).write(join_url(directory, name), parts)
         if self.copies is not None:
             self.copies.write(directory, name, parts)
-        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
+        end = _end(parts, FOOTER_BYTES_MAX)
+        footer = Footer(size_bytes=len(end), checksum=xxhash.xxh3_64_hexdigest(end))
+        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest(), footer=footer)
 
     def write_file(self, directory: str, file: FileHandle, data: Data) -> None:
         """Store a file of a snapshot durably.
@@ -218,7 +233,7 @@ class SnapshotFiles:
             StateCorruptError: the handle leads out of the directory.
         """
         if isinstance(handle, InlineHandle):
-            return _InlineReader(handle.data)
+            return _InlineReader(handle.data, metadata_path(directory) if directory else "")
         return self._reader(directory, resolve(directory, handle.path), handle)
 
     def _reader(self, directory: str, url: str, handle: FileHandle) -> "_FileReader":
@@ -254,6 +269,7 @@ def delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) ->
 @dataclass(frozen=True, slots=True)
 class _InlineReader:
     data: bytes
+    path: str
 
     @property
     def size_bytes(self) -> int:
@@ -278,11 +294,22 @@ class _FileReader:
     handle: FileHandle
 
     @property
+    def path(self) -> str:
+        return self.url
+
+    @property
     def size_bytes(self) -> int:
         return self.handle.size_bytes
 
     def read_range(self, offset: int, length: int) -> bytes:
-        return self._read(offset, length)
+        last = offset + length == self.size_bytes
+        found = self._read(offset, length, last=last)
+        footer = self.handle.footer
+        if footer is None or not last or length != footer.size_bytes:
+            return found
+        if xxhash.xxh3_64_hexdigest(found) != footer.checksum:
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
+        return found
 
     def _read(self, offset: int, length: int, *, last: bool = False) -> bytes:
         """Return a range; with `last` make sure, in the same call, that nothing follows it."""
@@ -337,6 +364,17 @@ class _FileReader:
         if xxhash.xxh3_64_hexdigest(data) != self.handle.checksum:
             raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
         return data
+
+
+def _end(parts: Sequence[Buffer], length: int) -> bytes:
+    """Return the last bytes of a blob."""
+    end: list[bytes] = []
+    for part in reversed(parts):
+        if length <= 0:
+            break
+        end.insert(0, bytes(memoryview(part).cast("B")[-length:]))
+        length -= len(end[0])
+    return b"".join(end)
 
 
 def _missing(url: str) -> StateCorruptError:
