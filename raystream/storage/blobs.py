@@ -14,6 +14,7 @@ is the file that was written.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import xxhash
@@ -30,6 +31,7 @@ from raystream.storage.filesystem import (
     join_url,
 )
 from raystream.storage.layout import metadata_path, resolve, shared_file
+from raystream.storage.local_copies import CopiedFile, LocalCopies
 from raystream.storage.stores import open_file_system
 from raystream.storage.transfers import OneByOne, Transfers
 
@@ -82,10 +84,17 @@ class SnapshotFiles:
 
     Attributes:
         open_fs: gives the store of a URL.
+        copies: on the disk of this node, of what is written; read in place of the store where they are
+            right.
+        copied_bytes: size of the files that were opened and have such a copy.
+        stored_bytes: size of those that have none.
     """
 
-    def __init__(self, open_fs: OpenFileSystem = open_file_system) -> None:
+    def __init__(self, open_fs: OpenFileSystem = open_file_system, copies: LocalCopies | None = None) -> None:
         self.open_fs = open_fs
+        self.copies = copies
+        self.copied_bytes = 0
+        self.stored_bytes = 0
         self._transfers = Transfers()
 
     def each(self, directory: str, work: Callable[[A], T], items: Iterable[A]) -> list[T]:
@@ -131,6 +140,8 @@ class SnapshotFiles:
         for part in parts:
             hasher.update(part)
         self.open_fs(directory).write(join_url(directory, name), parts)
+        if self.copies is not None:
+            self.copies.write(directory, name, parts)
         end = _end(parts, FOOTER_BYTES_MAX)
         footer = Footer(size_bytes=len(end), checksum=xxhash.xxh3_64_hexdigest(end))
         return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest(), footer=footer)
@@ -162,6 +173,17 @@ class SnapshotFiles:
         """
         self.open_fs(directory).write(shared_file(directory, file.name), data)
 
+    def copy_shared(self, directory: str, file: SharedFile, source: Path) -> None:
+        """Keep a copy of a shared file on the disk of this node, which is a link.
+
+        Args:
+            directory: URL of the directory of a checkpoint that needs it.
+            file: what is known of it.
+            source: where it lies on this node; it never changes.
+        """
+        if self.copies is not None:
+            self.copies.link(directory, file.name, source)
+
     def delete_shared(self, directory: str, file: SharedFile) -> None:
         """Remove a file that no checkpoint will refer to.
 
@@ -179,7 +201,7 @@ class SnapshotFiles:
         """
         url = shared_file(directory, file.name)
         handle = FileHandle(path=file.name, size_bytes=file.size_bytes, checksum=file.checksum)
-        return _FileReader(self.open_fs(directory), url, handle).pieces(self._transfers_of(directory))
+        return self._reader(directory, url, handle).pieces(self._transfers_of(directory))
 
     def read_file(self, directory: str, file: FileHandle) -> Iterator[bytes]:
         """Yield a file of a snapshot in pieces; they are verified when the last one was taken.
@@ -188,7 +210,7 @@ class SnapshotFiles:
             StateCorruptError: the file is not there, or not what was written.
             StorageError: the store did not answer.
         """
-        reader = _FileReader(self.open_fs(directory), resolve(directory, file.path), file)
+        reader = self._reader(directory, resolve(directory, file.path), file)
         return reader.pieces(self._transfers_of(directory))
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
@@ -212,7 +234,18 @@ class SnapshotFiles:
         """
         if isinstance(handle, InlineHandle):
             return _InlineReader(handle.data, metadata_path(directory) if directory else "")
-        return _FileReader(self.open_fs(directory), resolve(directory, handle.path), handle)
+        return self._reader(directory, resolve(directory, handle.path), handle)
+
+    def _reader(self, directory: str, url: str, handle: FileHandle) -> "_FileReader":
+        store = self.open_fs(directory)
+        copy = None
+        if self.copies is not None:
+            copy = self.copies.open(directory, handle.path, handle.size_bytes, handle.checksum)
+        if copy is None:
+            self.stored_bytes += handle.size_bytes
+            return _FileReader(store, url, handle)
+        self.copied_bytes += handle.size_bytes
+        return _FileReader(CopiedFile(copy, store, handle.size_bytes), url, handle)
 
 
 def delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) -> None:
@@ -256,7 +289,7 @@ class _InlineReader:
 
 @dataclass(frozen=True, slots=True)
 class _FileReader:
-    fs: FileSystem
+    fs: FileSystem | CopiedFile
     url: str
     handle: FileHandle
 
