@@ -41,6 +41,7 @@ test: lint ## lint, type check and the whole test suite
 	$(BIN)/python -m pytest tests/test_*.py
 	$(BIN)/python -m pytest tests/e2e
 	$(BIN)/python -m pytest tests/simulation
+	$(BIN)/python -m pytest tests/services
 	$(BIN)/python -m pytest tests/ray
 	@$(MAKE) --no-print-directory coverage
 

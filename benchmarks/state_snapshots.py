@@ -11,6 +11,7 @@ import argparse
 import random
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import xxhash
@@ -24,7 +25,7 @@ from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
-from raystream.state.snapshot_files import open_stored
+from raystream.state.snapshot_files import SnapshotForm, open_stored
 from raystream.storage.blobs import SnapshotFiles
 
 MAX_PARALLELISM = 128
@@ -58,10 +59,10 @@ class Subtask:
                 self.cursor.current_key, self.cursor.group = key, GROUPS[key]
                 state.update(value)
 
-    def checkpoint(self, number: int, files: SnapshotFiles, directory: str, *, incremental: bool):
+    def checkpoint(self, number: int, files: SnapshotFiles, directory: str, form=SnapshotForm.INCREMENTAL):
         """Store a checkpoint; return blob, files, bytes written, and ms in the loop and in a thread."""
         started = time.perf_counter()
-        snapshot = self.backend.freeze(number, incremental=incremental)
+        snapshot = self.backend.freeze(number, form=form)
         while not snapshot.advance(lambda: False):
             pass
         encoded = time.perf_counter()
@@ -100,11 +101,10 @@ def stored(files: SnapshotFiles, directory: str, taken: tuple, groups: KeyGroupR
     """Return a checkpoint as a subtask of some key groups restores it."""
     return open_stored(
         files.open_handle(directory, taken[0]),
-        list(taken[1].values()),
+        {local: partial(files.read_shared, directory, file) for local, file in taken[1].items()},
         groups,
         MAX_PARALLELISM,
-        read=lambda file: files.read_shared(directory, file),
-        own=True,
+        known=taken[1],
     )
 
 
@@ -113,14 +113,14 @@ def measure_checkpoints(whole: Subtask, files: SnapshotFiles, job: str, keys: li
     rng = random.Random(1)
     values = dict(zip(keys, (rng.randbytes(value_bytes) for _ in keys), strict=True))
     whole.write(keys, list(values.values()))
-    first = whole.checkpoint(1, files, job, incremental=True)
+    first = whole.checkpoint(1, files, job)
     rounds = []
     for number in range(2, 2 + ROUNDS):
         changed = {key: rng.randbytes(value_bytes) for key in rng.sample(keys, len(keys) // 100)}
         values.update(changed)
         whole.write(list(changed), list(changed.values()))
-        rounds.append(whole.checkpoint(number, files, job, incremental=True))
-    full = whole.checkpoint(FULL, files, job, incremental=False)
+        rounds.append(whole.checkpoint(number, files, job))
+    full = whole.checkpoint(FULL, files, job, SnapshotForm.FULL)
     size = sum(file.size_bytes for file in rounds[-1][1].values())
     print(f"state {size / 1e6:,.0f} MB in {len(rounds[-1][1])} files")
     by_size = sorted(rounds, key=lambda taken: taken[2])
@@ -144,7 +144,7 @@ def measure_restores(scratch: Path, files: SnapshotFiles, job: str, size: int, *
         groups = groups_of_subtask(part, MAX_PARALLELISM, 2)
         subtask = Subtask(scratch, groups)
         seconds = subtask.restore([stored(files, f"{job}/chk-{LAST}", last, groups)])
-        halves.append((subtask.checkpoint(HALVES + part, files, job, incremental=True), HALVES + part))
+        halves.append((subtask.checkpoint(HALVES + part, files, job), HALVES + part))
         print(f"restore of half of it       {seconds / (size / 1e9):6.2f} s per GB that is read")
         subtask.backend.close()
     for name, parts in (

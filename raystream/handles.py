@@ -13,6 +13,28 @@ from raystream.ids import CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import KeyGroupRange
 
 
+class SavepointFormat(Enum):
+    """What the files of a savepoint are."""
+
+    CANONICAL = "canonical"
+    """Open and of no backend: any backend restores it, and other tools read it."""
+    NATIVE = "native"
+    """The backend's own: quick to take, and restored by the same backend only."""
+
+
+FOOTER_BYTES_MAX = 64 * 1024
+"""Longest footer of a blob: what a reader of parts of it fetches first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footer:
+    """The end of a file, with its own checksum so that it can be read and trusted alone."""
+
+    size_bytes: int
+    checksum: str
+    """xxh3-64 of these last bytes, 16 hex digits."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileHandle:
     """Bytes in a file of the snapshot."""
@@ -22,6 +44,8 @@ class FileHandle:
     size_bytes: int
     checksum: str
     """xxh3-64 of the whole file, 16 hex digits."""
+    footer: Footer | None = None
+    """Of a file that says at its end what is where, as blobs of keyed state and Parquet files do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +61,15 @@ class InlineHandle:
 
 
 Handle = FileHandle | InlineHandle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedFile:
+    """A file in the directory of the only snapshot that needs it, beside its blobs."""
+
+    local: str
+    """What its writer calls it: a state backend, or the writer of a savepoint."""
+    file: FileHandle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +114,16 @@ class StateInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyedStateHandle:
-    """The keyed state of one operator subtask: a self-describing blob, and perhaps files of its backend."""
+    """The keyed state of one operator subtask: a self-describing blob, and perhaps files that it names."""
 
     groups: KeyGroupRange
     entries: int | None
     """Number of (state, key) entries, for people; None when nobody has counted them."""
     data: Handle
     shared: tuple[SharedFile, ...] = ()
-    """The files, which other checkpoints may need too."""
+    """Files that other checkpoints may need too."""
+    files: tuple[NamedFile, ...] = ()
+    """Files that only this snapshot has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +158,25 @@ def shared_files_in(operators: Iterable[OperatorSnapshot]) -> tuple[SharedFile, 
     return tuple(files.values())
 
 
+def blobs_in(operators: Iterable[OperatorSnapshot]) -> tuple[Handle, ...]:
+    """Return the blobs of some snapshots, in stored order."""
+    blobs: list[Handle] = []
+    for operator in operators:
+        blobs += [handle.data for handle in operator.keyed]
+        blobs += [handle.data for handle in operator.operator]
+    return tuple(blobs)
+
+
+def files_in(operators: Sequence[OperatorSnapshot]) -> tuple[FileHandle, ...]:
+    """Return every file that some snapshots have in their own directory, whatever it is for."""
+    named = (file.file for operator in operators for handle in operator.keyed for file in handle.files)
+    return (*(blob for blob in blobs_in(operators) if isinstance(blob, FileHandle)), *named)
+
+
 def size_of(operators: Sequence[OperatorSnapshot]) -> int:
     """Return the stored size of some snapshots."""
-    keyed = sum(handle.data.size_bytes for operator in operators for handle in operator.keyed)
-    own = keyed + sum(handle.data.size_bytes for operator in operators for handle in operator.operator)
+    inline = sum(blob.size_bytes for blob in blobs_in(operators) if isinstance(blob, InlineHandle))
+    own = inline + sum(file.size_bytes for file in files_in(operators))
     return own + sum(file.size_bytes for file in shared_files_in(operators))
 
 

@@ -22,9 +22,10 @@ from raystream.api.runner import (
     StopRequest,
 )
 from raystream.config.units import parse_duration_ms
-from raystream.errors import JobFailedError, RaystreamError
+from raystream.errors import ConfigError, JobFailedError, RaystreamError
+from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus, OperatorUid
-from raystream.storage.filesystem import to_url
+from raystream.storage.stores import to_url
 
 TERMINAL = frozenset(status for status in JobStatus if status.terminal)
 
@@ -105,32 +106,37 @@ class JobClient:
             raise _failure(view)
         return _result(view)
 
-    def savepoint(self, directory: str | None = None) -> str:
+    def savepoint(self, directory: str | None = None, format: str = "canonical") -> str:  # noqa: A002
         """Take a savepoint, while the job goes on, and return its path.
 
         Args:
             directory: where to; `execution.checkpointing.savepoint-dir` by default.
+            format: "canonical", which every state backend restores, or "native", the files of the job's
+                own backend: quicker to take, and restored by the same backend only.
 
         Raises:
             CheckpointError: it was aborted; the message says why.
+            ConfigError: there is no such format.
             JobFailedError: the job has failed.
         """
-        return self._request(SavepointRequest(_request_id(), _absolute(directory)))
+        return self._request(SavepointRequest(_request_id(), _absolute(directory), _format_named(format)))
 
-    def stop(self, directory: str | None = None) -> str:
+    def stop(self, directory: str | None = None, *, format: str = "canonical") -> str:  # noqa: A002
         """End the job with a savepoint, everything before it committed, and return its path.
 
         When another client is stopping the job already, that is the savepoint which is returned.
 
         Args:
             directory: where to; `execution.checkpointing.savepoint-dir` by default.
+            format: of the savepoint, as for `savepoint`.
 
         Raises:
             CheckpointError: the savepoint was aborted and the job goes on; or another client stops it
-                with a savepoint in another directory.
+                with a savepoint in another directory or of another format.
+            ConfigError: there is no such format.
             JobFailedError: the job has failed.
         """
-        return self._request(StopRequest(_request_id(), _absolute(directory)))
+        return self._request(StopRequest(_request_id(), _absolute(directory), _format_named(format)))
 
     def cancel(self) -> None:
         """End the job without a savepoint; retained checkpoints stay, as configured."""
@@ -232,6 +238,14 @@ def _seconds(timeout: float | timedelta | str | None) -> float | None:
 def _absolute(directory: str | None) -> str | None:
     """Return the directory as the job master, which has another working directory, understands it."""
     return None if directory is None else to_url(directory)
+
+
+def _format_named(name: str) -> SavepointFormat:
+    try:
+        return SavepointFormat(name)
+    except ValueError as error:
+        names = [known.value for known in SavepointFormat]
+        raise ConfigError("savepoint format does not exist", format=name, formats=names) from error
 
 
 def _request_id() -> str:

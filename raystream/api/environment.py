@@ -39,8 +39,8 @@ from raystream.operators.sink_operator import SinkOperator
 from raystream.operators.source import Source
 from raystream.operators.source_operator import SourceOperator
 from raystream.operators.watermarks import WatermarkStrategy, checked_strategy
-from raystream.storage.filesystem import to_url
 from raystream.storage.latest import LATEST
+from raystream.storage.stores import to_url
 
 logger = logging.getLogger(__name__)
 

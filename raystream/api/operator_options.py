@@ -37,6 +37,8 @@ class NewOperator(TypedDict):
     factory: Callable[[], Operator]
     stateful: bool
     options: OperatorOptions
+    transactional: NotRequired[bool]
+    """Of a sink: whether it commits; False by default."""
     upstreams: NotRequired[tuple[Upstream, ...]]
     """What it reads; the stream's own outputs by default."""
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from raystream.config.options import JobConfig
 from raystream.graph.physical import PhysicalPlan
+from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus, OperatorUid
 
 
@@ -36,6 +37,7 @@ class SavepointRequest:
     """Makes a repeated request the same request."""
     directory: str | None
     """Where to, or None for the configured directory."""
+    format: SavepointFormat = SavepointFormat.CANONICAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class StopRequest:
 
     request_id: str
     directory: str | None
+    format: SavepointFormat = SavepointFormat.CANONICAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,12 +232,14 @@ class DataStream(Exchanges[T]):
         stream._end(sink, "execute_and_collect", "collect", {"parallelism": common})
 
     def _end(self, sink: Any, operation: str, name: str, options: OperatorOptions) -> StreamSink:
+        transactional = getattr(sink, "transactional", True)  # A user's sink may not say it.
         node = self._add(
             kind=OperatorKind.SINK,
             operation=operation,
             name=name,
             factory=OperatorFactory(SinkOperator, sink),
-            stateful=getattr(sink, "transactional", True),  # A user's sink may not say it.
+            stateful=transactional,
+            transactional=transactional,
             options=options,
         )
         return StreamSink(node.name, node.uid)
@@ -281,6 +283,7 @@ class DataStream(Exchanges[T]):
             parallelism=options.get("parallelism"),
             max_parallelism=options.get("max_parallelism"),
             stateful=declared["stateful"],
+            transactional=declared.get("transactional", False),
         )
         self._graph.add(node)
         return node

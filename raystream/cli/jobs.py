@@ -21,13 +21,22 @@ from raystream.cli.listing import (
     print_checkpoints,
     print_jobs,
     print_json,
+    shown_time,
 )
+from raystream.cli.progress import short_size
 from raystream.cli.run import address_option, config_option, define_option
 from raystream.errors import ClusterNotFoundError
+from raystream.handles import SavepointFormat
 from raystream.runtime.coordinator_view import JobView
 from raystream.storage.archive import ArchivedJob, read_archives
-from raystream.storage.filesystem import open_file_system, to_url
+from raystream.storage.disposal import dispose_snapshot
+from raystream.storage.stores import open_file_system, to_url
 
+type_option = click.option(
+    "--type", "savepoint_format", type=click.Choice([known.value for known in SavepointFormat]),
+    default=SavepointFormat.CANONICAL.value, show_default=True,
+    help="canonical: any state backend restores it; native: the backend's own files, quicker.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -129,25 +138,45 @@ def checkpoints(jobs: Jobs, job: str, as_json: bool) -> None:
         say("the job has taken no checkpoint")
 
 
-@click.command("savepoint", short_help="Take a savepoint of a job.")
-@click.argument("job", metavar="JOB")
+@click.command("savepoint", short_help="Take a savepoint of a job, or delete one.")
+@click.argument("job", metavar="[JOB]", required=False)
 @click.argument("directory", metavar="[DIR]", required=False)
+@type_option
+@click.option("--dispose", "disposed", metavar="PATH", help="Delete the savepoint at PATH instead.")
 @of_cluster
-def savepoint(jobs: Jobs, job: str, directory: str | None) -> None:
+def savepoint(
+    jobs: Jobs, job: str | None, directory: str | None, savepoint_format: str, disposed: str | None
+) -> None:
     """Take a savepoint, while the job goes on, and print its path.
 
-    DIR is by default the job's execution.checkpointing.savepoint-dir.
+    DIR is by default the job's execution.checkpointing.savepoint-dir.  With --dispose PATH no job is asked:
+    the files of a savepoint, or of a checkpoint that a job has left, are deleted.
     """
-    print(jobs.client(job).savepoint(directory))
+    if (job is None) == (disposed is None):
+        raise click.UsageError("give either a JOB, or --dispose PATH")
+    if disposed is not None:
+        _dispose(disposed)
+        return
+    assert job is not None
+    print(jobs.client(job).savepoint(directory, savepoint_format))
+
+
+def _dispose(path: str) -> None:
+    directory, metadata = dispose_snapshot(path)
+    say(
+        f"disposed of {directory}: {metadata.kind.value} {metadata.checkpoint_id} of job"
+        f" {metadata.job_name!r}, taken {shown_time(metadata.created_ms)}, {short_size(metadata.size_bytes)}"
+    )
 
 
 @click.command("stop", short_help="End a job with a savepoint.")
 @click.argument("job", metavar="JOB")
 @click.option("-p", "--savepoint-dir", "directory", metavar="DIR", help="Where to put the savepoint.")
+@type_option
 @of_cluster
-def stop(jobs: Jobs, job: str, directory: str | None) -> None:
+def stop(jobs: Jobs, job: str, directory: str | None, savepoint_format: str) -> None:
     """End a job with a savepoint, everything before it committed, and print the savepoint's path."""
-    print(jobs.client(job).stop(directory))
+    print(jobs.client(job).stop(directory, format=savepoint_format))
 
 
 @click.command("cancel", short_help="End a job without a savepoint.")

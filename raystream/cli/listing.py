@@ -62,7 +62,8 @@ class CheckpointRow:
     checkpoint_id: int
     kind: str
     status: str
-    """`pending`, `completed`, `failed`, or `deleted` when it was complete and is not kept any more."""
+    """`pending`, `completed`, `failed`, `damaged` when it could not be restored, or `deleted` when it was
+    complete and is not kept any more."""
     triggered_ms: int
     """Wall time, ms since epoch."""
     duration_ms: float
@@ -80,7 +81,8 @@ class CheckpointRow:
         if isinstance(checkpoint, CheckpointRecord):
             status, path, triggered_ms = checkpoint.status, checkpoint.path, checkpoint.triggered_ms
         else:
-            status = "failed" if checkpoint.failure else "completed"
+            ended = "failed" if checkpoint.failure else "completed"
+            status = "damaged" if checkpoint.damaged else ended
             path, triggered_ms = checkpoint.location, checkpoint.created_ms
         if status == "completed" and not path:
             status = "deleted"
@@ -132,7 +134,7 @@ def matching_job(rows: Sequence[JobRow], wanted: str) -> JobRow:
 def print_jobs(rows: Sequence[JobRow]) -> None:
     """Print a table of jobs."""
     header = ("job", "name", "status", "parallelism", "in", "out", "restarts", "last checkpoint")
-    _print_table(
+    print_table(
         header,
         (
             (
@@ -148,11 +150,11 @@ def print_jobs(rows: Sequence[JobRow]) -> None:
 def print_checkpoints(rows: Sequence[CheckpointRow]) -> None:
     """Print a table of checkpoints."""
     header = ("id", "kind", "status", "triggered", "duration", "size", "written", "path or failure")
-    _print_table(
+    print_table(
         header,
         (
             (
-                str(row.checkpoint_id), row.kind, row.status, _time(row.triggered_ms),
+                str(row.checkpoint_id), row.kind, row.status, shown_time(row.triggered_ms),
                 short_duration(row.duration_ms), short_size(row.size_bytes), short_size(row.uploaded_bytes),
                 _or_dash(row.failure or row.path),
             )
@@ -164,12 +166,24 @@ def print_checkpoints(rows: Sequence[CheckpointRow]) -> None:
 
 def print_json(rows: Sequence[JobRow | CheckpointRow]) -> None:
     """Print a JSON array of objects."""
-    print(json.dumps([asdict(row) for row in rows], indent=2))
+    print_as_json([asdict(row) for row in rows])
 
 
-def _print_table(
+def print_as_json(value: Any) -> None:
+    """Print a value as JSON; what UTF-8 does not have stands in the escapes of JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False).encode(errors="backslashreplace").decode())
+
+
+def print_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: frozenset[str] = frozenset()
 ) -> None:
+    """Print rows below their header.
+
+    Args:
+        header: names of the columns.
+        rows: texts.
+        numbers: columns that are numbers, aligned to the right.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -190,7 +204,8 @@ def _plain(text: str) -> Any:
     return Text(text)  # A name with [brackets] is no markup.
 
 
-def _time(wall_ms: int) -> str:
+def shown_time(wall_ms: int) -> str:
+    """Return a wall time in ms since epoch as text, in UTC."""
     return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 

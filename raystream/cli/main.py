@@ -22,6 +22,7 @@ from raystream.cli.failures import (
 from raystream.cli.jobs import cancel, checkpoints, list_jobs, savepoint, stop
 from raystream.cli.logs import configure_logging
 from raystream.cli.run import info, run
+from raystream.cli.state import state
 from raystream.errors import RaystreamError
 
 TEXT_COLUMNS = 100
@@ -90,5 +91,5 @@ def config() -> None:
         print()
 
 
-for command in (run, list_jobs, info, savepoint, checkpoints, stop, cancel, config):
+for command in (run, list_jobs, info, savepoint, checkpoints, stop, cancel, state, config):
     commands.add_command(command)

@@ -52,6 +52,11 @@ parallelism_option = click.option(
     help="Subtasks of every operator that does not set its own number.",
 )  # fmt: skip
 
+allow_non_restored_option = click.option(
+    "-n", "--allow-non-restored-state", "allow_non_restored", is_flag=True,
+    help="Start even if the snapshot has state that the program no longer has, and drop that.",
+)  # fmt: skip
+
 
 @click.command("run", context_settings=SCRIPT_SETTINGS, short_help="Run the jobs of a script.")
 @config_option
@@ -62,17 +67,14 @@ parallelism_option = click.option(
     help="Start from a savepoint or checkpoint; `latest`: the newest of this job name, if there is one.",
 )  # fmt: skip
 @click.option(
-    "--claim-mode", type=click.Choice(["no-claim"]),
-    help="What becomes of the snapshot of -s: it is left alone.",
+    "--claim-mode", type=click.Choice(["no-claim", "claim"]),
+    help="What becomes of the snapshot of -s: it is left alone, or it is the job's and deleted in the end.",
 )  # fmt: skip
-@click.option(
-    "-n", "--allow-non-restored-state", "allow_non_restored", is_flag=True,
-    help="Start even if the snapshot has state that the program no longer has, and drop that.",
-)  # fmt: skip
+@allow_non_restored_option
 @click.option(
     "--allow-older-checkpoint", "allow_older", is_flag=True,
-    help="Let `-s latest` pass over a damaged snapshot or job log; what was committed since the older one"
-    " comes twice.",
+    help="Let `-s latest` and every recovery of the job pass over a damaged snapshot, or job log;"
+    " what was committed since the older one comes twice.",
 )  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")
@@ -108,7 +110,7 @@ def info(context: click.Context, /, script: Path, arguments: tuple[str, ...], **
     ambient = Ambient(**options, runner=_PlanReader())
     with use(ambient):
         try:
-            code = _execute(script, arguments, ambient)
+            code = execute_script(script, arguments, ambient)
         except _PlanRead as read:
             print(read.plan)
             code = DONE
@@ -136,7 +138,7 @@ class _PlanReader:
 def _attend(attendant: Attendant, ambient: Ambient, script: Path, arguments: Sequence[str]) -> int:
     """Run the script and wait for its jobs; return the exit code."""
     try:
-        code = _execute(script, arguments, ambient)
+        code = execute_script(script, arguments, ambient)
         if code == DONE:
             attendant.wait_for_rest()
     except Detached:
@@ -150,7 +152,7 @@ def _attend(attendant: Attendant, ambient: Ambient, script: Path, arguments: Seq
     return code
 
 
-def _execute(script: Path, arguments: Sequence[str], ambient: Ambient) -> int:
+def execute_script(script: Path, arguments: Sequence[str], ambient: Ambient) -> int:
     """Run the script; return its exit code.
 
     Raises:

@@ -131,6 +131,14 @@ class CheckpointConfig(Section):
     )
     """rocksdb: a checkpoint writes only files that are new since the last one, and refers to the others; it
     restores on rocksdb only.  Savepoints are always whole."""
+    local_backup: bool = option(
+        "execution.checkpointing.local-backup.enabled",
+        Boolean(),
+        default=True,
+        aliases=("state.backend.local-recovery",),
+    )
+    """Keep a copy of the newest checkpoint on the local disk of each node, in state.backend.rocksdb.localdir,
+    for a recovery that need not read the checkpoint directory; not where that is on the same disk."""
     inline_threshold_bytes: int = option(
         "execution.checkpointing.data-inline-threshold",
         Size(maximum=INLINE_THRESHOLD_BYTES_MAX),
@@ -234,8 +242,8 @@ class RecoveryConfig(Section):
     )
     """Start even if the snapshot has state of operators that the program no longer has, and drop it."""
     allow_older: bool = option("execution.state-recovery.allow-older-checkpoint", Boolean(), default=False)
-    """Let `latest` pass over a snapshot with a missing or damaged file; what was committed since the older
-    one that it then finds comes twice.  Every file is read once more to find out."""
+    """Let `latest`, and a job that recovers, pass over a snapshot with a missing or damaged file; what was
+    committed since the older one comes twice.  For `latest` every file is read once more to find out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,13 @@
-"""Files that appear whole: the writer and the committer of `FileSink`.
+"""Files that appear whole: the writer and the committer of `FileSink` for disks.
 
     .part-<uid>-<job>-<subtask>-<attempt>-<counter>.inprogress   while it is written, and pre-committed
     .part-<uid>-<job>-<subtask>-<attempt>-<counter>.inprogress.savepoint   a link, for a savepoint
      part-<uid>-<job>-<subtask>-<attempt>-<counter>              once its checkpoint is complete
 
 Each checkpoint ends the file that is being written; it is made durable in a thread, before
-the checkpoint can complete, and the commit renames it.  `<uid>` is percent-encoded and `<job>`
-the first 16 digits of the job id, so that no two operators, jobs, attempts or checkpoints use
-one name, also when a second job starts from a savepoint of the first.  If some other file has
-the final name all the same, the commit fails: nothing visible is ever overwritten.
+the checkpoint can complete, and the commit renames it.  No two files get one name
+(`raystream.connectors.part_names`).  If some other file has the final name all the same, the
+commit fails: nothing visible is ever overwritten.
 
 Unfinished files of older attempts are removed when an attempt starts and when it closes: by
 then everything that a checkpoint knows of them is committed.  Three kinds of files stay until
@@ -27,7 +26,6 @@ Knows names, bytes and durability; how records become bytes is a function it is 
 import contextlib
 import logging
 import os
-import urllib.parse
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +35,7 @@ import msgspec
 
 from raystream.connectors.file_place import claim, marker_name, opened, removed, sync_directory, token_in
 from raystream.connectors.file_rename import rename_exclusively
+from raystream.connectors.part_names import FILE_FORMAT_VERSION, PartNames
 from raystream.connectors.versioned import decode, encode
 from raystream.errors import OutputLostError, StorageError
 from raystream.operators.sink import WriterContext
@@ -44,12 +43,10 @@ from raystream.records.batch import RowBatch
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
 IN_PROGRESS_PREFIX = "."
 """Hides unfinished files from shells and from most programs that read directories."""
 IN_PROGRESS_SUFFIX = ".inprogress"
 KEPT_SUFFIX = ".savepoint"
-JOB_DIGITS = 16
 WRITE_BUFFER_BYTES = 256 << 10
 
 
@@ -73,9 +70,7 @@ class PartFileWriter:
         self._directory = Path(directory)
         self._encode_records = encode_records
         self._context = context
-        uid = urllib.parse.quote(context.uid, safe="")
-        self._operator_prefix = f"part-{uid}-{context.job_id[:JOB_DIGITS]}-"
-        self._counter = 0
+        self._names = PartNames(context)
         self._path = self._directory
         self._file: BinaryIO | None = None
         self._unsynced: deque[tuple[Path, BinaryIO]] = deque()  # Taken out by whoever syncs, or closes.
@@ -143,7 +138,7 @@ class PartFileWriter:
             attempt=self._context.attempt,
             token=self._token,
         )
-        return [encode(FORMAT_VERSION, file)]
+        return [encode(FILE_FORMAT_VERSION, file)]
 
     def keep(self, committables: Sequence[bytes]) -> None:
         """Give the files a second name that no later attempt removes; the commit removes it.
@@ -152,7 +147,7 @@ class PartFileWriter:
             StorageError: a file cannot be linked.
         """
         for raw in committables:
-            file = decode(raw, FORMAT_VERSION, FileCommittable, "output file")
+            file = decode(raw, FILE_FORMAT_VERSION, FileCommittable, "output file")
             try:
                 os.link(file.in_progress, _kept_path(file))
                 self._names_unsynced = True
@@ -219,23 +214,13 @@ class PartFileWriter:
             return None
 
     def _create(self) -> BinaryIO:
-        context = self._context
-        part = f"{self._operator_prefix}{context.subtask}-{context.attempt}-{self._counter}"
-        self._counter += 1
-        self._path = self._directory / f"{IN_PROGRESS_PREFIX}{part}{IN_PROGRESS_SUFFIX}"
+        self._path = self._directory / f"{IN_PROGRESS_PREFIX}{self._names.draw()}{IN_PROGRESS_SUFFIX}"
         return self._path.open("xb", buffering=WRITE_BUFFER_BYTES)
 
     def _left_behind(self, name: str) -> bool:
         """True for an unfinished file of this operator and job that is this subtask's to remove."""
-        prefix = IN_PROGRESS_PREFIX + self._operator_prefix
-        if not (name.startswith(prefix) and name.endswith(IN_PROGRESS_SUFFIX)):
-            return False
-        numbers = name[len(prefix) : -len(IN_PROGRESS_SUFFIX)].split("-")
-        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
-            return False
-        subtask, attempt = int(numbers[0]), int(numbers[1])
-        context = self._context
-        return attempt < context.attempt and subtask % context.parallelism == context.subtask
+        part = name.removeprefix(IN_PROGRESS_PREFIX).removesuffix(IN_PROGRESS_SUFFIX)
+        return name == f"{IN_PROGRESS_PREFIX}{part}{IN_PROGRESS_SUFFIX}" and self._names.left_behind(part)
 
 
 class PartFileCommitter:
@@ -255,7 +240,7 @@ class PartFileCommitter:
             StorageError: some file could not be renamed, or is lost; all others were.
             StateRestoreError: a committable of another version.
         """
-        files = [decode(raw, FORMAT_VERSION, FileCommittable, "output file") for raw in committables]
+        files = [decode(raw, FILE_FORMAT_VERSION, FileCommittable, "output file") for raw in committables]
         failure: StorageError | None = None
         for file in files:
             try:

@@ -16,12 +16,14 @@ from raystream.config.units import parse_duration_ms
 from raystream.connectors.file_lines import LineDecoder, LineFormat
 from raystream.connectors.file_listing import local_path
 from raystream.connectors.file_reader import BoundedFileReader
-from raystream.connectors.file_sink import PartFileCommitter, PartFileWriter
+from raystream.connectors.file_sink import PartFileWriter
 from raystream.connectors.file_splits import BoundedFileEnumerator
 from raystream.connectors.file_watch import WatchEnumerator, WatchReader
+from raystream.connectors.part_committer import PartCommitter
 from raystream.errors import ConfigError, GraphError
 from raystream.operators.sink import Committer, SinkWriter, WriterContext
 from raystream.operators.source import EnumeratorContext, ReaderContext, SplitEnumerator, SplitReader
+from raystream.storage.stores import to_url
 
 __all__ = ["FileSink", "FileSource"]
 
@@ -140,12 +142,17 @@ class FileSink:
     or at the end of the job; before that its name contains `.inprogress`.  Visible files may be
     read and removed at any time.  The directory must be the same one on all nodes; each job leaves
     a hidden file there, `.raystream-<job id>`, by which it knows the directory again.
+
+    The directory may be a URL, `s3://bucket/prefix`: then each part file is an object, and before its
+    checkpoint is complete a multipart upload, which nobody sees.  A rule of the bucket that aborts
+    old uploads is welcome, but must leave them for longer than the job may be away from its newest
+    checkpoint, or a savepoint may wait to be restored.
     """
 
     transactional = True
 
     directory: str
-    """Absolute; made when the job starts, once what it has restored is committed."""
+    """An absolute path, or a URL; made when the job starts, once what it has restored is committed."""
     encode_records: Callable[[list[Any]], bytes]
     """Turns the records of a batch into whole lines."""
 
@@ -154,9 +161,9 @@ class FileSink:
         """Return a sink of `str` (written as UTF-8) or `bytes` records, each followed by a line feed.
 
         Raises:
-            ConfigError: the URL of another store.
+            ConfigError: a URL that names no bucket, or another store.
         """
-        return cls(directory=local_path(directory), encode_records=encode_lines)
+        return cls(directory=_output_directory(directory), encode_records=encode_lines)
 
     @classmethod
     def json_lines(cls, directory: str | os.PathLike[str]) -> "FileSink":
@@ -165,17 +172,22 @@ class FileSink:
         Tuples, named tuples and sets become arrays; dataclasses, `msgspec.Struct`s and dicts objects.
 
         Raises:
-            ConfigError: the URL of another store.
+            ConfigError: a URL that names no bucket, or another store.
         """
-        return cls(directory=local_path(directory), encode_records=encode_json_lines)
+        return cls(directory=_output_directory(directory), encode_records=encode_json_lines)
 
     def open_writer(self, context: WriterContext) -> SinkWriter:
         """Return the writer of one subtask."""
+        if _in_object_store(self.directory):
+            # The libraries of object stores take long to load.
+            from raystream.connectors.object_sink import PartObjectWriter
+
+            return PartObjectWriter(self.directory, self.encode_records, context)
         return PartFileWriter(self.directory, self.encode_records, context)
 
     def open_committer(self, context: WriterContext) -> Committer:
-        """Return what renames the files of one subtask."""
-        return PartFileCommitter(context)
+        """Return what makes the files of one subtask visible."""
+        return PartCommitter(context)
 
 
 def encode_lines(values: list[Any]) -> bytes:
@@ -234,6 +246,15 @@ def _encode_json_line(value: Any) -> bytes:
             record=repr(value)[:_SHOWN_CHARACTERS_MAX],
             reason=str(error),
         ) from error
+
+
+def _in_object_store(directory: str) -> bool:
+    return directory.startswith("s3://")
+
+
+def _output_directory(directory: str | os.PathLike[str]) -> str:
+    text = os.fspath(directory)
+    return to_url(text) if _in_object_store(text.lower()) else local_path(text)
 
 
 def _watch_ms(watch: str | timedelta | int | None) -> int | None:

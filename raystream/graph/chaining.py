@@ -138,6 +138,7 @@ def _vertex(
                 name=node.name,
                 factory=node.factory,
                 stateful=node.stateful,
+                transactional=node.transactional,
                 chained=tuple((tag, positions[child]) for tag, child in chain.children.get(node.id, ())),
                 source=node.source,
             )

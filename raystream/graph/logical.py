@@ -118,6 +118,8 @@ class LogicalNode:
     chain: ChainHint = ChainHint.ALWAYS
     stateful: bool = False
     """True when the operator may register keyed or operator state."""
+    transactional: bool = False
+    """True for a sink whose output becomes visible by a commit, or that does not say how."""
     source: Any = None
     """The `Source` of a source operator, else None."""
 

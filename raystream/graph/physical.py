@@ -57,6 +57,8 @@ class OperatorNode:
     """Makes the `raystream.operators.operator.Operator`; called once per subtask."""
     stateful: bool
     """True for operators that may register keyed or operator state."""
+    transactional: bool = False
+    """True for a sink whose output becomes visible by a commit, or that does not say how."""
     chained: tuple[tuple[str | None, int], ...] = ()
     source: Any = None
     """The `Source` when this is a source operator, else None."""
@@ -131,6 +133,11 @@ class PhysicalPlan:
     vertices: tuple[Vertex, ...]
     edges: tuple[Edge, ...]
     slot_count: int
+
+    @property
+    def transactional(self) -> bool:
+        """True when some sink commits: going back behind a commit brings what it published twice."""
+        return any(node.transactional for vertex in self.vertices for node in vertex.operators)
 
     def channel(self, edge: Edge, sender: int, receiver: int) -> Channel:
         """Return the channel of an edge between two of its subtasks."""

@@ -9,7 +9,8 @@ from raystream.errors import StateError
 from raystream.operators.operator import OperatorContext
 from raystream.records.elements import WATERMARK_MIN_MS
 from raystream.state.cursor import KeyCursor
-from raystream.state.timers import EVENT_TIMERS, PROCESSING_TIMERS, TimerQueue
+from raystream.state.descriptor import EVENT_TIMERS, PROCESSING_TIMERS
+from raystream.state.timers import TimerQueue
 
 TIMERS_PER_SLICE_MAX = 1024
 """Timers that fire in one go; in between the slot does its other work."""

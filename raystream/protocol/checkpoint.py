@@ -17,8 +17,8 @@ what the next attempt restores.  At most one entry is being written, so entries 
 of completion, and a newer checkpoint that completes first subsumes the older one for certain.
 
 Knows ids, subtasks and handles; knows nothing of files, slots, enumerators and wall time.  When
-something starts is decided by `raystream.protocol.checkpoint_requests`, what is kept by
-`raystream.protocol.retention`.
+something starts is decided by `raystream.protocol.checkpoint_requests`, what is kept and restored by
+`raystream.protocol.recovery`.
 
 Source: Flink's `CheckpointCoordinator` and `CheckpointFailureManager`; expiry is tolerated without limit.
 """
@@ -42,7 +42,6 @@ from raystream.protocol.checkpoint_commands import (
     LogNewestId,
     NotifyAborted,
     NotifyCompleted,
-    PruneLog,
     RecordCompletion,
     RecordFailure,
     StartCheckpoint,
@@ -53,7 +52,7 @@ from raystream.protocol.checkpoint_ids import CheckpointIds
 from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
-from raystream.protocol.retention import Retention
+from raystream.protocol.recovery import RecoveryPoint
 from raystream.protocol.savepoint_answers import SavepointAnswers, too_many_wait
 from raystream.protocol.subtasks import Subtask
 
@@ -64,7 +63,7 @@ class CheckpointCoordinator:
     Args:
         subtasks: everyone whose snapshot a checkpoint needs; the same in all attempts.
         requests: decides what starts when.
-        retention: decides what is kept.
+        recovery: decides what is kept, and what the next attempt restores.
         timeout_ms: age at which a checkpoint that is not complete expires.
         tolerable_failures: failures in a row that the attempt survives.
     """
@@ -74,14 +73,14 @@ class CheckpointCoordinator:
         *,
         subtasks: Iterable[Subtask],
         requests: CheckpointRequests,
-        retention: Retention,
+        recovery: RecoveryPoint,
         timeout_ms: float,
         tolerable_failures: int,
     ) -> None:
         self._pending = PendingCheckpoints(subtasks)
         self._requests = requests
         self._answers = SavepointAnswers()
-        self._retention = retention
+        self._recovery = recovery
         self._timeout_ms = timeout_ms
         self._failures = TolerableFailures(tolerable_failures)
         self._attempt = Attempt(0)
@@ -90,14 +89,13 @@ class CheckpointCoordinator:
         self._settling = False  # The end of an attempt waits for a log entry.
         self._ended = False  # The job has ended.
         self._ids = CheckpointIds()
-        self._recovery_point: CheckpointId | None = None
         self._history: History[Command] = History()
         self._done = self._history.done
 
     @property
     def recovery_point(self) -> CheckpointId | None:
         """What the next attempt restores; None for nothing."""
-        return self._recovery_point
+        return self._recovery.point
 
     @property
     def newest(self) -> CheckpointId:
@@ -107,7 +105,12 @@ class CheckpointCoordinator:
     @property
     def retained(self) -> tuple[CheckpointId, ...]:
         """Complete checkpoints that the job owns and keeps, oldest first."""
-        return self._retention.retained
+        return self._recovery.retained
+
+    @property
+    def passed_over(self) -> tuple[CheckpointId, ...]:
+        """Those of them that are damaged, so that no attempt restores them."""
+        return self._recovery.passed_over
 
     @property
     def next_deadline_ms(self) -> float | None:
@@ -129,9 +132,7 @@ class CheckpointCoordinator:
         if self._ids.last:
             raise self._history.broken("snapshot restored after a checkpoint", checkpoint_id=checkpoint_id)
         self._ids.begin_above(checkpoint_id)
-        self._recovery_point = checkpoint_id
-        if claimed:
-            self._retention.checkpoint_completed(checkpoint_id)
+        self._recovery.began(checkpoint_id, claimed=claimed)
         return self._done("snapshot_restored", (checkpoint_id, claimed), [])
 
     def attempt_started(self, now_ms: float, attempt: Attempt) -> list[Command]:
@@ -144,6 +145,11 @@ class CheckpointCoordinator:
         self._requests.attempt_started(now_ms)
         return self._done("attempt_started", attempt, self._start_due(now_ms))
 
+    def restore_damaged(self, attempt: Attempt, error: RaystreamError) -> list[Command]:
+        """An attempt can not read what it restores: a file is missing, or not what was written."""
+        commands = self._recovery.damaged(attempt, error, running=self._attempt)
+        return self._done("restore_damaged", (attempt, error), commands)
+
     def attempt_ended(self, now_ms: float) -> list[Command]:
         """No slot processes records any more, or none has yet; answered by `ConfirmSettled`."""
         self._running = False
@@ -155,9 +161,8 @@ class CheckpointCoordinator:
         self._settling = True
         return self._done("attempt_ended", None, commands + self._settle())
 
-    def savepoint_requested(self, now_ms: float, request_id: str, *, base: str, stop: bool) -> list[Command]:
+    def savepoint_requested(self, now_ms: float, request: Request) -> list[Command]:
         """A client wants a savepoint; it waits until the job runs."""
-        request = Request(Purpose.STOP if stop else Purpose.SAVEPOINT, request_id, base)
         commands = self._answers.joined(request)
         if commands is None and self._ended:
             error = CheckpointError("savepoint was requested after the end of the job")
@@ -182,8 +187,7 @@ class CheckpointCoordinator:
         commands: list[Command] = []
         for request in self._requests.drain():
             commands += self._answers.resolved(request, None, error)
-        commands += [DeleteCheckpoint(checkpoint_id) for checkpoint_id in self._retention.job_ended(status)]
-        commands.append(ConfirmDeleted())
+        commands += [*self._recovery.job_ended(status), ConfirmDeleted()]
         return self._done("job_ended", status.value, commands)
 
     def time_passed(self, now_ms: float) -> list[Command]:
@@ -287,7 +291,7 @@ class CheckpointCoordinator:
                 return [*commands, CommitAtEnd()]
             checkpoint_id = self._ids.give()
             self._pending.add(PendingCheckpoint(checkpoint_id, request, now_ms))
-            commands.append(StartCheckpoint(checkpoint_id, request.purpose, request.base))
+            commands.append(StartCheckpoint(checkpoint_id, request.purpose, request.base, request.format))
             if self._ids.claim_due:
                 commands.append(LogNewestId(self._ids.claim()))
         return commands
@@ -316,9 +320,7 @@ class CheckpointCoordinator:
     def _take_logging(self, checkpoint_id: CheckpointId) -> PendingCheckpoint:
         pending = self._pending.logging
         if pending is None or pending.id != checkpoint_id:
-            raise self._history.broken(
-                "answer about a log entry that was not asked for", checkpoint_id=checkpoint_id
-            )
+            raise self._history.broken("log entry was not asked for", checkpoint_id=checkpoint_id)
         return pending
 
     def _complete(self, now_ms: float, pending: PendingCheckpoint) -> list[Command]:
@@ -327,16 +329,14 @@ class CheckpointCoordinator:
         self._requests.checkpoint_completed(now_ms)
         commands: list[Command] = [RecordCompletion(pending.id, pending.purpose)]
         if pending.purpose.recovers:
-            self._recovery_point = pending.id
+            self._recovery.completed(pending.id)
             self._failures.succeeded(pending.id)
             if self._running:
                 self._finishing = pending.purpose.ends_job
                 commands.append(NotifyCompleted(pending.id, pending.purpose.ends_job))
             commands += self._subsume_older(now_ms, pending.id)
         if not pending.purpose.savepoint:
-            superfluous = self._retention.checkpoint_completed(pending.id)
-            commands += [DeleteCheckpoint(checkpoint_id) for checkpoint_id in superfluous]
-            commands += [PruneLog(self._retention.retained)] if superfluous else []
+            commands += self._recovery.kept(pending.id)
         return commands + self._answers.resolved(pending.request, pending.id, None)
 
     def _subsume_older(self, now_ms: float, checkpoint_id: CheckpointId) -> list[Command]:
@@ -390,8 +390,8 @@ class CheckpointCoordinator:
         """Assert every invariant."""
         self._requests.validate()
         self._answers.validate()
-        self._retention.validate()
+        self._recovery.validate()
         self._pending.validate()
-        known = [*(pending.id for pending in self._pending), *self._retention.retained]
+        known = [*(pending.id for pending in self._pending), *self._recovery.retained]
         assert all(checkpoint_id <= self._ids.last for checkpoint_id in known), known
         assert self._running or not self._pending.abortable, "only a log entry outlives its attempt"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from raystream.errors import RaystreamError
-from raystream.handles import SubtaskSnapshot
+from raystream.handles import SavepointFormat, SubtaskSnapshot
 from raystream.ids import CheckpointId
 from raystream.protocol.checkpoint_requests import Purpose
 
@@ -69,6 +69,8 @@ class StartCheckpoint:
     purpose: Purpose
     base: str
     """Directory that the client wants the savepoint in; empty for the configured one."""
+    format: SavepointFormat = SavepointFormat.CANONICAL
+    """Of the savepoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,16 @@ class RecordFailure:
     checkpoint_id: CheckpointId
     reason: CheckpointFailureReason
     error: RaystreamError
+
+
+@dataclass(frozen=True, slots=True)
+class RecordDamage:
+    """Show it as damaged; its files stay as evidence until it is deleted like any other."""
+
+    checkpoint_id: CheckpointId
+    error: RaystreamError
+    older: CheckpointId | None
+    """What the next attempt restores instead; None when there is no next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +168,12 @@ class PruneLog:
 
 @dataclass(frozen=True, slots=True)
 class FailAttempt:
-    """Too many checkpoints have failed."""
+    """Too many checkpoints have failed, or what the attempt restores cannot be read."""
 
     error: RaystreamError
+    retryable: bool = True
+    passed_over: bool = False
+    """The next attempt restores an older checkpoint instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +197,6 @@ class ConfirmDeleted:
 
 Command = (
     StartCheckpoint | WriteMetadata | LogCompletion | LogNewestId | RecordCompletion | RecordFailure
-    | NotifyCompleted | NotifyAborted | CommitAtEnd | DiscardSnapshot | DeleteCheckpoint | PruneLog
-    | FailAttempt | ResolveSavepoint | ConfirmSettled | ConfirmDeleted
+    | RecordDamage | NotifyCompleted | NotifyAborted | CommitAtEnd | DiscardSnapshot | DeleteCheckpoint
+    | PruneLog | FailAttempt | ResolveSavepoint | ConfirmSettled | ConfirmDeleted
 )  # fmt: skip

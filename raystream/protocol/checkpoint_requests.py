@@ -21,6 +21,8 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
+from raystream.handles import SavepointFormat
+
 SAVEPOINTS_WAITING_MAX = 100
 """Requests that wait for the job to run, or for a stop to end; more are refused."""
 
@@ -66,6 +68,8 @@ class Request:
     """Of the client's request; empty unless it is a savepoint."""
     base: str = ""
     """Directory that the client wants the savepoint in; empty for the configured one."""
+    format: SavepointFormat = SavepointFormat.CANONICAL
+    """Of the savepoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from collections.abc import Iterable
 
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, JobStatus, SlotId
-from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.checkpoint_requests import Purpose, Request
 from raystream.protocol.history import History
 from raystream.protocol.job_commands import (
     AbandonJob,
@@ -265,12 +265,11 @@ class Job:
 
     # ---- clients -------------------------------------------------------------
 
-    def stop_requested(self, request_id: str, base: str) -> list[Command]:
-        """A client wants the job to end with a savepoint in the directory `base`."""
-        commands: list[Command] = [TakeStopSavepoint(request_id, base)]
-        if self._logged and self._aim in (Aim.NONE, Aim.UNDECIDED, Aim.RESTART):
-            commands.insert(0, LogStop(request_id))
-        return self._done("stop_requested", request_id, commands)
+    def stop_requested(self, request: Request) -> list[Command]:
+        """A client wants the job to end with a savepoint."""
+        logged = self._logged and self._aim in (Aim.NONE, Aim.UNDECIDED, Aim.RESTART)
+        commands: list[Command] = [LogStop(request.request_id)] if logged else []
+        return self._done("stop_requested", request.request_id, [*commands, TakeStopSavepoint(request)])
 
     def cancel_requested(self, now_ms: float, request_id: str) -> list[Command]:
         """A client wants the job to end now."""
@@ -318,8 +317,7 @@ class Job:
     def _begin_attempt(self) -> list[Command]:
         self._enter(Phase.PREPARING)
         self._attempt = Attempt(self._attempt + 1)
-        self._aim = Aim.NONE
-        self._unread, self._uncommitted = Roll(self._subtasks), Roll(self._subtasks)
+        self._aim, self._unread, self._uncommitted = Aim.NONE, Roll(self._subtasks), Roll(self._subtasks)
         self._judge.attempt_started()
         return [PrepareAttempt(self._attempt)]
 
@@ -338,6 +336,8 @@ class Job:
 
     def _fail(self, now_ms: float, failure: Failure) -> list[Command]:
         """Take in a failure of the current attempt."""
+        if failure.passed_over:  # For a checkpoint before the one that would have ended the job.
+            self._only_commits_left = False
         if self._phase in (*_WITHOUT_SLOTS, *_WITH_SLOTS):
             self._judge.failure_reported(now_ms, failure)
             return self._stop(now_ms, Aim.UNDECIDED) + self._advance(now_ms)

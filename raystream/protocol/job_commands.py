@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, JobStatus, SlotId
+from raystream.protocol.checkpoint_requests import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,7 @@ class LogCancel:
 class TakeStopSavepoint:
     """Take a savepoint with which the job ends."""
 
-    request_id: str
-    base: str
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ read all input again and write it twice.
 from dataclasses import dataclass
 
 from raystream.errors import RaystreamError
-from raystream.protocol.restart import Decision, GiveUp, RestartStrategy
+from raystream.protocol.restart import Decision, GiveUp, Restart, RestartStrategy
 
 CAUSE_WAIT_MS = 250
 """Time for a primary cause to follow its consequences."""
@@ -27,6 +27,8 @@ class Failure:
     """False when a restart can not help."""
     consequence: bool = False
     """True when it is probably the echo of another slot's death."""
+    passed_over: bool = False
+    """True when the attempt could not read its checkpoint, and the next one restores an older one."""
 
     @property
     def rank(self) -> int:
@@ -102,6 +104,8 @@ class FailureJudge:
             return GiveUp("a restart would write again what is visible already")
         if not primary.retryable:
             return GiveUp("a restart can not help")
+        if primary.passed_over:  # No second try of the same, and there are only so many checkpoints.
+            return Restart(0)
         progress, self._progress = self._progress, False
         return self._strategy.failure_occurred(now_ms, checkpoint_completed_since=progress)
 

@@ -2,8 +2,8 @@
 
 A savepoint belongs to the client that asked for it.  A stop belongs to all who want the job to stop:
 the first one decides where its savepoint goes, whoever asks for the same gets the same, also when it is
-complete already, and whoever wants it elsewhere is told where it goes.  When a stop fails the job runs
-on, and the next one is a first one again.
+complete already, and whoever wants it elsewhere or in another format is told so.  When a stop fails the
+job runs on, and the next one is a first one again.
 """
 
 from raystream.errors import CheckpointError, RaystreamError
@@ -33,6 +33,13 @@ class SavepointAnswers:
                 "job is being stopped with a savepoint in another directory",
                 hint="ask for the stop without a directory to get that savepoint",
                 directory=stop.base or "the configured one",
+            )
+            return [ResolveSavepoint(request.request_id, None, error)]
+        if request.format is not stop.format:
+            error = CheckpointError(
+                "job is being stopped with a savepoint of another format",
+                hint="ask for the stop with that format to get that savepoint",
+                format=stop.format.value,
             )
             return [ResolveSavepoint(request.request_id, None, error)]
         if self._stopped_at is not None:

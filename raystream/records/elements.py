@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from raystream.handles import SavepointFormat
 from raystream.ids import CheckpointId
 
 
@@ -19,6 +20,8 @@ class Barrier:
 
     checkpoint_id: CheckpointId
     kind: SnapshotKind
+    savepoint_format: SavepointFormat | None = None
+    """Of a savepoint; None for a checkpoint."""
     created_ms: int
     """Wall time at which the job master created it, for the start delay."""
     directory: str

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from raystream.api.runner import CancelRequest, ClientRequest, SavepointRequest, StopRequest
-from raystream.errors import CheckpointError, RaystreamError
-from raystream.ids import Attempt, CheckpointId, SlotId
+from raystream.errors import CheckpointError, RaystreamError, StateCorruptError
+from raystream.ids import Attempt, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
 from raystream.protocol import job_commands as cmd
+from raystream.protocol.checkpoint_requests import Purpose, Request
 from raystream.protocol.client_requests import ClientRequests, RequestOutcome
 from raystream.protocol.job_failures import Failure
 from raystream.protocol.job_phases import Phase
@@ -36,6 +37,7 @@ from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, 
 from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_view import JobView
+from raystream.storage.metadata import SnapshotMetadata
 
 logger = logging.getLogger(__name__)
 
@@ -145,14 +147,12 @@ class JobCoordinator:
             self._on_change()
             return
         match request:
-            case SavepointRequest(request_id, directory):
-                self._run(
-                    self._checkpoints.savepoint_requested(
-                        self._now_ms, request_id, base=self._base_of(directory), stop=False
-                    )
-                )
-            case StopRequest(request_id, directory):
-                self._run(self._job.stop_requested(request_id, self._base_of(directory)))
+            case SavepointRequest(request_id, directory, wanted_format):
+                wanted = Request(Purpose.SAVEPOINT, request_id, self._base_of(directory), wanted_format)
+                self._run(self._checkpoints.savepoint_requested(self._now_ms, wanted))
+            case StopRequest(request_id, directory, wanted_format):
+                wanted = Request(Purpose.STOP, request_id, self._base_of(directory), wanted_format)
+                self._run(self._job.stop_requested(wanted))
             case CancelRequest(request_id):
                 self._run(self._job.cancel_requested(self._now_ms, request_id))
             case _:
@@ -229,9 +229,7 @@ class JobCoordinator:
             case msg.SlotStopped():
                 self._run(job.slot_stopped(now_ms, report.slot))
             case msg.SlotFailed():
-                logger.warning("slot failed", extra={"slot": report.slot}, exc_info=report.error)
-                failure = Failure(report.error, retryable=report.retryable, consequence=report.consequence)
-                self._run(job.slot_failed(now_ms, report.slot, failure))
+                self._slot_failed(report)
             case msg.SplitsRequested():
                 self._sources.splits_requested(report)
             case msg.SnapshotAcked():
@@ -251,6 +249,14 @@ class JobCoordinator:
                 self._on_output(report)
             case _:
                 assert_never(report)
+
+    def _slot_failed(self, report: msg.SlotFailed) -> None:
+        logger.warning("slot failed", extra={"slot": report.slot}, exc_info=report.error)
+        if report.damage:
+            self._run(self._checkpoints.restore_damaged(report.attempt, report.error))
+            return
+        failure = Failure(report.error, retryable=report.retryable, consequence=report.consequence)
+        self._run(self._job.slot_failed(self._now_ms, report.slot, failure))
 
     def _slot_ready(self, report: msg.SlotReady) -> None:
         """Take in that a slot could start; the last one is followed by the start, or by one error for all."""
@@ -315,8 +321,8 @@ class JobCoordinator:
                 self._end_attempt()
             case cmd.TakeFinalCheckpoint():
                 self._run(checkpoints.input_ended(self._now_ms))
-            case cmd.TakeStopSavepoint(request_id, base):
-                self._run(checkpoints.savepoint_requested(self._now_ms, request_id, base=base, stop=True))
+            case cmd.TakeStopSavepoint(wanted):
+                self._run(checkpoints.savepoint_requested(self._now_ms, wanted))
             case cmd.CommitSlots(attempt):
                 self._send_all(msg.CommitAtEnd(attempt=attempt), self._all_slots)
             case cmd.LogStop(request_id):
@@ -376,14 +382,14 @@ class JobCoordinator:
 
     def _attempt_failed(self, attempt: Attempt, error: RaystreamError) -> None:
         logger.warning("attempt failed", extra={"attempt": attempt}, exc_info=error)
-        self._run(self._job.attempt_failed(self._now_ms, attempt, failure_of(error)))
+        if isinstance(error, StateCorruptError) and attempt == self._job.attempt:
+            self._run(self._checkpoints.restore_damaged(attempt, error))
+        else:
+            self._run(self._job.attempt_failed(self._now_ms, attempt, failure_of(error)))
 
-    def _snapshot_restored(self, checkpoint_id: CheckpointId, directory: str) -> None:
-        self._shell.located(checkpoint_id, directory)
-        claimed = self._submission.config.recovery.claim_mode == "claim"
-        if claimed:  # It refers to no shared file, or it would have been refused.
-            self._shell.shared.restored(checkpoint_id, ())
-        self._run(self._checkpoints.snapshot_restored(checkpoint_id, claimed=claimed))
+    def _snapshot_restored(self, directory: str, metadata: SnapshotMetadata) -> None:
+        claimed = self._shell.began_with(directory, metadata)
+        self._run(self._checkpoints.snapshot_restored(metadata.checkpoint_id, claimed=claimed))
 
     def _later(self, delay_ms: float, call: Callable[[], None]) -> None:
         self._timers.add(self._now_ms + delay_ms, call)

@@ -1,7 +1,7 @@
 """Makes an attempt ready to be deployed: the state it restores, its splits, its message to each slot.
 
-    load `_metadata` -> match it with the plan -> first discovery of every source
-    -> set up the checkpoint directory, unless that is done
+    load `_metadata` -> match it with the plan -> claim it, if that is wanted
+    -> first discovery of every source -> set up the checkpoint directory, unless that is done
 
 Everything that may be wrong with a path, a snapshot or a source is found here, before a process
 is asked for.  Outcomes of work for an older attempt are dropped.
@@ -17,10 +17,10 @@ from typing import Any
 
 from raystream.errors import RaystreamError
 from raystream.graph.physical import PhysicalPlan
-from raystream.ids import Attempt, CheckpointId, SlotId
+from raystream.ids import Attempt, SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
-from raystream.runtime.coordinator_restore import Restore, check_claim, pickled_elsewhere, plan_restore
+from raystream.runtime.coordinator_restore import Restore, dealt_anew, pickled_elsewhere, plan_restore
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import DirectorySetUp, load_initial
@@ -31,6 +31,7 @@ from raystream.storage.metadata import SnapshotMetadata
 logger = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
+CLAIM_STAYS = "snapshot that the job started from stays claimed"
 _NOT_CLEARED = "probe or program stays in the checkpoint directory"
 
 
@@ -41,7 +42,7 @@ class AttemptPreparation:
         services: the coordinator's world.
         sources: gets new enumerators for every attempt.
         deletions: take what was written into the checkpoint directory.
-        restored: told id and directory of the snapshot that the job itself starts from.
+        restored: told directory and content of the snapshot that the job itself starts from.
         ready: told when an attempt is prepared.
         failed: told when it can not be.
     """
@@ -52,7 +53,7 @@ class AttemptPreparation:
         sources: SourceCoordinator,
         *,
         deletions: Deletions,
-        restored: Callable[[CheckpointId, str], None],
+        restored: Callable[[str, SnapshotMetadata], None],
         ready: Callable[[Attempt], None],
         failed: Callable[[Attempt, RaystreamError], None],
     ) -> None:
@@ -74,6 +75,7 @@ class AttemptPreparation:
         self._directory: DirectorySetUp | None = None
         self._probe_served = False  # Every slot has read the probe, in some attempt.
         self._closed = False
+        self._unclaimed = self._submission.config.recovery.claim_mode == "claim"  # What the job starts from.
 
     @property
     def plan(self) -> PhysicalPlan:
@@ -93,7 +95,7 @@ class AttemptPreparation:
         if location is None:
             load: Callable[[], Any] = partial(load_initial, self._services.storage, self._submission.config)
         else:
-            load = partial(self._services.storage.snapshots.load, location)
+            load = partial(self._services.storage.snapshots.load_complete, location)
         self._services.background.submit(load, partial(self._loaded, attempt, initial=location is None))
 
     def deployment(self, slot: SlotId) -> msg.Deploy:
@@ -140,10 +142,30 @@ class AttemptPreparation:
             self._failed(attempt, error)
             return
         if result is not None and initial:
-            directory, metadata = result
-            self._restored(metadata.checkpoint_id, directory)
-            _warn_of_pickles(metadata)
+            self._restored(*result)
+            _warn_of_pickles(result[1])
+            _tell_cost(self._plan, result[1])
         self.check.begin(self._restore.gone if self._restore is not None else ())
+        if result is not None and self._unclaimed and not self._own(*result):
+            work = partial(self._services.storage.claims.claim, *result)
+            self._services.background.submit(work, partial(self._claimed, attempt, result[0]))
+        else:
+            self._discover(attempt)
+
+    def _own(self, directory: str, metadata: SnapshotMetadata) -> bool:
+        return directory == self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
+
+    def _claimed(self, attempt: Attempt, directory: str, result: Any) -> None:
+        if attempt == self._attempt and isinstance(result, Exception):
+            self._failed(attempt, as_error(result, "claim of the snapshot"))
+        elif attempt == self._attempt:
+            self._unclaimed = False
+            self._discover(attempt)
+        elif self._closed:
+            release = partial(self._services.storage.claims.release, directory)
+            self._deletions.submit(release, failed=CLAIM_STAYS)
+
+    def _discover(self, attempt: Attempt) -> None:
         states = self._restore.enumerators if self._restore is not None else None
         self._sources.begin(attempt, self._plan, states, ready=partial(self._discovered, attempt))
 
@@ -151,21 +173,17 @@ class AttemptPreparation:
         """Decide what each subtask reads back.
 
         Raises:
-            StateRestoreError: the snapshot does not fit the program, or cannot be claimed.
+            StateRestoreError: the snapshot does not fit the program.
         """
         if loaded is None:
             return
         directory, metadata = loaded
-        recovery = self._submission.config.recovery
-        own = directory == self._services.storage.snapshots.checkpoint_directory(metadata.checkpoint_id)
-        if not own and recovery.claim_mode == "claim":
-            check_claim(directory, metadata)
         restore = plan_restore(
             self._submission.plan,
             directory,
             metadata,
-            allow_non_restored=recovery.allow_non_restored,
-            own=own,
+            allow_non_restored=self._submission.config.recovery.allow_non_restored,
+            own=self._own(directory, metadata),
         )
         self._restore = restore
         if restore.plan != self._plan:
@@ -208,6 +226,21 @@ def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:
         for vertex in unpacked.plan.vertices
     )
     return pack(replace(unpacked, plan=replace(unpacked.plan, vertices=vertices)))
+
+
+def _tell_cost(plan: PhysicalPlan, metadata: SnapshotMetadata) -> None:
+    for vertex, operator in dealt_anew(plan, metadata):
+        logger.info(
+            "keys are dealt out anew under another max parallelism: every subtask reads all state",
+            extra={
+                "operator": operator.name,
+                "stored_max_parallelism": operator.max_parallelism,
+                "max_parallelism": vertex.max_parallelism,
+                "subtasks": vertex.parallelism,
+                "size_bytes": operator.size_bytes,
+                "read_bytes": operator.size_bytes * vertex.parallelism,
+            },
+        )
 
 
 def _warn_of_pickles(metadata: SnapshotMetadata) -> None:

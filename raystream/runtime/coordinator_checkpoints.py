@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from raystream.errors import CheckpointError, RaystreamError, StorageError
 from raystream.graph.physical import PhysicalPlan
-from raystream.handles import Handle, OperatorSnapshot, SubtaskSnapshot
+from raystream.handles import OperatorSnapshot, SavepointFormat, SubtaskSnapshot, files_in
 from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
@@ -24,6 +24,7 @@ from raystream.protocol.job_failures import Failure
 from raystream.protocol.shared_files import SharedFiles
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_attempt import CLAIM_STAYS
 from raystream.runtime.coordinator_end import Deletions
 from raystream.runtime.coordinator_leftovers import Leftovers
 from raystream.runtime.coordinator_log import LogWriter
@@ -45,6 +46,7 @@ class _Cut:
     """What belongs to a pending checkpoint beside its subtasks' snapshots."""
 
     purpose: Purpose
+    savepoint_format: SavepointFormat | None
     attempt: Attempt
     created_ms: int
     enumerators: dict[OperatorUid, bytes]
@@ -99,15 +101,22 @@ class CheckpointShell:
         self.leftovers = Leftovers(deletions, self._snapshots, self.shared)
         self._cuts: dict[CheckpointId, _Cut] = {}
         self._locations: dict[CheckpointId, str] = {}
+        self._claimed: tuple[str, SnapshotMetadata] | None = None  # What the job has begun with.
         self.records = CheckpointRecords()
 
     def location(self, checkpoint_id: CheckpointId | None) -> str | None:
         """Return where a complete checkpoint is, for `SnapshotStore.load`."""
         return None if checkpoint_id is None else self._locations[checkpoint_id]
 
-    def located(self, checkpoint_id: CheckpointId, location: str) -> None:
-        """Remember where a snapshot is that the job starts from."""
-        self._locations[checkpoint_id] = location
+    def began_with(self, directory: str, metadata: SnapshotMetadata) -> bool:
+        """Remember the snapshot that the job starts from, and return whether it becomes the job's own."""
+        checkpoint_id = metadata.checkpoint_id
+        self._locations[checkpoint_id] = directory
+        claimed = self._services.submission.config.recovery.claim_mode == "claim"
+        if claimed:
+            self._claimed = directory, metadata
+            self.shared.restored(checkpoint_id, ())  # Its shared files are elsewhere: nothing refers to them.
+        return claimed
 
     def execute(self, command: cmd.Command) -> None:  # noqa: C901 - one arm for each command
         """Do what the machine decided."""
@@ -122,6 +131,10 @@ class CheckpointShell:
                 self._log_newest_id(checkpoint_id)
             case cmd.RecordCompletion() | cmd.RecordFailure():
                 self._record(command)
+            case cmd.RecordDamage(checkpoint_id, error, older):
+                self.records.damaged(checkpoint_id, error)
+                details = {"checkpoint_id": checkpoint_id, "path": error.context.get("path")}
+                logger.warning("checkpoint is damaged", extra={**details, "older_checkpoint": older})
             case cmd.NotifyCompleted(checkpoint_id, final):
                 self._broadcast(
                     msg.CheckpointCompleted(
@@ -134,16 +147,16 @@ class CheckpointShell:
                 self._run(self._job.commit_without_checkpoint_due())
             case cmd.DiscardSnapshot(checkpoint_id, snapshot):
                 directory = self._locations.get(checkpoint_id, "")
-                if handles := _handles(snapshot):
-                    work = partial(self._snapshots.delete_files, directory, handles)
+                if files := files_in(snapshot.operators):
+                    work = partial(self._snapshots.delete_files, directory, files)
                     self.leftovers.delete(checkpoint_id, work)
             case cmd.DeleteCheckpoint(checkpoint_id):
                 self._delete_checkpoint(checkpoint_id)
             case cmd.PruneLog(keep):
                 self._log.prune(keep)
                 self.leftovers.sweep(keep)
-            case cmd.FailAttempt(error):
-                failure = Failure(error)
+            case cmd.FailAttempt(error, retryable, passed_over):
+                failure = Failure(error, retryable=retryable, passed_over=passed_over)
                 self._run(self._job.attempt_failed(self._now_ms, self._job.attempt, failure))
             case cmd.ResolveSavepoint():
                 self._resolve(command)
@@ -169,13 +182,19 @@ class CheckpointShell:
             self._run(self._machine.trigger_failed(self._now_ms, checkpoint_id, error))
             return
         self._remember(checkpoint_id, directory)
+        savepoint_format = command.format if purpose.savepoint else None
         self._cuts[checkpoint_id] = _Cut(
-            purpose=purpose, attempt=self._job.attempt, created_ms=wall_ms, enumerators=enumerators
+            purpose=purpose,
+            savepoint_format=savepoint_format,
+            attempt=self._job.attempt,
+            created_ms=wall_ms,
+            enumerators=enumerators,
         )
         trigger = msg.TriggerCheckpoint(
             attempt=self._job.attempt,
             checkpoint_id=checkpoint_id,
             kind=_kind(purpose),
+            savepoint_format=savepoint_format,
             created_ms=wall_ms,
             directory=directory,
             stop=purpose is Purpose.STOP,
@@ -219,6 +238,7 @@ class CheckpointShell:
             job_name=submission.name,
             checkpoint_id=checkpoint_id,
             kind=_kind(cut.purpose),
+            savepoint_format=cut.savepoint_format,
             created_ms=cut.created_ms,
             completed_ms=self._services.clock.wall_ms(),
             operators=describe_operators(self._plan(), snapshots),
@@ -308,6 +328,10 @@ class CheckpointShell:
     def _delete_checkpoint(self, checkpoint_id: CheckpointId) -> None:
         self.records.deleted(checkpoint_id)
         unused = self.shared.checkpoint_deleted(checkpoint_id)
+        if self._claimed is not None and self._claimed[1].checkpoint_id == checkpoint_id:
+            work = partial(self._services.storage.claims.delete, *self._claimed)
+            self.leftovers.delete_elsewhere(checkpoint_id, work)
+            return
         if not self._machine.retained:  # The job has ended: the sweep removes them all at once.
             unused = ()
         location = self._locations.get(checkpoint_id, "")
@@ -317,6 +341,9 @@ class CheckpointShell:
         """Sweep: an upload for an aborted checkpoint may have outlasted its attempt, not its slot."""
         if self._machine.newest:
             self.leftovers.sweep_all(self._machine.retained, self._machine.newest)
+        if self._claimed is not None and self._claimed[1].checkpoint_id in self._machine.retained:
+            release = partial(self._services.storage.claims.release, self._claimed[0])
+            self._deletions.submit(release, failed=CLAIM_STAYS)
 
     # ---- small things ------------------------------------------------------------
 
@@ -357,11 +384,6 @@ def describe_operators(
                 )
             )
     return tuple(described)
-
-
-def _handles(snapshot: SubtaskSnapshot) -> list[Handle]:
-    keyed = [handle.data for operator in snapshot.operators for handle in operator.keyed]
-    return keyed + [handle.data for operator in snapshot.operators for handle in operator.operator]
 
 
 def _kind(purpose: Purpose) -> SnapshotKind:

@@ -79,6 +79,7 @@ class JobEntries:
             restored_checkpoint=restored,
             restored_path=self._location(restored),
             newest_checkpoint=newest or None,
+            passed_over=checkpoints.passed_over,
             program_checksum=self._program_checksum(),
         )
 

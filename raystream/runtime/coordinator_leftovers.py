@@ -36,6 +36,7 @@ class Leftovers:
         self._shared = shared
         self._newest: CheckpointId | None = None  # That was given up and may have left something.
         self._times = 0  # Something was given up.
+        self._elsewhere: list[tuple[CheckpointId, Callable[[], object]]] = []  # Deletions to be repeated.
         self._over_to = CheckpointId(0)  # No slot writes for this one or an older one that was given up.
 
     def given_up(self, checkpoint_id: CheckpointId) -> None:
@@ -50,6 +51,16 @@ class Leftovers:
             failed="files of a checkpoint stay, until the next sweep",
             undone=partial(self.given_up, checkpoint_id),
         )
+
+    def delete_elsewhere(self, checkpoint_id: CheckpointId, work: Callable[[], object]) -> None:
+        """Delete a snapshot that no sweep finds, such as one that was claimed: again with every sweep."""
+
+        def undone() -> None:
+            self._elsewhere.append((checkpoint_id, work))
+            self.given_up(checkpoint_id)
+
+        failed = "snapshot that was claimed stays, until the next sweep"
+        self._deletions.submit(work, failed=failed, undone=undone)
 
     def acknowledged(self, snapshots: Iterable[SubtaskSnapshot]) -> None:
         """All subtasks have acknowledged a checkpoint."""
@@ -101,6 +112,9 @@ class Leftovers:
         done: Callable[[], None] = lambda: None,
         undone: Callable[[], None] = lambda: None,
     ) -> None:
+        repeated, self._elsewhere = self._elsewhere, []
+        for deletion in repeated:
+            self.delete_elsewhere(*deletion)
         shared = self._shared.needed(keep)
         work = partial(self._snapshots.sweep, keep, newest=newest, shared=shared, writing=writing)
         self._deletions.submit(work, failed=failed, done=done, undone=undone)

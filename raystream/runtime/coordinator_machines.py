@@ -7,6 +7,7 @@ from raystream.config.options import RestartConfig
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.checkpoint_requests import CheckpointRequests
 from raystream.protocol.job import Job
+from raystream.protocol.recovery import RecoveryPoint
 from raystream.protocol.restart import ExponentialDelay, FixedDelay, NoRestart, RestartStrategy
 from raystream.protocol.retention import Retention
 from raystream.runtime.coordinator_services import CoordinatorServices
@@ -35,8 +36,11 @@ def make_checkpoint_coordinator(services: CoordinatorServices) -> CheckpointCoor
             max_concurrent=options.max_concurrent,
             rng=services.rng,
         ),
-        retention=Retention(
-            options.num_retained, delete_on_cancellation=options.retention == "delete-on-cancellation"
+        recovery=RecoveryPoint(
+            Retention(
+                options.num_retained, delete_on_cancellation=options.retention == "delete-on-cancellation"
+            ),
+            older_allowed=services.submission.config.recovery.allow_older or not plan.transactional,
         ),
         timeout_ms=options.timeout_ms,
         tolerable_failures=options.tolerable_failures,

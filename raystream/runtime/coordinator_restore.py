@@ -22,7 +22,7 @@ from raystream.runtime.messages import OperatorRestore, OperatorStateSlice, Subt
 from raystream.runtime.restored_states import RestoredState, table
 from raystream.state.registry import Verdict
 from raystream.state.serializer import PICKLE_ID
-from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata, shared_files_of
+from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,22 +86,6 @@ def plan_restore(
     )
 
 
-def check_claim(directory: str, metadata: SnapshotMetadata) -> None:
-    """Check that a snapshot can be deleted as a whole once newer checkpoints have subsumed it.
-
-    Raises:
-        StateRestoreError: it refers to files that other checkpoints of its job may need.
-    """
-    if files := shared_files_of(metadata):
-        raise StateRestoreError(
-            "incremental checkpoint of another job cannot be claimed: other checkpoints may need its files",
-            hint="start from it with claim mode no-claim, or from a savepoint",
-            snapshot=directory,
-            job=metadata.job_name,
-            shared_files=len(files),
-        )
-
-
 def pickled_elsewhere(metadata: SnapshotMetadata, python_version: str) -> list[str]:
     """Return the states whose pickled values another minor version of Python wrote, as operator and name.
 
@@ -116,6 +100,21 @@ def pickled_elsewhere(metadata: SnapshotMetadata, python_version: str) -> list[s
         for operator in metadata.operators
         for state in operator.states
         if state.serializer == PICKLE_ID
+    ]
+
+
+def dealt_anew(plan: PhysicalPlan, metadata: SnapshotMetadata) -> list[tuple[Vertex, OperatorMetadata]]:
+    """Return the keyed operators that restore state of another max parallelism, with what is stored of them.
+
+    Args:
+        plan: of a `Restore`.
+        metadata: the snapshot.
+    """
+    stored = ((vertex, metadata.operator(node.uid)) for vertex in plan.vertices for node in vertex.operators)
+    return [
+        (vertex, operator)
+        for vertex, operator in stored
+        if operator is not None and _keyed(operator) and operator.max_parallelism != vertex.max_parallelism
     ]
 
 

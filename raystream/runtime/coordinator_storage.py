@@ -1,5 +1,6 @@
 """The durable things of one job, as its configuration wants them; opened where the coordinator runs."""
 
+import logging
 import random
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,12 +11,16 @@ from raystream.config.options import JobConfig
 from raystream.errors import ConfigError, StorageError
 from raystream.ids import JobId
 from raystream.storage.archive import ArchivedJob, write_archive
-from raystream.storage.filesystem import FileSystem, OpenFileSystem, open_file_system
+from raystream.storage.claims import SnapshotClaims
+from raystream.storage.filesystem import FileSystem, OpenFileSystem
 from raystream.storage.job_log import DurableJobLog, JobLog, VolatileJobLog
 from raystream.storage.layout import JobLayout
 from raystream.storage.metadata import SnapshotMetadata
 from raystream.storage.probe import remove_probe, write_probe
 from raystream.storage.snapshots import SnapshotStore
+from raystream.storage.stores import open_file_system
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +90,7 @@ class JobStorage:
     """Where a job keeps what outlives a failure."""
 
     snapshots: SnapshotStore
+    claims: SnapshotClaims
     log: JobLog
     directory: Directory | None = None
     """None when nothing of the job is durable but its savepoints."""
@@ -100,11 +106,16 @@ def open_storage(
     """
     checkpointing = config.checkpointing
     if checkpointing.interval_ms is None or checkpointing.directory is None:
-        return JobStorage(snapshots=SnapshotStore(job_id, open_fs=open_fs), log=VolatileJobLog())
+        return JobStorage(
+            snapshots=SnapshotStore(job_id, open_fs=open_fs),
+            claims=SnapshotClaims(job_id, open_fs=open_fs),
+            log=VolatileJobLog(),
+        )
     layout = JobLayout(checkpointing.directory, job_id)
     directory = Directory(open_fs(layout.job_dir), layout)
     return JobStorage(
         snapshots=SnapshotStore(job_id, layout, open_fs=open_fs),
+        claims=SnapshotClaims(job_id, open_fs=open_fs),
         log=DurableJobLog(directory.fs, layout),
         directory=directory,
     )
@@ -119,7 +130,15 @@ def load_initial(storage: JobStorage, config: JobConfig) -> tuple[str, SnapshotM
         StorageError: the store did not answer.
     """
     path = config.recovery.path
-    return None if path is None else storage.snapshots.load(path)
+    if path is None:
+        return None
+    directory, metadata = storage.snapshots.load(path)
+    if config.recovery.claim_mode == "no-claim" and (owner := storage.claims.owner(directory)) is not None:
+        logger.warning(
+            "job starts from a snapshot that another job has claimed, and may delete at any time",
+            extra={"snapshot": directory, "claimed_by": owner},
+        )
+    return directory, metadata
 
 
 def savepoint_directory(storage: JobStorage, config: JobConfig, base: str, rng: random.Random) -> str:

@@ -41,7 +41,7 @@ class CheckpointRecord:
     purpose: str
     """`periodic`, `final`, `savepoint` or `stop`."""
     status: str
-    """`pending`, `completed` or `failed`."""
+    """`pending`, `completed`, `failed`, or `damaged` when it was complete and could not be restored."""
     attempt: Attempt
     triggered_ms: int
     """Wall time, ms since epoch."""
@@ -54,7 +54,7 @@ class CheckpointRecord:
     path: str = ""
     """Directory of `_metadata`, once complete and until it is deleted."""
     failure: str = ""
-    """Reason and cause, if it failed."""
+    """Reason and cause, if it failed; what is damaged, if it is."""
     subtasks: tuple[SubtaskRecord, ...] = ()
 
 
@@ -159,6 +159,12 @@ class CheckpointRecords:
         self._put(record)
         return record
 
+    def damaged(self, checkpoint_id: CheckpointId, error: RaystreamError) -> None:
+        """Show that it cannot be restored."""
+        if record := self._records.get(checkpoint_id):
+            failure = f"{error.message}: {error.context.get('path', '')}".rstrip(": ")
+            self._put(replace(record, status="damaged", failure=failure))
+
     def deleted(self, checkpoint_id: CheckpointId) -> None:
         """Show that its files are gone, or will be."""
         if record := self._records.get(checkpoint_id):
@@ -198,6 +204,7 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
                 size_bytes=record.size_bytes,
                 uploaded_bytes=record.uploaded_bytes,
                 failure=record.failure,
+                damaged=record.status == "damaged",
             )
             for record in view.checkpoints
         ),

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raystream.errors import RaystreamError
-from raystream.handles import KeyedStateHandle, OperatorStateHandle, StateInfo, SubtaskSnapshot
+from raystream.handles import (
+    KeyedStateHandle,
+    OperatorStateHandle,
+    SavepointFormat,
+    StateInfo,
+    SubtaskSnapshot,
+)
 from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, SlotId, VertexId
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.restored_states import RestoredState
@@ -97,6 +103,7 @@ class TriggerCheckpoint:
     attempt: Attempt
     checkpoint_id: CheckpointId
     kind: SnapshotKind
+    savepoint_format: SavepointFormat | None = None
     created_ms: int
     directory: str
     stop: bool = False
@@ -174,7 +181,8 @@ class SlotFailed:
 
     `consequence` is True when the error is probably the echo of another slot's death (a broken
     connection), so that the coordinator prefers another cause.  `retryable` is False when a
-    restart cannot help (a state mismatch, a wrong path).
+    restart cannot help (a state mismatch, a wrong path).  `damage` is True when what the attempt restores
+    cannot be read, so that only another snapshot can help.
     """
 
     attempt: Attempt
@@ -182,6 +190,7 @@ class SlotFailed:
     error: RaystreamError
     consequence: bool = False
     retryable: bool = True
+    damage: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,12 @@ from raystream.operators.operator import OperatorContext
 from raystream.runtime.messages import OperatorRestore
 from raystream.runtime.restored_states import RestoredState
 from raystream.state.backend import KeyedStateBackend
-from raystream.state.operator_state import decode_elements
+from raystream.state.canonical_operators import stored_elements
+from raystream.state.canonical_reader import PartPlace
 from raystream.state.operator_store import OperatorStore
 from raystream.state.snapshot_files import Stored, open_stored
 from raystream.storage.blobs import SnapshotFiles
+from raystream.storage.layout import resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ def read_operator(
     """
     operator_state: dict[str, list[bytes]] = {}
     for part in restore.operator:
-        elements = decode_elements(files.read_handle(restore.directory, part.handle.data))
+        elements = stored_elements(files.read_handle(restore.directory, part.handle.data), part.handle.name)
         operator_state.setdefault(part.handle.name, []).extend(elements[part.start : part.stop])
     if keyed is not None:
         keyed.backend.restore(_open(files, restore, handle, keyed) for handle in restore.keyed)
@@ -56,13 +58,24 @@ def read_operator(
 def _open(
     files: SnapshotFiles, restore: OperatorRestore, handle: KeyedStateHandle, owner: KeyedOwner
 ) -> Stored:
+    directory = restore.directory
+    shared = {file.local: partial(files.read_shared, directory, file) for file in handle.shared}
+    named = {file.local: partial(files.read_file, directory, file.file) for file in handle.files}
     return open_stored(
-        files.open_handle(restore.directory, handle.data),
-        handle.shared,
+        files.open_handle(directory, handle.data),
+        {**shared, **named},
         owner.groups,
         owner.max_parallelism,
-        read=partial(files.read_shared, restore.directory),
-        own=restore.own,
+        known={file.local: file for file in handle.shared} if restore.own else {},
+        parts={
+            file.local: PartPlace.of(
+                file.file,
+                resolve(directory, file.file.path),
+                files.open_handle(directory, file.file).read_range,
+            )
+            for file in handle.files
+            if file.file.footer is not None
+        },
     )
 
 

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 
 from raystream.clock import Clock
 from raystream.graph.physical import Vertex
-from raystream.handles import OperatorSnapshot, SubtaskSnapshot
+from raystream.handles import OperatorSnapshot, SavepointFormat, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId
 from raystream.operators.operator import Background, Operator
 from raystream.records.elements import Barrier, SnapshotKind
 from raystream.runtime.upload import OperatorPart, Upload, UploadsUnderWay, UploadTarget
 from raystream.state.backend import KeyedSnapshot
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.storage.blobs import SnapshotFiles
 
 logger = logging.getLogger(__name__)
@@ -104,15 +105,14 @@ class Snapshotter:
         """Take the synchronous part of a subtask's snapshot; nothing is written yet."""
         started_ms = self._clock.monotonic_ms()
         savepoint = barrier.kind is SnapshotKind.SAVEPOINT
-        # Shared files are beside the checkpoint's directory; with `jobmanager` storage there is none.
-        incremental = self._incremental and not savepoint and bool(barrier.directory)
+        form = self._form(barrier)
         parts = []
         for node, operator in zip(vertex.operators, operators, strict=True):
             states = operator.snapshot(barrier.checkpoint_id, savepoint=savepoint)
             backend = operator.context.keyed_backend
             keyed = None
             if backend is not None:
-                keyed = backend.freeze(barrier.checkpoint_id, incremental=incremental)
+                keyed = backend.freeze(barrier.checkpoint_id, form=form)
             parts.append(OperatorPart(node.uid, states, keyed, operator.sync))
         ended_ms = self._clock.monotonic_ms()
         snapshot = _Snapshot(
@@ -154,6 +154,14 @@ class Snapshotter:
         self.slice_ms_total += slice_ms
         self.slice_ms_longest = max(self.slice_ms_longest, slice_ms)
         return worked
+
+    def _form(self, barrier: Barrier) -> SnapshotForm:
+        if barrier.kind is SnapshotKind.SAVEPOINT:
+            native = barrier.savepoint_format is SavepointFormat.NATIVE
+            return SnapshotForm.NATIVE if native else SnapshotForm.FULL
+        # Shared files are beside the checkpoint's directory; with `jobmanager` storage there is none.
+        incremental = self._incremental and bool(barrier.directory)
+        return SnapshotForm.INCREMENTAL if incremental else SnapshotForm.FULL
 
     def _encode(self, snapshot: _Snapshot, deadline_ms: float) -> bool:
         """Encode a snapshot until a time; False when it has to wait before that."""

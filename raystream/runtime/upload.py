@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import xxhash
 
@@ -20,24 +20,32 @@ from raystream.errors import CheckpointError, StateError, StorageError
 from raystream.graph.physical import Vertex
 from raystream.handles import (
     FileHandle,
+    Footer,
     Handle,
     KeyedStateHandle,
+    NamedFile,
     OperatorSnapshot,
     OperatorStateHandle,
+    SavepointFormat,
     SharedFile,
 )
 from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
-from raystream.records.elements import Barrier
+from raystream.records.elements import Barrier, SnapshotKind
+from raystream.runtime.canonical_upload import CanonicalUpload
 from raystream.state.backend import KeyedSnapshot
+from raystream.state.canonical_files import Part
 from raystream.state.operator_state import OperatorState, encode_elements
 from raystream.state.snapshot_files import LocalFile
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import Buffer
 from raystream.storage.layout import data_file
 
+T = TypeVar("T")
+_Named = tuple[LocalFile, str]  # A file of a backend, and the name that it gets.
+
 PIECE_BYTES = 4 << 20
-"""Piece in which a shared file is written."""
+"""Piece in which a file beside the blobs is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ class Upload:
         self._target = target
         self._parts = tuple(parts)
         self._tokens = iter(tokens)
-        self._written: list[Handle] = []
+        self._written: list[FileHandle] = []
         self._shared: list[SharedFile] = []
         self.dropped = False
 
@@ -154,9 +162,8 @@ class Upload:
         """
         files, directory = self._target.files, self._target.barrier.directory
         for handle in self._written:
-            if isinstance(handle, FileHandle):
-                with suppress(StorageError):  # Left to the next sweep.
-                    files.delete_handle(directory, handle)
+            with suppress(StorageError):  # Left to the next sweep.
+                files.delete_handle(directory, handle)
         for file in self._shared:
             with suppress(StorageError):
                 files.delete_shared(directory, file)
@@ -165,39 +172,73 @@ class Upload:
 
     def _store_part(self, part: OperatorPart) -> OperatorSnapshot:
         part.sync()
-        target = self._target
+        keyed_states = () if part.keyed is None else part.keyed.states
         keyed: tuple[KeyedStateHandle, ...] = ()
-        if part.keyed is not None:
-            keyed = (self._store_keyed(part.uid, part.keyed),)
-        operator = tuple(
-            OperatorStateHandle(
-                name=state.name,
-                mode=state.mode,
-                element_count=len(state.elements),
-                data=self._store(
-                    part.uid, _file_kind(state), [encode_elements(state.elements)], next(self._tokens)
-                ),
-            )
-            for state in part.states
-        )
+        if self._target.barrier.savepoint_format is SavepointFormat.CANONICAL:
+            canonical = self._canonical(part.uid)
+            names = {state.name for state in keyed_states}
+            if part.keyed is not None:
+                keyed = (canonical.keyed(part.keyed),)
+            operator = tuple(canonical.operator(state, names) for state in part.states if state.elements)
+        else:
+            if part.keyed is not None:
+                keyed = (self._store_keyed(part.uid, part.keyed),)
+            operator = tuple(self._store_operator(part.uid, state) for state in part.states)
         return OperatorSnapshot(
             uid=part.uid,
-            subtask=target.subtask,
+            subtask=self._target.subtask,
             states=(
-                *(() if part.keyed is None else part.keyed.states),
+                *keyed_states,
                 *(state.info for state in part.states if state.info is not None),
             ),
             keyed=keyed,
             operator=operator,
         )
 
+    def _canonical(self, uid: OperatorUid) -> CanonicalUpload:
+        target = self._target
+        return CanonicalUpload(
+            uid=uid,
+            vertex=target.vertex,
+            subtask=target.subtask,
+            created_ms=target.barrier.created_ms,
+            look=self._look,
+            store=self._store_file,
+        )
+
+    def _store_file(self, path: str, part: Part) -> FileHandle:
+        footer = Footer(size_bytes=part.footer_bytes, checksum=part.footer_checksum)
+        handle = FileHandle(path=path, size_bytes=part.size_bytes, checksum=part.checksum, footer=footer)
+        self._write_file(handle, part.pieces())
+        return handle
+
+    def _write_file(self, handle: FileHandle, pieces: Sequence[Buffer]) -> None:
+        self._look()
+        self._written.append(handle)  # Before it is there: a part of it may be left.
+        self._target.files.write_file(self._target.barrier.directory, handle, _Watched(pieces, self))
+
+    def _store_operator(self, uid: OperatorUid, state: OperatorState) -> OperatorStateHandle:
+        blob = encode_elements(state.elements)
+        return OperatorStateHandle(
+            name=state.name,
+            mode=state.mode,
+            element_count=len(state.elements),
+            data=self._store(uid, _file_kind(state), [blob], next(self._tokens)),
+        )
+
     def _store_keyed(self, uid: OperatorUid, keyed: KeyedSnapshot) -> KeyedStateHandle:
         vertex, subtask = self._target.vertex, self._target.subtask
         token = next(self._tokens)
-        shared = {
-            file.local: file.shared or self._store_shared(file, self._name(uid, f"shared-{n}", token))
-            for n, file in enumerate(keyed.files())
-        }
+        named: tuple[NamedFile, ...] = ()
+        shared: dict[str, SharedFile] = {}
+        files = [(file, self._name(uid, f"file-{n}", token)) for n, file in enumerate(keyed.files())]
+        if self._target.barrier.kind is SnapshotKind.SAVEPOINT:  # It refers to nothing outside.
+            named = tuple(self._each(lambda one: self._store_named(*one), files))
+        else:
+            stored = self._each(lambda one: one[0].shared or self._store_shared(*one), files)
+            shared = {file.local: one for (file, _), one in zip(files, stored, strict=True)}
+            for file, _ in files:
+                self._target.files.copy_shared(self._target.barrier.directory, shared[file.local], file.path)
         data = self._store(uid, "keyed", keyed.blob(), token)
         keyed.stored(shared)
         return KeyedStateHandle(
@@ -205,7 +246,19 @@ class Upload:
             entries=keyed.entries,
             data=data,
             shared=tuple(shared.values()),
+            files=named,
         )
+
+    def _each(self, store: Callable[[_Named], T], files: Sequence[_Named]) -> list[T]:
+        return self._target.files.each(self._target.barrier.directory, store, files)
+
+    def _store_named(self, file: LocalFile, path: str) -> NamedFile:
+        self._look()
+        content = _mapped(file.path)
+        checksum = xxhash.xxh3_64_hexdigest(content)
+        handle = FileHandle(path=path, size_bytes=len(content), checksum=checksum)
+        self._write_file(handle, _in_pieces(content))
+        return NamedFile(local=file.local, file=handle)
 
     def _store_shared(self, file: LocalFile, name: str) -> SharedFile:
         self._look()
@@ -219,8 +272,7 @@ class Upload:
             checksum=xxhash.xxh3_64_hexdigest(content),
         )
         self._shared.append(shared)  # Before it is there: a part of it may be left.
-        pieces = [content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES)]
-        target.files.write_shared(target.barrier.directory, shared, _Watched(pieces, self))
+        target.files.write_shared(target.barrier.directory, shared, _Watched(_in_pieces(content), self))
         return shared
 
     def _store(self, uid: OperatorUid, kind: str, data: Sequence[Buffer], token: str) -> Handle:
@@ -232,7 +284,8 @@ class Upload:
             _Watched(data, self),
             inline_bytes_max=target.inline_bytes_max,
         )
-        self._written.append(handle)
+        if isinstance(handle, FileHandle):
+            self._written.append(handle)
         return handle
 
     def _name(self, uid: OperatorUid, kind: str, token: str) -> str:
@@ -250,6 +303,10 @@ class Upload:
 def _file_kind(state: OperatorState) -> str:
     # A user's name may have any length and characters; which file is which stands in `_metadata`.
     return state.name.strip("_") if state.info is None else "operator"
+
+
+def _in_pieces(content: memoryview) -> list[memoryview]:
+    return [content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES)]
 
 
 def _mapped(path: Path) -> memoryview:

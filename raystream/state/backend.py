@@ -8,15 +8,17 @@ A value handed out may be changed in place only if it is then passed to `update`
 A snapshot is taken in two parts.  `freeze` marks the state as it is, in a time that does
 not depend on how much there is; `advance` encodes it in slices, between batches, while
 the job goes on changing it.  Snapshots may overlap, and each shows exactly the state at
-its own `freeze`.  What `advance` has made ready is stored in a thread: a blob, and with an incremental
-snapshot files of which only new ones are uploaded.
+its own `freeze`.  What `advance` has made ready is stored in a thread: a blob, and with some
+forms files beside it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from raystream.clock import ProcessingTime
 from raystream.handles import SharedFile, StateInfo
+from raystream.state.chunk_form import Chunk
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,
     ListStateDescriptor,
@@ -26,7 +28,8 @@ from raystream.state.descriptor import (
 )
 from raystream.state.event_clock import EventClock
 from raystream.state.registry import StateMatch
-from raystream.state.snapshot_files import LocalFile, Stored
+from raystream.state.snapshot_files import LocalFile, SnapshotForm, Stored
+from raystream.state.ttl import Moment
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -192,6 +195,14 @@ class KeyedSnapshot(Protocol):
         """All states that were registered at the barrier, touched or not."""
 
     @property
+    def taken(self) -> Moment:
+        """The time of the barrier."""
+
+    @property
+    def local_directory(self) -> Path | None:
+        """Where local files of the backend are; None when it has no such directory."""
+
+    @property
     def entries(self) -> int | None:
         """Number of (state, key) entries encoded so far; all of them once `blob` has been called.
 
@@ -232,8 +243,20 @@ class KeyedSnapshot(Protocol):
             StateError: a value does not have its declared type, or the local disk failed.
         """
 
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
+        """Yield the encoded state in place of `blob`, sorted by key group; only when the form is full.
+
+        To be called once, when `advance` has returned True; blocks, and belongs into a thread.
+
+        Returns:
+            Position of the state in `states`, key group and chunk.
+
+        Raises:
+            StateError: a value does not have its declared type, or the local disk failed.
+        """
+
     def stored(self, files: dict[str, SharedFile]) -> None:
-        """Take note that the snapshot is stored; from any thread.
+        """Take note that an incremental snapshot is stored; from any thread.
 
         Args:
             files: its files by local name.
@@ -323,12 +346,12 @@ class KeyedStateBackend(Protocol):
             changed.  Order is unspecified.  The state may be changed meanwhile, which is seen or not.
         """
 
-    def freeze(self, checkpoint_id: int, *, incremental: bool = False) -> KeyedSnapshot:
+    def freeze(self, checkpoint_id: int, *, form: SnapshotForm = SnapshotForm.FULL) -> KeyedSnapshot:
         """Return a snapshot of the state as it is now; takes a time that does not depend on its size.
 
         Args:
             checkpoint_id: what it is for.
-            incremental: it may refer to files of older snapshots, where the backend can do that.
+            form: what the snapshot is to consist of; a backend without files makes a blob of any.
         """
 
     def checkpoint_completed(self, checkpoint_id: int) -> None:

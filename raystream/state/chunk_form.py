@@ -49,9 +49,12 @@ class Chunk:
 
 def timed_form(ttl: StateTtl | None) -> int:
     """Return the bits that say of which time a state with this time to live stores times, if any."""
-    if ttl is None:
-        return 0
-    return TIMED | (BY_EVENT_TIME if ttl.time is TimeDomain.EVENT_TIME else 0)
+    return 0 if ttl is None else timed_form_of(ttl.time)
+
+
+def timed_form_of(domain: TimeDomain) -> int:
+    """Return the bits that say that there are times, and of which time they are."""
+    return TIMED | (BY_EVENT_TIME if domain is TimeDomain.EVENT_TIME else 0)
 
 
 def map_form(form: int) -> int:

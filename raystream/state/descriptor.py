@@ -37,6 +37,12 @@ R_co = TypeVar("R_co", covariant=True)
 RESERVED_PREFIX = "_"
 """State names that start with it belong to raystream."""
 
+EVENT_TIMERS = "_timers_event"
+"""Name of the state that holds the timers of event time."""
+
+PROCESSING_TIMERS = "_timers_processing"
+"""Name of the state that holds the timers of processing time."""
+
 
 class StateKind(StrEnum):
     """Kinds of keyed state, as in `StateInfo.kind`."""

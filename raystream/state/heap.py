@@ -26,7 +26,7 @@ from raystream.state.heap_tables import TableList, live_entries, table_list
 from raystream.state.kinds import StateKinds
 from raystream.state.last_use import LastUse
 from raystream.state.pairs import values_of
-from raystream.state.snapshot_files import Stored, StoredFiles
+from raystream.state.snapshot_files import SnapshotForm, Stored, StoredFiles
 from raystream.state.snapshot_format import StoredChunk
 from raystream.state.ttl import unexpired
 
@@ -66,8 +66,8 @@ class HeapBackend(StateKinds):
             stored.append(snapshot)
             if isinstance(snapshot, StoredFiles):
                 raise StateRestoreError(
-                    "checkpoint consists of files of another state backend",
-                    hint="restore it with state.backend.type as it was; a savepoint fits every backend",
+                    "snapshot consists of files of another state backend",
+                    hint="restore it with state.backend.type as it was, or restore a canonical savepoint",
                     written_by=snapshot.index.backend,
                 )
             for state in snapshot.states:
@@ -178,7 +178,7 @@ class HeapBackend(StateKinds):
 
     # ---- snapshot ----
 
-    def freeze(self, checkpoint_id: int, *, incremental: bool = False) -> HeapSnapshot:
+    def freeze(self, checkpoint_id: int, *, form: SnapshotForm = SnapshotForm.FULL) -> HeapSnapshot:
         return HeapSnapshot(
             checkpoint_id,
             tuple(self._states.values()),

@@ -22,6 +22,7 @@ from raystream.errors import StateError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.state.chunk_codec import ChunkCodec, EncodedContent
+from raystream.state.chunk_form import Chunk
 from raystream.state.descriptor import StateDescriptor
 from raystream.state.heap_tables import (
     FOLD_ENTRIES_MAX,
@@ -71,6 +72,8 @@ class _Frozen:
 class HeapSnapshot:
     """A `KeyedSnapshot` of the heap backend."""
 
+    local_directory = None
+
     def __init__(
         self,
         checkpoint_id: int,
@@ -84,6 +87,7 @@ class HeapSnapshot:
         """Freeze the tables and join `unfinished`, the snapshots of the backend, oldest first."""
         self.checkpoint_id = checkpoint_id
         self.states: tuple[StateInfo, ...] = tuple(state.codec.info for state in registered)
+        self.taken = taken
         self._writer = SnapshotWriter(self.states, groups, max_parallelism, taken=taken)
         cutoffs = [taken.cutoff_ms(state.descriptor.ttl) for state in registered]
         early = [_early(state.codec, cutoff_ms) for state, cutoff_ms in zip(registered, cutoffs, strict=True)]
@@ -122,6 +126,10 @@ class HeapSnapshot:
     def blob(self) -> Sequence[bytes]:
         assert self._finished
         return self._writer.finish()
+
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
+        assert self._finished
+        return self._writer.chunks()
 
     def stored(self, files: dict[str, SharedFile]) -> None:
         """Do nothing: no snapshot refers to another one."""

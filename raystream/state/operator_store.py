@@ -51,6 +51,12 @@ _MODES = {
 }
 
 
+def declared_operator_state(kind: OperatorStateKind, descriptor: StateDescriptor) -> StateInfo:
+    """Return what a snapshot stores about operator state that a program declares."""
+    info = replace(descriptor.info(), kind=kind.value)
+    return replace(info, serializer="raw-1") if kind is OperatorStateKind.RAW else info
+
+
 @dataclass(frozen=True)
 class _Declaration(StateDescriptor):
     """A descriptor of keyed state, used for operator state of some kind."""
@@ -65,8 +71,7 @@ class _Declaration(StateDescriptor):
         return (self.operator_kind.value, *self.inner.declared)
 
     def info(self) -> StateInfo:
-        info = replace(self.inner.info(), kind=self.operator_kind.value)
-        return replace(info, serializer="raw-1") if self.operator_kind is OperatorStateKind.RAW else info
+        return declared_operator_state(self.operator_kind, self.inner)
 
 
 @dataclass(frozen=True, slots=True)

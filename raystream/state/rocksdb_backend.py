@@ -28,7 +28,7 @@ from raystream.state.rocksdb_collections import MapTable, map_key_of
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.state.rocksdb_expiry import RocksDbSweep
 from raystream.state.rocksdb_full import FullSnapshot, stored_contents
-from raystream.state.rocksdb_incremental import IncrementalSnapshot
+from raystream.state.rocksdb_incremental import IncrementalSnapshot, NativeSnapshot
 from raystream.state.rocksdb_items import StoredKeys, state_prefix
 from raystream.state.rocksdb_lists import ListTable
 from raystream.state.rocksdb_restore import RestoredTable, StoreRestore
@@ -42,7 +42,7 @@ from raystream.state.rocksdb_states import (
     tables_of,
 )
 from raystream.state.rocksdb_tables import CachedTable, SingleTable
-from raystream.state.snapshot_files import Stored, StoredFiles
+from raystream.state.snapshot_files import SnapshotForm, Stored, StoredFiles
 from raystream.state.ttl import Expiry, RestoredExpiry, unexpired
 
 logger = logging.getLogger(__name__)
@@ -368,12 +368,18 @@ class RocksDbBackend(StateKinds):
     def _view(self) -> StoreView:
         return self._origin.take_view()
 
-    def freeze(self, checkpoint_id: int, *, incremental: bool = False) -> RocksDbSnapshot:
-        kind = IncrementalSnapshot if incremental else FullSnapshot
-        return kind(checkpoint_id, self._registry.infos, self._origin, self._now())
+    def freeze(self, checkpoint_id: int, *, form: SnapshotForm = SnapshotForm.FULL) -> RocksDbSnapshot:
+        return _SNAPSHOTS[form](checkpoint_id, self._registry.infos, self._origin, self._now())
 
     def checkpoint_completed(self, checkpoint_id: int) -> None:
         self._origin.known.completed(checkpoint_id)
+
+
+_SNAPSHOTS: dict[SnapshotForm, type[RocksDbSnapshot]] = {
+    SnapshotForm.FULL: FullSnapshot,
+    SnapshotForm.NATIVE: NativeSnapshot,
+    SnapshotForm.INCREMENTAL: IncrementalSnapshot,
+}
 
 
 def _never() -> bool:

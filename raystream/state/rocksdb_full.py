@@ -6,7 +6,7 @@ put together in a file beside RocksDB, since it may be larger than memory.
 
 import mmap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from raystream.handles import SharedFile
 from raystream.state import chunk_form as cf
 from raystream.state.chunk_form import Chunk, timed_form
 from raystream.state.descriptor import StateKind
-from raystream.state.rocksdb import StoreView, disk_failure
+from raystream.state.rocksdb import RocksDbStore, StoreView, disk_failure
 from raystream.state.rocksdb_items import (
     MAP_KEY_LENGTH,
     PREFIX_BYTES,
@@ -56,22 +56,26 @@ class FullSnapshot(RocksDbSnapshot):
         return ()
 
     def blob(self) -> Sequence[bytes | memoryview]:
+        writer = SnapshotWriter(
+            self.states, self._origin.groups, self._origin.max_parallelism, taken=self.taken
+        )
+        spill = _Spill(self._origin)
+        for position, group, chunk in self.chunks():
+            writer.add(position, group, chunk)
+            spill.add(writer)
+        return spill.finish(writer)
+
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
         view = self._view
         if view is None:
             raise StateError("snapshot was discarded", checkpoint_id=self.checkpoint_id)
-        writer = SnapshotWriter(
-            self.states, self._origin.groups, self._origin.max_parallelism, taken=self._taken
-        )
-        spill = _Spill(self._origin)
         for group in self._origin.groups:
             for position, table in enumerate(self._tables):
                 if self._origin.closed:
                     raise StateError("backend of the state was closed", checkpoint_id=self.checkpoint_id)
                 for chunk in self._chunks(view, table, group):
-                    writer.add(position, group, chunk)
-                    spill.add(writer)
-        self._entries = writer.entries
-        return spill.finish(writer)
+                    self._entries += chunk.entries
+                    yield position, group, chunk
 
     def stored(self, files: dict[str, SharedFile]) -> None:
         """Nothing can be referred to."""
@@ -83,8 +87,9 @@ class FullSnapshot(RocksDbSnapshot):
         self._view = None
 
     def _chunks(self, view: StoreView, table: CachedTable, group: int) -> Iterator[Chunk]:
-        cutoff_ms = latest_cutoff_ms(self._taken.cutoff_ms(table.descriptor.ttl), table.expired_ms)
-        draft = _Draft(table)
+        cutoff_ms = latest_cutoff_ms(self.taken.cutoff_ms(table.descriptor.ttl), table.expired_ms)
+        descriptor = table.descriptor
+        draft = ChunkDraft(descriptor.kind, timed_form(descriptor.ttl), table.codec)
         for key, items in stored_contents(view, table.number, table.descriptor.kind, group):
             left = items
             if cutoff_ms is not None:
@@ -100,7 +105,7 @@ class FullSnapshot(RocksDbSnapshot):
 
 
 def stored_contents(
-    view: StoreView, number: int, kind: StateKind, group: int
+    view: StoreView | RocksDbStore, number: int, kind: StateKind, group: int
 ) -> Iterator[tuple[bytes, list[tuple[bytes, bytes]]]]:
     """Yield the encoded key of each content of a state in a key group, and its items by suffix."""
     prefix = group_prefix(number, group)
@@ -121,19 +126,36 @@ def stored_contents(
         yield body[PREFIX_BYTES:], items
 
 
-class _Draft:
-    """Contents that will be chunks, one for each form."""
+class DraftedItems(Protocol):
+    """What a draft needs to know of the items of a state."""
 
-    def __init__(self, table: CachedTable) -> None:
-        self._kind = table.descriptor.kind
-        self._timed = timed_form(table.descriptor.ttl)
-        self._codec = table.codec
+    def for_chunk(self, item: bytes) -> tuple[int, Any]:
+        """Return the form of a value in a chunk, `WIDE` or 0, and what is to be encoded there."""
+
+    def widened(self, item: bytes) -> bytes:
+        """Return the wide form of a value that is not wide, without time."""
+
+
+class ChunkDraft:
+    """Contents that will be chunks, one for each form.
+
+    Args:
+        kind: of the state.
+        timed: which times its items carry, as in `raystream.state.chunk_form`.
+        codec: of the items.
+    """
+
+    def __init__(self, kind: StateKind, timed: int, codec: DraftedItems) -> None:
+        self._kind = kind
+        self._timed = timed
+        self._codec = codec
         self._columns: dict[int, tuple[list[bytes], list[Any], list[Any]]] = {}
         self._items = 0
         self._bytes = 0
 
     @property
     def full(self) -> bool:
+        """True when the chunks should be taken."""
         return self._items >= CHUNK_ITEMS_MAX or self._bytes >= CHUNK_BYTES_WANTED
 
     def add(self, key: bytes, items: list[tuple[bytes, bytes]]) -> None:

@@ -1,14 +1,15 @@
-"""An incremental snapshot of the RocksDB backend: the store's files, of which only new ones are uploaded.
+"""Snapshots of the RocksDB backend that consist of the store's files.
 
-A file of RocksDB never changes; compaction replaces files by others.  A snapshot refers to a file that is
-part of a checkpoint known to be complete, and has every other one stored anew, also when an older
-snapshot that has not completed yet has stored it.
+A file of RocksDB never changes; compaction replaces files by others.  A native snapshot has all of them
+stored.  An incremental one refers to a file that is part of a checkpoint known to be complete, and has every
+other one stored anew, also when an older snapshot that has not completed yet has stored it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from raystream.errors import StateError
 from raystream.handles import SharedFile
+from raystream.state.chunk_form import Chunk
 from raystream.state.rocksdb import StoreView
 from raystream.state.rocksdb_cut import StoreCut
 from raystream.state.rocksdb_items import MISTYPED
@@ -19,8 +20,8 @@ from raystream.state.snapshot_files import FilesIndex, LocalFile, TableInfo, enc
 BACKEND = "rocksdb"
 
 
-class IncrementalSnapshot(RocksDbSnapshot):
-    """A `KeyedSnapshot` that refers to files of older ones."""
+class NativeSnapshot(RocksDbSnapshot):
+    """A `KeyedSnapshot` that consists of the store's files."""
 
     _files: StoreCut | None = None
     _suspect: StoreView | None = None
@@ -35,8 +36,11 @@ class IncrementalSnapshot(RocksDbSnapshot):
     def files(self) -> Sequence[LocalFile]:
         self._check_types()
         paths = self._held().files()
-        known = self._origin.known.refer(self.checkpoint_id, [path.name for path in paths])
+        known = self._known([path.name for path in paths])
         return [LocalFile(path.name, path, known.get(path.name)) for path in paths]
+
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
+        raise AssertionError("a snapshot of files has no chunks")
 
     def blob(self) -> Sequence[bytes | memoryview]:
         origin = self._origin
@@ -45,8 +49,8 @@ class IncrementalSnapshot(RocksDbSnapshot):
             max_parallelism=origin.max_parallelism,
             first_group=origin.groups.start,
             end_group=origin.groups.stop,
-            taken_ms=self._taken.processing_ms,
-            event_ms=self._taken.event_ms,
+            taken_ms=self.taken.processing_ms,
+            event_ms=self.taken.event_ms,
             tables=[
                 TableInfo.of_table(
                     info,
@@ -63,7 +67,11 @@ class IncrementalSnapshot(RocksDbSnapshot):
         return [encode_index(index)]
 
     def stored(self, files: dict[str, SharedFile]) -> None:
-        self._origin.known.uploaded(self.checkpoint_id, files)
+        """Do nothing: no other snapshot refers to the files."""
+
+    def _known(self, names: Sequence[str]) -> Mapping[str, SharedFile]:
+        """Return how those files are stored that are referred to."""
+        return {}
 
     def _held(self) -> StoreCut:
         if self._files is None or self._origin.closed:
@@ -103,3 +111,13 @@ class IncrementalSnapshot(RocksDbSnapshot):
         self._suspect = None
         if self._files is not None:
             self._files.remove()
+
+
+class IncrementalSnapshot(NativeSnapshot):
+    """A `KeyedSnapshot` that refers to files of older ones."""
+
+    def stored(self, files: dict[str, SharedFile]) -> None:
+        self._origin.known.uploaded(self.checkpoint_id, files)
+
+    def _known(self, names: Sequence[str]) -> Mapping[str, SharedFile]:
+        return self._origin.known.refer(self.checkpoint_id, names)

@@ -22,6 +22,7 @@ from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, decode_key
 from raystream.records.elements import WATERMARK_MIN_MS
+from raystream.state.canonical_snapshot import StoredParts
 from raystream.state.chunk_form import timed_form
 from raystream.state.descriptor import StateKind
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, disk_failure
@@ -200,8 +201,7 @@ class StoreRestore:
                 store.delete_range(first, group_prefix(table.number, self._groups.start))
             if base.index.end_group > self._groups.stop:
                 store.delete_range(group_prefix(table.number, self._groups.stop), stop)
-        if base.own:
-            self.known = dict(base.shared)
+        self.known = dict(base.known)
 
     def _copy(self, snapshot: StoredFiles) -> None:
         """Copy what is wanted out of a store that is opened for this alone."""
@@ -253,7 +253,7 @@ class StoreRestore:
 
     # ---- chunks ------------------------------------------------------------------
 
-    def _write_chunks(self, snapshot: StoredSnapshot) -> None:
+    def _write_chunks(self, snapshot: StoredSnapshot | StoredParts) -> None:
         for state in snapshot.states:
             self._table(state.info)
         for info, stored in snapshot.chunks():

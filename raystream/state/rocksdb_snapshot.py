@@ -11,7 +11,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from raystream.clock import Clock
 from raystream.errors import StateError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
+from raystream.state.chunk_form import Chunk
 from raystream.state.rocksdb import RocksDbStore, StoreView
 from raystream.state.rocksdb_cut import StoreCut
 from raystream.state.rocksdb_directory import StoreDirectory
@@ -163,7 +164,7 @@ class RocksDbSnapshot(ABC):
         self.states = states
         self._origin = origin
         self._tables = tuple(origin.tables)
-        self._taken = taken
+        self.taken = taken
         self._layers: deque[tuple[CachedTable, Layer]] = deque()
         for table in self._tables:
             layer = table.freeze()
@@ -186,6 +187,15 @@ class RocksDbSnapshot(ABC):
     @abstractmethod
     def blob(self) -> Sequence[bytes | memoryview]:
         """As in `KeyedSnapshot`."""
+
+    @abstractmethod
+    def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
+        """As in `KeyedSnapshot`."""
+
+    @property
+    def local_directory(self) -> Path:
+        """As in `KeyedSnapshot`."""
+        return self._origin.directory.path
 
     @abstractmethod
     def stored(self, files: dict[str, SharedFile]) -> None:

@@ -1,19 +1,21 @@
 """Snapshots that consist of files which a backend keeps anyway, and the blob that says how to use them.
 
     header   magic "RSKF", version, two zero bytes
-    content  msgpack: backend, max parallelism, key groups, time, states, small files, names of shared files
+    content  msgpack: backend, max parallelism, key groups, time, states, small files, names of large files
 
-The files themselves never change, so that a later snapshot can refer to those which an earlier one has
-stored.  Only the backend that made such a snapshot can restore it.  The blob is read whole, and its
-checksum is in its handle.
+The large files never change, so that a later snapshot can refer to those which an earlier one has stored; a
+savepoint has all of them for itself.  Only the backend that made such a snapshot can restore it.  The blob is
+read whole, and its checksum is in its handle.
 
-What a restore gets is either this or a `raystream.state.snapshot_format.StoredSnapshot`; `open_stored`
+What a restore gets is either this, or a `raystream.state.snapshot_format.StoredSnapshot`, or the parts of a
+canonical savepoint (`raystream.state.canonical_snapshot`); `open_stored`
 tells them apart.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -24,6 +26,9 @@ from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
+from raystream.state.canonical_reader import PartPlace
+from raystream.state.canonical_snapshot import MAGIC as CANONICAL_MAGIC
+from raystream.state.canonical_snapshot import StoredParts, open_parts
 from raystream.state.snapshot_format import StoredInfo, StoredSnapshot, open_snapshot
 from raystream.state.ttl import Moment, StateTtl, latest_cutoff_ms
 
@@ -32,9 +37,27 @@ FORMAT_VERSION = 1
 _HEADER = struct.Struct("<4sHH")
 _MAGIC = b"RSKF"
 
+Pieces = Callable[[], Iterator[bytes]]
+"""Yields a stored file in pieces, verified when the last one was taken."""
+
+
+class SnapshotForm(Enum):
+    """What a snapshot of keyed state consists of."""
+
+    FULL = "full"
+    """One blob with every entry, which every backend reads."""
+    NATIVE = "native"
+    """All of the files that the backend keeps anyway; one blob where it keeps none."""
+    INCREMENTAL = "incremental"
+    """Likewise, but what checkpoints have stored that are complete is only referred to."""
+
 
 class Blob(Protocol):
     """Reads parts of a stored blob; blocks."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, for errors."""
 
     @property
     def size_bytes(self) -> int:
@@ -119,7 +142,7 @@ class FilesIndex(msgspec.Struct, frozen=True, kw_only=True):
     small_files: dict[str, bytes]
     """By local name; those that are not shared."""
     shared: list[str]
-    """Local names."""
+    """Local names of the large files, whether other snapshots may need them too or not."""
     event_ms: int = WATERMARK_MIN_MS
 
     @property
@@ -145,8 +168,7 @@ class StoredFiles:
 
     Attributes:
         index: what its blob says.
-        shared: the stored files by local name.
-        own: whether they belong to checkpoints of this job, so that the next one may refer to them.
+        known: by local name the files of checkpoints of this job, to which the next one may refer.
         taken_ms: processing time of the snapshot, ms since epoch.
         watermark_ms: event time of the snapshot; None when nothing is known.
     """
@@ -154,17 +176,15 @@ class StoredFiles:
     def __init__(
         self,
         index: FilesIndex,
-        shared: Mapping[str, SharedFile],
+        files: Mapping[str, Pieces],
         *,
-        read: Callable[[SharedFile], Iterator[bytes]],
-        own: bool,
+        known: Mapping[str, SharedFile],
     ) -> None:
         self.index = index
         self.taken_ms = index.taken_ms
         self.watermark_ms = index.taken.watermark_ms
-        self.shared = shared
-        self.own = own
-        self._read = read
+        self.known = known
+        self._files = files
 
     def fetch_into(self, directory: Path, check: Callable[[], None]) -> None:
         """Put all files into a new local directory, whose parent is there; blocks.
@@ -182,15 +202,15 @@ class StoredFiles:
         directory.mkdir()
         for name, content in self.index.small_files.items():
             (directory / name).write_bytes(content)
-        for name, file in self.shared.items():
+        for name, pieces in self._files.items():
             check()
             with (directory / name).open("xb") as local:
-                for piece in self._read(file):
+                for piece in pieces():
                     local.write(piece)
                     check()
 
 
-Stored = StoredSnapshot | StoredFiles
+Stored = StoredSnapshot | StoredParts | StoredFiles
 
 
 def encode_index(index: FilesIndex) -> bytes:
@@ -200,31 +220,33 @@ def encode_index(index: FilesIndex) -> bytes:
 
 def open_stored(
     blob: Blob,
-    shared: Sequence[SharedFile],
+    files: Mapping[str, Pieces],
     groups: KeyGroupRange,
     max_parallelism: int,
     *,
-    read: Callable[[SharedFile], Iterator[bytes]],
-    own: bool,
+    known: Mapping[str, SharedFile],
+    parts: Mapping[str, PartPlace],
 ) -> Stored:
     """Return what was stored of the keyed state of one subtask; blocks.
 
     Args:
         blob: its self-describing part.
-        shared: its files.
+        files: its files by local name.
         groups: the wanted key groups, under `max_parallelism`.
         max_parallelism: of the new owner.
-        read: yields a file in pieces, verified.
-        own: the files belong to checkpoints of this job.
+        known: those of the files that belong to checkpoints of this job, so that the next may refer to them.
+        parts: those of the files that are parts of a canonical savepoint.
 
     Raises:
         StateCorruptError: a byte is not what it was when the blob was written.
         StateRestoreError: a newer version wrote the blob.
     """
-    if blob.size_bytes < _HEADER.size or blob.read_range(0, len(_MAGIC)) != _MAGIC:
-        return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism)
-    by_name = {file.local: file for file in shared}
-    return StoredFiles(_checked(decode_index(blob.read_all()), by_name), by_name, read=read, own=own)
+    magic = b"" if blob.size_bytes < _HEADER.size else blob.read_range(0, len(_MAGIC))
+    if magic == CANONICAL_MAGIC:
+        return open_parts(blob.read_all(), parts, groups, max_parallelism)
+    if magic != _MAGIC:
+        return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism, path=blob.path)
+    return StoredFiles(_checked(decode_index(blob.read_all()), files), files, known=known)
 
 
 def decode_index(blob: bytes) -> FilesIndex:
@@ -234,6 +256,8 @@ def decode_index(blob: bytes) -> FilesIndex:
         StateCorruptError: it is not as the format has it.
         StateRestoreError: a newer version wrote it.
     """
+    if len(blob) < _HEADER.size:
+        raise StateCorruptError("index of keyed state is cut off", size=len(blob))
     _, version, zero = _HEADER.unpack_from(blob)
     if version > FORMAT_VERSION:
         raise StateRestoreError(
@@ -251,10 +275,10 @@ def decode_index(blob: bytes) -> FilesIndex:
     return index
 
 
-def _checked(index: FilesIndex, shared: Mapping[str, SharedFile]) -> FilesIndex:
+def _checked(index: FilesIndex, files: Collection[str]) -> FilesIndex:
     """Check that the files are those of the index, and that no name leads elsewhere."""
     names = [*index.small_files, *index.shared]
-    if set(index.shared) != set(shared) or any(
+    if set(index.shared) != set(files) or any(
         name != Path(name).name or name in ("", ".", "..") or "\0" in name for name in names
     ):
         raise StateCorruptError("files of keyed state are not those that its index names")

@@ -21,11 +21,6 @@ from raystream.state.backend import KeyedStateBackend, MapState
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import MapStateDescriptor
 
-EVENT_TIMERS = "_timers_event"
-"""Name of the state that holds the timers of event time."""
-PROCESSING_TIMERS = "_timers_processing"
-"""Name of the state that holds the timers of processing time."""
-
 _LEFTOVERS_MIN = 1024
 """As many deleted timers stay in the heap without being swept."""
 

@@ -11,8 +11,9 @@ from raystream.errors import StateCorruptError
 from raystream.ids import CheckpointId, JobId, JobStatus
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
-from raystream.storage.filesystem import FileSystem, MissingFileError, to_url
+from raystream.storage.filesystem import FileSystem, MissingFileError
 from raystream.storage.layout import JobLayout, job_of
+from raystream.storage.stores import to_url
 
 FORMAT_VERSION = 1
 """Version that is written; that one and the one before are read."""
@@ -33,7 +34,9 @@ class ArchivedCheckpoint:
     duration_ms: float
     size_bytes: int
     failure: str = ""
-    """Why it did not complete; empty when it did."""
+    """Why it did not complete; empty when it did, and is not damaged."""
+    damaged: bool = False
+    """It was complete, and could not be restored; `failure` says why."""
     uploaded_bytes: int = 0
     """How much of `size_bytes` was written for this checkpoint."""
 
@@ -82,9 +85,12 @@ def read_archive(fs: FileSystem, layout: JobLayout) -> ArchivedJob | None:
         return None
     _, content = unseal(_FILE_KIND, FORMAT_VERSION, data, path=path)
     try:
-        return _DECODER.decode(content)
-    except msgspec.MsgspecError as error:
+        archive = _DECODER.decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateCorruptError("archive breaks its format", path=path, cause=str(error)) from error
+    if archive.job_id != layout.job_id:
+        raise StateCorruptError("archive is another job's", path=path, job=archive.job_id)
+    return archive
 
 
 def read_archives(fs: FileSystem, base_dir: str) -> list[ArchivedJob]:

@@ -1,33 +1,42 @@
-"""State on its way between a slot and a snapshot: blobs and shared files, written once, verified when read.
+"""State on its way between a slot and a snapshot: blobs and files, written once, verified when read.
 
 Knows bytes and handles; what a blob means is known to `raystream.state`.  A blob is *inline*
 (it travels with the acknowledgement and ends up in `_metadata`) when it is small, and a file in
-the snapshot's directory when not.  A shared file is in the job's shared directory, whatever its size.
+the snapshot's directory when not.  A file beside a blob is in that directory too, or, when other checkpoints
+may need it, in the job's shared directory, whatever its size.
 With `jobmanager` storage there is no directory, so that everything is inline and bounded.
 
-A whole read verifies size and checksum.  A range read verifies only that the range is there:
-the keyed format has a checksum for each section, so that a subtask which reads a tenth of a file
-need not read it all to trust it.
+A whole read verifies size and checksum.  A range read verifies only that the range is there, and the
+end of the blob when it reads that: the keyed format says there, with a checksum for each, where the sections
+are, so that a subtask which reads a tenth of a file need not read it all to trust it, and to know that it
+is the file that was written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import xxhash
 
 from raystream.errors import CheckpointError, StateCorruptError
-from raystream.handles import FileHandle, Handle, InlineHandle, SharedFile
+from raystream.handles import FOOTER_BYTES_MAX, FileHandle, Footer, Handle, InlineHandle, SharedFile
 from raystream.storage.filesystem import (
+    Buffer,
     Data,
     FileSystem,
     MissingFileError,
     OpenFileSystem,
     buffers,
     join_url,
-    open_file_system,
 )
-from raystream.storage.layout import resolve, shared_file
+from raystream.storage.layout import metadata_path, resolve, shared_file
+from raystream.storage.local_copies import CopiedFile, LocalCopies
+from raystream.storage.stores import open_file_system
+from raystream.storage.transfers import OneByOne, Transfers
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 INLINE_BYTES_MAX = 1024 * 1024
 """No blob above this is inline in a snapshot that has a directory, whatever the configuration says."""
@@ -35,13 +44,19 @@ INLINE_BYTES_MAX = 1024 * 1024
 JOBMANAGER_BYTES_MAX = 5 * 1024 * 1024
 """Largest blob that `jobmanager` storage takes."""
 
-
 FETCH_BYTES = 8 << 20
 """Piece in which a large file is copied from the store to the local disk."""
+
+LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
+"""Advice where a file of a snapshot is missing or damaged."""
 
 
 class RangeReader(Protocol):
     """Reads parts of a stored blob."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, for errors."""
 
     @property
     def size_bytes(self) -> int:
@@ -69,10 +84,31 @@ class SnapshotFiles:
 
     Attributes:
         open_fs: gives the store of a URL.
+        copies: on the disk of this node, of what is written; read in place of the store where they are
+            right.
+        copied_bytes: size of the files that were opened and have such a copy.
+        stored_bytes: size of those that have none.
     """
 
-    def __init__(self, open_fs: OpenFileSystem = open_file_system) -> None:
+    def __init__(self, open_fs: OpenFileSystem = open_file_system, copies: LocalCopies | None = None) -> None:
         self.open_fs = open_fs
+        self.copies = copies
+        self.copied_bytes = 0
+        self.stored_bytes = 0
+        self._transfers = Transfers()
+
+    def each(self, directory: str, work: Callable[[A], T], items: Iterable[A]) -> list[T]:
+        """Return the work's result for each item in order; several at once where the store gains by it.
+
+        Args:
+            directory: URL of the directory that the work is about; empty with `jobmanager` storage.
+            work: blocks; what it raises is raised when nothing of this is under way any more.
+            items: what to work on.
+        """
+        return self._transfers_of(directory).each(work, items)
+
+    def _transfers_of(self, directory: str) -> Transfers | OneByOne:
+        return self._transfers if directory and self.open_fs(directory).parallel else OneByOne()
 
     def write_blob(self, directory: str, name: str, data: Data, *, inline_bytes_max: int) -> Handle:
         """Store a blob durably and return its handle.
@@ -104,7 +140,25 @@ class SnapshotFiles:
         for part in parts:
             hasher.update(part)
         self.open_fs(directory).write(join_url(directory, name), parts)
-        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
+        if self.copies is not None:
+            self.copies.write(directory, name, parts)
+        end = _end(parts, FOOTER_BYTES_MAX)
+        footer = Footer(size_bytes=len(end), checksum=xxhash.xxh3_64_hexdigest(end))
+        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest(), footer=footer)
+
+    def write_file(self, directory: str, file: FileHandle, data: Data) -> None:
+        """Store a file of a snapshot durably.
+
+        Args:
+            directory: URL of the snapshot's directory.
+            file: what is known of it; its path was never used before.
+            data: its content.
+
+        Raises:
+            StateCorruptError: the path leads out of the directory.
+            StorageError: the store refused.
+        """
+        self.open_fs(directory).write(resolve(directory, file.path), data)
 
     def write_shared(self, directory: str, file: SharedFile, data: Data) -> None:
         """Store a file that several checkpoints may need durably.
@@ -118,6 +172,17 @@ class SnapshotFiles:
             StorageError: the store refused.
         """
         self.open_fs(directory).write(shared_file(directory, file.name), data)
+
+    def copy_shared(self, directory: str, file: SharedFile, source: Path) -> None:
+        """Keep a copy of a shared file on the disk of this node, which is a link.
+
+        Args:
+            directory: URL of the directory of a checkpoint that needs it.
+            file: what is known of it.
+            source: where it lies on this node; it never changes.
+        """
+        if self.copies is not None:
+            self.copies.link(directory, file.name, source)
 
     def delete_shared(self, directory: str, file: SharedFile) -> None:
         """Remove a file that no checkpoint will refer to.
@@ -136,23 +201,21 @@ class SnapshotFiles:
         """
         url = shared_file(directory, file.name)
         handle = FileHandle(path=file.name, size_bytes=file.size_bytes, checksum=file.checksum)
-        reader = _FileReader(self.open_fs(directory), url, handle)
-        hasher = xxhash.xxh3_64()
-        for offset in range(0, file.size_bytes, FETCH_BYTES):
-            piece = reader.read_range(offset, min(FETCH_BYTES, file.size_bytes - offset))
-            hasher.update(piece)
-            yield piece
-        if hasher.hexdigest() != file.checksum:
-            raise StateCorruptError("file of the snapshot is damaged", path=url, hint=_LOST)
+        return self._reader(directory, url, handle).pieces(self._transfers_of(directory))
 
-    def delete_handle(self, directory: str, handle: FileHandle) -> None:
-        """Remove the file of a blob that no snapshot will refer to.
+    def read_file(self, directory: str, file: FileHandle) -> Iterator[bytes]:
+        """Yield a file of a snapshot in pieces; they are verified when the last one was taken.
 
         Raises:
-            StateCorruptError: the handle leads out of the directory.
-            StorageError: the store refused.
+            StateCorruptError: the file is not there, or not what was written.
+            StorageError: the store did not answer.
         """
-        self.open_fs(directory).delete_file(resolve(directory, handle.path))
+        reader = self._reader(directory, resolve(directory, file.path), file)
+        return reader.pieces(self._transfers_of(directory))
+
+    def delete_handle(self, directory: str, handle: FileHandle) -> None:
+        """Remove a file that no snapshot will refer to; raises as `delete_files`."""
+        delete_files(self.open_fs(directory), directory, [handle])
 
     def read_handle(self, directory: str, handle: Handle) -> bytes:
         """Return a whole blob, its size and checksum verified.
@@ -170,13 +233,43 @@ class SnapshotFiles:
             StateCorruptError: the handle leads out of the directory.
         """
         if isinstance(handle, InlineHandle):
-            return _InlineReader(handle.data)
-        return _FileReader(self.open_fs(directory), resolve(directory, handle.path), handle)
+            return _InlineReader(handle.data, metadata_path(directory) if directory else "")
+        return self._reader(directory, resolve(directory, handle.path), handle)
+
+    def _reader(self, directory: str, url: str, handle: FileHandle) -> "_FileReader":
+        store = self.open_fs(directory)
+        copy = None
+        if self.copies is not None:
+            copy = self.copies.open(directory, handle.path, handle.size_bytes, handle.checksum)
+        if copy is None:
+            self.stored_bytes += handle.size_bytes
+            return _FileReader(store, url, handle)
+        self.copied_bytes += handle.size_bytes
+        return _FileReader(CopiedFile(copy, store, handle.size_bytes), url, handle)
+
+
+def delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) -> None:
+    """Remove files of a snapshot, and the directories within it that this leaves empty.
+
+    Raises:
+        StateCorruptError: a file leads out of the directory.
+        StorageError: the store refused.
+    """
+    parents = set()
+    for file in files:
+        fs.delete_file(resolve(directory, file.path))
+        parts = file.path.split("/")
+        parents |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    for parent in sorted(parents, key=lambda path: (-len(path), path)):  # Deeper ones first.
+        url = join_url(directory, parent)
+        if not fs.list_dir(url):
+            fs.delete_dir(url)
 
 
 @dataclass(frozen=True, slots=True)
 class _InlineReader:
     data: bytes
+    path: str
 
     @property
     def size_bytes(self) -> int:
@@ -196,29 +289,64 @@ class _InlineReader:
 
 @dataclass(frozen=True, slots=True)
 class _FileReader:
-    fs: FileSystem
+    fs: FileSystem | CopiedFile
     url: str
     handle: FileHandle
+
+    @property
+    def path(self) -> str:
+        return self.url
 
     @property
     def size_bytes(self) -> int:
         return self.handle.size_bytes
 
     def read_range(self, offset: int, length: int) -> bytes:
+        last = offset + length == self.size_bytes
+        found = self._read(offset, length, last=last)
+        footer = self.handle.footer
+        if footer is None or not last or length != footer.size_bytes:
+            return found
+        if xxhash.xxh3_64_hexdigest(found) != footer.checksum:
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
+        return found
+
+    def _read(self, offset: int, length: int, *, last: bool = False) -> bytes:
+        """Return a range; with `last` make sure, in the same call, that nothing follows it."""
         try:
-            found = self.fs.read_range(self.url, offset, length)
+            found = self.fs.read_range(self.url, offset, length + last)
         except MissingFileError as error:
             raise _missing(self.url) from error
-        if len(found) != length:
+        if len(found) > length:
+            raise StateCorruptError(
+                "file of the snapshot is longer than it should be",
+                path=self.url,
+                size_bytes=self.size_bytes,
+                hint=LOST,
+            )
+        if len(found) < length:
             raise StateCorruptError(
                 "file of the snapshot is shorter than it should be",
                 path=self.url,
                 offset=offset,
                 length=length,
                 found=len(found),
-                hint=_LOST,
+                hint=LOST,
             )
         return found
+
+    def pieces(self, transfers: Transfers | OneByOne) -> Iterator[bytes]:
+        def read(offset: int) -> bytes:
+            length = min(FETCH_BYTES, self.size_bytes - offset)
+            return self._read(offset, length, last=offset + length == self.size_bytes)
+
+        hasher = xxhash.xxh3_64()
+        offsets = range(0, max(self.size_bytes, 1), FETCH_BYTES)  # An empty file has one piece too.
+        for piece in transfers.ahead(read, offsets):
+            hasher.update(piece)
+            yield piece
+        if hasher.hexdigest() != self.handle.checksum:
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
 
     def read_all(self) -> bytes:
         try:
@@ -231,15 +359,23 @@ class _FileReader:
                 path=self.url,
                 size_bytes=len(data),
                 expected=self.handle.size_bytes,
-                hint=_LOST,
+                hint=LOST,
             )
         if xxhash.xxh3_64_hexdigest(data) != self.handle.checksum:
-            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=_LOST)
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
         return data
 
 
-_LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
+def _end(parts: Sequence[Buffer], length: int) -> bytes:
+    """Return the last bytes of a blob."""
+    end: list[bytes] = []
+    for part in reversed(parts):
+        if length <= 0:
+            break
+        end.insert(0, bytes(memoryview(part).cast("B")[-length:]))
+        length -= len(end[0])
+    return b"".join(end)
 
 
 def _missing(url: str) -> StateCorruptError:
-    return StateCorruptError("file of the snapshot is missing", path=url, hint=_LOST)
+    return StateCorruptError("file of the snapshot is missing", path=url, hint=LOST)

@@ -26,8 +26,9 @@ from raystream.storage.envelope import seal, unseal
 from raystream.storage.filesystem import FileSystem, MissingFileError
 from raystream.storage.layout import JobLayout, log_number_of
 
-FORMAT_VERSION = 1
-"""Version of an entry that is written; that one and the one before are read."""
+FORMAT_VERSION = 2
+"""Version of an entry that is written; that one and the one before are read, in which an entry did not say
+which one it is."""
 
 _FILE_KIND = "log-entry"
 
@@ -54,6 +55,8 @@ class AttemptStarted:
     Whoever takes the log over gives ids from `protocol.checkpoint_ids.IDS_AHEAD_MAX` above the
     newest one in it, since those below may still be used by the writer before, unknowingly.  Written now
     so that a job master can one day recover a job of today; nothing reads it yet."""
+    passed_over: tuple[CheckpointId, ...] = ()
+    """Complete checkpoints that could not be read, which no later attempt restores either."""
     program_checksum: str | None = None
     """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told.  Written
     now so that a job master can one day recover a job of today; nothing reads it yet."""
@@ -209,7 +212,7 @@ class DurableJobLog:
             raise ProtocolError("job log was appended to before it was read", entry=entry)
         number, self._next = self._next, None
         attempt = entry.attempt if isinstance(entry, AttemptStarted) else self._attempt
-        data = _encode(entry, writer=self._writer, attempt=attempt)
+        data = self._encode(number, entry, attempt)
         try:
             created = self._create(number, data)
         except StorageError as error:
@@ -286,11 +289,30 @@ class DurableJobLog:
 
     def _read_record(self, number: int) -> "_Record":
         url = self._url(number)
-        _, content = unseal(_FILE_KIND, FORMAT_VERSION, self._fs.read(url), path=url)
+        version, content = unseal(_FILE_KIND, FORMAT_VERSION, self._fs.read(url), path=url)
         try:
-            return _RECORDS.decode(content)
-        except msgspec.MsgspecError as error:
+            record = _RECORDS.decode(content)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StateCorruptError("log entry breaks its format", path=url, cause=str(error)) from error
+        if version > 1 and (record.job_id, record.number) != (self._layout.job_id, number):
+            raise StateCorruptError(
+                "log entry is not the one that its name says",
+                path=url,
+                job=record.job_id,
+                number=record.number,
+            )
+        return record
+
+    def _encode(self, number: int, entry: LogEntry, attempt: int) -> bytes:
+        record = _Record(
+            job_id=self._layout.job_id,
+            number=number,
+            writer=self._writer,
+            attempt=attempt,
+            type=_NAMES[type(entry)],
+            entry=msgspec.Raw(msgspec.json.encode(entry)),
+        )
+        return seal(_FILE_KIND, FORMAT_VERSION, msgspec.json.encode(record))
 
     def _url(self, number: int) -> str:
         return self._layout.log_entry(number)
@@ -317,8 +339,11 @@ class VolatileJobLog:
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Format 1 of an entry: who wrote it, in which attempt, and the entry by its type."""
+    """Format 2 of an entry: which one it is, who wrote it, in which attempt, and the entry by its type."""
 
+    job_id: str = ""
+    """Empty in format 1, like the number."""
+    number: int = 0
     writer: str
     attempt: int
     type: str
@@ -328,22 +353,12 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 _RECORDS = msgspec.json.Decoder(_Record)
 
 
-def _encode(entry: LogEntry, *, writer: str, attempt: int) -> bytes:
-    record = _Record(
-        writer=writer,
-        attempt=attempt,
-        type=_NAMES[type(entry)],
-        entry=msgspec.Raw(msgspec.json.encode(entry)),
-    )
-    return seal(_FILE_KIND, FORMAT_VERSION, msgspec.json.encode(record))
-
-
 def _decode_entry(record: _Record, url: str) -> LogEntry:
     entry_type: Any = _TYPES.get(record.type)
     if entry_type is None:
         raise StateCorruptError("log entry has a type that does not exist", path=url, type=record.type)
     try:
         entry: LogEntry = msgspec.json.decode(record.entry, type=entry_type)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateCorruptError("log entry breaks its format", path=url, cause=str(error)) from error
     return entry

@@ -8,7 +8,7 @@ name.  Whoever accepts that says so, and then every file of a snapshot is read b
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from raystream.errors import ConfigError, StateCorruptError, StateRestoreError
@@ -16,13 +16,7 @@ from raystream.ids import JobId
 from raystream.protocol.lineage import GoOnFrom, Run, RunSnapshot, StartAnew, StillRuns, latest_of
 from raystream.storage.archive import read_archive
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.filesystem import (
-    MissingFileError,
-    OpenFileSystem,
-    join_url,
-    open_file_system,
-    to_url,
-)
+from raystream.storage.filesystem import OpenFileSystem, join_url
 from raystream.storage.job_log import (
     AttemptStarted,
     CheckpointCompletedEntry,
@@ -31,8 +25,10 @@ from raystream.storage.job_log import (
     SavepointCompleted,
     Terminal,
 )
-from raystream.storage.layout import JobLayout, checkpoint_of, job_of, metadata_path
-from raystream.storage.metadata import SnapshotMetadata, decode_metadata, handles_of, shared_files_of
+from raystream.storage.layout import JobLayout, checkpoint_of, job_of
+from raystream.storage.metadata import SnapshotMetadata, files_of, shared_files_of
+from raystream.storage.snapshots import load_complete
+from raystream.storage.stores import open_file_system, to_url
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +124,7 @@ class _Search:
         refused: StateCorruptError | None = None
         for directory in map(self._moved, found.directories):
             try:
-                metadata = self._load(directory)
+                metadata = load_complete(directory, open_fs=self.open_fs)
                 if self.allow_older:
                     self._read_all(directory, metadata)
             except StateCorruptError as error:
@@ -150,24 +146,6 @@ class _Search:
             return directory
         return JobLayout(self.base, job_id).checkpoint_dir(checkpoint_id)
 
-    def _load(self, directory: str) -> SnapshotMetadata:
-        """Return the content of a snapshot of which the log says that it was complete.
-
-        Raises:
-            StateCorruptError: it is missing or damaged.
-            StateRestoreError: it is of a format that is not read.
-        """
-        path = metadata_path(directory)
-        try:
-            return decode_metadata(self.open_fs(directory).read(path), path=path)
-        except MissingFileError as error:
-            raise StateCorruptError("newest snapshot is not there any more", path=path) from error
-        except StateRestoreError as error:
-            if "format" in error.context:
-                raise
-            # It has no likeness to a snapshot any more: it was emptied, as a crash of the machine may do.
-            raise StateCorruptError("snapshot file is damaged", path=path, cause=error.message) from error
-
     def _of_another_name(self, layout: JobLayout) -> bool:
         """Return whether its archive or any snapshot, complete or not, says that the job has another name."""
         try:
@@ -179,7 +157,7 @@ class _Search:
         entries = self.open_fs(layout.job_dir).list_dir(layout.job_dir)
         for name in (entry.name for entry in entries if checkpoint_of(entry.name) is not None):
             try:
-                metadata = self._load(join_url(layout.job_dir, name))
+                metadata = load_complete(join_url(layout.job_dir, name), open_fs=self.open_fs)
             except (StateCorruptError, StateRestoreError):
                 continue
             return metadata.job_name != self.job_name
@@ -192,10 +170,11 @@ class _Search:
             StateCorruptError: one is not.
         """
         files = SnapshotFiles(self.open_fs)
-        for handle in handles_of(metadata):
-            files.read_handle(directory, handle)
-        for file in shared_files_of(metadata):
-            for _ in files.read_shared(directory, file):
+        for pieces in (
+            *(files.read_file(directory, file) for file in files_of(metadata)),
+            *(files.read_shared(directory, file) for file in shared_files_of(metadata)),
+        ):
+            for _ in pieces:
                 pass
 
 
@@ -213,9 +192,13 @@ def _whole(entries: Sequence[LogEntry], layout: JobLayout) -> Sequence[LogEntry]
     return entries
 
 
-def _snapshots(entries: Iterable[LogEntry], layout: JobLayout) -> Iterator[RunSnapshot]:
+def _snapshots(entries: Sequence[LogEntry], layout: JobLayout) -> Iterator[RunSnapshot]:
+    attempts = [entry for entry in entries if isinstance(entry, AttemptStarted)]
+    passed_over = {number for attempt in attempts for number in attempt.passed_over}
     for entry in entries:
         match entry:
+            case CheckpointCompletedEntry(checkpoint_id=number) if number in passed_over:
+                continue  # The job itself went on from an older one.
             case CheckpointCompletedEntry(checkpoint_id=number):
                 # Not the stored directory: the whole checkpoint directory may have been moved.
                 yield RunSnapshot(checkpoint_id=number, directory=layout.checkpoint_dir(number))

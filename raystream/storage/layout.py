@@ -9,6 +9,8 @@ Knows names, reads and writes nothing.
     <checkpoint dir>/<job id>/graph                 the program, for the job master's own recovery
     <checkpoint dir>/<job id>/archive               how the job ended
     <savepoint dir>/savepoint-<first 6 of job id>-<12 hex>/_metadata + data
+    <savepoint dir>/savepoint-.../<uid>/<state>/part-<subtask>.parquet
+    <any snapshot>/_claim                           which job has taken it over, to delete it
 """
 
 import re
@@ -19,9 +21,11 @@ import xxhash
 
 from raystream.errors import StateCorruptError
 from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, VertexId
-from raystream.storage.filesystem import join_url, split_url, to_url
+from raystream.storage.filesystem import join_url, split_url
+from raystream.storage.stores import to_url
 
 METADATA_NAME = "_metadata"
+_CLAIM_NAME = "_claim"
 _SHARED = "shared"
 
 _CHECKPOINT = re.compile(r"chk-([1-9][0-9]*)")
@@ -30,6 +34,7 @@ _LOG_ENTRY = re.compile(r"[0-9]{8,}")
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _SAVEPOINT = re.compile(r"savepoint-[0-9a-f]{6}-[0-9a-f]{12}")
 _UID_LENGTH_MAX = 64
+_DIRECTORY_LENGTH_MAX = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,11 @@ def metadata_path(directory: str) -> str:
     return join_url(directory, METADATA_NAME)
 
 
+def claim_path(directory: str) -> str:
+    """Return the file that says which job has claimed a snapshot."""
+    return join_url(directory, _CLAIM_NAME)
+
+
 def data_file(
     checkpoint_id: CheckpointId,
     attempt: Attempt,
@@ -124,6 +134,16 @@ def data_file(
     """
     vertex, index = subtask
     return f"c{checkpoint_id}-a{attempt}-v{vertex}-s{index}-{_short(uid)}-{kind}-{token}"
+
+
+def part_file(uid: OperatorUid, state: str, subtask: int) -> str:
+    """Return the path of the Parquet file of one state of one subtask, inside a savepoint's directory.
+
+    Example:
+        >>> part_file("count hits", "by day/hour", 3)
+        'count%20hits/by%20day%2Fhour/part-3.parquet'
+    """
+    return f"{_directory_name(uid)}/{_directory_name(state)}/part-{subtask}.parquet"
 
 
 def resolve(directory: str, path: str) -> str:
@@ -184,9 +204,15 @@ def owned_by_snapshot(directory: str) -> bool:
     return checkpoint_of(name) is not None or _SAVEPOINT.fullmatch(name) is not None
 
 
-def _short(uid: str) -> str:
-    """Return a uid as part of a file name: percent-encoded, long ones cut and made distinct by a hash."""
-    quoted = quote(uid, safe="")
-    if len(quoted) <= _UID_LENGTH_MAX:
+def _directory_name(name: str) -> str:
+    """Return a uid or the name of a state as a directory; "." in front would hide it, or lead elsewhere."""
+    short = _short(name, _DIRECTORY_LENGTH_MAX)
+    return f"%2E{short[1:]}" if short.startswith(".") else short
+
+
+def _short(name: str, length_max: int = _UID_LENGTH_MAX) -> str:
+    """Return a name as part of a path: percent-encoded, long ones cut and made distinct by a hash."""
+    quoted = quote(name, safe="")
+    if len(quoted) <= length_max:
         return quoted
-    return f"{quoted[: _UID_LENGTH_MAX - 17]}-{xxhash.xxh3_64_hexdigest(uid.encode())}"
+    return f"{quoted[: length_max - 17]}-{xxhash.xxh3_64_hexdigest(name.encode())}"

@@ -19,24 +19,30 @@ from raystream.errors import StateCorruptError
 from raystream.handles import (
     FileHandle,
     Handle,
-    InlineHandle,
-    KeyedStateHandle,
     OperatorSnapshot,
-    OperatorStateHandle,
-    Redistribution,
+    SavepointFormat,
     SharedFile,
     StateInfo,
+    blobs_in,
+    files_in,
     shared_files_in,
     size_of,
 )
 from raystream.ids import CheckpointId, JobId, OperatorUid
-from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.installed import installed_version
+from raystream.storage.metadata_handles import (
+    StoredKeyed,
+    StoredOperatorState,
+    load_keyed,
+    load_operator_state,
+    store_keyed,
+    store_operator_state,
+)
 
-FORMAT_VERSION = 2
-"""That is written, and read with the one before, which had no shared files and no Python version."""
+FORMAT_VERSION = 3
+"""That is written, and read with the one before, in which a snapshot had no files beside its blobs."""
 
 _FILE_KIND = "snapshot"
 
@@ -75,6 +81,8 @@ class SnapshotMetadata:
     job_name: str
     checkpoint_id: CheckpointId
     kind: SnapshotKind
+    savepoint_format: SavepointFormat | None = None
+    """Of a savepoint; None for a checkpoint, and for savepoints of before there were two."""
     created_ms: int
     """Wall time at which it was triggered, ms since epoch."""
     completed_ms: int
@@ -101,22 +109,23 @@ class SnapshotMetadata:
         return next((operator for operator in self.operators if operator.uid == uid), None)
 
 
-def handles_of(metadata: SnapshotMetadata) -> list[Handle]:
-    """Return every handle of a snapshot, in stored order."""
-    handles: list[Handle] = []
-    for subtask in metadata.subtasks:
-        handles += [handle.data for handle in subtask.keyed]
-        handles += [handle.data for handle in subtask.operator]
-    return handles
+def blobs_of(metadata: SnapshotMetadata) -> tuple[Handle, ...]:
+    """Return every blob of a snapshot, in stored order."""
+    return blobs_in(metadata.subtasks)
+
+
+def files_of(metadata: SnapshotMetadata) -> tuple[FileHandle, ...]:
+    """Return every file in the directory of a snapshot but `_metadata`: blobs, and files beside them."""
+    return files_in(metadata.subtasks)
 
 
 def shared_files_of(metadata: SnapshotMetadata) -> tuple[SharedFile, ...]:
-    """Return every shared file that a snapshot needs, once."""
+    """Return every file outside of its directory that a snapshot needs, once."""
     return shared_files_in(metadata.subtasks)
 
 
-def map_handles(metadata: SnapshotMetadata, change: Callable[[Handle], Handle]) -> SnapshotMetadata:
-    """Return the snapshot with every handle replaced by `change` of it, called in stored order."""
+def map_blobs(metadata: SnapshotMetadata, change: Callable[[Handle], Handle]) -> SnapshotMetadata:
+    """Return the snapshot with every blob replaced by `change` of it, called in stored order."""
 
     def changed(snapshot: OperatorSnapshot) -> OperatorSnapshot:
         return replace(
@@ -141,6 +150,7 @@ def encode_metadata(metadata: SnapshotMetadata) -> bytes:
         job_name=metadata.job_name,
         checkpoint_id=metadata.checkpoint_id,
         kind=metadata.kind.value,
+        savepoint_format=None if metadata.savepoint_format is None else metadata.savepoint_format.value,
         created_ms=metadata.created_ms,
         completed_ms=metadata.completed_ms,
         operators=[_store_operator(operator) for operator in metadata.operators],
@@ -170,6 +180,9 @@ def decode_metadata(data: bytes, *, path: str) -> SnapshotMetadata:
             job_name=stored.job_name,
             checkpoint_id=CheckpointId(stored.checkpoint_id),
             kind=SnapshotKind(stored.kind),
+            savepoint_format=(
+                None if stored.savepoint_format is None else SavepointFormat(stored.savepoint_format)
+            ),
             created_ms=stored.created_ms,
             completed_ms=stored.completed_ms,
             operators=tuple(_load_operator(operator) for operator in stored.operators),
@@ -180,41 +193,7 @@ def decode_metadata(data: bytes, *, path: str) -> SnapshotMetadata:
         raise StateCorruptError("snapshot file breaks its format", path=path, cause=str(error)) from error
 
 
-# ---- format 2 -----------------------------------------------------------------
-
-
-class _StoredFile(msgspec.Struct, frozen=True, kw_only=True, tag_field="in", tag="file"):
-    path: str
-    size_bytes: int
-    checksum: str
-
-
-class _StoredInline(msgspec.Struct, frozen=True, kw_only=True, tag_field="in", tag="metadata"):
-    data: bytes
-
-
-class _StoredShared(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    local: str
-    created_by: int
-    size_bytes: int
-    checksum: str
-
-
-class _StoredKeyed(msgspec.Struct, frozen=True, kw_only=True):
-    key_groups: tuple[int, int]
-    entries: int | None
-    data: _StoredFile | _StoredInline
-    shared: list[_StoredShared] = []
-
-
-class _StoredOperatorState(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    redistribution: str
-    elements: int
-    data: _StoredFile | _StoredInline
-
-
+# ---- format 3 -----------------------------------------------------------------
 class _StoredState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
@@ -228,8 +207,8 @@ class _StoredSubtask(msgspec.Struct, frozen=True, kw_only=True):
     subtask: int
     states: list[Annotated[int, msgspec.Meta(ge=0)]]
     """Positions in the operator's `states`; a keyed and an operator state may share a name."""
-    keyed: list[_StoredKeyed]
-    operator: list[_StoredOperatorState]
+    keyed: list[StoredKeyed]
+    operator: list[StoredOperatorState]
 
 
 class _StoredOperator(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,6 +228,7 @@ class _StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     job_name: str
     checkpoint_id: int
     kind: str
+    savepoint_format: str | None = None
     created_ms: int
     completed_ms: int
     operators: list[_StoredOperator]
@@ -256,34 +236,6 @@ class _StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DECODER = msgspec.json.Decoder(_StoredSnapshot)
-
-
-def _store_handle(handle: Handle) -> _StoredFile | _StoredInline:
-    if isinstance(handle, InlineHandle):
-        return _StoredInline(data=handle.data)
-    return _StoredFile(path=handle.path, size_bytes=handle.size_bytes, checksum=handle.checksum)
-
-
-def _load_handle(stored: _StoredFile | _StoredInline) -> Handle:
-    if isinstance(stored, _StoredInline):
-        return InlineHandle(data=stored.data)
-    return FileHandle(path=stored.path, size_bytes=stored.size_bytes, checksum=stored.checksum)
-
-
-def _load_shared(stored: _StoredShared) -> SharedFile:
-    return SharedFile(
-        name=stored.name,
-        local=stored.local,
-        created_by=CheckpointId(stored.created_by),
-        size_bytes=stored.size_bytes,
-        checksum=stored.checksum,
-    )
-
-
-def _load_groups(start: int, stop: int) -> KeyGroupRange:
-    if not 0 <= start < stop:
-        raise ValueError(f"key groups {start} to {stop}")
-    return KeyGroupRange(start, stop)
 
 
 def _store_operator(operator: OperatorMetadata) -> _StoredOperator:
@@ -314,33 +266,8 @@ def _store_subtask(snapshot: OperatorSnapshot, positions: Mapping[StateInfo, int
     return _StoredSubtask(
         subtask=snapshot.subtask,
         states=[positions[state] for state in snapshot.states],
-        keyed=[
-            _StoredKeyed(
-                key_groups=(handle.groups.start, handle.groups.stop),
-                entries=handle.entries,
-                data=_store_handle(handle.data),
-                shared=[
-                    _StoredShared(
-                        name=file.name,
-                        local=file.local,
-                        created_by=file.created_by,
-                        size_bytes=file.size_bytes,
-                        checksum=file.checksum,
-                    )
-                    for file in handle.shared
-                ],
-            )
-            for handle in snapshot.keyed
-        ],
-        operator=[
-            _StoredOperatorState(
-                name=handle.name,
-                redistribution=handle.mode.value,
-                elements=handle.element_count,
-                data=_store_handle(handle.data),
-            )
-            for handle in snapshot.operator
-        ],
+        keyed=[store_keyed(handle) for handle in snapshot.keyed],
+        operator=[store_operator_state(handle) for handle in snapshot.operator],
     )
 
 
@@ -375,22 +302,6 @@ def _load_subtask(
         uid=uid,
         subtask=stored.subtask,
         states=tuple(states[position] for position in stored.states),
-        keyed=tuple(
-            KeyedStateHandle(
-                groups=_load_groups(*handle.key_groups),
-                entries=handle.entries,
-                data=_load_handle(handle.data),
-                shared=tuple(map(_load_shared, handle.shared)),
-            )
-            for handle in stored.keyed
-        ),
-        operator=tuple(
-            OperatorStateHandle(
-                name=handle.name,
-                mode=Redistribution(handle.redistribution),
-                element_count=handle.elements,
-                data=_load_handle(handle.data),
-            )
-            for handle in stored.operator
-        ),
+        keyed=tuple(map(load_keyed, stored.keyed)),
+        operator=tuple(map(load_operator_state, stored.operator)),
     )

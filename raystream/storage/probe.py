@@ -11,14 +11,9 @@ import socket
 from contextlib import suppress
 
 from raystream.errors import ConfigError, StorageError
-from raystream.storage.filesystem import (
-    FileSystem,
-    MissingFileError,
-    OpenFileSystem,
-    open_file_system,
-    split_url,
-)
+from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem, split_url
 from raystream.storage.layout import JobLayout
+from raystream.storage.stores import open_file_system
 
 
 def write_probe(fs: FileSystem, layout: JobLayout) -> str:
@@ -44,7 +39,7 @@ def write_probe(fs: FileSystem, layout: JobLayout) -> str:
             "checkpoint directory is on a store that cannot create a file only when it is absent",
             path=layout.base_dir,
             hint="two job masters could not be kept apart there; set execution.checkpointing.dir to"
-            " a local or network disk with hard links",
+            " a disk with hard links, or to an object store with conditional writes",
         )
     return url
 

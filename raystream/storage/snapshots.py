@@ -14,23 +14,24 @@ from collections.abc import Collection, Iterable
 
 import xxhash
 
-from raystream.errors import ConfigError, StateRestoreError, StorageError
+from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
 from raystream.handles import FileHandle, Handle, InlineHandle
 from raystream.ids import CheckpointId, JobId
+from raystream.storage.blobs import LOST, delete_files
 from raystream.storage.filesystem import (
     TEMPORARY_PREFIX,
     FileSystem,
     MissingFileError,
     OpenFileSystem,
     join_url,
-    open_file_system,
     split_url,
-    to_url,
 )
 from raystream.storage.layout import (
     METADATA_NAME,
     JobLayout,
     checkpoint_of,
+    claim_path,
+    job_of,
     metadata_path,
     owned_by_snapshot,
     resolve,
@@ -40,12 +41,13 @@ from raystream.storage.layout import (
 )
 from raystream.storage.metadata import (
     SnapshotMetadata,
+    blobs_of,
     decode_metadata,
     encode_metadata,
-    handles_of,
-    map_handles,
-    shared_files_of,
+    files_of,
+    map_blobs,
 )
+from raystream.storage.stores import open_file_system, to_url
 
 INLINE_TOTAL_BYTES_MAX = 16 * 1024 * 1024
 """Inline blobs of one snapshot in all; the largest of those above it get files."""
@@ -127,6 +129,18 @@ class SnapshotStore:
             raise StateRestoreError("checkpoint is not in memory any more", checkpoint=path)
         return "", self._in_memory[path]
 
+    def load_complete(self, location: str) -> tuple[str, SnapshotMetadata]:
+        """Return directory and content of a snapshot that the job log calls complete.
+
+        Raises:
+            StateCorruptError: it is missing or damaged.
+            StateRestoreError: it is of a format that is not read.
+            StorageError: the store did not answer.
+        """
+        if location.startswith(_MEMORY):
+            return self.load(location)
+        return location, load_complete(location, open_fs=self._open_fs)
+
     def delete(self, location: str, *, shared: Iterable[str] = ()) -> None:
         """Remove a checkpoint, whole or half-written, `_metadata` first; nothing when it is gone.
 
@@ -148,15 +162,13 @@ class SnapshotStore:
         for name in shared:
             fs.delete_file(shared_file(location, name))
 
-    def delete_files(self, directory: str, handles: Iterable[Handle]) -> None:
-        """Remove the files of some handles, such as those of an acknowledgement that came too late.
+    def delete_files(self, directory: str, files: Iterable[FileHandle]) -> None:
+        """Remove some files of a snapshot, such as those of an acknowledgement that came too late.
 
         Raises:
             StorageError: the store refused.
         """
-        for handle in handles:
-            if isinstance(handle, FileHandle):
-                self._open_fs(directory).delete_file(resolve(directory, handle.path))
+        delete_files(self._open_fs(directory), directory, files)
 
     def sweep(
         self,
@@ -213,7 +225,8 @@ class SnapshotStore:
         directory = self._layout.shared_dir
         swept = []
         for entry in fs.list_dir(directory):
-            checkpoint_id = written_for(entry.name)
+            # An unfinished one may have its name behind the prefix; it is no live one's, whatever its name.
+            checkpoint_id = written_for(entry.name.removeprefix(TEMPORARY_PREFIX))
             if checkpoint_id is not None and checkpoint_id <= newest and entry.name not in live:
                 fs.delete_file(join_url(directory, entry.name))
                 swept.append(entry.name)
@@ -248,46 +261,75 @@ def load_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> t
             path=path,
             hint="give the directory of a checkpoint (.../chk-<n>) or savepoint (.../savepoint-...)",
         ) from error
-    return directory, decode_metadata(data, path=metadata_path(directory))
+    return directory, _decoded(data, directory)
 
 
-def dispose_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> str:
-    """Remove a savepoint that a user names, and return its directory's URL.
-
-    Only what belongs to it goes: in a directory that was renamed, files that it does not refer
-    to stay.
+def load_complete(directory: str, *, open_fs: OpenFileSystem = open_file_system) -> SnapshotMetadata:
+    """Return the content of a snapshot of which a job log says that it was complete.
 
     Raises:
-        StateRestoreError: nothing is there, or it is not a snapshot that can be read, or it is an
-            incremental checkpoint.
-        StateCorruptError: the snapshot is damaged.
+        StateCorruptError: it is missing or damaged.
+        StateRestoreError: it is of a format that is not read.
+        StorageError: the store did not answer.
+    """
+    path = metadata_path(directory)
+    try:
+        return _decoded(open_fs(directory).read(path), directory)
+    except MissingFileError as error:
+        raise StateCorruptError("snapshot is not there any more", path=path, hint=LOST) from error
+    except StateRestoreError as error:
+        if "format" in error.context:
+            raise
+        # It has no likeness to a snapshot any more: it was emptied, as a crash of the machine may do.
+        raise StateCorruptError(
+            "snapshot file is damaged", path=path, cause=error.message, hint=LOST
+        ) from error
+
+
+def _decoded(data: bytes, directory: str) -> SnapshotMetadata:
+    """Return the content of the `_metadata` in a directory.
+
+    Raises:
+        StateCorruptError: it is damaged, or that of a snapshot which the directory's name does not mean.
+        StateRestoreError: it is not a snapshot's, or of a format that is not read.
+    """
+    path = metadata_path(directory)
+    metadata = decode_metadata(data, path=path)
+    parent, name = split_url(directory)
+    said = checkpoint_of(name), job_of(split_url(parent)[1])
+    found = metadata.checkpoint_id, metadata.job_id
+    if any(one not in (None, other) for one, other in zip(said, found, strict=True)):
+        raise StateCorruptError(
+            "snapshot file is another snapshot's", path=path, checkpoint_id=found[0], job=found[1], hint=LOST
+        )
+    return metadata
+
+
+def delete_snapshot(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> None:
+    """Remove a snapshot, `_metadata` first; repeating the call does the rest of what it did not do.
+
+    In a directory that raystream did not name, files that it does not refer to stay.  Shared files do so in
+    any case.
+
+    Raises:
+        StateCorruptError: the snapshot names a file outside of its directory; nothing was deleted.
         StorageError: the store refused.
     """
-    directory, metadata = load_snapshot(path, open_fs=open_fs)
-    if shared_files_of(metadata):
-        raise StateRestoreError(
-            "incremental checkpoint cannot be disposed of: other checkpoints of its job may need its files",
-            hint="delete the directory of its job when none of its checkpoints is needed any more",
-            path=directory,
-            job=metadata.job_name,
-        )
-    fs = open_fs(directory)
-    files = [
-        resolve(directory, handle.path) for handle in handles_of(metadata) if isinstance(handle, FileHandle)
-    ]
+    files = files_of(metadata)
+    for file in files:
+        resolve(directory, file.path)
     fs.delete_file(metadata_path(directory))
-    for url in files:
-        fs.delete_file(url)
+    delete_files(fs, directory, files)
+    fs.delete_file(claim_path(directory))
     if owned_by_snapshot(directory) or not fs.list_dir(directory):
         fs.delete_dir(directory)
-    return directory
 
 
 def _spilled(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> SnapshotMetadata:
     """Return the snapshot with its largest inline blobs in files, where there is too much inline."""
     sizes = {
         position: handle.size_bytes
-        for position, handle in enumerate(handles_of(metadata))
+        for position, handle in enumerate(blobs_of(metadata))
         if isinstance(handle, InlineHandle)
     }
     excess = sum(sizes.values()) - INLINE_TOTAL_BYTES_MAX
@@ -311,4 +353,4 @@ def _spilled(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> Snap
         fs.write(join_url(directory, name), handle.data)
         return FileHandle(path=name, size_bytes=handle.size_bytes, checksum=checksum)
 
-    return map_handles(metadata, spill)
+    return map_blobs(metadata, spill)

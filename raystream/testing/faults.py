@@ -91,6 +91,21 @@ class StorageFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointDamage:
+    """A file of a checkpoint is lost, or a bit of it flips, as soon as the checkpoint is complete.
+
+    Never drawn: what follows depends on how many checkpoints are retained and on the sinks.
+    """
+
+    checkpoint_id: int
+    where: str = ""
+    """Only files whose URL contains this count; those of the checkpoint's directory, then shared ones that
+    were written for it."""
+    lost: bool = False
+    """The file is not there any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkDelay:
     """The n-th piece of blocking work, such as an upload or a log entry, takes long."""
 
@@ -147,8 +162,8 @@ class CancelAndResume:
 
 
 Fault = (
-    SlotCrash | SlotKill | SlotPause | StorageFailure | WorkDelay | FrameDelay | FrameDamage
-    | ConnectionBreak | Savepoint | StopAndResume | CancelAndResume
+    SlotCrash | SlotKill | SlotPause | StorageFailure | CheckpointDamage | WorkDelay | FrameDelay
+    | FrameDamage | ConnectionBreak | Savepoint | StopAndResume | CancelAndResume
 )  # fmt: skip
 """What happens to a run; what a client does counts, since it comes as untimely as a crash."""
 

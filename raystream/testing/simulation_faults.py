@@ -14,6 +14,7 @@ from raystream.errors import (
     ConnectionLostError,
     ProtocolError,
     RaystreamError,
+    StateCorruptError,
     StorageError,
     UserCodeError,
 )
@@ -23,6 +24,7 @@ from raystream.runtime import messages as msg
 from raystream.runtime.frame import FrameKind, decode_control
 from raystream.storage.layout import METADATA_NAME
 from raystream.testing.faults import (
+    CheckpointDamage,
     CheckpointPhase,
     ConnectionBreak,
     Fault,
@@ -52,9 +54,11 @@ class FaultInjector:
         happened: the faults that did, in order.
         completed_id: newest checkpoint that is complete, because its log entry exists.
         problems: what was seen and must not be.
+        files: those of the store, by URL.
     """
 
     def __init__(self, world: World, faults: Sequence[Fault], running: Running) -> None:
+        self.files: dict[str, bytes] = {}
         self.happened: list[Fault] = []
         self.completed_id = 0
         self.problems: list[str] = []
@@ -62,6 +66,7 @@ class FaultInjector:
         self._running = running
         self._pool: SimulatedSlotPool | None = None
         self._crashes = [fault for fault in faults if isinstance(fault, SlotCrash)]
+        self._damages = [fault for fault in faults if isinstance(fault, CheckpointDamage)]
         self._storage = [fault for fault in faults if isinstance(fault, StorageFailure)]
         self._work = [fault for fault in faults if isinstance(fault, WorkDelay)]
         self._frames = [
@@ -102,6 +107,8 @@ class FaultInjector:
         """True for an error that faults of this run explain, or that is the business of user code."""
         if isinstance(error, ProtocolError):
             return any(isinstance(fault, FrameDamage) for fault in self.happened)
+        if isinstance(error, StateCorruptError):
+            return any(isinstance(fault, CheckpointDamage) for fault in self.happened)
         return isinstance(error, ConnectionLostError | StorageError | UserCodeError)
 
     def frame_arrived(self, slot: SlotId, kind: FrameKind, payload: bytes) -> None:
@@ -176,6 +183,7 @@ class FaultInjector:
             phase = CheckpointPhase.METADATA_WRITTEN if before else CheckpointPhase.LOGGED
             if not before:
                 self.completed_id = max(self.completed_id, checkpoint_id)
+                self._damage(checkpoint_id)
             self._moment(checkpoint_id, phase, slot)
         elif (checkpoint_id := checkpoint_of_output(call.url)) is not None:
             if self._log_written and checkpoint_id > self.completed_id:
@@ -183,6 +191,20 @@ class FaultInjector:
                     f"output of checkpoint {checkpoint_id} was published before it was complete"
                 )
             self._moment(checkpoint_id, CheckpointPhase.COMMITTING, slot)
+
+    def _damage(self, checkpoint_id: int) -> None:
+        for fault in self._damages:
+            places = (f"/chk-{checkpoint_id}/", f"/shared/c{checkpoint_id}-")
+            found = [url for place in places for url in sorted(self.files) if place in url]
+            url = next((url for url in found if fault.where in url), None)
+            if fault.checkpoint_id != checkpoint_id or url is None:
+                continue
+            self.happens(fault)
+            content = self.files.pop(url)
+            if not fault.lost:
+                middle = len(content) // 2
+                flipped = bytes([content[middle] ^ 1]) if content else b""
+                self.files[url] = content[:middle] + flipped + content[middle + 1 :]
 
     # ---- work and frames -----------------------------------------------------
 

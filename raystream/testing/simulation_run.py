@@ -23,6 +23,7 @@ from typing import Any
 from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
 from raystream.config.options import JobConfig
 from raystream.graph.physical import PhysicalPlan
+from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_view import JobView
@@ -43,6 +44,7 @@ from raystream.testing.simulation_sockets import Network
 from raystream.testing.simulation_storage import SimulatedFileSystem
 from raystream.testing.simulation_world import SimulationError, World
 
+_FORMATS = tuple(SavepointFormat)
 _SHOWN_MAX = 5
 """Records of a wrong output that are shown."""
 
@@ -108,6 +110,7 @@ class SimulatedRun:
         self._running = Running()
         self._injector = FaultInjector(self._world, faults, self._running)
         self._fs = SimulatedFileSystem(self._injector)
+        self._injector.files = self._fs.files
         self._problems = self._injector.problems
         self._attempts = self._checkpoints = 0
         self._starts = 0
@@ -210,12 +213,13 @@ class SimulatedRun:
                 return
             self._resume = fault
         self._injector.happens(fault)
-        request_id = f"request-{len(self._injector.happened)}"
+        number = len(self._injector.happened)
+        request_id, wanted = f"request-{number}", _FORMATS[number % len(_FORMATS)]
         match fault:
             case Savepoint():
-                coordinator.request(SavepointRequest(request_id, None))
+                coordinator.request(SavepointRequest(request_id, None, wanted))
             case StopAndResume():
-                coordinator.request(StopRequest(request_id, None))
+                coordinator.request(StopRequest(request_id, None, wanted))
             case CancelAndResume():
                 coordinator.request(CancelRequest(request_id))
 

@@ -42,6 +42,8 @@ class SimulatedFileSystem:
         files: content by URL.
     """
 
+    parallel = False
+
     def __init__(self, watcher: StorageWatcher) -> None:
         self.files: dict[str, bytes] = {}
         self._watcher = watcher

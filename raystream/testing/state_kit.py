@@ -19,6 +19,7 @@ from raystream.state.descriptor import (
     ReducingStateDescriptor,
     ValueStateDescriptor,
 )
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.testing.source_run import ManualClock
 from raystream.testing.stored_state import MemorySnapshot
 
@@ -109,6 +110,7 @@ class Subtask:
         self.backend = backend
         self.cursor = cursor
         self.clock = clock or ManualClock(START_MS)
+        self.max_parallelism = max_parallelism
         self._cache = KeyGroupCache(max_parallelism)
 
     def at(self, key: Any, namespace: Any = None) -> None:
@@ -260,10 +262,10 @@ class BackendContract(ABC):
     """What the contracts of a backend share; a subclass says how a backend is made.
 
     Attributes:
-        incremental: snapshots may refer to files of older ones, where the backend can do that.
+        form: of the snapshots.
     """
 
-    incremental: ClassVar[bool] = False
+    form: ClassVar[SnapshotForm] = SnapshotForm.FULL
 
     @abstractmethod
     def make_backend(
@@ -280,7 +282,7 @@ class BackendContract(ABC):
 
     def freeze(self, subtask: "Subtask", checkpoint_id: int = 1) -> KeyedSnapshot:
         """Return a snapshot of a subtask, of the kind that the contract is about."""
-        return subtask.backend.freeze(checkpoint_id, incremental=self.incremental)
+        return subtask.backend.freeze(checkpoint_id, form=self.form)
 
     def stored(self, snapshot: KeyedSnapshot) -> MemorySnapshot:
         """Store a snapshot that is encoded to its end."""

@@ -1,6 +1,6 @@
 """Contract of timers, which are keyed state of raystream's own: they must be right on every backend."""
 
-from raystream.state.timers import EVENT_TIMERS, PROCESSING_TIMERS
+from raystream.state.descriptor import EVENT_TIMERS, PROCESSING_TIMERS
 from raystream.testing.state_rows import row
 from raystream.testing.state_stories import Stage, Story, StoryContract, Tell
 

@@ -2,14 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from tempfile import TemporaryFile
 from typing import Self
 
 import xxhash
 
-from raystream.handles import SharedFile
+from raystream.handles import FileHandle, Footer, NamedFile, SharedFile
 from raystream.ids import CheckpointId
 from raystream.keygroup import KeyGroupRange
 from raystream.state.backend import KeyedSnapshot
+from raystream.state.canonical_files import Part
+from raystream.state.canonical_part import SubtaskHead
+from raystream.state.canonical_reader import PartPlace
+from raystream.state.canonical_snapshot import PartsWriter, encode_index
 from raystream.state.snapshot_files import Stored, open_stored
 
 
@@ -28,6 +34,10 @@ class MemoryBlob:
         """Return the bytes `[offset, offset + length)`."""
         return self.data[offset : offset + length]
 
+    @property
+    def path(self) -> str:
+        return "memory"
+
     def read_all(self) -> bytes:
         """Return the whole blob."""
         return self.data
@@ -41,11 +51,31 @@ class MemorySnapshot:
         blob: the self-describing part.
         shared: files that belong to it.
         contents: of all its files, by their stored names.
+        parts: files of a canonical savepoint, in place of those that are shared.
     """
 
     blob: bytes
     shared: tuple[SharedFile, ...]
     contents: Mapping[str, bytes]
+    parts: tuple[NamedFile, ...] = ()
+
+    @classmethod
+    def canonical(cls, snapshot: KeyedSnapshot, head: SubtaskHead) -> Self:
+        """Store a full snapshot that is encoded to its end as a canonical savepoint has it."""
+        writer = PartsWriter(head, snapshot.states, TemporaryFile)
+        for state, group, chunk in snapshot.chunks():
+            writer.add(state, group, chunk)
+        written = writer.finish()
+        parts = tuple(
+            NamedFile(local=one.local, file=_part_handle(one.part, f"{one.info.name}.parquet"))
+            for one in written
+        )
+        contents = {
+            part.file.path: b"".join(one.part.pieces()) for part, one in zip(parts, written, strict=True)
+        }
+        writer.discard()
+        snapshot.discard()
+        return cls(encode_index(writer.index(written)), (), contents, parts)
 
     @classmethod
     def of(cls, snapshot: KeyedSnapshot) -> Self:
@@ -86,4 +116,17 @@ class MemorySnapshot:
         def read(file: SharedFile) -> Iterator[bytes]:
             yield self.contents[file.name]
 
-        return open_stored(MemoryBlob(self.blob), self.shared, groups, max_parallelism, read=read, own=own)
+        files = {file.local: partial(read, file) for file in self.shared}
+        known = {file.local: file for file in self.shared} if own else {}
+        parts = {
+            part.local: PartPlace.of(
+                part.file, part.file.path, MemoryBlob(self.contents[part.file.path]).read_range
+            )
+            for part in self.parts
+        }
+        return open_stored(MemoryBlob(self.blob), files, groups, max_parallelism, known=known, parts=parts)
+
+
+def _part_handle(part: Part, path: str) -> FileHandle:
+    footer = Footer(size_bytes=part.footer_bytes, checksum=part.footer_checksum)
+    return FileHandle(path=path, size_bytes=part.size_bytes, checksum=part.checksum, footer=footer)

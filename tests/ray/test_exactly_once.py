@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from raystream import JobStatus
-from raystream.connectors.file_sink import JOB_DIGITS
 from raystream.connectors.files import FileSink
+from raystream.connectors.part_names import JOB_DIGITS
 from tests.access_logs import (
     Expected,
     PacedParse,

@@ -51,6 +51,28 @@ def test_requests_reach_the_job_each_with_an_id_of_its_own():
     assert len({r.request_id for r in requests}) == 4
 
 
+def test_format_of_a_savepoint_is_canonical_unless_it_is_said():
+    runner = FakeRunner()
+    client = submitted(runner)
+    client.savepoint()
+    client.savepoint("/sp", "native")
+    client.stop(format="native")
+
+    assert [request.format.value for request in runner.handles[0].requests] == [
+        "canonical",
+        "native",
+        "native",
+    ]
+
+
+def test_format_that_does_not_exist_is_told_before_anything_is_asked_for():
+    runner = FakeRunner()
+
+    with pytest.raises(ConfigError, match="format does not exist"):
+        submitted(runner).savepoint(format="quick")
+    assert runner.handles[0].requests == []
+
+
 def test_status_and_checkpoints_are_those_of_the_job():
     client = submitted(FakeRunner(prepare={"status": JobStatus.RUNNING, "checkpoints": ("chk-1",)}))
 

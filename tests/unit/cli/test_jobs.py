@@ -9,13 +9,17 @@ from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
 from raystream.cli import jobs
 from raystream.cli.listing import JobRow, matching_job
 from raystream.errors import CheckpointError, ClusterNotFoundError, JobNotFoundError
+from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.coordinator_view import archived
 from raystream.storage.archive import write_archive
-from raystream.storage.filesystem import open_file_system
+from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.layout import JobLayout
+from raystream.storage.snapshots import SnapshotStore
+from raystream.storage.stores import open_file_system
 from tests.unit.cli.fakes import FakeJob, checkpoint, view
+from tests.unit.storage import sample
 
 HITS = view(
     job_id=JobId("ab" * 16), name="hits", parallelism=2, records_in=1_000, records_out=990, restarts=1,
@@ -195,6 +199,25 @@ def test_savepoint_prints_its_path_and_nothing_else(raystream, cluster):
     assert request.directory is None
 
 
+@pytest.mark.parametrize("command", ["savepoint", "stop"])
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ((), SavepointFormat.CANONICAL),
+        (("--type", "canonical"), SavepointFormat.CANONICAL),
+        (("--type", "native"), SavepointFormat.NATIVE),
+    ],
+)
+def test_type_of_a_savepoint_is_canonical_unless_it_is_said(raystream, cluster, command, options, wanted):
+    assert raystream(command, "hits", *options).code == 0
+    assert cluster.requests[0].format is wanted
+
+
+def test_type_that_does_not_exist_is_a_wrong_command_line(raystream, cluster):
+    assert raystream("savepoint", "hits", "--type", "quick").code == 2
+    assert cluster.requests == []
+
+
 @pytest.mark.parametrize("command", [("savepoint", "hits", "sp"), ("stop", "-p", "sp", "hits")])
 def test_relative_directory_is_the_one_of_this_process(raystream, cluster, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -208,6 +231,64 @@ def test_stop_prints_the_savepoint(raystream, cluster):
 
     assert outcome.out == "file:///savepoints/savepoint-ababab-1\n"
     assert isinstance(cluster.requests[0], StopRequest)
+
+
+@pytest.fixture
+def savepoint(tmp_path):
+    """The directory of a savepoint with a file in directories of its own."""
+    directory = tmp_path / "savepoint-012345-0a1b2c3d4e5f"
+    part = sample.named_file("count-hits/hits/part-0.parquet", b"parquet")
+    SnapshotFiles().write_file(directory.as_uri(), part.file, b"parquet")
+    metadata = sample.snapshot(4, files=(part,), kind=SnapshotKind.SAVEPOINT)
+    SnapshotStore(sample.JOB).write_metadata(directory.as_uri(), metadata)
+    return directory
+
+
+@pytest.mark.parametrize("named", ["directory", "file", "url", "relative"])
+def test_disposed_savepoint_is_gone_and_told_about(raystream, no_cluster, savepoint, monkeypatch, named):
+    monkeypatch.chdir(savepoint.parent)
+    path = {
+        "directory": savepoint, "file": savepoint / "_metadata", "url": savepoint.as_uri(),
+        "relative": savepoint.name,
+    }[named]  # fmt: skip
+    outcome = raystream("savepoint", "--dispose", str(path))
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err == (
+        f"disposed of {savepoint.as_uri()}: savepoint 4 of job 'count', taken 1970-01-01 00:00:01Z, 20 B\n"
+    )
+    assert not savepoint.exists()
+
+    again = raystream("savepoint", "--dispose", str(path))
+    assert again.code == 2
+    assert again.error[0].startswith("error: snapshot does not exist")
+
+
+def test_file_that_is_missing_already_does_not_keep_a_savepoint_from_being_disposed_of(raystream, savepoint):
+    next(savepoint.rglob("part-0.parquet")).unlink()
+
+    assert raystream("savepoint", "--dispose", str(savepoint)).code == 0
+    assert not savepoint.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"raystream":"snap'])
+def test_savepoint_with_a_damaged_metadata_file_is_left_alone(raystream, savepoint, content):
+    (savepoint / "_metadata").write_bytes(content)
+    outcome = raystream("savepoint", "--dispose", str(savepoint))
+
+    assert outcome.code == 2
+    assert "_metadata" in outcome.error[0]
+    assert outcome.error[1].startswith("hint: ")
+    assert next(savepoint.rglob("part-0.parquet")).exists()
+
+
+@pytest.mark.parametrize("arguments", [(), ("hits", "--dispose", "/savepoints/one")])
+def test_savepoint_takes_either_a_job_or_a_path_to_dispose_of(raystream, cluster, arguments):
+    outcome = raystream("savepoint", *arguments)
+
+    assert outcome.code == 2
+    assert "either a JOB, or --dispose PATH" in outcome.err
+    assert cluster.requests == []
 
 
 def test_cancel_prints_no_result(raystream, cluster):

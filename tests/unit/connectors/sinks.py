@@ -1,5 +1,6 @@
 """What tests of the file sink share: contexts of writers, a commit, and the files of a directory."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 from raystream.operators.sink import WriterContext
@@ -13,6 +14,21 @@ def context_of(**changes):
         "tell_client": None, "deliver": None,
     }  # fmt: skip
     return WriterContext(**{**fields, **changes})
+
+
+@contextmanager
+def started_writers():
+    """Give what opens and starts a writer; they are closed in the end."""
+    writers = []
+
+    def open_one(sink, **changes):
+        writers.append(sink.open_writer(context_of(**changes)))
+        writers[-1].start()
+        return writers[-1]
+
+    yield open_one
+    for writer in writers:
+        writer.close()
 
 
 def visible_files(directory):

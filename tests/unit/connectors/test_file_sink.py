@@ -298,7 +298,7 @@ def test_names_made_of_the_longest_uid_and_large_numbers_fit_into_the_file_syste
     writer = open_writer(
         FileSink.lines(tmp_path), uid="x" * UID_BYTES_MAX, subtask=32_767, parallelism=32_768, attempt=10**9
     )
-    writer._counter = 10**12
+    writer._names._counter = 10**12
     writer.write(RowBatch(["a"]))
     committables = writer.prepare_commit(1)
     writer.sync()

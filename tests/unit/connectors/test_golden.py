@@ -5,10 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from raystream.connectors import file_sink, file_tail, file_watch
+from raystream.connectors import file_tail, file_watch
 from raystream.connectors.file_sink import FileCommittable, PartFileCommitter
 from raystream.connectors.file_tail import WatchedSplit, decode_word
 from raystream.connectors.file_watch import WatchEnumerator
+from raystream.connectors.object_sink import UploadCommittable, decode_upload
+from raystream.connectors.part_names import FILE_FORMAT_VERSION, UPLOAD_FORMAT_VERSION
 from raystream.connectors.versioned import encode
 from raystream.errors import StateRestoreError
 from raystream.operators.source import EnumeratorContext
@@ -19,6 +21,10 @@ SPLIT = WatchedSplit("/logs/a", inode=5, birth_ns=6, number=7, offset=8, anchor=
 COMMITTABLE = FileCommittable(
     "/out/.part-files-0.inprogress", "/out/part-files-0", job_id="ab" * 16, attempt=3, token="5eed"
 )
+UPLOAD = UploadCommittable(
+    "s3://b/out/part-files-0", "upload 1", part_count=2, size_bytes=9 << 20, marker="a9", job_id="ab" * 16,
+    attempt=3, token="5eed",
+)  # fmt: skip
 
 
 def golden(kind, version):
@@ -46,10 +52,17 @@ def test_the_enumerator_of_watched_files_is_stored_as_it_was():
 
 
 def test_a_committable_is_stored_as_it_was():
-    stored = golden("file-committable", file_sink.FORMAT_VERSION)
+    stored = golden("file-committable", FILE_FORMAT_VERSION)
 
-    assert encode(file_sink.FORMAT_VERSION, COMMITTABLE) == stored
+    assert encode(FILE_FORMAT_VERSION, COMMITTABLE) == stored
     assert msgspec.msgpack.decode(stored[1:], type=FileCommittable) == COMMITTABLE
+
+
+def test_a_committable_of_an_object_store_is_stored_as_it_was():
+    stored = golden("upload-committable", UPLOAD_FORMAT_VERSION)
+
+    assert encode(UPLOAD_FORMAT_VERSION, UPLOAD) == stored
+    assert decode_upload(stored) == UPLOAD
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import random
 
 from raystream.errors import CheckpointError, StorageError
-from raystream.handles import SubtaskSnapshot
+from raystream.handles import SavepointFormat, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId, VertexId
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.checkpoint_commands import RecordFailure
-from raystream.protocol.checkpoint_requests import CheckpointRequests
+from raystream.protocol.checkpoint_requests import CheckpointRequests, Purpose, Request
+from raystream.protocol.recovery import RecoveryPoint
 from raystream.protocol.retention import Retention
 
 SUBTASKS = [(VertexId(0), 0), (VertexId(1), 0)]
@@ -35,6 +36,7 @@ class Driver:
         tolerable=0,
         min_pause_ms=0,
         delete_on_cancellation=False,
+        older_allowed=True,
     ):
         self.now_ms = 0
         self.attempt = Attempt(0)
@@ -43,7 +45,10 @@ class Driver:
             requests=CheckpointRequests(
                 interval_ms, min_pause_ms=min_pause_ms, max_concurrent=max_concurrent, rng=random.Random(1)
             ),
-            retention=Retention(num_retained, delete_on_cancellation=delete_on_cancellation),
+            recovery=RecoveryPoint(
+                Retention(num_retained, delete_on_cancellation=delete_on_cancellation),
+                older_allowed=older_allowed,
+            ),
             timeout_ms=TIMEOUT_MS,
             tolerable_failures=tolerable,
         )
@@ -90,8 +95,9 @@ class Driver:
     def decline(self, checkpoint_id, error=DECLINED):
         return self.snapshot_declined(self.now_ms, self.attempt, CheckpointId(checkpoint_id), error)
 
-    def savepoint(self, request_id, *, stop=False, base=""):
-        return self.savepoint_requested(self.now_ms, request_id, base=base, stop=stop)
+    def savepoint(self, request_id, *, stop=False, base="", wanted=SavepointFormat.CANONICAL):
+        purpose = Purpose.STOP if stop else Purpose.SAVEPOINT
+        return self.savepoint_requested(self.now_ms, Request(purpose, request_id, base, wanted))
 
 
 def running(**options):

@@ -234,7 +234,7 @@ def test_answer_that_nobody_asked_for_is_a_bug_and_shows_the_history():
     job = running()
     job.tick()
 
-    with pytest.raises(ProtocolError, match="log entry that was not asked for") as caught:
+    with pytest.raises(ProtocolError, match="log entry was not asked for") as caught:
         job.logged(1)
     assert any("attempt_started" in step for step in caught.value.context["history"])
 

@@ -16,7 +16,10 @@ def test_steps_name_event_argument_and_commands():
     history.done("job_submitted", None, [])
     assert history.broken("no", phase="x").context == {
         "phase": "x",
-        "history": ["time_passed 5 -> StartCheckpoint(3, periodic, '')", "job_submitted None -> nothing"],
+        "history": [
+            "time_passed 5 -> StartCheckpoint(3, periodic, '', canonical)",
+            "job_submitted None -> nothing",
+        ],
     }
 
 

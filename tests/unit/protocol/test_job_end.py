@@ -2,9 +2,10 @@
 
 import pytest
 
-from raystream.errors import ConfigError, ProtocolError, StorageError
+from raystream.errors import ConfigError, ProtocolError, StateCorruptError, StorageError
+from raystream.handles import SavepointFormat
 from raystream.ids import Attempt, JobStatus, SlotId
-from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.checkpoint_requests import Purpose, Request
 from raystream.protocol.job_commands import (
     AbandonJob,
     CleanUp,
@@ -118,6 +119,20 @@ def test_failure_after_what_ends_the_job_only_finishes_the_commits(purpose):
     assert job.settled() == [LogEnd(JobStatus.FINISHED, None)]
 
 
+def test_job_whose_final_checkpoint_is_passed_over_runs_again_at_once_and_takes_another():
+    job = running(strategy=NoRestart())
+    job.end_of_input()
+    job.checkpoint_completed(Purpose.FINAL)
+    unreadable = StateCorruptError("file of the snapshot is missing")
+    assert PrepareAttempt(Attempt(2)) not in job.fail(Failure(unreadable, passed_over=True))
+    job.stopped()
+
+    assert job.settled() == [PrepareAttempt(Attempt(2))]
+    job.run()
+    assert job.status == "RUNNING"
+    assert job.end_of_input() == [TakeFinalCheckpoint()]
+
+
 def test_stop_savepoint_that_is_logged_after_the_failure_still_ends_the_job():
     job = running()
     job.fail()
@@ -132,14 +147,16 @@ def test_stop_savepoint_that_is_logged_after_the_failure_still_ends_the_job():
 def test_stop_is_logged_and_taken_with_a_savepoint():
     job = running()
 
-    assert job.stop_requested("s", "/backup") == [LogStop("s"), TakeStopSavepoint("s", "/backup")]
+    wanted = Request(Purpose.STOP, "s", "/backup", SavepointFormat.NATIVE)
+    assert job.stop_requested(wanted) == [LogStop("s"), TakeStopSavepoint(wanted)]
 
 
 def test_stop_of_a_job_that_ends_anyway_is_not_logged():
     job = running()
     job.cancel()
 
-    assert job.stop_requested("s", "") == [TakeStopSavepoint("s", "")]
+    wanted = Request(Purpose.STOP, "s")
+    assert job.stop_requested(wanted) == [TakeStopSavepoint(wanted)]
 
 
 # ---- cancellation -----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import pytest
 
 from raystream.errors import CheckpointError
+from raystream.handles import SavepointFormat
 from raystream.ids import CheckpointId, JobStatus
 from raystream.protocol.checkpoint_commands import ResolveSavepoint, StartCheckpoint
 from raystream.protocol.checkpoint_requests import SAVEPOINTS_WAITING_MAX, Purpose
@@ -52,6 +53,24 @@ def test_stop_in_another_directory_is_refused_and_told_which_one_it_is(first, co
     assert answer.checkpoint_id is None
     assert isinstance(answer.error, CheckpointError)
     assert answer.error.context["directory"] == (first or "the configured one")
+
+
+def test_stop_in_another_format_is_told_that_of_the_first_one():
+    job = running()
+    job.savepoint("one", stop=True, wanted=SavepointFormat.NATIVE)
+
+    (answer,) = job.savepoint("two", stop=True)
+    assert "another format" in answer.error.message
+    assert answer.error.context["format"] == "native"
+    assert job.savepoint("three", stop=True, wanted=SavepointFormat.NATIVE) == []
+
+
+def test_savepoint_is_started_in_the_format_that_was_asked_for():
+    job = running()
+
+    assert job.savepoint("one", wanted=SavepointFormat.NATIVE) == [
+        StartCheckpoint(1, Purpose.SAVEPOINT, "", SavepointFormat.NATIVE)
+    ]
 
 
 def test_stop_that_fails_fails_for_all_who_wait_and_the_next_one_is_a_first_one():

@@ -15,6 +15,7 @@ from raystream.handles import (
     OperatorSnapshot,
     OperatorStateHandle,
     Redistribution,
+    SavepointFormat,
     StateInfo,
     SubtaskSnapshot,
 )
@@ -24,6 +25,7 @@ from raystream.runtime import messages as msg
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
+from raystream.storage.stores import open_file_system
 
 JOB_ID = JobId("0123456789abcdef" * 2)
 HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
@@ -141,7 +143,9 @@ class World:
     that is not done before the test says so; `faults` makes such work raise.
     """
 
-    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, **options):
+    open_fs = staticmethod(open_file_system)
+
+    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, job_id=JOB_ID, **options):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
         settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
@@ -160,6 +164,7 @@ class World:
         self.silent, self.held, self.faults = set(), set(), {}
         self.sent, self.outputs, self.killed = [], [], []
         self.work = deque()
+        self.done = []  # Names of work that was done, or has failed.
         self.shared = {}  # Shared files of keyed state, by checkpoint and subtask.
         self.writing_from = {}  # The oldest checkpoint that a slot still writes for.
         self.deleting = []  # Names of the work that was given to the threads for deletions.
@@ -168,11 +173,11 @@ class World:
         self.released = False
         self.attempt_of, self.restored = {}, {}
         self.changes = 0
-        self.storage = open_storage(JOB_ID, self.config)
+        self.storage = open_storage(job_id, self.config, open_fs=self.open_fs)
         self.coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=JobSubmission(
-                    job_id=JOB_ID, name="hits", plan=self.plan, config=self.config, program=b"program"
+                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=b"program"
                 ),
                 storage=self.storage,
                 slots=self,
@@ -197,6 +202,7 @@ class World:
             if name in self.held:
                 continue
             del self.work[position]
+            self.done.append(name)
             try:
                 if self.faults.get(name):
                     raise self.faults[name].pop(0)
@@ -316,12 +322,12 @@ class World:
         """Let the restart that is due happen."""
         return self.run_for(RESTART_DELAY_MS)
 
-    def savepoint(self, request_id="s", directory=None):
-        self.coordinator.request(SavepointRequest(request_id, directory))
+    def savepoint(self, request_id="s", directory=None, wanted=SavepointFormat.CANONICAL):
+        self.coordinator.request(SavepointRequest(request_id, directory, wanted))
         return self.settle()
 
-    def stop(self, request_id="stop", directory=None):
-        self.coordinator.request(StopRequest(request_id, directory))
+    def stop(self, request_id="stop", directory=None, wanted=SavepointFormat.CANONICAL):
+        self.coordinator.request(StopRequest(request_id, directory, wanted))
         return self.settle()
 
     def cancel(self, request_id="c"):

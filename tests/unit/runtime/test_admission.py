@@ -7,8 +7,9 @@ from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, 
 from raystream.runtime.admission import admit
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_storage import JobStorage, open_storage
-from raystream.storage.filesystem import LocalFileSystem
+from raystream.storage.claims import SnapshotClaims
 from raystream.storage.job_log import VolatileJobLog
+from raystream.storage.local import LocalFileSystem
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, JOB_ID, FakeSource, make_plan, running
 
 
@@ -29,7 +30,10 @@ def submission_of(path, **settings):
 
 def check(path, error=None):
     submission = submission_of(path)
-    admitted = admit(submission, JobStorage(snapshots=Snapshots(error), log=VolatileJobLog()))
+    admitted = admit(
+        submission,
+        JobStorage(snapshots=Snapshots(error), claims=SnapshotClaims(JOB_ID), log=VolatileJobLog()),
+    )
     assert admitted == submission
 
 

@@ -221,13 +221,6 @@ def test_pickles_of_another_minor_python_are_warned_of_once(tmp_path, savepoint,
     assert told == ([about] if (serializer, python) == ("pickle-1", "2.7.18") else [])
 
 
-def test_savepoint_is_deleted_only_when_it_was_claimed(tmp_path, savepoint):
-    for mode, stays in (("no-claim", True), ("claim", False)):
-        world = from_savepoint(tmp_path / mode, savepoint, execution__state_recovery__claim_mode=mode)
-        world.start().run_for(INTERVAL_MS)
-        assert (tmp_path / savepoint.split("/")[-1]).exists() == stays
-
-
 @pytest.mark.parametrize("path", ["missing", "empty"])
 def test_path_that_is_no_snapshot_ends_the_submission_before_anything_is_written(tmp_path, path):
     (tmp_path / "empty").mkdir()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raystream.errors import StateRestoreError, StorageError
+from raystream.errors import StorageError
 from raystream.ids import Attempt
 from raystream.runtime import messages as msg
 from raystream.storage.blobs import SnapshotFiles
@@ -128,23 +128,6 @@ def test_what_older_attempts_left_goes_with_a_completion_when_the_first_sweep_wa
     step(world, 2)
 
     assert there(directory) == []
-
-
-def test_job_does_not_claim_a_checkpoint_that_shares_files_with_others_of_its_job(directory, tmp_path):
-    older = running(directory)
-    step(older, 1, write(directory, 1, "a"))
-    older.cancel()
-    path = older.view.checkpoints[-1].path
-    options = {"execution__state_recovery__path": path, "execution__state_recovery__claim_mode": "claim"}
-
-    world = World(tmp_path / "elsewhere", **options).start()
-
-    assert world.status == "FAILED"
-    assert isinstance(world.view.error, StateRestoreError)
-    assert "cannot be claimed: other checkpoints may need its files" in world.view.error.message
-    assert world.view.restarts == 0
-    assert chk(directory, 1).exists()
-    assert there(directory) == ["a"]
 
 
 def test_shared_directory_goes_as_a_whole_behind_all_checkpoints_when_the_job_has_finished(directory):

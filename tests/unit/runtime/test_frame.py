@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raystream.errors import ProtocolError
+from raystream.handles import SavepointFormat
 from raystream.records.elements import (
     WATERMARK_MAX_MS,
     WATERMARK_MIN_MS,
@@ -168,6 +169,13 @@ def test_header_has_the_documented_form():
     "control",
     [
         Barrier(checkpoint_id=7, kind=SnapshotKind.SAVEPOINT, created_ms=2**41, directory="é", stop=True),
+        Barrier(
+            checkpoint_id=8,
+            kind=SnapshotKind.SAVEPOINT,
+            savepoint_format=SavepointFormat.NATIVE,
+            created_ms=1,
+            directory="x",
+        ),
         Barrier(checkpoint_id=1, kind=SnapshotKind.CHECKPOINT, created_ms=0, directory="", routing_epoch=3),
         CancelBarrier(12),
         EndOfInput(),

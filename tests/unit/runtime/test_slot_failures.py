@@ -10,6 +10,7 @@ from raystream.errors import (
     ConnectionLostError,
     OutputLostError,
     RaystreamError,
+    StateCorruptError,
     UserCodeError,
 )
 from raystream.runtime import messages as msg
@@ -117,6 +118,28 @@ def test_probe_that_was_read_before_and_is_gone_fails_only_the_attempt():
     assert world.all(msg.SlotDeployed) == []
     assert all(failure.retryable for failure in world.all(msg.SlotFailed))
     assert "not shared" in world.all(msg.SlotFailed)[0].error.message
+
+
+@pytest.mark.parametrize("restoring", [True, False])
+def test_unreadable_state_is_damage_of_the_snapshot_only_while_it_is_restored(monkeypatch, restoring):
+    def damaged(*arguments):
+        raise StateCorruptError("file of the snapshot is missing", path="file:///state")
+
+    world = World(word_count(two_scripts()))
+    if restoring:
+        monkeypatch.setattr("raystream.runtime.assembly.Assembly.read_restored", damaged)
+    else:
+        monkeypatch.setattr("raystream.runtime.subtask.Subtask.poll_source", damaged)
+    world.deploy()
+    world.connect()
+    if not restoring:
+        world.tell(msg.Start(attempt=1))
+        world.settle()
+
+    failures = world.all(msg.SlotFailed)
+    assert failures
+    assert {failure.damage for failure in failures} == {restoring}
+    assert not any(failure.retryable for failure in failures)
 
 
 def test_snapshots_that_do_not_close_keep_nothing_else_of_an_attempt(monkeypatch, caplog):

@@ -25,13 +25,13 @@ from raystream.storage.blobs import SnapshotFiles
 from tests.unit.operators.running import ManualBackground
 
 GROUPS = KeyGroupRange(0, 128)
+BARRIER = {"kind": SnapshotKind.CHECKPOINT, "created_ms": 900, "directory": ""}
 
 
 class TickingClock:
     """Every look at it takes a millisecond."""
 
-    def __init__(self):
-        self.now_ms = 0.0
+    now_ms = 0.0
 
     def monotonic_ms(self):
         self.now_ms += 1.0
@@ -96,8 +96,8 @@ class World:
             failed=lambda *failure: self.failures.append(failure),
         )
 
-    def take(self, checkpoint_id, *, kind=SnapshotKind.CHECKPOINT, directory="", subtask=0, operators=None):
-        barrier = Barrier(checkpoint_id=checkpoint_id, kind=kind, created_ms=900, directory=directory)
+    def take(self, checkpoint_id, *, subtask=0, operators=None, **barrier):
+        barrier = Barrier(checkpoint_id=checkpoint_id, **{**BARRIER, **barrier})
         self.snapshotter.take(self.vertex, subtask, operators or self.operators, barrier, 40.0)
 
     def finish(self):

@@ -8,6 +8,7 @@ from raystream.keygroup import groups_of_subtask
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, ValueStateDescriptor
 from raystream.state.open_backend import BackendOpener
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.testing.state_kit import Subtask, encode
 from raystream.testing.stored_state import MemorySnapshot
 
@@ -79,7 +80,7 @@ EXPECTED = {key: (key, [str(key)]) for key in range(KEYS)}
 
 
 def freeze(subtask, checkpoint_id):
-    snapshot = subtask.backend.freeze(checkpoint_id, incremental=True)
+    snapshot = subtask.backend.freeze(checkpoint_id, form=SnapshotForm.INCREMENTAL)
     encode(snapshot)
     return snapshot
 

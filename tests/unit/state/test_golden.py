@@ -9,6 +9,7 @@ from raystream.clock import TimeDomain
 from raystream.config.options import BackendConfig
 from raystream.errors import StateRestoreError
 from raystream.keygroup import KeyGroupRange
+from raystream.state.canonical_part import SubtaskHead
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,
@@ -19,8 +20,9 @@ from raystream.state.descriptor import (
 )
 from raystream.state.open_backend import BackendOpener
 from raystream.state.operator_state import decode_elements
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.state.snapshot_format import FORMAT_VERSION
-from raystream.state.ttl import StateTtl
+from raystream.state.ttl import Moment, StateTtl
 from raystream.testing.source_run import ManualClock
 from raystream.testing.state_kit import Mean, Subtask, add, never
 from raystream.testing.stored_state import MemorySnapshot
@@ -32,6 +34,14 @@ WATERMARK_MS = TAKEN_MS - 3_600_000
 DAY_MS = 86_400_000
 TTL = StateTtl("1d")
 EVENT_TTL = StateTtl("1d", time=TimeDomain.EVENT_TIME)
+
+HEAD = SubtaskHead(
+    uid="golden",
+    subtask=0,
+    groups=GROUPS,
+    max_parallelism=16,
+    taken=Moment(processing_ms=TAKEN_MS, event_ms=WATERMARK_MS),
+)
 
 CONTENTS = {
     "a": (1, ["x"], [1, 2], {"p": 1, "q": None}),
@@ -66,6 +76,12 @@ def blob(version):
 def files(version):
     """Return a snapshot that consists of files of RocksDB."""
     stored = (GOLDEN / f"keyed-state-files-{version}.msgpack").read_bytes()
+    return msgspec.msgpack.decode(stored, type=MemorySnapshot)
+
+
+def canonical(version):
+    """Return the keyed state of a canonical savepoint."""
+    stored = (GOLDEN / f"canonical-savepoint-{version}.msgpack").read_bytes()
     return msgspec.msgpack.decode(stored, type=MemorySnapshot)
 
 
@@ -128,7 +144,7 @@ def fill(subtask):
 
 
 def taken(subtask):
-    snapshot = subtask.backend.freeze(1, incremental=True)
+    snapshot = subtask.backend.freeze(1, form=SnapshotForm.INCREMENTAL)
     assert snapshot.advance(never)
     return MemorySnapshot.of(snapshot)
 
@@ -191,6 +207,28 @@ def test_keyed_state_in_files_of_version_1_restores(subtask_of):
     check_plain(subtask)
     check_since_2(subtask)
     check_since_3(subtask)
+
+
+@pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])
+def test_canonical_savepoint_of_version_1_restores(subtask_of, backend):
+    subtask = subtask_of(canonical(1), backend=backend)
+    check_plain(subtask)
+    check_since_2(subtask)
+    check_since_3(subtask)
+
+
+@pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])
+def test_canonical_savepoint_that_is_written_now_restores(subtask_of, backend):
+    subtask = subtask_of(backend=backend)
+    fill(subtask)
+    snapshot = subtask.backend.freeze(1)
+    assert snapshot.advance(never)
+    stored = MemorySnapshot.canonical(snapshot, HEAD)
+
+    again = subtask_of(stored, backend=backend)
+    check_plain(again)
+    check_since_2(again)
+    check_since_3(again)
 
 
 @pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])

@@ -4,11 +4,14 @@ import pytest
 
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.testing.state_contracts import KeyedStateContract
 from raystream.testing.state_expiry import ExpiryContract
+from raystream.testing.state_kinds import KindsContract
 from raystream.testing.state_kit import BackendContract
 from raystream.testing.state_rescale import HistoryContract
 from raystream.testing.state_snapshots import SnapshotContract
+from tests.unit.state.canonical_parts import AsCanonicalSavepoints
 
 MEMORY = RocksDbMemory(8 << 20)
 
@@ -63,5 +66,11 @@ class TestRocksDbBackendThatCachesEverything(OnRocksDb, SnapshotContract, Expiry
 class TestIncrementalSnapshots(OnRocksDb, KeyedStateContract):
     """Every snapshot refers to the files of the store."""
 
-    incremental = True
+    form = SnapshotForm.INCREMENTAL
+    cache_bytes = 2_000
+
+
+class TestCanonicalSavepoints(AsCanonicalSavepoints, OnRocksDb, KindsContract, SnapshotContract):
+    """What is stored is a canonical savepoint."""
+
     cache_bytes = 2_000

@@ -15,6 +15,7 @@ from raystream.state.rocksdb import RocksDbMemory, RocksDbStore
 from raystream.state.rocksdb_cut import StoreCut
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.state.rocksdb_snapshot import HELD_WARN_MS
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.state.ttl import StateTtl
 from raystream.testing.source_run import ManualClock
 from raystream.testing.state_kit import at_once, encode, never
@@ -98,7 +99,7 @@ def test_bounds_are_kept_without_a_wait_while_there_is_room(cutting):
 
 def test_newer_snapshot_waits_for_the_files_of_the_older_one(cutting, opener):
     fill(cutting.subtask, [0], plus=1)
-    newer = cutting.subtask.backend.freeze(2, incremental=True)
+    newer = cutting.subtask.backend.freeze(2, form=SnapshotForm.INCREMENTAL)
     assert not newer.advance(at_once)
     assert cutting.gate.events == []
 
@@ -190,6 +191,7 @@ from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
+from raystream.state.snapshot_files import SnapshotForm
 
 settings = RocksDbSettings(parent=Path(sys.argv[1]), memory=RocksDbMemory(8 << 20), cache_bytes=10 << 20)
 cursor = KeyCursor()
@@ -199,7 +201,7 @@ cursor.group = 0
 for cursor.current_key in range(2_000):
     state.update(str(cursor.current_key) * 100)
 backend.write_out()
-snapshot = backend.freeze(1, incremental=True)
+snapshot = backend.freeze(1, form=SnapshotForm.INCREMENTAL)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 assert snapshot.advance(lambda: False)
@@ -278,7 +280,7 @@ def overlapping(cutting):
     full = subtask.backend.freeze(2)
     assert subtask.texts.get() == ["0", "late"]
     subtask.texts.add("later")
-    incremental = subtask.backend.freeze(3, incremental=True)
+    incremental = subtask.backend.freeze(3, form=SnapshotForm.INCREMENTAL)
     assert subtask.texts.get() == ["0", "late", "later"]
     return full, incremental
 

@@ -4,6 +4,7 @@ import pytest
 
 from raystream.errors import StateError, StateRestoreError
 from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.state.ttl import StateTtl
 from raystream.testing.state_kit import encode, never
 from raystream.testing.stored_state import MemorySnapshot
@@ -59,16 +60,29 @@ def test_file_of_a_checkpoint_that_never_completed_is_stored_anew(opener):
     assert created_by(take(subtask, 2)) == [2]
 
 
-def test_full_snapshot_between_changes_nothing_of_what_is_known(opener):
+@pytest.mark.parametrize("form", [SnapshotForm.FULL, SnapshotForm.NATIVE])
+def test_savepoint_between_changes_nothing_of_what_is_known(opener, form):
     subtask = opener()
     fill(subtask)
     take(subtask, 1)
-    savepoint = subtask.backend.freeze(2)
-    assert savepoint.advance(never)
-    assert MemorySnapshot.of(savepoint).shared == ()
+    savepoint = subtask.backend.freeze(2, form=form)
+    encode(savepoint)
+    stored = MemorySnapshot.of(savepoint)
     subtask.backend.checkpoint_completed(2)
 
     assert created_by(take(subtask, 3)) == [1]
+    assert contents(opener([stored])) == EXPECTED
+
+
+def test_native_snapshot_refers_to_no_file_of_a_checkpoint(opener):
+    subtask = opener()
+    fill(subtask)
+    take(subtask, 1)
+    fill(subtask, [7], plus=1)
+    native = subtask.backend.freeze(2, form=SnapshotForm.NATIVE)
+    encode(native)
+
+    assert [file.shared for file in native.files()] == [None, None]
 
 
 def test_nothing_restored_and_nothing_written_is_a_snapshot_too(opener):
@@ -103,10 +117,10 @@ def test_value_that_was_overwritten_is_looked_for_once(opener):
 def test_value_of_a_newer_snapshot_is_still_found_when_the_older_one_has_none(opener):
     subtask = opener()
     fill(subtask)
-    older = subtask.backend.freeze(1, incremental=True)
+    older = subtask.backend.freeze(1, form=SnapshotForm.INCREMENTAL)
     subtask.at(0)
     subtask.hits.update(["not an int"])
-    newer = subtask.backend.freeze(2, incremental=True)
+    newer = subtask.backend.freeze(2, form=SnapshotForm.INCREMENTAL)
     assert subtask.hits.value() == ["not an int"]  # What is handed out is encoded.
 
     assert older.advance(never)
@@ -185,7 +199,7 @@ def test_files_and_chunks_restore_together(opener):
     halves = [opener(subtask=0, parallelism=2), opener(subtask=1, parallelism=2, backend="hashmap")]
     for half in halves:
         fill(half)
-    heap = halves[1].backend.freeze(1, incremental=True)
+    heap = halves[1].backend.freeze(1, form=SnapshotForm.INCREMENTAL)
     assert heap.advance(never)
 
     assert contents(opener([take(halves[0], 1), MemorySnapshot.of(heap)])) == EXPECTED
@@ -194,7 +208,7 @@ def test_files_and_chunks_restore_together(opener):
 def test_snapshot_of_the_heap_becomes_files(opener):
     heap = opener(backend="hashmap")
     fill(heap)
-    snapshot = heap.backend.freeze(1, incremental=True)
+    snapshot = heap.backend.freeze(1, form=SnapshotForm.INCREMENTAL)
     assert snapshot.advance(never)
     restored = opener([MemorySnapshot.of(snapshot)], own=True)
 

@@ -10,6 +10,7 @@ from hypothesis import settings
 from raystream.state import rocksdb_collections, rocksdb_full, rocksdb_restore, rocksdb_tables
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.testing.state_kit import BackendContract
 from raystream.testing.state_machine import SETTINGS, StateMachine
 
@@ -19,9 +20,9 @@ MEMORY = Path("/dev/shm")
 class Contract(BackendContract):
     """Makes backends that tend their cache at every miss, in a directory that goes at the end."""
 
-    def __init__(self, cache_bytes, *, incremental=False):
+    def __init__(self, cache_bytes, *, form=SnapshotForm.FULL):
         self.cache_bytes = cache_bytes
-        self.incremental = incremental
+        self.form = form
         self.memory = RocksDbMemory(8 << 20)
         self.made = []
 
@@ -74,7 +75,7 @@ class MachineWithLargeCache(RocksDbMachine):
 
 
 class IncrementalMachine(RocksDbMachine):
-    contract = Contract(1_500, incremental=True)
+    contract = Contract(1_500, form=SnapshotForm.INCREMENTAL)
 
 
 class TestMachineWithoutCache(MachineWithoutCache.TestCase):

@@ -1,5 +1,7 @@
 """The index of a snapshot of files says what there is, or that it is damaged; it never leads elsewhere."""
 
+from functools import partial
+
 import msgspec
 import pytest
 from hypothesis import example, given
@@ -67,7 +69,9 @@ SHARED = shared_of("000008.sst")
 
 
 def load(blob, shared=SHARED):
-    return open_stored(MemoryBlob(blob), shared, GROUPS, 128, read=read, own=True)
+    files = {file.local: partial(read, file) for file in shared}
+    known = {file.local: file for file in shared}
+    return open_stored(MemoryBlob(blob), files, GROUPS, 128, known=known, parts={})
 
 
 def test_index_comes_back_as_it_was():
@@ -78,7 +82,7 @@ def test_index_comes_back_as_it_was():
     assert stored.index.groups == GROUPS
     assert [table.info for table in stored.index.tables] == [HITS, COUNTS]
     assert [stored.index.taken.cutoff_ms(table.ttl) for table in stored.index.tables] == [None, 700]
-    assert stored.own
+    assert stored.known == {SHARED[0].local: SHARED[0]}
 
 
 def test_all_files_are_put_into_a_new_directory(tmp_path):

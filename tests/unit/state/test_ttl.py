@@ -8,6 +8,7 @@ from raystream.config.options import BackendConfig
 from raystream.errors import StateError
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.open_backend import BackendOpener
+from raystream.state.snapshot_files import SnapshotForm
 from raystream.state.ttl import StateTtl, TtlCleanup, TtlUpdate, TtlVisibility, unexpired
 from raystream.testing.state_kit import BackendContract, encode, never
 
@@ -176,7 +177,7 @@ def pass_batches(subtask, records, count):
 
 
 def checkpoint(subtask, checkpoint_id):
-    snapshot = subtask.backend.freeze(checkpoint_id, incremental=True)
+    snapshot = subtask.backend.freeze(checkpoint_id, form=SnapshotForm.INCREMENTAL)
     encode(snapshot)
     assert snapshot.blob()
     snapshot.discard()

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from raystream.storage.filesystem import open_file_system, to_url
+from raystream.storage.stores import open_file_system, to_url
 
 _numbers = itertools.count()
 

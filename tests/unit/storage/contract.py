@@ -1,7 +1,7 @@
 """What every file system promises, and file systems that break in a planned way."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -22,6 +22,25 @@ class FileSystemContract:
         fs.write(join_url(base, "file"), [b"one ", bytearray(b"two "), memoryview(b"three")])
 
         assert fs.read(join_url(base, "file")) == b"one two three"
+
+    def test_a_large_file_in_uneven_pieces_is_read_whole_and_in_part(self, fs, base):
+        content = b"".join(b"%07d\n" % n for n in range(2_500_000))
+        pieces = [memoryview(content)[at : at + 3_333_333] for at in range(0, len(content), 3_333_333)]
+        fs.write(join_url(base, "file"), pieces)
+
+        assert fs.read(join_url(base, "file")) == content
+        across = fs.read_range(join_url(base, "file"), 5_000_000, 14_000_000)
+        assert across == content[5_000_000:19_000_000]
+        assert fs.read_range(join_url(base, "file"), 19_999_990, 14_000_000) == content[19_999_990:]
+
+    @pytest.mark.parametrize("size_bytes", [1, 40 << 20])
+    def test_data_that_nobody_wants_any_more_leaves_nothing(self, fs, base, size_bytes):
+        fs.write(join_url(base, "dir/other"), b"")
+        with pytest.raises(UnwantedError):
+            fs.write(join_url(base, "dir/file"), Withdrawn(size_bytes))
+
+        assert not fs.exists(join_url(base, "dir/file"))
+        assert [entry.name for entry in fs.list_dir(join_url(base, "dir"))] == ["other"]
 
     def test_an_empty_file_is_a_file(self, fs, base):
         fs.write(join_url(base, "file"), b"")
@@ -125,6 +144,29 @@ class FileSystemContract:
         assert [entry.name for entry in fs.list_dir(join_url(base, "job #1 %20"))] == ["ä b?"]
 
 
+class UnwantedError(Exception):
+    """Raised by data."""
+
+
+class Withdrawn(Sequence):
+    """Data of two pieces; going through it ends behind the first."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._piece = bytes(size_bytes // 2)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> bytes:
+        if index not in (0, 1):
+            raise IndexError(index)
+        return self._piece
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._piece
+        raise UnwantedError
+
+
 class CrashError(BaseException):
     """The process ends here: nothing that catches errors sees it."""
 
@@ -139,6 +181,8 @@ class BreakingFileSystem:
             `StorageError` for this one call only.
         done: whether the breaking call takes effect before it raises.
     """
+
+    parallel = False
 
     def __init__(
         self,
@@ -198,6 +242,8 @@ class BreakingFileSystem:
 
 class UnreachableFileSystem:
     """A store that answers nothing."""
+
+    parallel = False
 
     def __getattr__(self, name: str):
         def refuse(*args: object, **kwargs: object) -> None:

@@ -5,12 +5,15 @@ from hypothesis import strategies as st
 
 from raystream.handles import (
     FileHandle,
+    Footer,
     Handle,
     InlineHandle,
     KeyedStateHandle,
+    NamedFile,
     OperatorSnapshot,
     OperatorStateHandle,
     Redistribution,
+    SavepointFormat,
     SharedFile,
     StateInfo,
 )
@@ -34,9 +37,17 @@ def snapshot(
     completed_ms: int = 2_000,
     kind: SnapshotKind = SnapshotKind.CHECKPOINT,
     shared: tuple[SharedFile, ...] = (),
+    files: tuple[NamedFile, ...] = (),
 ) -> SnapshotMetadata:
-    """A snapshot of one keyed operator with one subtask for each handle, all with the same shared files."""
+    """A snapshot of one keyed operator with one subtask for each handle, all with the same files."""
     states = (StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int"),)
+
+    def subtask(n: int, handle: Handle) -> OperatorSnapshot:
+        keyed = KeyedStateHandle(
+            groups=KeyGroupRange(n, n + 1), entries=1, data=handle, shared=shared, files=files
+        )
+        return OperatorSnapshot(uid="count-hits", subtask=n, states=states, keyed=(keyed,))
+
     return SnapshotMetadata(
         job_id=job_id,
         job_name=name,
@@ -52,19 +63,7 @@ def snapshot(
                 max_parallelism=128,
                 parallelism=len(handles),
                 states=states,
-                subtasks=tuple(
-                    OperatorSnapshot(
-                        uid="count-hits",
-                        subtask=n,
-                        states=states,
-                        keyed=(
-                            KeyedStateHandle(
-                                groups=KeyGroupRange(n, n + 1), entries=1, data=handle, shared=shared
-                            ),
-                        ),
-                    )
-                    for n, handle in enumerate(handles)
-                ),
+                subtasks=tuple(subtask(n, handle) for n, handle in enumerate(handles)),
             ),
         ),
         enumerators={"source": b"\x00splits\xff"},
@@ -81,6 +80,16 @@ def shared_file(checkpoint_id: int, content: bytes, *, local: str = "000008.sst"
         created_by=checkpoint_id,
         size_bytes=len(content),
         checksum=xxhash.xxh3_64_hexdigest(content),
+    )
+
+
+def named_file(path: str, content: bytes, *, local: str = "hits") -> NamedFile:
+    """What is known of a file with this content in the directory of its only snapshot."""
+    footer = Footer(size_bytes=len(content[-4:]), checksum=xxhash.xxh3_64_hexdigest(content[-4:]))
+    checksum = xxhash.xxh3_64_hexdigest(content)
+    return NamedFile(
+        local=local,
+        file=FileHandle(path=path, size_bytes=len(content), checksum=checksum, footer=footer),
     )
 
 
@@ -101,10 +110,16 @@ def archived(job_id=JOB, **changes):
 
 names = st.text(max_size=12)
 sizes = st.integers(0, 2**62)
-handles = st.one_of(
-    st.builds(InlineHandle, data=st.binary(max_size=40)),
-    st.builds(FileHandle, path=names, size_bytes=sizes, checksum=st.just("00112233aabbccdd")),
+footers = st.builds(Footer, size_bytes=sizes, checksum=st.just("ddccbbaa33221100"))
+files = st.builds(
+    FileHandle,
+    path=names,
+    size_bytes=sizes,
+    checksum=st.just("00112233aabbccdd"),
+    footer=st.none() | footers,
 )
+handles = st.builds(InlineHandle, data=st.binary(max_size=40)) | files
+named_files = st.builds(NamedFile, local=names, file=files)
 shared_files = st.builds(
     SharedFile,
     name=names,
@@ -144,6 +159,7 @@ def operators(draw: st.DrawFn) -> OperatorMetadata:
                         entries=draw(st.none() | sizes),
                         data=handle,
                         shared=tuple(draw(st.lists(shared_files, max_size=2))),
+                        files=tuple(draw(st.lists(named_files, max_size=2))),
                     )
                     for handle in draw(st.lists(handles, max_size=2))
                 ),
@@ -175,6 +191,7 @@ snapshots = st.builds(
     job_name=names,
     checkpoint_id=st.integers(1, 2**62),
     kind=st.sampled_from(SnapshotKind),
+    savepoint_format=st.none() | st.sampled_from(SavepointFormat),
     created_ms=sizes,
     completed_ms=sizes,
     operators=st.lists(operators(), max_size=3).map(tuple),

@@ -40,6 +40,14 @@ def test_all_jobs_that_have_ended_are_listed(fs, base):
     assert read_archives(fs, f"{base}/nothing") == []
 
 
+def test_archive_of_another_job_is_damage(fs, base):
+    write_archive(fs, JobLayout(base, JOB), archived(OTHER_JOB))
+
+    with pytest.raises(StateCorruptError, match="another job's") as caught:
+        read_archive(fs, JobLayout(base, JOB))
+    assert caught.value.context["path"] == JobLayout(base, JOB).archive_path
+
+
 @pytest.mark.parametrize("data", [seal("archive", 1, b"{}"), b'{"raystream":'])
 def test_a_damaged_archive_is_named(fs, base, data):
     fs.write(JobLayout(base, JOB).archive_path, data)

@@ -8,11 +8,11 @@ from raystream.errors import StorageError
 from raystream.handles import InlineHandle
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.filesystem import open_file_system
 from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, DurableJobLog
 from raystream.storage.layout import JobLayout
-from raystream.storage.metadata import handles_of
+from raystream.storage.metadata import blobs_of
 from raystream.storage.snapshots import INLINE_TOTAL_BYTES_MAX, SnapshotStore
+from raystream.storage.stores import open_file_system
 from tests.unit.storage import sample
 from tests.unit.storage.contract import BreakingFileSystem, CrashError
 from tests.unit.storage.sample import JOB
@@ -77,7 +77,7 @@ def verify(fs, layout):
     master.start()
     if master.newest:
         directory, metadata = master.store.load(master.newest.directory)
-        assert [master.files.read_handle(directory, h) for h in handles_of(metadata)] == [
+        assert [master.files.read_handle(directory, h) for h in blobs_of(metadata)] == [
             b"state",
             BLOB,
             BLOB,

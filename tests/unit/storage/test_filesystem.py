@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from raystream.errors import ConfigError, StorageError
-from raystream.storage.filesystem import MissingFileError, join_url, open_file_system, split_url, to_url
+from raystream.storage.filesystem import MissingFileError, join_url, split_url
+from raystream.storage.stores import open_file_system, to_url
 from tests.unit.storage.contract import FileSystemContract
 
 
@@ -32,12 +33,23 @@ def test_a_bare_path_is_a_file_url(tmp_path, monkeypatch):
     assert to_url("memory:///x/") == "memory://x"
 
 
+def test_a_bucket_and_a_path_make_a_url_of_an_object_store():
+    assert to_url("S3://bucket//a/b/") == "s3://bucket/a/b"
+    assert to_url("s3://bucket/") == "s3://bucket"
+
+
+def test_credentials_in_a_url_are_refused_and_not_repeated():
+    with pytest.raises(ConfigError, match="credentials") as caught:
+        to_url("s3://someone:secret@bucket/x")
+    assert "secret" not in str(caught.value) + repr(caught.value.context)
+
+
 def test_making_a_url_of_a_url_changes_nothing():
-    for url in ("file:///data/a b", "memory://x/y"):
+    for url in ("file:///data/a b", "memory://x/y", "s3://bucket", "s3://bucket/a b/c?"):
         assert to_url(url) == url
 
 
-@pytest.mark.parametrize("path", ["", "ftp://host/x", "s3://bucket/x"])
+@pytest.mark.parametrize("path", ["", "ftp://host/x", "s3://", "s3:///x", "s3://b", "s3://bucket/../x"])
 def test_a_store_that_is_not_supported_is_a_configuration_error(path):
     with pytest.raises(ConfigError) as caught:
         to_url(path)

@@ -5,18 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from raystream.errors import StateRestoreError
 from raystream.handles import (
     FileHandle,
+    Footer,
     InlineHandle,
     KeyedStateHandle,
+    NamedFile,
     OperatorSnapshot,
     OperatorStateHandle,
     Redistribution,
+    SavepointFormat,
     SharedFile,
     StateInfo,
 )
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
+from raystream.storage.envelope import seal
 from raystream.storage.metadata import (
     FORMAT_VERSION,
     OperatorMetadata,
@@ -29,6 +34,15 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
 BY_DAY = StateInfo(
     name="by day", kind="map", serializer="pickle-1", schema="", map_key_schema="str", namespaced=True
+)
+PART = NamedFile(
+    local="hits",
+    file=FileHandle(
+        path="count/hits/part-1.parquet",
+        size_bytes=90_000,
+        checksum="8899aabbccddeeff",
+        footer=Footer(size_bytes=1_234, checksum="0f1e2d3c4b5a6978"),
+    ),
 )
 DONE = StateInfo(name="done", kind="operator-list", serializer="msgpack-1", schema="str")
 
@@ -43,8 +57,8 @@ def shared_file(created_by, local):
     )
 
 
-def written(version):
-    """Return what is in the file of a version."""
+def keyed_state(version):
+    """Return what two subtasks stored."""
     keyed = (
         KeyedStateHandle(
             groups=KeyGroupRange(0, 64),
@@ -55,11 +69,18 @@ def written(version):
         ),
         KeyedStateHandle(groups=KeyGroupRange(64, 128), entries=0, data=InlineHandle(data=b"\x00state\xff")),
     )
-    if version >= 2:
-        shared = tuple(
-            shared_file(created_by, local) for created_by, local in ((1, "000008.sst"), (3, "000011.sst"))
-        )
-        keyed = (replace(keyed[0], entries=None, shared=shared), keyed[1])
+    shared = tuple(
+        shared_file(created_by, local) for created_by, local in ((1, "000008.sst"), (3, "000011.sst"))
+    )
+    keyed = (replace(keyed[0], entries=None, shared=shared), keyed[1])
+    if version >= 3:
+        keyed = (keyed[0], replace(keyed[1], files=(PART,)))
+    return keyed
+
+
+def written(version):
+    """Return what is in the file of a version."""
+    keyed = keyed_state(version)
     elements = OperatorStateHandle(
         name="done", mode=Redistribution.SPLIT, element_count=2, data=InlineHandle(data=b"elements")
     )
@@ -73,7 +94,8 @@ def written(version):
         job_id="0123456789abcdef0123456789abcdef",
         job_name="hits per päth",
         checkpoint_id=3,
-        kind=SnapshotKind.CHECKPOINT,
+        kind=SnapshotKind.CHECKPOINT if version < 3 else SnapshotKind.SAVEPOINT,
+        savepoint_format=None if version < 3 else SavepointFormat.CANONICAL,
         created_ms=1_800_000_000_000,
         completed_ms=1_800_000_000_084,
         operators=(
@@ -89,15 +111,21 @@ def written(version):
         ),
         enumerators={"source": b"\x00splits\xff"},
         raystream_version="0.1.0",
-        python_version="3.12.1" if version >= 2 else "",
+        python_version="3.12.1",
     )
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_metadata_of_every_version_is_read(version):
+@pytest.mark.parametrize("version", [2, 3])
+def test_metadata_of_every_version_that_is_read_is_what_was_written(version):
     path = GOLDEN / f"metadata-{version}.json"
 
     assert decode_metadata(path.read_bytes(), path=str(path)) == written(version)
+
+
+def test_metadata_of_an_older_version_is_refused_with_a_way_to_upgrade():
+    with pytest.raises(StateRestoreError, match="older format") as caught:
+        decode_metadata(seal("snapshot", 1, b"{}"), path="file:///x/_metadata")
+    assert "version of raystream in between" in caught.value.hint
 
 
 def test_metadata_is_written_as_its_version_has_it():

@@ -8,8 +8,9 @@ import pytest
 from raystream.errors import FencedError, ProtocolError, StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import JobStatus
 from raystream.storage.envelope import seal
-from raystream.storage.filesystem import MissingFileError, join_url, open_file_system
+from raystream.storage.filesystem import MissingFileError, join_url
 from raystream.storage.job_log import (
+    FORMAT_VERSION,
     AttemptStarted,
     CancelAccepted,
     CheckpointCompletedEntry,
@@ -22,8 +23,9 @@ from raystream.storage.job_log import (
     VolatileJobLog,
 )
 from raystream.storage.layout import JobLayout
+from raystream.storage.stores import open_file_system
 from tests.unit.storage.contract import BreakingFileSystem, UnreachableFileSystem
-from tests.unit.storage.sample import JOB
+from tests.unit.storage.sample import JOB, OTHER_JOB
 
 
 def completed(checkpoint_id, attempt=1):
@@ -259,10 +261,43 @@ def test_a_damaged_entry_is_named(open_log, fs, layout):
 
 
 def test_an_entry_of_a_newer_format_is_refused(open_log, fs, layout):
-    fs.write(layout.log_entry(1), seal("log-entry", 2, b"{}"))
+    fs.write(layout.log_entry(1), seal("log-entry", FORMAT_VERSION + 1, b"{}"))
 
     with pytest.raises(StateRestoreError, match="newer format"):
         open_log()
+
+
+def test_entries_that_were_swapped_are_named(open_log, fs, layout):
+    log = open_log()
+    log.append(FIRST)
+    log.append(completed(1))
+    contents = [fs.read(layout.log_entry(number)) for number in (1, 2)]
+    fs.write(layout.log_entry(1), contents[1])
+    fs.write(layout.log_entry(2), contents[0])
+
+    with pytest.raises(StateCorruptError, match="not the one that its name says") as caught:
+        open_log()
+    assert caught.value.context["path"] in (layout.log_entry(1), layout.log_entry(2))
+
+
+def test_entry_of_another_job_is_named(open_log, fs, base, layout):
+    open_log().append(FIRST)
+    other = JobLayout(base, OTHER_JOB)
+    fs.write(other.log_entry(1), fs.read(layout.log_entry(1)))
+
+    with pytest.raises(StateCorruptError, match="not the one that its name says") as caught:
+        DurableJobLog(fs, other).read()
+    assert caught.value.context["path"] == other.log_entry(1)
+    assert caught.value.context["job"] == JOB
+
+
+def test_entry_of_the_format_before_did_not_say_which_one_it_is_and_is_read(open_log, fs, layout):
+    record = b'{"writer":"w","attempt":1,"type":"attempt-started","entry":{"attempt":1}}'
+    fs.write(layout.log_entry(1), seal("log-entry", 1, record))
+    log = open_log()
+    log.append(SECOND)
+
+    assert open_log().read() == [FIRST, SECOND]
 
 
 @pytest.mark.parametrize(

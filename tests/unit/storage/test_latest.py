@@ -7,7 +7,7 @@ from raystream.ids import JobStatus
 from raystream.storage.archive import write_archive
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.envelope import seal
-from raystream.storage.filesystem import join_url, open_file_system
+from raystream.storage.filesystem import join_url
 from raystream.storage.job_log import (
     AttemptStarted,
     CheckpointCompletedEntry,
@@ -18,6 +18,7 @@ from raystream.storage.job_log import (
 from raystream.storage.latest import find_latest
 from raystream.storage.layout import JobLayout, metadata_path
 from raystream.storage.snapshots import SnapshotStore
+from raystream.storage.stores import open_file_system
 from tests.unit.storage import sample
 from tests.unit.storage.sample import JOB, OTHER_JOB
 
@@ -109,6 +110,16 @@ def test_a_newest_snapshot_that_is_gone_is_an_error_unless_an_older_one_is_allow
     assert caught.value.context["path"] == metadata_path(newest)
     assert "--allow-older-checkpoint" in caught.value.hint
     assert find_latest(base, "count", allow_older=True) == older
+
+
+def test_checkpoint_that_its_own_job_passed_over_is_passed_over_again(job, base):
+    older = job.checkpoint(1, at_ms=100)
+    job.store.delete(job.checkpoint(2, at_ms=200))
+    job.log.append(AttemptStarted(attempt=2, job_name="count", restored_checkpoint=1, passed_over=(2,)))
+    assert find_latest(base, "count") == older
+
+    newer = job.checkpoint(3, at_ms=300)
+    assert find_latest(base, "count") == newer
 
 
 def test_nothing_readable_is_an_error_also_when_an_older_one_is_allowed(job, base):
@@ -282,13 +293,13 @@ def test_files_are_read_only_from_the_newest_snapshot_to_the_first_that_is_whole
     damaged = job.checkpoint(3, at_ms=300)
     fs.delete_file(join_url(damaged, "state"))
     read = []
-    read_handle = SnapshotFiles.read_handle
+    read_file = SnapshotFiles.read_file
 
-    def recording(files, directory, handle):
+    def recording(files, directory, file):
         read.append(directory)
-        return read_handle(files, directory, handle)
+        return read_file(files, directory, file)
 
-    monkeypatch.setattr(SnapshotFiles, "read_handle", recording)
+    monkeypatch.setattr(SnapshotFiles, "read_file", recording)
 
     assert find_latest(base, "count", allow_older=True) == whole
     assert read == [damaged, whole]

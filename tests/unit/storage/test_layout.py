@@ -13,6 +13,7 @@ from raystream.storage.layout import (
     log_number_of,
     metadata_path,
     owned_by_snapshot,
+    part_file,
     resolve,
     savepoint_dir,
 )
@@ -53,6 +54,20 @@ def test_log_entries_sort_by_name():
     numbers = [1, 2, 10, 99, 100, 12_345_678]
 
     assert sorted(map(layout.log_entry, numbers)) == list(map(layout.log_entry, numbers))
+
+
+@given(uid=st.text(min_size=1), state=st.text(min_size=1), subtask=st.integers(0, 9))
+def test_a_part_has_a_path_of_its_own_within_its_savepoint(uid, state, subtask):
+    path = part_file(uid, state, subtask)
+    parts = path.split("/")
+
+    assert resolve("file:///x", path) == f"file:///x/{path}"
+    assert len(parts) == 3
+    assert all(len(part) <= 160 and not part.startswith(".") for part in parts)
+
+
+def test_long_names_that_begin_alike_have_different_parts():
+    assert part_file("u" * 300 + "1", "s", 0) != part_file("u" * 300 + "2", "s", 0)
 
 
 def test_only_directories_that_raystream_names_belong_to_one_snapshot():

@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raystream.errors import StateCorruptError, StateRestoreError
-from raystream.handles import FileHandle, InlineHandle
+from raystream.handles import FileHandle, InlineHandle, OperatorStateHandle, Redistribution
+from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.metadata import (
     FORMAT_VERSION,
+    blobs_of,
     decode_metadata,
     encode_metadata,
-    handles_of,
-    map_handles,
+    files_of,
+    map_blobs,
     shared_files_of,
 )
 from tests.unit.storage import sample
@@ -66,14 +68,27 @@ def test_a_file_that_two_subtasks_need_counts_once():
     assert [subtask.size_bytes for subtask in operator.subtasks] == [115, 115]
 
 
-def test_a_version_1_file_has_neither_shared_files_nor_a_python_version_and_is_read():
-    _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(sample.snapshot()), path=PATH)
+def test_a_version_2_file_has_neither_files_beside_blobs_nor_a_savepoint_format_and_is_read():
+    metadata = replace(sample.snapshot(), kind=SnapshotKind.SAVEPOINT)
+    _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(metadata), path=PATH)
     stored = msgspec.json.decode(content)
-    del stored["operators"][0]["subtasks"][0]["keyed"][0]["shared"]
-    del stored["python_version"]
+    del stored["operators"][0]["subtasks"][0]["keyed"][0]["files"]
+    del stored["savepoint_format"]
 
-    loaded = decode_metadata(seal("snapshot", 1, msgspec.json.encode(stored)), path=PATH)
-    assert loaded == replace(sample.snapshot(), python_version="")
+    assert decode_metadata(seal("snapshot", 2, msgspec.json.encode(stored)), path=PATH) == metadata
+
+
+def test_every_kind_of_file_of_a_snapshot_is_among_its_files():
+    blob, other = (FileHandle(path=path, size_bytes=3, checksum="0" * 16) for path in ("blob", "list"))
+    part = sample.named_file("count-hits/hits/part-0.parquet", b"parquet")
+    whole = sample.snapshot(1, (blob,), files=(part,))
+    (operator,) = whole.operators
+    elements = OperatorStateHandle(name="l", mode=Redistribution.SPLIT, element_count=1, data=other)
+    subtask = replace(operator.subtasks[0], operator=(elements,))
+    whole = replace(whole, operators=(replace(operator, subtasks=(subtask,)),))
+
+    assert files_of(whole) == (blob, other, part.file)
+    assert subtask.size_bytes == 3 + 3 + 7
 
 
 @given(sample.snapshots, st.data())
@@ -170,17 +185,17 @@ def test_a_field_that_a_later_version_adds_is_passed_over():
 
 
 @given(sample.snapshots)
-def test_mapping_handles_visits_each_once_in_stored_order(metadata):
+def test_mapping_blobs_visits_each_once_in_stored_order(metadata):
     visited = []
 
     def visit(handle):
         visited.append(handle)
         return InlineHandle(data=b"%d" % len(visited))
 
-    mapped = map_handles(metadata, visit)
+    mapped = map_blobs(metadata, visit)
 
-    assert visited == handles_of(metadata)
-    assert handles_of(mapped) == [InlineHandle(data=b"%d" % n) for n in range(1, len(visited) + 1)]
+    assert tuple(visited) == blobs_of(metadata)
+    assert [blob.data for blob in blobs_of(mapped)] == [b"%d" % n for n in range(1, len(visited) + 1)]
 
 
 def test_the_size_counts_inline_state_files_and_enumerators():

@@ -5,9 +5,10 @@ import os
 import pytest
 
 from raystream.errors import ConfigError, StorageError
-from raystream.storage.filesystem import join_url, open_file_system, to_url
+from raystream.storage.filesystem import join_url
 from raystream.storage.layout import JobLayout
 from raystream.storage.probe import read_probe, remove_probe, write_probe
+from raystream.storage.stores import open_file_system, to_url
 from tests.unit.storage.contract import BreakingFileSystem, UnreachableFileSystem
 from tests.unit.storage.sample import JOB
 

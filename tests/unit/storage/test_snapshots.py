@@ -5,13 +5,13 @@ import pytest
 from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
 from raystream.handles import FileHandle, InlineHandle
 from raystream.storage.blobs import SnapshotFiles
+from raystream.storage.disposal import dispose_snapshot
 from raystream.storage.filesystem import join_url
 from raystream.storage.layout import JobLayout, data_file, metadata_path
-from raystream.storage.metadata import handles_of
+from raystream.storage.metadata import blobs_of
 from raystream.storage.snapshots import (
     INLINE_TOTAL_BYTES_MAX,
     SnapshotStore,
-    dispose_snapshot,
     load_snapshot,
 )
 from tests.unit.storage import sample
@@ -44,7 +44,7 @@ def test_a_checkpoint_comes_back(store, layout):
     directory, metadata = store.load(location)
     assert location == directory == layout.checkpoint_dir(3)
     assert metadata.checkpoint_id == 3
-    assert [FILES.read_handle(directory, handle) for handle in handles_of(metadata)] == [b"state"]
+    assert [FILES.read_handle(directory, handle) for handle in blobs_of(metadata)] == [b"state"]
 
 
 def test_directory_and_metadata_file_name_the_same_snapshot(store):
@@ -67,7 +67,7 @@ def test_a_savepoint_that_was_moved_can_be_read(tmp_path):
     (tmp_path / "here").rename(tmp_path / "there")
 
     directory, metadata = store.load(location.replace("/here/", "/there/"))
-    assert [FILES.read_handle(directory, handle) for handle in handles_of(metadata)] == [b"state"]
+    assert [FILES.read_handle(directory, handle) for handle in blobs_of(metadata)] == [b"state"]
 
 
 def test_without_a_layout_checkpoints_live_in_memory():
@@ -129,7 +129,7 @@ def test_inline_state_is_bounded_in_all(store, layout):
     location = store.write_metadata(store.checkpoint_directory(1), sample.snapshot(1, handles))
 
     directory, metadata = store.load(location)
-    stored = handles_of(metadata)
+    stored = blobs_of(metadata)
     assert [FILES.read_handle(directory, handle) for handle in stored] == [h.data for h in handles]
     assert sum(h.size_bytes for h in stored if isinstance(h, InlineHandle)) <= INLINE_TOTAL_BYTES_MAX
     assert sum(isinstance(h, FileHandle) for h in stored) == 5
@@ -155,7 +155,7 @@ def test_a_directory_that_raystream_did_not_name_is_never_deleted(store, base, f
 def test_files_of_a_late_acknowledgement_are_deleted(store, fs):
     directory = store.checkpoint_directory(3)
     handle = FILES.write_blob(directory, "late", b"state", inline_bytes_max=0)
-    store.delete_files(directory, [handle, InlineHandle(data=b"")])
+    store.delete_files(directory, [handle])
 
     assert fs.list_dir(directory) == []
 
@@ -245,6 +245,16 @@ def test_a_sweep_removes_unfinished_shared_files_when_nobody_writes(store, layou
     assert not fs.exists(unfinished)
 
 
+def test_a_sweep_removes_unfinished_shared_files_of_older_checkpoints_while_others_are_written(
+    store, layout, fs
+):
+    for number in (5, 6):
+        fs.write(join_url(layout.shared_dir, f".tmp-c{number}-a1-v1-s0-uid-shared-0-5eed~upload"), b"")
+
+    swept = store.sweep({3}, newest=5, shared=(), writing=True)
+    assert swept == [".tmp-c5-a1-v1-s0-uid-shared-0-5eed~upload"]
+
+
 def test_a_sweep_removes_all_shared_files_at_once_when_nothing_is_live_and_nobody_writes(store, layout, fs):
     take(store, 3)
     share(store, 3)
@@ -260,7 +270,7 @@ def test_disposing_of_a_savepoint_removes_its_directory(base, fs):
     store = SnapshotStore(JOB)
     location = take(store, 4, store.savepoint_directory(base, "0a1b2c3d4e5f"))
 
-    assert dispose_snapshot(metadata_path(location)) == location
+    assert dispose_snapshot(metadata_path(location))[0] == location
     assert not fs.exists(location)
 
 
@@ -283,6 +293,42 @@ def test_disposing_of_a_renamed_savepoint_spares_what_is_not_its_own(base, fs):
 
     dispose_snapshot(directory)
     assert [entry.name for entry in fs.list_dir(directory)] == ["notes"]
+
+
+def take_with_part(base, name):
+    """A savepoint with a file in directories of its own; return its directory."""
+    directory = join_url(base, name)
+    part = sample.named_file("count-hits/hits/part-0.parquet", b"parquet")
+    FILES.write_file(directory, part.file, b"parquet")
+    SnapshotStore(JOB).write_metadata(directory, sample.snapshot(4, files=(part,)))
+    return directory
+
+
+@pytest.mark.parametrize("name", ["savepoint-012345-0a1b2c3d4e5f", "backup"])
+def test_disposing_of_a_savepoint_removes_its_files_and_their_directories(base, fs, name):
+    directory = take_with_part(base, name)
+
+    dispose_snapshot(directory)
+    assert not fs.exists(directory)
+
+
+def test_disposing_of_a_renamed_savepoint_spares_directories_with_something_else(base, fs):
+    directory = take_with_part(base, "backup")
+    fs.write(join_url(directory, "count-hits/notes"), b"1")
+
+    dispose_snapshot(directory)
+    assert [entry.name for entry in fs.list_dir(directory)] == ["count-hits"]
+    assert [entry.name for entry in fs.list_dir(join_url(directory, "count-hits"))] == ["notes"]
+
+
+def test_nothing_is_deleted_of_a_snapshot_that_names_a_file_outside(base, fs):
+    part = sample.named_file("../other/part-0.parquet", b"parquet")
+    directory = join_url(base, "backup")
+    SnapshotStore(JOB).write_metadata(directory, sample.snapshot(4, files=(part,)))
+
+    with pytest.raises(StateCorruptError, match="leads out"):
+        dispose_snapshot(directory)
+    assert fs.exists(metadata_path(directory))
 
 
 def test_disposing_of_something_else_touches_nothing(base, fs):

@@ -1,0 +1,247 @@
+"""Writes a canonical savepoint: of states that somebody gives, of states of another snapshot, or of both.
+
+    given     table ──▶ rows, checked, with key groups ──▶ chunks ─┐
+                                                                  ├──▶ parts of each subtask ──▶ `_metadata`
+    base      chunks of any snapshot, as they are stored ──────────┘
+
+`_metadata` comes last, so that there is a savepoint or none.  Of the base, nothing is decoded or unpickled.
+"""
+
+import secrets
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raystream.clock import SystemClock, TimeDomain
+from raystream.errors import ConfigError, StateError, StateRestoreError
+from raystream.handles import StateInfo
+from raystream.ids import CheckpointId, JobId, OperatorUid
+from raystream.keygroup import KeyGroupRange, check_parallelism, default_max_parallelism
+from raystream.records.elements import SnapshotKind
+from raystream.savepoint.casting import Target
+from raystream.savepoint.given import (
+    Given,
+    KeyedState,
+    OperatorState,
+    Timers,
+    declared_keyed,
+    declared_operator,
+    elements_of,
+)
+from raystream.savepoint.opened import Savepoint
+from raystream.savepoint.snapshot import SnapshotReader
+from raystream.savepoint.storing import ElementContents, KeyedContents, OperatorContents, SavepointFiles
+from raystream.savepoint.tables import keyed_rows
+from raystream.state.canonical_chunks import chunks_of
+from raystream.state.canonical_rows import KEY_GROUP, RowColumns
+from raystream.state.chunk_form import BY_EVENT_TIME, TIMED
+from raystream.state.operator_store import OperatorStateKind
+from raystream.state.snapshot_format import StoredChunk
+from raystream.state.ttl import Moment
+from raystream.storage.filesystem import OpenFileSystem
+from raystream.storage.layout import metadata_path
+from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
+from raystream.storage.snapshots import SnapshotStore
+from raystream.storage.stores import open_file_system, to_url
+
+
+def write(
+    path: str,
+    states: Iterable[Given] = (),
+    *,
+    base: Savepoint | None = None,
+    drop: Iterable[str | tuple[str, str]] = (),
+    max_parallelism: int | None = None,
+    job_name: str | None = None,
+    open_fs: OpenFileSystem = open_file_system,
+) -> str:
+    """Write a canonical savepoint, from which a job starts with `raystream run -s PATH`; return its path.
+
+    Args:
+        path: directory of the new savepoint, as path or URL; there is no savepoint in it.
+        states: what is in it, each state once.
+        base: an open savepoint or checkpoint.  Its states are in the new savepoint too, but for those that
+            are given, which are replaced as a whole, and those that are dropped.
+        drop: uids of operators of the base, or pairs of uid and name of a state.
+        max_parallelism: number of key groups of operators that the base does not have; by default what a job
+            of parallelism 1 has.  The job takes it over, unless it sets its own.
+        job_name: by default that of the base.
+        open_fs: gives the store of a URL.
+
+    Raises:
+        StateError: a table does not fit its state; tells operator, state, column and row (from 0).
+        StateRestoreError: what is to be dropped is not there.
+        StateCorruptError: the base is damaged; nothing was written.
+        ConfigError: there is a savepoint in the directory, or `max_parallelism` cannot be one.
+        StorageError: the store refused.
+    """
+    if max_parallelism is not None:
+        check_parallelism(1, max_parallelism)
+    directory = to_url(path)
+    if open_fs(directory).exists(metadata_path(directory)):
+        raise ConfigError(
+            "there is a savepoint in the directory already", hint="name a new directory", path=directory
+        )
+    writing = _Writing(directory, base, open_fs, max_parallelism or default_max_parallelism(1))
+    try:
+        writing.collect(states, drop)
+        return writing.run(job_name)
+    except BaseException:
+        writing.discard()
+        raise
+
+
+class _Writing:
+    """One savepoint in the making."""
+
+    def __init__(
+        self, directory: str, base: Savepoint | None, open_fs: OpenFileSystem, max_parallelism: int
+    ) -> None:
+        self._base: SnapshotReader | None = None if base is None else base.reader
+        self._max_parallelism = max_parallelism
+        self._now_ms = SystemClock().wall_ms()
+        self._operators: dict[str, OperatorContents] = {}
+        self._files = SavepointFiles(directory, open_fs, created_ms=self._now_ms)
+        self._store = partial(SnapshotStore, open_fs=open_fs)
+
+    def collect(self, states: Iterable[Given], drop: Iterable[str | tuple[str, str]]) -> None:
+        """Find out what will be in the savepoint; tables are checked here, before anything is written."""
+        dropped = list(drop)
+        if self._base is not None:
+            for operator in self._base.metadata.operators:
+                self._operators[operator.uid] = self._of_base(self._base, operator)
+        for one in dropped:
+            self._drop(one)
+        names: set[tuple[str, str, bool]] = set()
+        for given in states:
+            name = (given.uid, given.name, isinstance(given, OperatorState))
+            if name in names:
+                raise StateError("state is given twice", operator=given.uid, state=given.name)
+            names.add(name)
+            self._add(given)
+
+    def run(self, job_name: str | None) -> str:
+        """Write everything, `_metadata` last; return the URL of the directory."""
+        base = None if self._base is None else self._base.metadata
+        stored = tuple(map(self._files.store, self._operators.values()))
+        job_id = JobId(secrets.token_hex(16)) if base is None else base.job_id
+        uids = {operator.uid for operator in stored}
+        metadata = SnapshotMetadata(
+            job_id=job_id,
+            job_name=job_name if job_name is not None else base.job_name if base is not None else "",
+            checkpoint_id=CheckpointId(1) if base is None else base.checkpoint_id,
+            kind=SnapshotKind.SAVEPOINT,
+            created_ms=self._now_ms,
+            completed_ms=SystemClock().wall_ms(),
+            operators=stored,
+            enumerators=(
+                {} if base is None else {uid: one for uid, one in base.enumerators.items() if uid in uids}
+            ),
+        )
+        return self._store(job_id).write_metadata(self._files.directory, metadata)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._files.discard()
+
+    def _of_base(self, reader: SnapshotReader, operator: OperatorMetadata) -> OperatorContents:
+        """Return an operator of the base, with all that it has."""
+        contents = OperatorContents(
+            uid=operator.uid,
+            uid_generated=operator.uid_generated,
+            name=operator.name,
+            max_parallelism=operator.max_parallelism,
+            parallelism=operator.parallelism,
+        )
+        for part in reader.parts(operator):
+            contents.taken = part.taken
+        for name, state in reader.keyed_states(operator).items():
+            contents.keyed[name] = KeyedContents(
+                state.info, partial(_chunks_of_base, reader, operator, state.info.name)
+            )
+        for found in reader.elements(operator):
+            state_of = contents.elements.setdefault(
+                found.handle.name, ElementContents(found.info, found.handle.mode, operator.parallelism)
+            )
+            state_of.of_subtasks[found.subtask] = found.elements
+        return contents
+
+    def _drop(self, what: str | tuple[str, str]) -> None:
+        uid, name = (what, None) if isinstance(what, str) else what
+        contents = self._operators.get(uid)
+        if contents is None or not (name is None or name in contents.keyed or name in contents.elements):
+            raise StateRestoreError(
+                "what is to be dropped is not in the base",
+                hint="name an operator by its uid, or a state by a pair of uid and name",
+                operator=uid,
+                state=name or "",
+            )
+        if name is None:
+            del self._operators[uid]
+            return
+        contents.keyed.pop(name, None)
+        contents.elements.pop(name, None)
+
+    def _add(self, given: Given) -> None:
+        uid = OperatorUid(given.uid)
+        contents = self._operators.get(uid)
+        if contents is None:
+            taken = Moment(processing_ms=self._now_ms)
+            contents = OperatorContents(
+                uid=uid, name=given.uid, max_parallelism=self._max_parallelism, taken=taken
+            )
+        if isinstance(given, OperatorState):
+            self._add_elements(contents, given)
+        else:
+            self._add_keyed(contents, given)
+        self._operators[uid] = contents
+
+    def _add_keyed(self, contents: OperatorContents, given: KeyedState | Timers) -> None:
+        known = contents.keyed.get(given.name)
+        info, times = declared_keyed(given, None if known is None else known.info)
+        if known is not None and isinstance(given, KeyedState) and isinstance(given.state, str):
+            times = _times_of(known, contents.groups)
+        target = Target(
+            uid=given.uid,
+            info=info,
+            max_parallelism=contents.max_parallelism,
+            times=times,
+            written_ms=self._now_ms,
+        )
+        rows = keyed_rows(target, given.rows)
+        contents.keyed[given.name] = KeyedContents(info, partial(_chunks_of_rows, info, rows))
+
+    def _add_elements(self, contents: OperatorContents, given: OperatorState) -> None:
+        known = contents.elements.get(given.name)
+        info = declared_operator(given, None if known is None else known.info)
+        target = Target(uid=given.uid, info=info, max_parallelism=contents.max_parallelism)
+        elements = elements_of(target, given.rows)
+        kind = OperatorStateKind(info.kind)
+        made = ElementContents(info, kind.mode, contents.parallelism)
+        made.deal(elements)
+        contents.elements[given.name] = made
+
+
+def _chunks_of_base(
+    reader: SnapshotReader, operator: OperatorMetadata, name: str, groups: KeyGroupRange
+) -> Iterator[StoredChunk]:
+    for _, stored in reader.chunks(operator, states={name}, groups=range(groups.start, groups.stop)):
+        yield stored
+
+
+def _chunks_of_rows(info: StateInfo, rows: pa.Table, groups: KeyGroupRange) -> Iterator[StoredChunk]:
+    of_rows = rows.column(KEY_GROUP)
+    wanted = pc.and_(pc.greater_equal(of_rows, groups.start), pc.less(of_rows, groups.stop))
+    return chunks_of(RowColumns(info), rows.filter(wanted))
+
+
+def _times_of(known: KeyedContents, groups: KeyGroupRange) -> TimeDomain | None:
+    """Return of which time a stored state has times of writing, as its first chunk tells; None of none."""
+    for stored in known.chunks(groups):
+        form = stored.chunk.form
+        if form & TIMED:
+            return TimeDomain.EVENT_TIME if form & BY_EVENT_TIME else TimeDomain.PROCESSING_TIME
+        return None
+    return None

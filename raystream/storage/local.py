@@ -1,0 +1,109 @@
+"""Disks of this machine, and network disks mounted on it.
+
+fsspec reads, lists and deletes.  It has neither fsync nor an exclusive rename for local files, so this
+module writes them itself.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import fsspec
+
+from raystream.storage.filesystem import TEMPORARY_PREFIX, Data, buffers
+from raystream.storage.fsspec_store import FsspecFileSystem, translated
+
+
+class LocalFileSystem(FsspecFileSystem):
+    """A local or mounted disk.
+
+    A file is written under a temporary name, synced, and then given its name by `rename`, or
+    by `link`, which fails when the name is taken.  The directory is synced after it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(fsspec.filesystem("file"))
+
+    def write(self, url: str, data: Data) -> None:
+        with translated("write file", url):
+            path = _local_path(url)
+            temporary = _write_temporary(path.parent, data)
+            try:
+                temporary.rename(path)
+            except OSError:
+                _discard(temporary)
+                raise
+            _sync_directory(path.parent)
+
+    def create_exclusive(self, url: str, data: Data) -> bool:
+        with translated("create file", url):
+            path = _local_path(url)
+            temporary = _write_temporary(path.parent, data)
+            try:
+                path.hardlink_to(temporary)
+                created = True
+            except FileExistsError:
+                created = False
+            finally:
+                _discard(temporary)
+            # Also when the name was taken: its owner may have died before it came so far.
+            _sync_directory(path.parent)
+            return created
+
+    def delete_file(self, url: str) -> None:
+        with translated("delete file", url):
+            path = _local_path(url)
+            # Gone already, or its directory is by now: a sweep may remove the same checkpoint meanwhile.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+                _sync_directory(path.parent)
+
+
+def local_url(rest: str) -> str:
+    """Return the URL of a path, absolute, with `~` expanded."""
+    # Not `Path.resolve`: a link that the user has set up stays in the names that we store.
+    return "file://" + os.path.abspath(Path(rest).expanduser())  # noqa: PTH100
+
+
+def _local_path(url: str) -> Path:
+    return Path(url.removeprefix("file://"))
+
+
+def _write_temporary(directory: Path, data: Data) -> Path:
+    """Write and sync a new file with a name of its own in a directory; return its path."""
+    _make_directory(directory)
+    path = directory / (TEMPORARY_PREFIX + os.urandom(8).hex())
+    try:
+        with path.open("xb") as file:
+            for buffer in buffers(data):
+                file.write(buffer)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:  # Also what the data itself raises, when nobody wants it any more.
+        _discard(path)
+        raise
+    return path
+
+
+def _discard(path: Path) -> None:
+    # What cannot be removed is swept later; the caller's own error is the one that matters.
+    with suppress(OSError):
+        path.unlink()
+
+
+def _make_directory(path: Path) -> None:
+    """Create a directory and those above it, each one durably."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
