@@ -23,6 +23,7 @@ from typing import Any
 from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
 from raystream.config.options import JobConfig
 from raystream.graph.physical import PhysicalPlan
+from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_view import JobView
@@ -43,6 +44,7 @@ from raystream.testing.simulation_sockets import Network
 from raystream.testing.simulation_storage import SimulatedFileSystem
 from raystream.testing.simulation_world import SimulationError, World
 
+_FORMATS = tuple(SavepointFormat)
 _SHOWN_MAX = 5
 """Records of a wrong output that are shown."""
 
@@ -211,12 +213,13 @@ class SimulatedRun:
                 return
             self._resume = fault
         self._injector.happens(fault)
-        request_id = f"request-{len(self._injector.happened)}"
+        number = len(self._injector.happened)
+        request_id, wanted = f"request-{number}", _FORMATS[number % len(_FORMATS)]
         match fault:
             case Savepoint():
-                coordinator.request(SavepointRequest(request_id, None))
+                coordinator.request(SavepointRequest(request_id, None, wanted))
             case StopAndResume():
-                coordinator.request(StopRequest(request_id, None))
+                coordinator.request(StopRequest(request_id, None, wanted))
             case CancelAndResume():
                 coordinator.request(CancelRequest(request_id))
 

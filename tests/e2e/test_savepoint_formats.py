@@ -51,13 +51,17 @@ def submit(tmp_path, local_path):
     def start(wait_ms, *, backend, **options):
         env = StreamEnvironment(
             runner="local",
-            execution_checkpointing_savepoint_dir=str(tmp_path / "savepoints"),
             execution_checkpointing_interval="20ms",
             execution_checkpointing_min_pause="0ms",
             pipeline_auto_watermark_interval="5ms",
             state_backend_type=backend,
             state_backend_rocksdb_localdir=str(local_path),
-            **{"parallelism": 2, "execution_checkpointing_dir": str(tmp_path / "checkpoints"), **options},
+            **{
+                "parallelism": 2,
+                "execution_checkpointing_dir": str(tmp_path / "checkpoints"),
+                "execution_checkpointing_savepoint_dir": str(tmp_path / "savepoints"),
+                **options,
+            },
         )
         stream = add_everything(env, numbers(wait_ms), TestSource(RULES[:3], RULES[3:]))
         stream.sink_to(FileSink.json_lines(str(tmp_path / "out")), uid="out")

@@ -67,7 +67,7 @@ def start_server(
     environment: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start a server in a process group of its own, which is killed with this process.
+    """Start a server in a process group of its own, which is killed with the thread that calls this.
 
     Args:
         command: program and arguments.

@@ -28,6 +28,16 @@ def test_ray_config_keeps_durable_checkpoints_every_ten_seconds():
     assert (config.restart.type, config.restart.attempts) == ("fixed-delay", 10)
 
 
+def test_hdfs_config_keeps_incremental_checkpoints_where_several_may_fail():
+    config = load_config(CONFIGS / "rocksdb-hdfs.yaml")
+
+    assert config.backend.type == "rocksdb"
+    assert config.checkpointing.directory.startswith("hdfs://")
+    assert config.checkpointing.incremental
+    assert config.checkpointing.tolerable_failures == 3
+    assert config.restart.type == "exponential-delay"
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_config_loads_and_can_be_overridden(path):
     assert load_config(path, overrides={"parallelism.default": "1"}).parallelism == 1

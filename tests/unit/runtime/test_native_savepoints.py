@@ -1,4 +1,4 @@
-"""A native savepoint has all files of its backend in its own directory, and leaves nothing when dropped."""
+"""A native savepoint has all files of its backend in its own directory; what is dropped leaves nothing."""
 
 import pytest
 
@@ -32,12 +32,9 @@ def savepoint(tmp_path):
     return tmp_path / "savepoint"
 
 
-def take_native(world, savepoint, checkpoint_id):
+def take_savepoint(world, savepoint, checkpoint_id, wanted=SavepointFormat.NATIVE):
     world.take(
-        checkpoint_id,
-        kind=SnapshotKind.SAVEPOINT,
-        savepoint_format=SavepointFormat.NATIVE,
-        directory=savepoint.as_uri(),
+        checkpoint_id, kind=SnapshotKind.SAVEPOINT, savepoint_format=wanted, directory=savepoint.as_uri()
     )
 
 
@@ -70,7 +67,7 @@ def test_files_are_in_the_savepoint_whatever_checkpoints_have_and_nothing_else_i
     completed(world, 1)
     before = files_in(job)
     operator.put(7, -1)
-    take_native(world, savepoint, 2)
+    take_savepoint(world, savepoint, 2)
     world.finish()
 
     handle = acked(world, 2)
@@ -85,7 +82,7 @@ def test_files_are_in_the_savepoint_whatever_checkpoints_have_and_nothing_else_i
 
 def test_subtask_with_fewer_key_groups_restores_its_own(operator, savepoint, restored):
     world = World(operator)
-    take_native(world, savepoint, 1)
+    take_savepoint(world, savepoint, 1)
     world.finish()
 
     backend, numbers = restored(acked(world, 1), savepoint, groups=KeyGroupRange(10, 30))
@@ -100,7 +97,7 @@ def test_subtask_with_fewer_key_groups_restores_its_own(operator, savepoint, res
 
 def test_checkpoint_after_the_restore_of_a_savepoint_refers_to_nothing(operator, job, savepoint, restored):
     world = World(operator)
-    take_native(world, savepoint, 1)
+    take_savepoint(world, savepoint, 1)
     world.finish()
     backend, _ = restored(acked(world, 1), savepoint, own=True)
     operator.context.keyed_backend.close()
@@ -113,7 +110,7 @@ def test_checkpoint_after_the_restore_of_a_savepoint_refers_to_nothing(operator,
 
 def test_heap_writes_a_blob_into_its_native_savepoint(savepoint, restored):
     world = World(filled(count=500), inline_bytes_max=0)
-    take_native(world, savepoint, 1)
+    take_savepoint(world, savepoint, 1)
     world.finish()
 
     handle = acked(world, 1)
@@ -125,7 +122,7 @@ def test_heap_writes_a_blob_into_its_native_savepoint(savepoint, restored):
 
 def test_files_of_rocksdb_are_refused_by_the_heap_with_advice(operator, savepoint, restored):
     world = World(operator)
-    take_native(world, savepoint, 1)
+    take_savepoint(world, savepoint, 1)
     world.finish()
 
     with pytest.raises(StateRestoreError, match="files of another state backend") as caught:
@@ -139,7 +136,7 @@ def test_file_that_is_not_what_was_written_ends_the_restore_with_its_name(
     operator, savepoint, restored, damage
 ):
     world = World(operator)
-    take_native(world, savepoint, 1)
+    take_savepoint(world, savepoint, 1)
     world.finish()
     handle = acked(world, 1)
     path = savepoint / handle.files[0].file.path
@@ -164,27 +161,29 @@ class AbortingNamedFiles(AbortingFiles):
         super().write_file(directory, file, Pieces(data, self))
 
 
-def uploading(operator, savepoint, *, abort_at=None):
+def uploading(operator, savepoint, wanted=SavepointFormat.NATIVE, *, abort_at=None):
     files = AbortingNamedFiles(abort_at)
     world = files.world = World(operator, files=files, inline_bytes_max=0)
-    take_native(world, savepoint, 1)
+    take_savepoint(world, savepoint, 1, wanted)
     while world.snapshotter.advance():
         pass
     return world
 
 
-def test_upload_that_is_dropped_at_any_moment_leaves_no_file(operator, tmp_path, monkeypatch):
+@pytest.mark.parametrize("wanted", SavepointFormat)
+def test_upload_that_is_dropped_at_any_moment_leaves_no_file_and_no_directory(
+    operator, tmp_path, monkeypatch, wanted
+):
     monkeypatch.setattr(upload, "PIECE_BYTES", 2_000)
-    whole = uploading(operator, tmp_path / "whole")
+    whole = uploading(operator, tmp_path / "whole", wanted)
     whole.background.run_all()
-    assert len(files_in(tmp_path / "whole")) == 2
+    assert files_in(tmp_path / "whole")
     pieces = whole.snapshotter._files.pieces
-    assert pieces > 5
 
     for moment in range(1, pieces + 1):
-        world = uploading(operator, tmp_path / str(moment), abort_at=moment)
+        world = uploading(operator, tmp_path / str(moment), wanted, abort_at=moment)
         world.background.run_all()
 
         assert world.acks == world.failures == []
-        assert files_in(tmp_path / str(moment)) == []
+        assert list((tmp_path / str(moment)).rglob("*")) == []
         assert world.snapshotter._files.pieces == moment, "nothing more is written"
