@@ -14,8 +14,7 @@ uses the built-in `hash()` for placement: it is salted per process.
 
 import struct
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -265,26 +264,6 @@ def decode_key(data: bytes) -> Key:
     except (IndexError, ValueError, ArithmeticError, struct.error) as error:
         raise StateCorruptError("encoded key is damaged", start=data[:64].hex()) from error
     return key
-
-
-def decode_keys(encoded: Sequence[bytes]) -> list[Key]:
-    """Return the keys of many encodings; what is all text, or all short positive ints, costs little each.
-
-    Raises:
-        StateCorruptError: as in `decode_key`.
-    """
-    tags = {data[:1] for data in encoded}
-    if tags == {b"%c" % _Tag.STR}:
-        whole = b"".join(encoded)
-        # Without an escape, and with no other zero than at the ends, two keys meet only where one ends.
-        if 1 not in whole and whole.count(0) == len(encoded) and all(data[-1] == 0 for data in encoded):
-            with suppress(ValueError):
-                keys: list[Key] = list(whole[1:-1].decode("utf-8", "surrogatepass").split("\0\3"))
-                if len(keys) == len(encoded):
-                    return keys
-    elif all(len(data) - 1 == data[0] - _Tag.INT_ZERO <= _INT_BYTES_SHORT_MAX for data in encoded if data):
-        return [int.from_bytes(data[1:]) if data else decode_key(data) for data in encoded]
-    return list(map(decode_key, encoded))
 
 
 def _decode(data: bytes, at: int, depth: int) -> tuple[Key | None, int]:

@@ -27,12 +27,12 @@ import pyarrow as pa
 from raystream.clock import TimeDomain
 from raystream.errors import StateCorruptError
 from raystream.handles import StateInfo
-from raystream.keys import decode_keys
 from raystream.state import chunk_form as cf
 from raystream.state.canonical_keys import Columns, KeyKind, key_columns, key_fields, kind_of, widened
 from raystream.state.canonical_values import NOT_CARRIED, VALUE_MSGPACK, VALUE_PICKLE, ValueColumns
 from raystream.state.chunk_form import Chunk, chunk_type, map_form
 from raystream.state.descriptor import EVENT_TIMERS, PROCESSING_TIMERS, StateKind
+from raystream.state.key_batches import decode_keys
 from raystream.state.snapshot_format import StoredChunk
 
 KEY_GROUP, KEY, NAMESPACE, MAP_KEY, POSITION = "key_group", "key", "namespace", "map_key", "position"

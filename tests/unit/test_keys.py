@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raystream.errors import KeyTypeError, StateCorruptError
+from raystream.errors import KeyTypeError
 from raystream.keys import (
     CACHED_KEY_BYTES_MAX,
     DECIMAL_EXPONENT_MAX,
@@ -26,7 +26,6 @@ from raystream.keys import (
     KeyGroupCache,
     canonical_key,
     decode_key,
-    decode_keys,
     encode_key,
     key_groups,
     stable_hash,
@@ -304,30 +303,3 @@ def test_numpy_scalars_are_the_numbers_and_strings_that_they_show():
     ):
         with pytest.raises(KeyTypeError):
             canonical_key(other)
-
-
-ALIKE = st.lists(st.text(st.characters(codec=None))) | st.lists(st.integers(0, 2**64))
-
-
-@given(st.lists(keys, max_size=5) | ALIKE)
-def test_many_keys_are_decoded_as_one_by_one(some):
-    encoded = list(map(encode_key, some))
-    assert list(map(exact, decode_keys(encoded))) == [exact(decode_key(data)) for data in encoded]
-
-
-@pytest.mark.parametrize(
-    "encoded",
-    [
-        [b""],
-        [encode_key("a"), b""],
-        [encode_key(1), b""],
-        [b"\3a\0\3b\0", b"\3c\0"],
-        [b"\3a", b"\3b\0\0"],
-        [b"\3\xff\0"],
-        [b"\x1a"],
-        [encode_key("a"), encode_key("b")[:-1]],
-    ],
-)
-def test_damage_among_many_keys_is_noticed(encoded):
-    with pytest.raises(StateCorruptError):
-        decode_keys(encoded)
