@@ -237,6 +237,8 @@ class Upload:
         else:
             stored = self._each(lambda one: one[0].shared or self._store_shared(*one), files)
             shared = {file.local: one for (file, _), one in zip(files, stored, strict=True)}
+            for file, _ in files:
+                self._target.files.copy_shared(self._target.barrier.directory, shared[file.local], file.path)
         data = self._store(uid, "keyed", keyed.blob(), token)
         keyed.stored(shared)
         return KeyedStateHandle(

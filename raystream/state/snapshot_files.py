@@ -56,6 +56,10 @@ class Blob(Protocol):
     """Reads parts of a stored blob; blocks."""
 
     @property
+    def path(self) -> str:
+        """Where it is, for errors."""
+
+    @property
     def size_bytes(self) -> int:
         """Length of the whole blob."""
 
@@ -241,7 +245,7 @@ def open_stored(
     if magic == CANONICAL_MAGIC:
         return open_parts(blob.read_all(), parts, groups, max_parallelism)
     if magic != _MAGIC:
-        return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism)
+        return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism, path=blob.path)
     return StoredFiles(_checked(decode_index(blob.read_all()), files), files, known=known)
 
 
@@ -252,6 +256,8 @@ def decode_index(blob: bytes) -> FilesIndex:
         StateCorruptError: it is not as the format has it.
         StateRestoreError: a newer version wrote it.
     """
+    if len(blob) < _HEADER.size:
+        raise StateCorruptError("index of keyed state is cut off", size=len(blob))
     _, version, zero = _HEADER.unpack_from(blob)
     if version > FORMAT_VERSION:
         raise StateRestoreError(
