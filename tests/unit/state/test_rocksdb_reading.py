@@ -37,7 +37,8 @@ def tables(tmp_path):
 
     def of(fill, clock=None):
         clock = clock or Clock()
-        opener = BackendOpener(BackendConfig(type="rocksdb", rocksdb_directory=str(tmp_path / "local")), clock)
+        config = BackendConfig(type="rocksdb", rocksdb_directory=str(tmp_path / "local"))
+        opener = BackendOpener(config, clock)
         cursor = KeyCursor()
         subtask = Subtask(opener.open(groups_of_subtask(0, 16, 1), 16, cursor), cursor, clock=clock)
         fill(subtask)
