@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from raystream.errors import RaystreamError, StateRestoreError
 from raystream.handles import SubtaskSnapshot
 from raystream.ids import JobId, OperatorUid, VertexId
+from raystream.keygroup import groups_of_subtask
 from raystream.records.elements import Barrier
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_storage import open_storage
@@ -123,7 +124,8 @@ class Job(World):
 
     def _take_snapshot(self, process, trigger):
         vertex = self.plan.vertices[COUNT]
-        keyed = FakeKeyed(process.store, trigger)
+        groups = groups_of_subtask(process.slot, vertex.max_parallelism, vertex.parallelism)
+        keyed = FakeKeyed(process.store, trigger, groups.start)
         barrier = Barrier(
             checkpoint_id=trigger.checkpoint_id,
             kind=trigger.kind,

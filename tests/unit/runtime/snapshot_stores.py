@@ -3,11 +3,15 @@
 import itertools
 from collections import deque
 
+import msgspec
+
 from raystream.errors import StorageError
 from raystream.handles import SavepointFormat
 from raystream.records.elements import SnapshotKind
+from raystream.state.chunk_form import KEYS_STR, Chunk
 from raystream.state.rocksdb_snapshot import KnownFiles
 from raystream.state.snapshot_files import LocalFile
+from raystream.state.ttl import Moment
 from tests.unit.runtime.coordinator_world import HITS
 
 
@@ -62,7 +66,9 @@ class LocalStore:
         self.grow()
 
     def adopt(self, contents, handle, *, own):
-        """Go on with the files of a restored snapshot."""
+        """Go on with the files of a restored snapshot, if they are of this kind of store."""
+        if not all(local.endswith(".sst") for local in contents):
+            return
         self.paths.clear()
         for local, content in contents.items():
             self.put(local, content)
@@ -72,12 +78,15 @@ class LocalStore:
 
 
 class FakeKeyed:
-    """The snapshot of such a store: incremental, a native savepoint, or else one blob."""
+    """The snapshot of such a store: incremental, or a native or canonical savepoint."""
 
     states = (HITS,)
     entries = 1
+    taken = Moment()
+    local_directory = None
 
-    def __init__(self, store, trigger):
+    def __init__(self, store, trigger, group):
+        self.group = group
         self.checkpoint_id = trigger.checkpoint_id
         self.store = store
         self.incremental = trigger.kind is SnapshotKind.CHECKPOINT
@@ -87,6 +96,10 @@ class FakeKeyed:
     def files(self):
         known = self.store.known.refer(self.checkpoint_id, self.paths) if self.incremental else {}
         return [LocalFile(name, path, known.get(name)) for name, path in self.paths.items()]
+
+    def chunks(self):
+        content = msgspec.msgpack.encode([["key"], [self.checkpoint_id]])
+        yield 0, self.group, Chunk(KEYS_STR, 1, content)
 
     def blob(self):
         return [b"blob of checkpoint %d" % self.checkpoint_id]
