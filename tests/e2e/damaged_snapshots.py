@@ -108,9 +108,7 @@ class Place:
     def submit(self, script, **options):
         env = self.environment(**options)
         counts = env.from_source(TestSource(script), uid="numbers").key_by(lambda key: key)
-        counts.process(Count(), name="count", uid="count").sink_to(
-            LinesSink(self.path / "out"), uid="out"
-        )
+        counts.process(Count(), name="count", uid="count").sink_to(LinesSink(self.path / "out"), uid="out")
         return env.submit("counting")
 
     def snapshot(self, kind):

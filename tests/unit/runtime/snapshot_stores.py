@@ -3,12 +3,13 @@
 import itertools
 from collections import deque
 
-import msgspec
-
+from raystream.clock import SystemClock
 from raystream.errors import StorageError
 from raystream.handles import SavepointFormat
 from raystream.records.elements import SnapshotKind
-from raystream.state.chunk_form import KEYS_STR, Chunk
+from raystream.state.cursor import KeyCursor
+from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.heap import HeapBackend
 from raystream.state.rocksdb_snapshot import KnownFiles
 from raystream.state.snapshot_files import LocalFile
 from raystream.state.ttl import Moment
@@ -66,9 +67,7 @@ class LocalStore:
         self.grow()
 
     def adopt(self, contents, handle, *, own):
-        """Go on with the files of a restored snapshot, if they are of this kind of store."""
-        if not all(local.endswith(".sst") for local in contents):
-            return
+        """Go on with the files of a restored snapshot."""
         self.paths.clear()
         for local, content in contents.items():
             self.put(local, content)
@@ -78,15 +77,15 @@ class LocalStore:
 
 
 class FakeKeyed:
-    """The snapshot of such a store: incremental, or a native or canonical savepoint."""
+    """The snapshot of such a store: incremental, a native savepoint, or a canonical one with an entry."""
 
     states = (HITS,)
     entries = 1
-    taken = Moment()
+    taken = Moment(processing_ms=0, event_ms=0)
     local_directory = None
 
-    def __init__(self, store, trigger, group):
-        self.group = group
+    def __init__(self, store, trigger, groups):
+        self.groups = groups
         self.checkpoint_id = trigger.checkpoint_id
         self.store = store
         self.incremental = trigger.kind is SnapshotKind.CHECKPOINT
@@ -97,12 +96,18 @@ class FakeKeyed:
         known = self.store.known.refer(self.checkpoint_id, self.paths) if self.incremental else {}
         return [LocalFile(name, path, known.get(name)) for name, path in self.paths.items()]
 
-    def chunks(self):
-        content = msgspec.msgpack.encode([["key"], [self.checkpoint_id]])
-        yield 0, self.group, Chunk(KEYS_STR, 1, content)
-
     def blob(self):
         return [b"blob of checkpoint %d" % self.checkpoint_id]
+
+    def chunks(self):
+        cursor = KeyCursor()
+        backend = HeapBackend(self.groups, 128, cursor, clock=SystemClock())
+        state = backend.value_state(ValueStateDescriptor("hits", int))
+        cursor.current_key, cursor.group = "key", self.groups.start
+        state.update(self.checkpoint_id)
+        snapshot = backend.freeze(self.checkpoint_id)
+        snapshot.advance(lambda: False)
+        return snapshot.chunks()
 
     def stored(self, files):
         if self.incremental:
