@@ -22,6 +22,10 @@ class SavepointFormat(Enum):
     """The backend's own: quick to take, and restored by the same backend only."""
 
 
+FOOTER_BYTES_MAX = 64 * 1024
+"""Longest footer of a blob: what a reader of parts of it fetches first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footer:
     """The end of a file, with its own checksum so that it can be read and trusted alone."""
@@ -41,7 +45,7 @@ class FileHandle:
     checksum: str
     """xxh3-64 of the whole file, 16 hex digits."""
     footer: Footer | None = None
-    """Of a file that says at its end what is where, such as a Parquet file."""
+    """Of a file that says at its end what is where, as blobs of keyed state and Parquet files do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ from raystream import (
 KEYS = 11
 END_MS = 1 << 60
 DAY = StateTtl("1d")
+KINDS = tuple((typed, ttl) for typed in (True, False) for ttl in (None, DAY))
+"""Of keyed states: whether they are typed, and how long they live."""
 RULES = [(f"rule {n}", n) for n in range(6)]
 TYPED_RULES = MapStateDescriptor("typed rules", str, int)
 PICKLED_RULES = MapStateDescriptor("pickled rules")
@@ -97,11 +99,13 @@ class KeyedStates:
 class Everything(KeyedBroadcastProcessFunction, CheckpointedFunction):
     """Keeps each number in all kinds of state; timers publish it, and at the end everything else."""
 
+    def __init__(self, kinds=KINDS):
+        self.wanted = kinds
+
     def open(self, ctx):
         self.kinds = [
             KeyedStates(ctx, f"{'typed' if typed else 'pickled'}{' lived' if ttl else ''}", ttl, typed=typed)
-            for typed in (True, False)
-            for ttl in (None, DAY)
+            for typed, ttl in self.wanted
         ]
         self.waiting = ctx.get_map_state(MapStateDescriptor("waiting", int))
 
@@ -174,7 +178,7 @@ def check_union(elements):
         assert found == [(found[0][0], n) for n in range(found[0][0])], elements
 
 
-def add_everything(env, numbers, rules, prepare=lambda number: number):
+def add_everything(env, numbers, rules, prepare=lambda number: number, *, kinds=KINDS):
     """Add the job to an environment; return what it publishes.
 
     Args:
@@ -182,14 +186,15 @@ def add_everything(env, numbers, rules, prepare=lambda number: number):
         numbers: a source of distinct numbers from 0.
         rules: a source of `RULES`.
         prepare: what every number passes through.
+        kinds: of keyed states.
     """
     keyed = env.from_source(numbers, watermarks=STRATEGY, name="numbers", uid="numbers").map(prepare)
     ruled = env.from_source(rules, name="rules", uid="rules").broadcast(TYPED_RULES, PICKLED_RULES)
-    return keyed.key_by(key_of).connect(ruled).process(Everything(), name="everything", uid="everything")
+    return keyed.key_by(key_of).connect(ruled).process(Everything(kinds), name="everything", uid="everything")
 
 
-def expected(count: int) -> list[Any]:
-    """Return what the job publishes for the numbers below `count`, in some order."""
+def expected(count: int, kinds: int = len(KINDS)) -> list[Any]:
+    """Return what the job publishes for the numbers below `count`, in some order, with that many kinds."""
     records: list[Any] = []
     for kind, times in (("event timer", 1), ("processing timer", 1), ("operator", 3)):
         records += [(kind, key_of(number), number) for number in range(count)] * times
@@ -198,5 +203,5 @@ def expected(count: int) -> list[Any]:
         digits = [str(number % 10) for number in own]
         by_digit = tuple((digit, digits.count(digit)) for digit in sorted(set(digits)))
         content = (tuple(own), tuple(own), by_digit, sum(own), (sum(own), len(own)))
-        records += [("rules", key, tuple(RULES))] * 2 + [("key", key, content)] * 4
+        records += [("rules", key, tuple(RULES))] * 2 + [("key", key, content)] * kinds
     return records

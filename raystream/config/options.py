@@ -131,6 +131,14 @@ class CheckpointConfig(Section):
     )
     """rocksdb: a checkpoint writes only files that are new since the last one, and refers to the others; it
     restores on rocksdb only.  Savepoints are always whole."""
+    local_backup: bool = option(
+        "execution.checkpointing.local-backup.enabled",
+        Boolean(),
+        default=True,
+        aliases=("state.backend.local-recovery",),
+    )
+    """Keep a copy of the newest checkpoint on the local disk of each node, in state.backend.rocksdb.localdir,
+    for a recovery that need not read the checkpoint directory; not where that is on the same disk."""
     inline_threshold_bytes: int = option(
         "execution.checkpointing.data-inline-threshold",
         Size(maximum=INLINE_THRESHOLD_BYTES_MAX),

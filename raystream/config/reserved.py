@@ -35,18 +35,6 @@ def _default_only(
     )
 
 
-def _without_effect(key: str, alias: str, meaning: str) -> ReservedOption:
-    return ReservedOption(
-        key=key,
-        kind=Boolean(),
-        default=True,
-        default_text="true",
-        aliases=(alias,),
-        meaning=meaning,
-        supported=(True, False),
-    )
-
-
 RESERVED = (
     _default_only(
         "execution.checkpointing.unaligned.enabled",
@@ -59,11 +47,6 @@ RESERVED = (
         Duration(),
         0,
         "Alignment time after which a checkpoint becomes unaligned; this version always aligns.",
-    ),
-    _without_effect(
-        "execution.checkpointing.local-backup.enabled",
-        "state.backend.local-recovery",
-        "Restore from copies on the node's own disk; this version keeps none.",
     ),
     _default_only(
         "restart-strategy.exponential-delay.attempts-before-reset-backoff",

@@ -42,7 +42,7 @@ def decode(raw: bytes, version: int, kind: type[T], what: str) -> T:
         )
     try:
         return msgspec.msgpack.decode(memoryview(raw)[1:], type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StateRestoreError(
             f"{what} in the snapshot cannot be read", size=len(raw), reason=str(error)
         ) from error

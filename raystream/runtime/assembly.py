@@ -4,6 +4,7 @@ Restored state is read in a thread (`read_restored`) before anything is wired, s
 operators find it when they open.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any
 from raystream.clock import Clock
 from raystream.errors import StateError
 from raystream.graph.physical import OperatorNode, Vertex
-from raystream.ids import OperatorUid, VertexId
+from raystream.ids import CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import groups_of_subtask
 from raystream.operators.emission import copy_of
 from raystream.operators.operator import Background, Operator, OperatorContext
@@ -27,6 +28,10 @@ from raystream.runtime.subtask import Subtask, SubtaskListener
 from raystream.runtime.upload import UploadsUnderWay
 from raystream.state.open_backend import BackendOpener
 from raystream.storage.blobs import SnapshotFiles
+from raystream.storage.filesystem import split_url
+from raystream.storage.layout import checkpoint_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +133,11 @@ class Assembly:
             StateError: the assembly was closed meanwhile.
             StorageError: the store did not answer.
         """
+        files = self._services.files
+        checkpoint_id = self._restored_checkpoint()
+        if files.copies is not None and checkpoint_id is not None:
+            files.copies.attempt_began(checkpoint_id)
+        copied_bytes, stored_bytes = files.copied_bytes, files.stored_bytes
         restored: Restored = {}
         for draft in self._drafts:
             of_subtask = self._deploy.restore.get((draft.vertex.id, draft.index), {})
@@ -137,10 +147,25 @@ class Assembly:
                     raise StateError("attempt ended while it was restored")
                 if restore is not None:
                     keyed = draft.keyed if position == 0 else None
-                    restored[draft.vertex.id, draft.index, node.uid] = read_operator(
-                        self._services.files, restore, keyed
-                    )
+                    restored[draft.vertex.id, draft.index, node.uid] = read_operator(files, restore, keyed)
+        if restored:
+            logger.info(
+                "state was read back",
+                extra={
+                    "slot": self._deploy.slot,
+                    "from_local_copies_bytes": files.copied_bytes - copied_bytes,
+                    "from_store_bytes": files.stored_bytes - stored_bytes,
+                },
+            )
         return restored
+
+    def _restored_checkpoint(self) -> CheckpointId | None:
+        """Return the checkpoint of this job that the slot restores something of, if there is one."""
+        for of_subtask in self._deploy.restore.values():
+            for restore in of_subtask.values():
+                if restore.own:
+                    return checkpoint_of(split_url(restore.directory)[1])
+        return None
 
     def build(
         self, restored: Restored, *, snapshotter: Snapshotter, listener: SubtaskListener

@@ -9,6 +9,7 @@ subtasks first, so that data leaves the slot before more comes in.
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from raystream.runtime.restore import found_states
 from raystream.runtime.restored_states import RestoredState
 from raystream.runtime.snapshotter import Snapshotter
 from raystream.runtime.subtask import Subtask
+from raystream.storage.local_copies import LocalCopies
 from raystream.storage.probe import read_probe
 
 logger = logging.getLogger(__name__)
@@ -278,6 +280,7 @@ class SlotAttempt:
         self._commits_asked = self._commits_asked or command.final
         for subtask in self.subtasks:
             subtask.checkpoint_completed(command.checkpoint_id)
+        self._tidy_copies(LocalCopies.checkpoint_completed, command.checkpoint_id)
         self.report_commits()
 
     def checkpoint_aborted(self, command: msg.CheckpointAborted) -> None:
@@ -285,6 +288,15 @@ class SlotAttempt:
         self._snapshotter.abort(command.checkpoint_id)
         for subtask in self.subtasks:
             subtask.checkpoint_aborted(command.checkpoint_id)
+        self._tidy_copies(LocalCopies.checkpoint_aborted, command.checkpoint_id)
+
+    def _tidy_copies(
+        self, event: Callable[[LocalCopies, CheckpointId], None], checkpoint_id: CheckpointId
+    ) -> None:
+        """Tell the copies on this node, in a thread, what has become of a checkpoint."""
+        copies = self._services.files.copies
+        if copies is not None:
+            self._services.uploads.submit(partial(event, copies, checkpoint_id), lambda _: None)
 
     def commit_at_end(self) -> None:
         """Publish everything; all input of the job has ended and checkpointing is off."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from raystream.clock import Clock
+from raystream.config.options import JobConfig
 from raystream.errors import (
     ConfigError,
     ConnectionLostError,
@@ -24,7 +25,7 @@ from raystream.errors import (
     StateCorruptError,
     StateRestoreError,
 )
-from raystream.ids import Attempt, SlotId
+from raystream.ids import Attempt, JobId, SlotId
 from raystream.operators.operator import Background
 from raystream.operators.user_code import said
 from raystream.runtime import messages as msg
@@ -35,7 +36,10 @@ from raystream.runtime.links import Links
 from raystream.runtime.mailbox import Mailbox
 from raystream.runtime.program import unpack
 from raystream.runtime.upload import UploadsUnderWay
+from raystream.state.open_backend import local_directory
 from raystream.storage.blobs import SnapshotFiles
+from raystream.storage.local_copies import LocalCopies, on_another_disk
+from raystream.storage.stores import to_url
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +84,7 @@ class Slot:
         self._links = links
         self._report = report
         self._files = files or SnapshotFiles()
+        self._copies: LocalCopies | None = None
         self._reclaim = reclaim
         self._compaction = compaction
         self._attempt: SlotAttempt | None = None
@@ -142,6 +147,8 @@ class Slot:
     def _close(self) -> None:
         self._closed = True
         self._drop_attempt()
+        if self._copies is not None:
+            self._copies.close()
 
     def _handle(self, command: msg.Command) -> None:
         if isinstance(command, msg.Deploy) and command.attempt > self._number:
@@ -164,13 +171,14 @@ class Slot:
         number = self._number = command.attempt
         self._failed = False
         try:
+            program = unpack(command.program)
             services = SlotServices(
                 clock=self._clock,
                 uploads=_AttemptBackground(self, number, self._uploads.submit),
                 under_way=self._under_way,
                 commits=_AttemptBackground(self, number, partial(self._commits.submit, number)),
                 links=self._links,
-                files=self._files,
+                files=self._files_of(command.job_id, program.config),
                 post=lambda call: self._mailbox.post(lambda: self._guarded(number, call)),
                 report=self._report,
                 failed=lambda error: self._mailbox.post(
@@ -178,10 +186,19 @@ class Slot:
                 ),
                 compaction=self._compaction,
             )
-            self._attempt = SlotAttempt(command, unpack(command.program), services)
+            self._attempt = SlotAttempt(command, program, services)
             self._attempt.deploy()
         except BaseException as error:
             self._fail(error)
+
+    def _files_of(self, job_id: JobId, config: JobConfig) -> SnapshotFiles:
+        """Return what reads and writes snapshots in an attempt, with the copies that outlive it."""
+        store, parent = config.checkpointing.directory, local_directory(config.backend)
+        near = not store or not on_another_disk(to_url(store), parent)
+        if self._copies is None and config.checkpointing.local_backup and not near:
+            self._copies = LocalCopies(parent, job_id, self._clock)
+            self._files = SnapshotFiles(self._files.open_fs, self._copies)
+        return self._files
 
     def background_done(self, number: int, done: Callable[[object], None], result: object) -> None:
         """Hand over the outcome of blocking work of an attempt; it is dropped when the attempt is over."""

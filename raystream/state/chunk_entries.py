@@ -1,10 +1,10 @@
-"""Looks into chunks (`raystream.state.chunk_form`) without decoding a value: whose entries, how large, which.
+"""Looks into chunks (`raystream.state.chunk_form`) without the program: whose entries, how large, which.
 
 Everything here goes by encoded keys (`raystream.keys.encode_key`), which are the same however a chunk
 writes its keys, and by values as they are stored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -19,10 +19,12 @@ from raystream.keys import Key, decode_key, encode_key
 from raystream.state import chunk_form as cf
 from raystream.state.chunk_form import Chunk
 from raystream.state.descriptor import StateKind
+from raystream.state.migration import StoredSerializer
 from raystream.state.rocksdb_chunks import ChunkItems
 from raystream.state.rocksdb_items import value_of
 
 _encode = msgspec.msgpack.Encoder().encode
+_encode_ordered = msgspec.msgpack.Encoder(order="deterministic").encode
 _TUPLE = encode_key(())[:1]
 """What the encoding of every tuple begins with."""
 
@@ -41,19 +43,41 @@ def entry_digests(chunk: Chunk, info: StateInfo) -> Iterator[tuple[bytes, int]]:
     """Yield encoded key and a 128-bit digest of the values of each entry.
 
     Digests are equal when the values are stored alike, whichever backend wrote them: times of writing do not
-    count, nor does the order of map entries.
+    count, nor does the order of map entries, of sets and of dicts.
 
     Raises:
         StateCorruptError: the bytes are not what the form says.
     """
+    ordered = _ordered(info)
     for key, items in groupby(ChunkItems(chunk, info), itemgetter(0)):
         values = sorted((suffix, value_of(item)) for _, suffix, item in items)
         hasher = xxhash.xxh3_128()
-        for suffix, (wide, _, value) in values:
+        for suffix, (wide, _, stored) in values:
+            value = stored if wide else ordered(stored)
             hasher.update(b"%d %d %d " % (wide, len(suffix), len(value)))
             hasher.update(suffix)
             hasher.update(value)
         yield key, hasher.intdigest()
+
+
+def _ordered(info: StateInfo) -> Callable[[bytes], bytes]:
+    """Return what brings values in the plain form that are equal into one order, where they have several."""
+    if not any(f"{kind}[" in info.schema for kind in ("set", "frozenset", "dict")):
+        return _as_it_is
+    plain: Any = StoredSerializer(info, nullable=info.kind == StateKind.MAP).plain_type
+    decode = msgspec.msgpack.Decoder(plain).decode
+
+    def ordered(value: bytes) -> bytes:
+        try:
+            return _encode_ordered(decode(value))
+        except (msgspec.MsgspecError, TypeError, RecursionError):
+            return value
+
+    return ordered
+
+
+def _as_it_is(value: bytes) -> bytes:
+    return value
 
 
 def entries_of_key(chunk: Chunk, info: StateInfo, key: bytes) -> Chunk | None:
@@ -72,6 +96,8 @@ def entries_of_key(chunk: Chunk, info: StateInfo, key: bytes) -> Chunk | None:
         if read_as is None:
             raise ValueError("form is not defined")
         columns: Any = msgspec.msgpack.decode(chunk.data, type=read_as)
+        if set(map(len, columns)) != {chunk.entries}:
+            raise ValueError("number of entries is not as recorded")
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise StateCorruptError(
             "chunk of state cannot be read", state=info.name, form=chunk.form, cause=str(error)[:200]

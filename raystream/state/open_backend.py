@@ -13,6 +13,11 @@ from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
 
 
+def local_directory(config: BackendConfig) -> Path:
+    """Return the directory of a node for everything that has to do with state; it may not be there yet."""
+    return Path(config.rocksdb_directory or Path(tempfile.gettempdir()) / "raystream-state")
+
+
 class BackendOpener:
     """Opens backends that share the memory of one slot, and closes them together.
 
@@ -31,7 +36,7 @@ class BackendOpener:
         self._rocksdb: RocksDbSettings | None = None
         if config.type == "rocksdb" and keyed_operators:
             self._rocksdb = RocksDbSettings(
-                parent=Path(config.rocksdb_directory or Path(tempfile.gettempdir()) / "raystream-state"),
+                parent=local_directory(config),
                 memory=RocksDbMemory(config.rocksdb_managed_bytes, compaction=compaction),
                 cache_bytes=config.rocksdb_cache_bytes // keyed_operators,
             )

@@ -13,7 +13,7 @@ tells them apart.
 """
 
 import struct
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -40,6 +40,15 @@ _MAGIC = b"RSKF"
 Pieces = Callable[[], Iterator[bytes]]
 """Yields a stored file in pieces, verified when the last one was taken."""
 
+Each = Callable[[Callable[[str], None], Iterable[str]], object]
+"""Does some work for each of these; perhaps for several at once, in threads."""
+
+
+def one_by_one(work: Callable[[str], None], items: Iterable[str]) -> None:
+    """Do some work for each item, in the caller's thread."""
+    for item in items:
+        work(item)
+
 
 class SnapshotForm(Enum):
     """What a snapshot of keyed state consists of."""
@@ -54,6 +63,10 @@ class SnapshotForm(Enum):
 
 class Blob(Protocol):
     """Reads parts of a stored blob; blocks."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, for errors."""
 
     @property
     def size_bytes(self) -> int:
@@ -175,19 +188,21 @@ class StoredFiles:
         files: Mapping[str, Pieces],
         *,
         known: Mapping[str, SharedFile],
+        each: Each = one_by_one,
     ) -> None:
         self.index = index
         self.taken_ms = index.taken_ms
         self.watermark_ms = index.taken.watermark_ms
         self.known = known
         self._files = files
+        self._each = each
 
     def fetch_into(self, directory: Path, check: Callable[[], None]) -> None:
         """Put all files into a new local directory, whose parent is there; blocks.
 
         Args:
             directory: to be made.
-            check: called before each piece of a file; an error that it raises ends this.
+            check: called before each piece of a file, from any thread; an error that it raises ends this.
 
         Raises:
             StateCorruptError: a file is missing or is not what was written.
@@ -198,12 +213,15 @@ class StoredFiles:
         directory.mkdir()
         for name, content in self.index.small_files.items():
             (directory / name).write_bytes(content)
-        for name, pieces in self._files.items():
+
+        def fetch(name: str) -> None:
             check()
             with (directory / name).open("xb") as local:
-                for piece in pieces():
+                for piece in self._files[name]():
                     local.write(piece)
                     check()
+
+        self._each(fetch, self._files)
 
 
 Stored = StoredSnapshot | StoredParts | StoredFiles
@@ -222,6 +240,7 @@ def open_stored(
     *,
     known: Mapping[str, SharedFile],
     parts: Mapping[str, PartPlace],
+    each: Each = one_by_one,
 ) -> Stored:
     """Return what was stored of the keyed state of one subtask; blocks.
 
@@ -232,6 +251,7 @@ def open_stored(
         max_parallelism: of the new owner.
         known: those of the files that belong to checkpoints of this job, so that the next may refer to them.
         parts: those of the files that are parts of a canonical savepoint.
+        each: fetches the files.
 
     Raises:
         StateCorruptError: a byte is not what it was when the blob was written.
@@ -241,8 +261,8 @@ def open_stored(
     if magic == CANONICAL_MAGIC:
         return open_parts(blob.read_all(), parts, groups, max_parallelism)
     if magic != _MAGIC:
-        return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism)
-    return StoredFiles(_checked(decode_index(blob.read_all()), files), files, known=known)
+        return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism, path=blob.path)
+    return StoredFiles(_checked(decode_index(blob.read_all()), files), files, known=known, each=each)
 
 
 def decode_index(blob: bytes) -> FilesIndex:
@@ -252,6 +272,8 @@ def decode_index(blob: bytes) -> FilesIndex:
         StateCorruptError: it is not as the format has it.
         StateRestoreError: a newer version wrote it.
     """
+    if len(blob) < _HEADER.size:
+        raise StateCorruptError("index of keyed state is cut off", size=len(blob))
     _, version, zero = _HEADER.unpack_from(blob)
     if version > FORMAT_VERSION:
         raise StateRestoreError(

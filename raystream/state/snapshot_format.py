@@ -25,8 +25,8 @@ from typing import Any, Self
 import msgspec
 import xxhash
 
-from raystream.errors import StateCorruptError, StateRestoreError
-from raystream.handles import StateInfo
+from raystream.errors import StateCorruptError, StateError, StateRestoreError
+from raystream.handles import FOOTER_BYTES_MAX, StateInfo
 from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
 from raystream.state.chunk_form import Chunk
 from raystream.state.ttl import Moment
@@ -39,9 +39,6 @@ _VERSION_OLDEST = 2
 
 READ_BYTES_MAX = 8 * 1024 * 1024
 """Neighbouring chunks are fetched together up to this size; a larger chunk alone."""
-
-_TAIL_BYTES = 64 * 1024
-"""Fetched from the end at first; usually holds the whole index."""
 
 _HEADER = struct.Struct("<4sHH")
 _TRAILER = struct.Struct("<QQQH4s")
@@ -148,9 +145,11 @@ class StoredSnapshot:
         index: _Index,
         wanted: Sequence[_Section],
         counted: Iterable[_Section],
+        path: str,
     ) -> None:
         self._read_range = read_range
         self._wanted = wanted
+        self._path = path
         self.max_parallelism = index.max_parallelism
         self.taken_ms = index.taken_ms
         self.watermark_ms = index.watermark_ms
@@ -189,7 +188,9 @@ class StoredSnapshot:
                 encoded = data[section.offset - start : section.offset - start + section.length]
                 if _checksum(encoded) != section.checksum:
                     raise StateCorruptError(
-                        "chunk of state does not match its checksum", offset=section.offset
+                        "chunk of state does not match its checksum",
+                        path=self._path,
+                        offset=section.offset,
                     )
                 chunk = Chunk(section.form, section.entries, encoded)
                 yield self.states[section.state].info, StoredChunk(group=section.group, chunk=chunk)
@@ -268,7 +269,7 @@ class SnapshotWriter:
 
 
 def open_snapshot(
-    read_range: ReadRange, size: int, groups: KeyGroupRange, max_parallelism: int
+    read_range: ReadRange, size: int, groups: KeyGroupRange, max_parallelism: int, *, path: str = ""
 ) -> StoredSnapshot:
     """Return the part of a blob that belongs to some key groups; blocks as `read_range` does.
 
@@ -278,12 +279,16 @@ def open_snapshot(
         groups: the wanted key groups, under `max_parallelism`.
         max_parallelism: of the new owner.  When the blob has another one, its key groups mean
             something else, and all chunks are wanted.
+        path: where the blob is, for errors.
 
     Raises:
         StateCorruptError: a byte of the index is not what it was when the blob was written.
         StateRestoreError: a newer version wrote the blob, or one that is too old.
     """
-    index = _read_index(read_range, size)
+    try:
+        index = _read_index(read_range, size)
+    except StateError as error:
+        raise type(error)(error.message, hint=error.hint, **{"path": path, **error.context}) from error
     wanted = [
         section
         for section in index.sections
@@ -292,7 +297,7 @@ def open_snapshot(
     # Keys of a group have only groups with the same remainder now; the owner of the first of these counts.
     step = math.gcd(index.max_parallelism, max_parallelism)
     counted = [section for section in wanted if section.group % step in groups]
-    return StoredSnapshot(read_range, index, wanted, counted)
+    return StoredSnapshot(read_range, index, wanted, counted, path)
 
 
 def _checksum(data: bytes) -> int:
@@ -324,7 +329,7 @@ def _read(read_range: ReadRange, offset: int, length: int) -> bytes:
 def _read_index(read_range: ReadRange, size: int) -> _Index:
     if size < _HEADER.size + _TRAILER.size:
         raise StateCorruptError("keyed state is cut off", size=size)
-    tail_offset = max(0, size - _TAIL_BYTES)
+    tail_offset = max(0, size - FOOTER_BYTES_MAX)  # Usually holds the whole index.
     tail = _read(read_range, tail_offset, size - tail_offset)
     offset, length, checksum, version, magic = _TRAILER.unpack(tail[-_TRAILER.size :])
     header = tail[: _HEADER.size] if tail_offset == 0 else _read(read_range, 0, _HEADER.size)
@@ -340,7 +345,7 @@ def _read_index(read_range: ReadRange, size: int) -> _Index:
         raise StateCorruptError("index of keyed state does not match its checksum", offset=offset)
     try:
         index = _decode_index(encoded)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
     _check_index(index, offset)
     return index

@@ -6,23 +6,34 @@ the snapshot's directory when not.  A file beside a blob is in that directory to
 may need it, in the job's shared directory, whatever its size.
 With `jobmanager` storage there is no directory, so that everything is inline and bounded.
 
-A whole read verifies size and checksum.  A range read verifies only that the range is there:
-the keyed format has a checksum for each section, so that a subtask which reads a tenth of a file
-need not read it all to trust it.
+A whole read verifies size and checksum.  A range read verifies only that the range is there, and the
+end of the blob when it reads that: the keyed format says there, with a checksum for each, where the sections
+are, so that a subtask which reads a tenth of a file need not read it all to trust it, and to know that it
+is the file that was written.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import xxhash
 
 from raystream.errors import CheckpointError, StateCorruptError
-from raystream.handles import FileHandle, Handle, InlineHandle, SharedFile
-from raystream.storage.filesystem import Data, FileSystem, MissingFileError, OpenFileSystem, buffers, join_url
-from raystream.storage.layout import resolve, shared_file
+from raystream.handles import FOOTER_BYTES_MAX, FileHandle, Footer, Handle, InlineHandle, SharedFile
+from raystream.storage.filesystem import (
+    Buffer,
+    Data,
+    FileSystem,
+    MissingFileError,
+    OpenFileSystem,
+    buffers,
+    join_url,
+)
+from raystream.storage.layout import metadata_path, resolve, shared_file
+from raystream.storage.local_copies import CopiedFile, LocalCopies
 from raystream.storage.stores import open_file_system
-from raystream.storage.transfers import OneByOne, Transfers
+from raystream.storage.transfers import Transfers
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -33,7 +44,7 @@ INLINE_BYTES_MAX = 1024 * 1024
 JOBMANAGER_BYTES_MAX = 5 * 1024 * 1024
 """Largest blob that `jobmanager` storage takes."""
 
-FETCH_BYTES = 8 << 20
+FETCH_BYTES = 16 << 20
 """Piece in which a large file is copied from the store to the local disk."""
 
 LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
@@ -42,6 +53,10 @@ LOST = "restore the file from a backup, or start from another checkpoint or save
 
 class RangeReader(Protocol):
     """Reads parts of a stored blob."""
+
+    @property
+    def path(self) -> str:
+        """Where it is, for errors."""
 
     @property
     def size_bytes(self) -> int:
@@ -69,10 +84,17 @@ class SnapshotFiles:
 
     Attributes:
         open_fs: gives the store of a URL.
+        copies: on the disk of this node, of what is written; read in place of the store where they are
+            right.
+        copied_bytes: size of the files that were opened and have such a copy.
+        stored_bytes: size of those that have none.
     """
 
-    def __init__(self, open_fs: OpenFileSystem = open_file_system) -> None:
+    def __init__(self, open_fs: OpenFileSystem = open_file_system, copies: LocalCopies | None = None) -> None:
         self.open_fs = open_fs
+        self.copies = copies
+        self.copied_bytes = 0
+        self.stored_bytes = 0
         self._transfers = Transfers()
 
     def each(self, directory: str, work: Callable[[A], T], items: Iterable[A]) -> list[T]:
@@ -80,13 +102,13 @@ class SnapshotFiles:
 
         Args:
             directory: URL of the directory that the work is about; empty with `jobmanager` storage.
-            work: blocks; what it raises is raised when nothing of this is under way any more.
+            work: blocks; what it raises is raised when nothing of this is under way any more.  It must
+                not call this itself.
             items: what to work on.
         """
-        return self._transfers_of(directory).each(work, items)
-
-    def _transfers_of(self, directory: str) -> Transfers | OneByOne:
-        return self._transfers if directory and self.open_fs(directory).parallel else OneByOne()
+        if directory and self.open_fs(directory).parallel:
+            return self._transfers.each(work, items)
+        return list(map(work, items))
 
     def write_blob(self, directory: str, name: str, data: Data, *, inline_bytes_max: int) -> Handle:
         """Store a blob durably and return its handle.
@@ -118,7 +140,11 @@ class SnapshotFiles:
         for part in parts:
             hasher.update(part)
         self.open_fs(directory).write(join_url(directory, name), parts)
-        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest())
+        if self.copies is not None:
+            self.copies.write(directory, name, parts)
+        end = _end(parts, FOOTER_BYTES_MAX)
+        footer = Footer(size_bytes=len(end), checksum=xxhash.xxh3_64_hexdigest(end))
+        return FileHandle(path=name, size_bytes=size_bytes, checksum=hasher.hexdigest(), footer=footer)
 
     def write_file(self, directory: str, file: FileHandle, data: Data) -> None:
         """Store a file of a snapshot durably.
@@ -147,6 +173,17 @@ class SnapshotFiles:
         """
         self.open_fs(directory).write(shared_file(directory, file.name), data)
 
+    def copy_shared(self, directory: str, file: SharedFile, source: Path) -> None:
+        """Keep a copy of a shared file on the disk of this node, which is a link.
+
+        Args:
+            directory: URL of the directory of a checkpoint that needs it.
+            file: what is known of it.
+            source: where it lies on this node; it never changes.
+        """
+        if self.copies is not None:
+            self.copies.link(directory, file.name, source)
+
     def delete_shared(self, directory: str, file: SharedFile) -> None:
         """Remove a file that no checkpoint will refer to.
 
@@ -164,7 +201,7 @@ class SnapshotFiles:
         """
         url = shared_file(directory, file.name)
         handle = FileHandle(path=file.name, size_bytes=file.size_bytes, checksum=file.checksum)
-        return _FileReader(self.open_fs(directory), url, handle).pieces(self._transfers_of(directory))
+        return self._reader(directory, url, handle).pieces()
 
     def read_file(self, directory: str, file: FileHandle) -> Iterator[bytes]:
         """Yield a file of a snapshot in pieces; they are verified when the last one was taken.
@@ -173,8 +210,7 @@ class SnapshotFiles:
             StateCorruptError: the file is not there, or not what was written.
             StorageError: the store did not answer.
         """
-        reader = _FileReader(self.open_fs(directory), resolve(directory, file.path), file)
-        return reader.pieces(self._transfers_of(directory))
+        return self._reader(directory, resolve(directory, file.path), file).pieces()
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
         """Remove a file that no snapshot will refer to; raises as `delete_files`."""
@@ -196,8 +232,19 @@ class SnapshotFiles:
             StateCorruptError: the handle leads out of the directory.
         """
         if isinstance(handle, InlineHandle):
-            return _InlineReader(handle.data)
-        return _FileReader(self.open_fs(directory), resolve(directory, handle.path), handle)
+            return _InlineReader(handle.data, metadata_path(directory) if directory else "")
+        return self._reader(directory, resolve(directory, handle.path), handle)
+
+    def _reader(self, directory: str, url: str, handle: FileHandle) -> "_FileReader":
+        store = self.open_fs(directory)
+        copy = None
+        if self.copies is not None:
+            copy = self.copies.open(directory, handle.path, handle.size_bytes, handle.checksum)
+        if copy is None:
+            self.stored_bytes += handle.size_bytes
+            return _FileReader(store, url, handle)
+        self.copied_bytes += handle.size_bytes
+        return _FileReader(CopiedFile(copy, store, handle.size_bytes), url, handle)
 
 
 def delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) -> None:
@@ -221,6 +268,7 @@ def delete_files(fs: FileSystem, directory: str, files: Iterable[FileHandle]) ->
 @dataclass(frozen=True, slots=True)
 class _InlineReader:
     data: bytes
+    path: str
 
     @property
     def size_bytes(self) -> int:
@@ -240,16 +288,27 @@ class _InlineReader:
 
 @dataclass(frozen=True, slots=True)
 class _FileReader:
-    fs: FileSystem
+    fs: FileSystem | CopiedFile
     url: str
     handle: FileHandle
+
+    @property
+    def path(self) -> str:
+        return self.url
 
     @property
     def size_bytes(self) -> int:
         return self.handle.size_bytes
 
     def read_range(self, offset: int, length: int) -> bytes:
-        return self._read(offset, length)
+        last = offset + length == self.size_bytes
+        found = self._read(offset, length, last=last)
+        footer = self.handle.footer
+        if footer is None or not last or length != footer.size_bytes:
+            return found
+        if xxhash.xxh3_64_hexdigest(found) != footer.checksum:
+            raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
+        return found
 
     def _read(self, offset: int, length: int, *, last: bool = False) -> bytes:
         """Return a range; with `last` make sure, in the same call, that nothing follows it."""
@@ -275,14 +334,11 @@ class _FileReader:
             )
         return found
 
-    def pieces(self, transfers: Transfers | OneByOne) -> Iterator[bytes]:
-        def read(offset: int) -> bytes:
-            length = min(FETCH_BYTES, self.size_bytes - offset)
-            return self._read(offset, length, last=offset + length == self.size_bytes)
-
+    def pieces(self) -> Iterator[bytes]:
         hasher = xxhash.xxh3_64()
-        offsets = range(0, max(self.size_bytes, 1), FETCH_BYTES)  # An empty file has one piece too.
-        for piece in transfers.ahead(read, offsets):
+        for offset in range(0, max(self.size_bytes, 1), FETCH_BYTES):  # An empty file has one piece too.
+            length = min(FETCH_BYTES, self.size_bytes - offset)
+            piece = self._read(offset, length, last=offset + length == self.size_bytes)
             hasher.update(piece)
             yield piece
         if hasher.hexdigest() != self.handle.checksum:
@@ -304,6 +360,17 @@ class _FileReader:
         if xxhash.xxh3_64_hexdigest(data) != self.handle.checksum:
             raise StateCorruptError("file of the snapshot is damaged", path=self.url, hint=LOST)
         return data
+
+
+def _end(parts: Sequence[Buffer], length: int) -> bytes:
+    """Return the last bytes of a blob."""
+    end: list[bytes] = []
+    for part in reversed(parts):
+        if length <= 0:
+            break
+        end.insert(0, bytes(memoryview(part).cast("B")[-length:]))
+        length -= len(end[0])
+    return b"".join(end)
 
 
 def _missing(url: str) -> StateCorruptError:

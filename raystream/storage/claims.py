@@ -50,7 +50,7 @@ def claimed_by(directory: str, *, open_fs: OpenFileSystem = open_file_system) ->
         return JobId(_DECODER.decode(content).job_id)
     except MissingFileError:
         return None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateCorruptError("claim file breaks its format", path=path, cause=str(error)) from error
 
 

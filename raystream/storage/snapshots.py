@@ -31,6 +31,7 @@ from raystream.storage.layout import (
     JobLayout,
     checkpoint_of,
     claim_path,
+    job_of,
     metadata_path,
     owned_by_snapshot,
     resolve,
@@ -260,7 +261,7 @@ def load_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> t
             path=path,
             hint="give the directory of a checkpoint (.../chk-<n>) or savepoint (.../savepoint-...)",
         ) from error
-    return directory, decode_metadata(data, path=metadata_path(directory))
+    return directory, _decoded(data, directory)
 
 
 def load_complete(directory: str, *, open_fs: OpenFileSystem = open_file_system) -> SnapshotMetadata:
@@ -273,7 +274,7 @@ def load_complete(directory: str, *, open_fs: OpenFileSystem = open_file_system)
     """
     path = metadata_path(directory)
     try:
-        return decode_metadata(open_fs(directory).read(path), path=path)
+        return _decoded(open_fs(directory).read(path), directory)
     except MissingFileError as error:
         raise StateCorruptError("snapshot is not there any more", path=path, hint=LOST) from error
     except StateRestoreError as error:
@@ -283,6 +284,25 @@ def load_complete(directory: str, *, open_fs: OpenFileSystem = open_file_system)
         raise StateCorruptError(
             "snapshot file is damaged", path=path, cause=error.message, hint=LOST
         ) from error
+
+
+def _decoded(data: bytes, directory: str) -> SnapshotMetadata:
+    """Return the content of the `_metadata` in a directory.
+
+    Raises:
+        StateCorruptError: it is damaged, or that of a snapshot which the directory's name does not mean.
+        StateRestoreError: it is not a snapshot's, or of a format that is not read.
+    """
+    path = metadata_path(directory)
+    metadata = decode_metadata(data, path=path)
+    parent, name = split_url(directory)
+    said = checkpoint_of(name), job_of(split_url(parent)[1])
+    found = metadata.checkpoint_id, metadata.job_id
+    if any(one not in (None, other) for one, other in zip(said, found, strict=True)):
+        raise StateCorruptError(
+            "snapshot file is another snapshot's", path=path, checkpoint_id=found[0], job=found[1], hint=LOST
+        )
+    return metadata
 
 
 def delete_snapshot(fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> None:

@@ -34,6 +34,10 @@ class MemoryBlob:
         """Return the bytes `[offset, offset + length)`."""
         return self.data[offset : offset + length]
 
+    @property
+    def path(self) -> str:
+        return "memory"
+
     def read_all(self) -> bytes:
         """Return the whole blob."""
         return self.data

@@ -1,6 +1,5 @@
 """A job whose newest checkpoint is damaged goes on from the one before, or says what to do."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from raystream import JobFailedError, JobStatus, KeyedProcessFunction, StreamEnv
 from raystream.connectors.files import FileSink
 from raystream.errors import UserCodeError
 from raystream.testing import Barrier, TestSource
+from tests.e2e.damaged_snapshots import LinesSink
 from tests.published import counts_by_key, one_to_n
 
 KEYS = list(range(40))
@@ -48,42 +48,6 @@ class Count(KeyedProcessFunction):
     def process_element(self, value, ctx):
         self.seen.update(self.seen.value() + 1)
         yield value, self.seen.value()
-
-
-class LinesSink:
-    """Appends lines to a file for each attempt and subtask; commits nothing."""
-
-    transactional = False
-
-    def __init__(self, directory):
-        self.directory = str(directory)
-
-    def open_committer(self, context):
-        return None
-
-    def open_writer(self, context):
-        return _LinesWriter(Path(self.directory) / f"part-{context.attempt}-{context.subtask}")
-
-
-class _LinesWriter:
-    def __init__(self, path):
-        self.path = path
-        path.parent.mkdir(exist_ok=True)
-
-    def write(self, batch):
-        with self.path.open("a") as file:
-            file.writelines(json.dumps(value) + "\n" for value in batch.values)
-
-    def prepare_commit(self, checkpoint_id):
-        return []
-
-    def start(self):
-        pass
-
-    sync = abort = close = start
-
-    def keep(self, committables):
-        pass
 
 
 FILES = {

@@ -51,13 +51,13 @@ def submit(tmp_path, local_path):
     def start(wait_ms, *, backend, **options):
         env = StreamEnvironment(
             runner="local",
-            execution_checkpointing_interval="20ms",
             execution_checkpointing_min_pause="0ms",
             pipeline_auto_watermark_interval="5ms",
             state_backend_type=backend,
             state_backend_rocksdb_localdir=str(local_path),
             **{
                 "parallelism": 2,
+                "execution_checkpointing_interval": "20ms",
                 "execution_checkpointing_dir": str(tmp_path / "checkpoints"),
                 "execution_checkpointing_savepoint_dir": str(tmp_path / "savepoints"),
                 **options,
@@ -163,4 +163,26 @@ def test_incremental_checkpoint_restores_from_a_copy_of_its_jobs_directory_in_an
     path = f"{copied}/{checkpoint.rpartition('/')[2]}"
     job = submit(0, backend="rocksdb", execution_state_recovery_path=path)
     assert job.wait(PATIENCE).status is JobStatus.FINISHED
+    assert Counter(map(tuples, records(tmp_path / "out"))) == Counter(expected(COUNT))
+
+
+def test_savepoint_that_a_job_has_claimed_is_refused_to_others_and_given_back(submit, tmp_path):
+    savepoint = Path(stop_in_the_middle(submit(FOR_EVER_MS, backend="rocksdb"), "canonical"))
+    options = {
+        "backend": "hashmap",
+        "execution_state_recovery_path": str(savepoint),
+        "execution_state_recovery_claim_mode": "claim",
+    }
+    first = submit(FOR_EVER_MS, execution_checkpointing_interval="1h", **options)
+    first.wait_until(frozenset({JobStatus.RUNNING}), 60.0, lambda *_: None)
+
+    with pytest.raises(JobFailedError, match="claimed by another job") as caught:
+        submit(0, **options).wait(PATIENCE)
+    assert caught.value.context["job"] == first.job_id
+    first.cancel()
+    first.wait(PATIENCE)
+    assert savepoint.exists()
+
+    assert submit(0, **options).wait(PATIENCE).status is JobStatus.FINISHED
+    assert not savepoint.exists()
     assert Counter(map(tuples, records(tmp_path / "out"))) == Counter(expected(COUNT))

@@ -12,6 +12,8 @@ from tests.published import counts_by_key
 from tests.ray.conftest import NODE, ROOT
 
 PAGE = (ROOT / "docs/savepoints.md").read_text(encoding="utf-8")
+PROGRAMS = ("visits.py", "visits_2.py", "correct.py", "bootstrap.py")
+"""The programs of the page, in order."""
 SLOTS = 3
 TIMEOUT_S = 600
 
@@ -30,7 +32,7 @@ def slots(ray_cluster):
 
 @pytest.mark.usefixtures("slots")
 def test_commands_of_the_page_run_as_they_stand_and_every_visit_is_counted_once(address, tmp_path):
-    programs = dict(zip(("visits.py", "visits_2.py"), blocks("python"), strict=True))
+    programs = dict(zip(PROGRAMS, blocks("python"), strict=True))
     (configuration,) = blocks("yaml")
     for name, text in {**programs, "visits.yaml": configuration}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -42,7 +42,7 @@ def test_options_reach_the_environment(raystream, script, jobs_do, tmp_path):
 
     raystream(
         "run", "-c", str(config), "-D", "slot.cpus=0.5", "-D", "heartbeat.interval=2s", "-p", "4",
-        "-s", "latest", "-n", "--allow-older-checkpoint", "--claim-mode", "no-claim", "--runner", "local",
+        "-s", "latest", "-n", "--allow-older-checkpoint", "--claim-mode", "claim", "--runner", "local",
         "--address", "10.0.0.1:6379", script(),
     )  # fmt: skip
 
@@ -54,6 +54,7 @@ def test_options_reach_the_environment(raystream, script, jobs_do, tmp_path):
     assert config.recovery.path == "latest"
     assert config.recovery.allow_non_restored
     assert config.recovery.allow_older
+    assert config.recovery.claim_mode == "claim"
 
 
 @pytest.mark.parametrize(

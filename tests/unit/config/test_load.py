@@ -124,6 +124,7 @@ def test_older_names_of_flink_are_accepted():
         num_retained=3,
         inline_threshold_bytes=1_024,
         incremental=False,
+        local_backup=False,
     )
     assert "state.backend.type" in config.explicit_keys
 
@@ -244,7 +245,6 @@ def test_keys_whose_feature_is_missing_may_be_set_to_their_defaults():
             "execution.checkpointing.unaligned.enabled": False,
             "execution.checkpointing.aligned-checkpoint-timeout": 0,
             "execution.checkpointing.incremental": True,
-            "execution.checkpointing.local-backup.enabled": True,
             "state.backend.rocksdb.memory.managed-size": "256mb",
             "restart-strategy.exponential-delay.attempts-before-reset-backoff": "unlimited",
         }

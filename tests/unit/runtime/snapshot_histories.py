@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from raystream.errors import RaystreamError, StateRestoreError
 from raystream.handles import SubtaskSnapshot
 from raystream.ids import JobId, OperatorUid, VertexId
+from raystream.keygroup import groups_of_subtask
 from raystream.records.elements import Barrier
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_storage import open_storage
@@ -116,14 +117,15 @@ class Job(World):
                 read = {file.local: self.files.read_shared(directory, file) for file in handle.shared}
                 read |= {file.local: self.files.read_file(directory, file.file) for file in handle.files}
                 contents = {local: b"".join(pieces) for local, pieces in read.items()}
-                if number == 0:
+                if number == 0 and all(local.endswith(".sst") for local in contents):
                     process.store.adopt(contents, handle, own=restore.own)
-                else:  # Copied entry by entry.
+                else:  # Copied entry by entry, as those of a canonical savepoint are.
                     process.store.grow()
 
     def _take_snapshot(self, process, trigger):
         vertex = self.plan.vertices[COUNT]
-        keyed = FakeKeyed(process.store, trigger)
+        groups = groups_of_subtask(process.slot, vertex.max_parallelism, vertex.parallelism)
+        keyed = FakeKeyed(process.store, trigger, groups)
         barrier = Barrier(
             checkpoint_id=trigger.checkpoint_id,
             kind=trigger.kind,

@@ -3,11 +3,16 @@
 import itertools
 from collections import deque
 
+from raystream.clock import SystemClock
 from raystream.errors import StorageError
 from raystream.handles import SavepointFormat
 from raystream.records.elements import SnapshotKind
+from raystream.state.cursor import KeyCursor
+from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.heap import HeapBackend
 from raystream.state.rocksdb_snapshot import KnownFiles
 from raystream.state.snapshot_files import LocalFile
+from raystream.state.ttl import Moment
 from tests.unit.runtime.coordinator_world import HITS
 
 
@@ -72,12 +77,15 @@ class LocalStore:
 
 
 class FakeKeyed:
-    """The snapshot of such a store: incremental, a native savepoint, or else one blob."""
+    """The snapshot of such a store: incremental, a native savepoint, or a canonical one with an entry."""
 
     states = (HITS,)
     entries = 1
+    taken = Moment(processing_ms=0, event_ms=0)
+    local_directory = None
 
-    def __init__(self, store, trigger):
+    def __init__(self, store, trigger, groups):
+        self.groups = groups
         self.checkpoint_id = trigger.checkpoint_id
         self.store = store
         self.incremental = trigger.kind is SnapshotKind.CHECKPOINT
@@ -90,6 +98,16 @@ class FakeKeyed:
 
     def blob(self):
         return [b"blob of checkpoint %d" % self.checkpoint_id]
+
+    def chunks(self):
+        cursor = KeyCursor()
+        backend = HeapBackend(self.groups, 128, cursor, clock=SystemClock())
+        state = backend.value_state(ValueStateDescriptor("hits", int))
+        cursor.current_key, cursor.group = "key", self.groups.start
+        state.update(self.checkpoint_id)
+        snapshot = backend.freeze(self.checkpoint_id)
+        snapshot.advance(lambda: False)
+        return snapshot.chunks()
 
     def stored(self, files):
         if self.incremental:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raystream.errors import CheckpointError, StateCorruptError, StorageError
-from raystream.handles import FileHandle, InlineHandle
+from raystream.handles import FOOTER_BYTES_MAX, FileHandle, Footer, InlineHandle
 from raystream.storage import blobs
 from raystream.storage.blobs import INLINE_BYTES_MAX, JOBMANAGER_BYTES_MAX, SnapshotFiles
 from raystream.storage.filesystem import join_url
@@ -25,8 +25,24 @@ def write(directory, data, inline_bytes_max=0):
 def test_a_large_blob_is_a_file_with_its_checksum(base, fs):
     handle = write(base, b"x" * 101, inline_bytes_max=100)
 
-    assert handle == FileHandle(path="blob", size_bytes=101, checksum=xxhash.xxh3_64_hexdigest(b"x" * 101))
+    checksum = xxhash.xxh3_64_hexdigest(b"x" * 101)
+    footer = Footer(size_bytes=101, checksum=checksum)
+    assert handle == FileHandle(path="blob", size_bytes=101, checksum=checksum, footer=footer)
     assert fs.read(join_url(base, "blob")) == b"x" * 101
+
+
+@pytest.mark.parametrize("cuts", [[], [FOOTER_BYTES_MAX], [10, 20, FOOTER_BYTES_MAX + 20], [10, 60_000]])
+def test_end_of_another_blob_of_the_same_length_is_noticed_when_it_is_read_alone(base, fs, cuts):
+    content = bytes(range(256)) * 300
+    ends = [*cuts, len(content)]
+    handle = write(base, [content[start:end] for start, end in zip([0, *ends], ends, strict=False)])
+    at = len(content) - FOOTER_BYTES_MAX
+    assert FILES.open_handle(base, handle).read_range(at, FOOTER_BYTES_MAX) == content[at:]
+
+    fs.write(join_url(base, "blob"), content[:-1] + b"x")
+    with pytest.raises(StateCorruptError, match="damaged") as caught:
+        FILES.open_handle(base, handle).read_range(at, FOOTER_BYTES_MAX)
+    assert caught.value.context["path"] == join_url(base, "blob")
 
 
 def test_a_blob_up_to_the_threshold_is_inline(base, fs):
