@@ -87,7 +87,7 @@ class NativeClient:
         for piece in pieces:
             self._move(lambda piece=piece: writer.write(piece))  # type: ignore[misc]
         # It returns when all DataNodes have the file, and they sync it with `dfs.datanode.synconclose`.
-        # Not `hsync` before it: that waits for ever when a DataNode dies meanwhile, and nothing ends its thread.
+        # Not `hsync` before it: that waits for ever when a DataNode dies, and nothing ends its thread.
         self._move(writer.close)
 
     def rename(self, source: str, target: str, *, overwrite: bool) -> None:
