@@ -76,6 +76,7 @@ def _open(
             for file in handle.files
             if file.file.footer is not None
         },
+        each=partial(files.each, directory),
     )
 
 

@@ -13,7 +13,7 @@ tells them apart.
 """
 
 import struct
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -39,6 +39,15 @@ _MAGIC = b"RSKF"
 
 Pieces = Callable[[], Iterator[bytes]]
 """Yields a stored file in pieces, verified when the last one was taken."""
+
+Each = Callable[[Callable[[str], None], Iterable[str]], object]
+"""Does some work for each of these; perhaps for several at once, in threads."""
+
+
+def one_by_one(work: Callable[[str], None], items: Iterable[str]) -> None:
+    """Do some work for each item, in the caller's thread."""
+    for item in items:
+        work(item)
 
 
 class SnapshotForm(Enum):
@@ -179,19 +188,21 @@ class StoredFiles:
         files: Mapping[str, Pieces],
         *,
         known: Mapping[str, SharedFile],
+        each: Each = one_by_one,
     ) -> None:
         self.index = index
         self.taken_ms = index.taken_ms
         self.watermark_ms = index.taken.watermark_ms
         self.known = known
         self._files = files
+        self._each = each
 
     def fetch_into(self, directory: Path, check: Callable[[], None]) -> None:
         """Put all files into a new local directory, whose parent is there; blocks.
 
         Args:
             directory: to be made.
-            check: called before each piece of a file; an error that it raises ends this.
+            check: called before each piece of a file, from any thread; an error that it raises ends this.
 
         Raises:
             StateCorruptError: a file is missing or is not what was written.
@@ -202,12 +213,15 @@ class StoredFiles:
         directory.mkdir()
         for name, content in self.index.small_files.items():
             (directory / name).write_bytes(content)
-        for name, pieces in self._files.items():
+
+        def fetch(name: str) -> None:
             check()
             with (directory / name).open("xb") as local:
-                for piece in pieces():
+                for piece in self._files[name]():
                     local.write(piece)
                     check()
+
+        self._each(fetch, self._files)
 
 
 Stored = StoredSnapshot | StoredParts | StoredFiles
@@ -226,6 +240,7 @@ def open_stored(
     *,
     known: Mapping[str, SharedFile],
     parts: Mapping[str, PartPlace],
+    each: Each = one_by_one,
 ) -> Stored:
     """Return what was stored of the keyed state of one subtask; blocks.
 
@@ -236,6 +251,7 @@ def open_stored(
         max_parallelism: of the new owner.
         known: those of the files that belong to checkpoints of this job, so that the next may refer to them.
         parts: those of the files that are parts of a canonical savepoint.
+        each: fetches the files.
 
     Raises:
         StateCorruptError: a byte is not what it was when the blob was written.
@@ -246,7 +262,7 @@ def open_stored(
         return open_parts(blob.read_all(), parts, groups, max_parallelism)
     if magic != _MAGIC:
         return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism, path=blob.path)
-    return StoredFiles(_checked(decode_index(blob.read_all()), files), files, known=known)
+    return StoredFiles(_checked(decode_index(blob.read_all()), files), files, known=known, each=each)
 
 
 def decode_index(blob: bytes) -> FilesIndex:

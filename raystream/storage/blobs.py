@@ -33,7 +33,7 @@ from raystream.storage.filesystem import (
 from raystream.storage.layout import metadata_path, resolve, shared_file
 from raystream.storage.local_copies import CopiedFile, LocalCopies
 from raystream.storage.stores import open_file_system
-from raystream.storage.transfers import OneByOne, Transfers
+from raystream.storage.transfers import Transfers
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -44,7 +44,7 @@ INLINE_BYTES_MAX = 1024 * 1024
 JOBMANAGER_BYTES_MAX = 5 * 1024 * 1024
 """Largest blob that `jobmanager` storage takes."""
 
-FETCH_BYTES = 8 << 20
+FETCH_BYTES = 16 << 20
 """Piece in which a large file is copied from the store to the local disk."""
 
 LOST = "restore the file from a backup, or start from another checkpoint or savepoint"
@@ -102,13 +102,13 @@ class SnapshotFiles:
 
         Args:
             directory: URL of the directory that the work is about; empty with `jobmanager` storage.
-            work: blocks; what it raises is raised when nothing of this is under way any more.
+            work: blocks; what it raises is raised when nothing of this is under way any more.  It must
+                not call this itself.
             items: what to work on.
         """
-        return self._transfers_of(directory).each(work, items)
-
-    def _transfers_of(self, directory: str) -> Transfers | OneByOne:
-        return self._transfers if directory and self.open_fs(directory).parallel else OneByOne()
+        if directory and self.open_fs(directory).parallel:
+            return self._transfers.each(work, items)
+        return list(map(work, items))
 
     def write_blob(self, directory: str, name: str, data: Data, *, inline_bytes_max: int) -> Handle:
         """Store a blob durably and return its handle.
@@ -201,7 +201,7 @@ class SnapshotFiles:
         """
         url = shared_file(directory, file.name)
         handle = FileHandle(path=file.name, size_bytes=file.size_bytes, checksum=file.checksum)
-        return self._reader(directory, url, handle).pieces(self._transfers_of(directory))
+        return self._reader(directory, url, handle).pieces()
 
     def read_file(self, directory: str, file: FileHandle) -> Iterator[bytes]:
         """Yield a file of a snapshot in pieces; they are verified when the last one was taken.
@@ -210,8 +210,7 @@ class SnapshotFiles:
             StateCorruptError: the file is not there, or not what was written.
             StorageError: the store did not answer.
         """
-        reader = self._reader(directory, resolve(directory, file.path), file)
-        return reader.pieces(self._transfers_of(directory))
+        return self._reader(directory, resolve(directory, file.path), file).pieces()
 
     def delete_handle(self, directory: str, handle: FileHandle) -> None:
         """Remove a file that no snapshot will refer to; raises as `delete_files`."""
@@ -335,14 +334,11 @@ class _FileReader:
             )
         return found
 
-    def pieces(self, transfers: Transfers | OneByOne) -> Iterator[bytes]:
-        def read(offset: int) -> bytes:
-            length = min(FETCH_BYTES, self.size_bytes - offset)
-            return self._read(offset, length, last=offset + length == self.size_bytes)
-
+    def pieces(self) -> Iterator[bytes]:
         hasher = xxhash.xxh3_64()
-        offsets = range(0, max(self.size_bytes, 1), FETCH_BYTES)  # An empty file has one piece too.
-        for piece in transfers.ahead(read, offsets):
+        for offset in range(0, max(self.size_bytes, 1), FETCH_BYTES):  # An empty file has one piece too.
+            length = min(FETCH_BYTES, self.size_bytes - offset)
+            piece = self._read(offset, length, last=offset + length == self.size_bytes)
             hasher.update(piece)
             yield piece
         if hasher.hexdigest() != self.handle.checksum:

@@ -178,7 +178,7 @@ class S3FileSystem:
         if begun["ResponseMetadata"]["RetryAttempts"]:
             # An attempt whose answer was lost may have begun an upload that we know nothing of.
             with suppress(*s3_errors.ERRORS):
-                self._requests.wait(self._abort_all(place["Bucket"], place["Key"]))
+                self._requests.wait(self._abort_all(place["Bucket"], place["Key"], exactly=True))
 
     async def _token_of(self, url: str) -> str | None:
         try:
@@ -301,9 +301,10 @@ class S3FileSystem:
             if "NextUploadIdMarker" in page:
                 position["UploadIdMarker"] = page["NextUploadIdMarker"]
 
-    async def _abort_all(self, bucket: str, prefix: str) -> None:
+    async def _abort_all(self, bucket: str, prefix: str, *, exactly: bool = False) -> None:
         for key, upload in await self._unfinished(bucket, prefix):
-            await self._abort({"Bucket": bucket, "Key": key}, upload)
+            if not exactly or key == prefix:
+                await self._abort({"Bucket": bucket, "Key": key}, upload)
 
 
 def _parts(pieces: Sequence[Buffer], part_bytes: int) -> Iterator[bytes]:

@@ -26,8 +26,8 @@ Answer = dict[str, Any]
 REQUESTS_AT_ONCE = 32
 """Requests of one process that are under way; further ones wait."""
 
-ATTEMPTS_MAX = 16
-"""How often a request is sent."""
+ATTEMPTS_MAX = 24
+"""How often a request is sent; its time is over before that, unless each attempt is refused at once."""
 
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.1, 5.0
 """Time before a request is sent again; doubles from the first to the second, up to half of it by chance."""

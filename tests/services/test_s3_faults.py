@@ -127,6 +127,15 @@ def test_a_large_upload_that_fails_is_aborted(fs, base, store, bucket, hasty):
     assert not fs.exists(join_url(base, "file"))
 
 
+def test_an_upload_that_was_begun_twice_is_aborted_once_and_no_other_is(fs, base, store, bucket):
+    """The other one belongs to a file whose name begins with the name of ours."""
+    store.client.create_multipart_upload(Bucket=bucket, Key="checkpoints/file-2")
+    store.faults({"match": "POST .*uploads", "kind": "lose", "times": 1})
+    fs.write(join_url(base, "file"), LARGE)
+
+    assert store.unfinished(bucket) == ["checkpoints/file-2"]
+
+
 def test_an_upload_that_was_aborted_by_somebody_is_an_error(fs, base, store, bucket):
     store.faults({"match": "POST .*uploadId", "kind": "refuse", "status": 404, "code": "NoSuchUpload"})
 

@@ -1,5 +1,6 @@
 """The index of a snapshot of files says what there is, or that it is damaged; it never leads elsewhere."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import msgspec
@@ -93,6 +94,18 @@ def test_all_files_are_put_into_a_new_directory(tmp_path):
         "MANIFEST-000005": b"\x00\xff",
         "000008.sst": b"c1-000008.sst",
     }
+
+
+def test_files_may_be_fetched_at_once(tmp_path):
+    shared = shared_of(*(f"{number:06d}.sst" for number in range(20)))
+    files = {file.local: partial(read, file) for file in shared}
+    index = index_of(shared=list(files))
+    with ThreadPoolExecutor(4) as pool:
+        stored = StoredFiles(index, files, known={}, each=lambda work, names: list(pool.map(work, names)))
+        stored.fetch_into(tmp_path / "db", go_on)
+
+    fetched = {name: (tmp_path / "db" / name).read_bytes() for name in files}
+    assert fetched == {file.local: file.name.encode() for file in shared}
 
 
 def test_files_are_not_put_where_the_parent_is_gone(tmp_path):

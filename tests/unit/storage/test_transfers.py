@@ -4,9 +4,8 @@ import threading
 
 import pytest
 
-from raystream.errors import StateCorruptError, StorageError
-from raystream.handles import FileHandle, SharedFile
-from raystream.storage import blobs
+from raystream.errors import StorageError
+from raystream.handles import SharedFile
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.transfers import TRANSFERS_AT_ONCE, Transfers
 
@@ -39,7 +38,6 @@ def test_as_many_as_are_allowed_are_under_way_at_once():
 
     items = range(2 * TRANSFERS_AT_ONCE)
     assert Transfers().each(work, items) == [item * 2 for item in items]
-    assert list(Transfers().ahead(work, items)) == [item * 2 for item in items]
 
 
 def test_an_error_is_raised_when_nothing_is_under_way_any_more():
@@ -64,18 +62,6 @@ def test_files_go_one_by_one_where_nothing_is_gained(base):
 
     assert SnapshotFiles().each(base, lambda _: threading.get_ident(), range(3)) == [here] * 3
     assert SnapshotFiles().each("", lambda _: threading.get_ident(), range(3)) == [here] * 3
-
-
-def test_a_file_is_read_ahead_and_whole(distant, base, monkeypatch):
-    monkeypatch.setattr(blobs, "FETCH_BYTES", 3)
-    content = bytes(range(100))
-    checksum = distant.write_blob(base, "file", content, inline_bytes_max=0).checksum
-    handle = FileHandle(path="file", size_bytes=100, checksum=checksum)
-
-    assert b"".join(distant.read_file(base, handle)) == content
-    assert next(distant.read_file(base, handle)) == content[:3]  # The rest is not wanted.
-    with pytest.raises(StateCorruptError, match="shorter"):
-        list(distant.read_file(base, FileHandle(path="file", size_bytes=101, checksum=checksum)))
 
 
 def test_shared_files_may_be_written_at_once(distant, base):
