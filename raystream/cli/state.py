@@ -36,7 +36,7 @@ state.add_command(check)
 
 @contextmanager
 def opened(path: str) -> Iterator["Savepoint"]:
-    """Open a snapshot; how far copies of its files are is told on standard error."""
+    """Open a snapshot; how far long work is is told on standard error."""
     from raystream.savepoint import open as open_savepoint
 
     with status_line() as line, open_savepoint(path, progress=_Shown(line)) as savepoint:
@@ -44,20 +44,25 @@ def opened(path: str) -> Iterator["Savepoint"]:
 
 
 class _Shown:
-    """Shows how far a copy is: on a terminal all the time, else once when it is a large one."""
+    """Shows how far long work is: on a terminal all the time, else once when there is much of it."""
 
     ANNOUNCED_BYTES_MIN = 64 << 20
+    STEP_BYTES = 1 << 20
+    """Less than this is not worth another look."""
 
     def __init__(self, line: StatusLine | None) -> None:
         self._line = line
-        self._announced = False
+        self._announced: set[str] = set()
+        self._shown_bytes = 0
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int) -> None:
         if self._line is not None:
-            self._line.show(f"copying files of the snapshot: {short_size(done)} of {short_size(total)}")
-        elif total >= self.ANNOUNCED_BYTES_MIN and not self._announced:
-            self._announced = True
-            say(f"copying files of the snapshot, {short_size(total)}")
+            if abs(done - self._shown_bytes) >= self.STEP_BYTES or done == total:
+                self._shown_bytes = done
+                self._line.show(f"{what} the snapshot: {short_size(done)} of {short_size(total)}")
+        elif total >= self.ANNOUNCED_BYTES_MIN and what not in self._announced:
+            self._announced.add(what)
+            say(f"{what} the snapshot, {short_size(total)}")
 
 
 @state.command("ls", short_help="List operators and their states.")
@@ -147,12 +152,15 @@ def diff(before: str, after: str, keys_max: int, as_json: bool) -> None:
     Values are compared as they are stored, without being decoded; times of writing do not count. At most one
     key group of an operator is held in memory, where A and B have the same max parallelism.
     """
-    from raystream.cli.state_listing import difference_as_json, print_differences
+    from raystream.cli.state_listing import difference_as_json, print_differences, regrouped_operators
     from raystream.savepoint.difference import differences
 
     with opened(before) as first, opened(after) as second:
         found = list(differences(first.reader, second.reader, keys_max=keys_max))
+        regrouped = regrouped_operators(first, second)
     if as_json:
         print_as_json([difference_as_json(one) for one in found])
     else:
+        for line in regrouped:
+            say(line)
         print_differences(found)

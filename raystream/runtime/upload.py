@@ -20,7 +20,6 @@ from raystream.errors import CheckpointError, StateError, StorageError
 from raystream.graph.physical import Vertex
 from raystream.handles import (
     FileHandle,
-    Footer,
     Handle,
     KeyedStateHandle,
     NamedFile,
@@ -32,7 +31,7 @@ from raystream.handles import (
 from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
 from raystream.records.elements import Barrier, SnapshotKind
-from raystream.runtime.canonical_upload import CanonicalUpload
+from raystream.savepoint.subtask_parts import SubtaskParts, part_handle
 from raystream.state.backend import KeyedSnapshot
 from raystream.state.canonical_files import Part
 from raystream.state.operator_state import OperatorState, encode_elements
@@ -178,7 +177,11 @@ class Upload:
             canonical = self._canonical(part.uid)
             names = {state.name for state in keyed_states}
             if part.keyed is not None:
-                keyed = (canonical.keyed(part.keyed),)
+                snapshot = part.keyed
+                chunks, place = snapshot.chunks(), snapshot.local_directory
+                keyed = (
+                    canonical.keyed(snapshot.states, chunks, taken=snapshot.taken, directory=place),
+                )
             operator = tuple(canonical.operator(state, names) for state in part.states if state.elements)
         else:
             if part.keyed is not None:
@@ -195,20 +198,20 @@ class Upload:
             operator=operator,
         )
 
-    def _canonical(self, uid: OperatorUid) -> CanonicalUpload:
+    def _canonical(self, uid: OperatorUid) -> SubtaskParts:
         target = self._target
-        return CanonicalUpload(
+        return SubtaskParts(
             uid=uid,
-            vertex=target.vertex,
             subtask=target.subtask,
+            max_parallelism=target.vertex.max_parallelism,
+            parallelism=target.vertex.parallelism,
             created_ms=target.barrier.created_ms,
-            look=self._look,
             store=self._store_file,
+            look=self._look,
         )
 
     def _store_file(self, path: str, part: Part) -> FileHandle:
-        footer = Footer(size_bytes=part.footer_bytes, checksum=part.footer_checksum)
-        handle = FileHandle(path=path, size_bytes=part.size_bytes, checksum=part.checksum, footer=footer)
+        handle = part_handle(path, part)
         self._write_file(handle, part.pieces())
         return handle
 

@@ -49,7 +49,7 @@ def open(  # noqa: A001 - read as `savepoint.open`
 
     Args:
         path: its directory or the `_metadata` in it, as path or URL.
-        progress: told how many bytes were copied, and of how many, while files of a checkpoint are fetched.
+        progress: told what takes its time, `copying` or `reading`, how many bytes are done, and of how many.
         open_fs: gives the store of a URL.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError, StateError, StateRestoreError
 from raystream.handles import (
     FileHandle,
     KeyedStateHandle,
@@ -37,11 +37,11 @@ from raystream.storage.metadata import OperatorMetadata
 from raystream.storage.snapshots import load_snapshot
 from raystream.storage.stores import open_file_system
 
-Progress = Callable[[int, int], None]
-"""Told while files are copied: how many bytes are, and of how many."""
+Progress = Callable[[str, int, int], None]
+"""Told what is being done (`copying` or `reading`), how many bytes are done, and of how many."""
 
 
-def silent(done: int, total: int) -> None:
+def silent(what: str, done: int, total: int) -> None:
     """Tell nobody."""
 
 
@@ -82,7 +82,10 @@ class SnapshotReader:
         self._progress = progress
         self._parts: dict[OperatorUid, tuple[KeyedPart, ...]] = {}
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._copying = _Copying(progress)
+        self._copying = _Steps("copying", progress)
+        self._reading = _Steps("reading", progress)
+        self._copies = 0
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +104,7 @@ class SnapshotReader:
             for part in parts:
                 part.close()
         self._parts = {}
+        self._closed = True
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None
@@ -132,6 +136,10 @@ class SnapshotReader:
             StateRestoreError: a newer version wrote one.
             StorageError: the store did not answer.
         """
+        if self._closed:
+            raise StateError(
+                "snapshot is closed", hint="read it inside of the `with` block", path=self.directory
+            )
         known = self._parts.get(operator.uid)
         if known is None:
             handles = [handle for subtask in operator.subtasks for handle in subtask.keyed]
@@ -166,9 +174,17 @@ class SnapshotReader:
             StorageError: the store did not answer.
             StateError: the local disk failed.
         """
-        for part in self.parts(operator):
-            if groups is None or any(group in groups for group in part.groups):
-                yield from part.chunks(states=states, groups=groups)
+        parts = self.parts(operator)
+        told = states is None and groups is None  # What takes longer than a moment.
+        if told:
+            self._reading.total += operator.size_bytes
+        for part in parts:
+            if groups is not None and not any(group in groups for group in part.groups):
+                continue
+            for info, stored in part.chunks(states=states, groups=groups):
+                yield info, stored
+                if told:
+                    self._reading.moved(len(stored.chunk.data))
 
     def _part(self, operator: OperatorMetadata, handle: KeyedStateHandle) -> KeyedPart:
         place = self._place(handle)
@@ -207,8 +223,8 @@ class SnapshotReader:
     def _local(self) -> Path:
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="raystream-state-")
-        self._copying.copies += 1
-        return Path(self._temporary.name) / str(self._copying.copies)
+        self._copies += 1
+        return Path(self._temporary.name) / str(self._copies)
 
     # ---- operator state ----------------------------------------------------------
 
@@ -249,16 +265,17 @@ def _no_check() -> None:
     """Nothing ends a copy."""
 
 
-class _Copying:
-    """How far the copies of files are."""
+class _Steps:
+    """How far something is."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, what: str, progress: Progress) -> None:
+        self._what = what
         self._progress = progress
-        self.total = self.done = self.copies = 0
+        self.total = self.done = 0
 
     def moved(self, size_bytes: int) -> None:
         self.done += size_bytes
-        self._progress(self.done, self.total)
+        self._progress(self._what, self.done, max(self.done, self.total))
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

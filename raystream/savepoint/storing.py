@@ -1,35 +1,20 @@
 """Stores the state of operators as the files of a canonical savepoint."""
 
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO
 
 from raystream.errors import StorageError
-from raystream.handles import (
-    FileHandle,
-    Footer,
-    InlineHandle,
-    KeyedStateHandle,
-    NamedFile,
-    OperatorSnapshot,
-    OperatorStateHandle,
-    Redistribution,
-    StateInfo,
-)
+from raystream.handles import FileHandle, KeyedStateHandle, OperatorSnapshot, Redistribution, StateInfo
 from raystream.ids import OperatorUid
 from raystream.keygroup import KeyGroupRange, groups_of_subtask
+from raystream.savepoint.subtask_parts import SubtaskParts, part_handle
 from raystream.state.canonical_files import Part
-from raystream.state.canonical_operators import OperatorPartHead, write_operator_part
-from raystream.state.canonical_part import SubtaskHead
-from raystream.state.canonical_snapshot import PartsWriter, encode_index
 from raystream.state.operator_state import OperatorState
 from raystream.state.snapshot_format import StoredChunk
 from raystream.state.ttl import Moment
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import OpenFileSystem
-from raystream.storage.layout import part_file
 from raystream.storage.metadata import OperatorMetadata
 
 
@@ -62,6 +47,10 @@ class ElementContents:
     def __post_init__(self) -> None:
         self.of_subtasks = [[] for _ in range(self.parallelism)]
 
+    def state(self, name: str, subtask: int) -> OperatorState:
+        """Return what a subtask has."""
+        return OperatorState(name=name, mode=self.mode, elements=self.of_subtasks[subtask], info=self.info)
+
     def deal(self, elements: list[bytes]) -> None:
         """Give elements to the subtasks: to each its share, and of a broadcast map to each all."""
         count, parallelism = len(elements), self.parallelism
@@ -78,10 +67,11 @@ class OperatorContents:
     uid_generated: bool = False
     name: str
     max_parallelism: int
-    parallelism: int = 1
+    parallelism: int
     keyed: dict[str, KeyedContents] = field(default_factory=dict)
     elements: dict[str, ElementContents] = field(default_factory=dict)
-    taken: Moment = field(default_factory=Moment)
+    taken: list[Moment]
+    """Time of the state of each subtask, on which a restore goes on."""
 
     @property
     def groups(self) -> KeyGroupRange:
@@ -130,72 +120,39 @@ class SavepointFiles:
                 self._files.delete_handle(self.directory, handle)
 
     def _subtask(self, operator: OperatorContents, subtask: int) -> OperatorSnapshot:
+        groups = groups_of_subtask(subtask, operator.max_parallelism, operator.parallelism)
+        parts = SubtaskParts(
+            uid=operator.uid,
+            subtask=subtask,
+            max_parallelism=operator.max_parallelism,
+            parallelism=operator.parallelism,
+            created_ms=self._created_ms,
+            store=self._store,
+            look=_go_on,
+        )
+        keyed: tuple[KeyedStateHandle, ...] = ()
+        if operator.keyed:
+            states = operator.keyed.values()
+            chunks = (
+                (position, stored.group, stored.chunk)
+                for position, state in enumerate(states)
+                for stored in state.chunks(groups)
+            )
+            keyed = (parts.keyed([state.info for state in states], chunks, taken=operator.taken[subtask]),)
         return OperatorSnapshot(
             uid=operator.uid,
             subtask=subtask,
             states=_infos(operator),
-            keyed=(self._keyed(operator, subtask),) if operator.keyed else (),
+            keyed=keyed,
             operator=tuple(
-                self._elements(operator, subtask, name)
-                for name, contents in operator.elements.items()
-                if contents.of_subtasks[subtask]
+                parts.operator(of.state(name, subtask), operator.keyed)
+                for name, of in operator.elements.items()
+                if of.of_subtasks[subtask]
             ),
         )
 
-    def _keyed(self, operator: OperatorContents, subtask: int) -> KeyedStateHandle:
-        groups = groups_of_subtask(subtask, operator.max_parallelism, operator.parallelism)
-        head = SubtaskHead(
-            uid=operator.uid,
-            subtask=subtask,
-            groups=groups,
-            max_parallelism=operator.max_parallelism,
-            taken=operator.taken,
-        )
-        states = list(operator.keyed.values())
-        writer = PartsWriter(head, [state.info for state in states], _new_file)
-        try:
-            for position, state in enumerate(states):
-                for stored in state.chunks(groups):
-                    writer.add(position, stored.group, stored.chunk)
-            parts = writer.finish()
-            files = tuple(
-                NamedFile(
-                    local=written.local,
-                    file=self._store(part_file(operator.uid, written.info.name, subtask), written.part),
-                )
-                for written in parts
-            )
-        finally:
-            writer.discard()
-        return KeyedStateHandle(
-            groups=groups,
-            entries=sum(written.part.entries for written in parts),
-            data=InlineHandle(data=encode_index(writer.index(parts))),
-            files=files,
-        )
-
-    def _elements(self, operator: OperatorContents, subtask: int, name: str) -> OperatorStateHandle:
-        contents = operator.elements[name]
-        state = OperatorState(
-            name=name, mode=contents.mode, elements=contents.of_subtasks[subtask], info=contents.info
-        )
-        head = OperatorPartHead(
-            uid=operator.uid,
-            subtask=subtask,
-            max_parallelism=operator.max_parallelism,
-            taken_ms=self._created_ms,
-        )
-        part = write_operator_part(head, state, _new_file)
-        path = f"_operator_{name}" if name in operator.keyed else name
-        try:
-            handle = self._store(part_file(operator.uid, path, subtask), part)
-        finally:
-            part.close()
-        return OperatorStateHandle(name=name, mode=state.mode, element_count=len(state.elements), data=handle)
-
     def _store(self, path: str, part: Part) -> FileHandle:
-        footer = Footer(size_bytes=part.footer_bytes, checksum=part.footer_checksum)
-        handle = FileHandle(path=path, size_bytes=part.size_bytes, checksum=part.checksum, footer=footer)
+        handle = part_handle(path, part)
         self._written.append(handle)  # Before it is there: a part of it may be left.
         self._files.write_file(self.directory, handle, part.pieces())
         return handle
@@ -209,5 +166,5 @@ def _infos(operator: OperatorContents) -> tuple[StateInfo, ...]:
     )
 
 
-def _new_file() -> IO[bytes]:
-    return tempfile.TemporaryFile()
+def _go_on() -> None:
+    """Nothing stops the writing."""

@@ -154,9 +154,8 @@ class _Writing:
             name=operator.name,
             max_parallelism=operator.max_parallelism,
             parallelism=operator.parallelism,
+            taken=_taken(reader, operator),
         )
-        for part in reader.parts(operator):
-            contents.taken = part.taken
         for name, state in reader.keyed_states(operator).items():
             contents.keyed[name] = KeyedContents(
                 state.info, partial(_chunks_of_base, reader, operator, state.info.name)
@@ -188,9 +187,8 @@ class _Writing:
         uid = OperatorUid(given.uid)
         contents = self._operators.get(uid)
         if contents is None:
-            taken = Moment(processing_ms=self._now_ms)
             contents = OperatorContents(
-                uid=uid, name=given.uid, max_parallelism=self._max_parallelism, taken=taken
+                uid=uid, name=given.uid, max_parallelism=self._max_parallelism, parallelism=1, taken=[]
             )
         if isinstance(given, OperatorState):
             self._add_elements(contents, given)
@@ -211,6 +209,8 @@ class _Writing:
             written_ms=self._now_ms,
         )
         rows = keyed_rows(target, given.rows)
+        if not contents.taken:
+            contents.taken = [Moment(processing_ms=self._now_ms)] * contents.parallelism
         contents.keyed[given.name] = KeyedContents(info, partial(_chunks_of_rows, info, rows))
 
     def _add_elements(self, contents: OperatorContents, given: OperatorState) -> None:
@@ -222,6 +222,14 @@ class _Writing:
         made = ElementContents(info, kind.mode, contents.parallelism)
         made.deal(elements)
         contents.elements[given.name] = made
+
+
+def _taken(reader: SnapshotReader, operator: OperatorMetadata) -> list[Moment]:
+    """Return the time of the keyed state of each subtask; nothing when there is none."""
+    found = [part.taken for part in reader.parts(operator)]
+    # A subtask that had ended has none, and then nobody's time is its own.
+    whole = len(found) == operator.parallelism
+    return found if whole or not found else [found[0]] * operator.parallelism
 
 
 def _chunks_of_base(

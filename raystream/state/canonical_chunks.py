@@ -4,7 +4,8 @@ The rows of a key group stand together, and in it those of one entry, elements o
 Nothing is unpickled.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -55,6 +56,8 @@ class RowChunks:
     def _read(self, table: pa.Table) -> None:
         columns = self._columns
         self._groups: list[int] = table.column(KEY_GROUP).to_pylist()
+        if sorted(self._groups) != self._groups:
+            raise ValueError("not sorted by key group")
         if columns.info.namespaced:
             pairs = zip(read_keys(KEY, table), read_keys(NAMESPACE, table), strict=True)
             self._form, self._keys = cf.KEYS_ENCODED, list(map(encode_canonical, pairs))
@@ -85,31 +88,29 @@ class RowChunks:
         Raises:
             StateCorruptError: an entry has values in both forms.
         """
-        starts = self._starts()
+        starts, groups = self._starts(), self._groups
         first = 0
-        for n, start in enumerate(starts[1:], 1):
+        while first < len(starts) - 1:
             row = starts[first]
-            if (
-                start == len(self._keys)
-                or self._groups[start] != self._groups[row]
-                or start - row >= CHUNK_ROWS_WANTED
-            ):
-                yield from self._chunks(starts[first : n + 1])
-                first = n
+            # A key group ends where the next begins, or before, when it has many rows.
+            stop = min(bisect_right(groups, groups[row], row), row + CHUNK_ROWS_WANTED)
+            end = max(bisect_right(starts, stop) - 1, first + 1)
+            yield from self._chunks(starts[first : end + 1])
+            first = end
 
-    def _starts(self) -> list[int]:
+    def _starts(self) -> Sequence[int]:
         """Return the first row of each entry, and the number of rows."""
         count = len(self._keys)
-        if self._single:
-            return list(range(count + 1))
+        if self._single or not count:
+            return range(count + 1)
         changes = [
             n
             for n, (key, before) in enumerate(zip(self._keys[1:], self._keys[:-1], strict=True), 1)
             if key != before
         ]
-        return [0, *changes, count] if count else [0]
+        return [0, *changes, count]
 
-    def _chunks(self, starts: list[int]) -> Iterator[StoredChunk]:
+    def _chunks(self, starts: Sequence[int]) -> Iterator[StoredChunk]:
         """Yield the chunks of entries of one key group."""
         wide = self._wide
         if wide is None or self._columns.values.encoding == "pickle":
@@ -124,7 +125,7 @@ class RowChunks:
         for flag in sorted(set(flags)):
             yield self._chunk(starts, [n for n, of_entry in enumerate(flags) if of_entry is flag], wide=flag)
 
-    def _chunk(self, starts: list[int], chosen: slice | list[int], *, wide: bool) -> StoredChunk:
+    def _chunk(self, starts: Sequence[int], chosen: slice | list[int], *, wide: bool) -> StoredChunk:
         """Return entries as a chunk.
 
         Args:

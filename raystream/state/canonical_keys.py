@@ -83,10 +83,18 @@ def key_columns(name: str, keys: Sequence[Key | None]) -> tuple[KeyKind, Columns
             return kind, list(zip(key_fields(name, kind), [pa.array(keys, kind.type)], strict=True))
         except _NOT_CARRIED:
             pass
-    encoded = [None if key is None else encode_canonical(key) for key in keys]
-    text = [None if key is None else key_text(key) for key in keys]
-    arrays = [pa.array(encoded, pa.binary()), pa.array(text, pa.string())]
-    return KeyKind.ENCODED, list(zip(key_fields(name, KeyKind.ENCODED), arrays, strict=True))
+    return KeyKind.ENCODED, list(zip(key_fields(name, KeyKind.ENCODED), _encoded(keys), strict=True))
+
+
+def _encoded(keys: Sequence[Key | None]) -> list[pa.Array]:
+    """Return the encodings and the texts of keys; many namespaces and map keys are alike."""
+    distinct = {key for key in keys if key is not None}
+    encoded = {key: encode_canonical(key) for key in distinct}
+    text = {key: key_text(key) for key in distinct}
+    return [
+        pa.array([None if key is None else encoded[key] for key in keys], pa.binary()),
+        pa.array([None if key is None else text[key] for key in keys], pa.string()),
+    ]
 
 
 def widened(name: str, table: pa.Table, kind: KeyKind) -> list[pa.ChunkedArray]:
@@ -94,10 +102,7 @@ def widened(name: str, table: pa.Table, kind: KeyKind) -> list[pa.ChunkedArray]:
     if kind_of(table.schema.field(name)) is kind:
         return [table.column(field.name) for field in key_fields(name, kind)]
     assert kind is KeyKind.ENCODED
-    keys = read_keys(name, table)
-    encoded = [None if key is None else encode_canonical(key) for key in keys]
-    text = [None if key is None else key_text(key) for key in keys]
-    return [pa.chunked_array([encoded], pa.binary()), pa.chunked_array([text], pa.string())]
+    return [pa.chunked_array([array]) for array in _encoded(read_keys(name, table))]
 
 
 def kind_of(field: pa.Field) -> KeyKind:
@@ -130,7 +135,8 @@ def read_keys(name: str, table: pa.Table) -> list[Any]:
     """
     keys: list[Any] = table.column(name).to_pylist()
     if kind_of(table.schema.field(name)) is KeyKind.ENCODED:
-        return [None if key is None else decode_key(key) for key in keys]
+        found = {key: None if key is None else decode_key(key) for key in set(keys)}
+        return list(map(found.__getitem__, keys))
     return keys
 
 

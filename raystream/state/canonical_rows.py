@@ -27,12 +27,12 @@ import pyarrow as pa
 from raystream.clock import TimeDomain
 from raystream.errors import StateCorruptError
 from raystream.handles import StateInfo
-from raystream.keys import decode_key
 from raystream.state import chunk_form as cf
 from raystream.state.canonical_keys import Columns, KeyKind, key_columns, key_fields, kind_of, widened
 from raystream.state.canonical_values import NOT_CARRIED, VALUE_MSGPACK, VALUE_PICKLE, ValueColumns
 from raystream.state.chunk_form import Chunk, chunk_type, map_form
 from raystream.state.descriptor import EVENT_TIMERS, PROCESSING_TIMERS, StateKind
+from raystream.state.key_batches import decode_keys
 from raystream.state.snapshot_format import StoredChunk
 
 KEY_GROUP, KEY, NAMESPACE, MAP_KEY, POSITION = "key_group", "key", "namespace", "map_key", "position"
@@ -235,7 +235,7 @@ class ChunkRows:
                 "number of entries in a chunk is not as recorded", state=columns.info.name
             )
         if form & cf.KEY_MASK == cf.KEYS_ENCODED:
-            keys = list(map(decode_key, keys))
+            keys = decode_keys(keys)
         layout, before = self._places(group, keys, contents, map_form(form))
         layout = replace(layout, msgpack=msgpack, pickle=pickle)
         parts = before if columns.timers is not None else [*before, *values]
@@ -303,7 +303,7 @@ class ChunkRows:
         if columns.kind is StateKind.MAP:
             map_keys = list(chain.from_iterable(contents))
             if map_keys_form == cf.KEYS_ENCODED:
-                map_keys = list(map(decode_key, map_keys))
+                map_keys = decode_keys(map_keys)
             layout, more = self._map_keys(layout, map_keys)
             parts += more
         return layout, parts

@@ -21,13 +21,15 @@ None.
 
 import datetime as dt
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import GenericAlias
 from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raystream.handles import StateInfo
 from raystream.state.schema import Arm, Union, parse
@@ -53,12 +55,18 @@ class ValueForm:
     Attributes:
         arrow: type of the column.
         read_as: what `msgspec` reads the plain form by; takes nothing that `arrow` does not carry as it is.
-        stored: makes what msgpack writes of what Arrow gives back; None when that is the same.
+        listed: returns a column as values that msgpack writes.
     """
 
     arrow: pa.DataType
     read_as: Any
-    stored: Callable[[Any], Any] | None = None
+    listed: Callable[[pa.Array], list[Any]] = pa.Array.to_pylist
+
+
+def _moments(array: pa.Array) -> list[Any]:
+    # With its zone Arrow would look for a database of time zones, which is not on every machine.
+    moments = array.cast(pa.timestamp("us")).to_pylist()
+    return [None if moment is None else moment.replace(tzinfo=dt.UTC) for moment in moments]
 
 
 _SCALARS = {
@@ -67,7 +75,9 @@ _SCALARS = {
     "float": ValueForm(pa.float64(), float),
     "str": ValueForm(pa.string(), str),
     "bytes": ValueForm(pa.binary(), bytes),
-    "datetime": ValueForm(pa.timestamp("us", "UTC"), Annotated[dt.datetime, msgspec.Meta(tz=True)]),
+    "datetime": ValueForm(
+        pa.timestamp("us", "UTC"), Annotated[dt.datetime, msgspec.Meta(tz=True)], _moments
+    ),
     "date": ValueForm(pa.date32(), dt.date),
     "time": ValueForm(pa.time64("us"), Annotated[dt.time, msgspec.Meta(tz=False)]),
     "timedelta": ValueForm(pa.duration("us"), dt.timedelta),
@@ -89,7 +99,7 @@ class ValueColumns:
     def __init__(self, info: StateInfo) -> None:
         self.encoding = ""
         self.read_as: Any = None
-        self._stored: Callable[[Any], Any] | None = None
+        self._listed: Callable[[pa.Array], list[Any]] = pa.Array.to_pylist
         form = None
         if info.serializer == PICKLE_ID:
             self.encoding = "pickle"
@@ -98,7 +108,8 @@ class ValueColumns:
             if form is None:
                 self.encoding, self.read_as = "msgpack", msgspec.Raw
             else:
-                self.read_as, self._stored = typing.Optional[form.read_as], form.stored  # noqa: UP045 - it may be None
+                self.read_as = typing.Optional[form.read_as]  # noqa: UP045 - it may be None
+                self._listed = form.listed
                 self._one = msgspec.msgpack.Decoder(self.read_as)
         self.type = pa.binary() if form is None else form.arrow
 
@@ -152,12 +163,9 @@ class ValueColumns:
         """
         if self.encoding == "pickle":
             return table.column(VALUE).to_pylist(), [True] * len(table)
-        values: list[Any] = table.column(VALUE).to_pylist(maps_as_pydicts="strict")
+        values = [value for chunk in table.column(VALUE).chunks for value in self._listed(chunk)]
         if self.encoding == "msgpack":
             values = [None if value is None else msgspec.Raw(value) for value in values]
-        elif self._stored is not None:
-            stored = self._stored
-            values = [None if value is None else stored(value) for value in values]
         if VALUE_MSGPACK in table.column_names:
             others = table.column(VALUE_MSGPACK).to_pylist()
             values = [
@@ -187,11 +195,10 @@ def _nullable(union: Union) -> ValueForm | None:
     form = _arm(arms[0])
     if form is None or len(arms) == len(union):
         return form
-    stored = form.stored
     return ValueForm(
         form.arrow,
         typing.Optional[form.read_as],  # noqa: UP045 - not every such type has the operator
-        None if stored is None else lambda value: None if value is None else stored(value),
+        form.listed,
     )
 
 
@@ -214,60 +221,84 @@ def _sequence(item: Union) -> ValueForm | None:
     form = _nullable(item)
     if form is None:
         return None
-    stored = form.stored
-    return ValueForm(
-        pa.list_(form.arrow),
-        GenericAlias(list, (form.read_as,)),
-        None if stored is None else lambda values: [stored(value) for value in values],
-    )
+
+    def listed(array: pa.Array) -> list[Any]:
+        values = form.listed(array.flatten())
+        return [None if run is None else values[run] for run in _runs(array)]
+
+    return ValueForm(pa.list_(form.arrow), GenericAlias(list, (form.read_as,)), listed)
 
 
 def _tuple(arm: Arm) -> ValueForm | None:
-    forms = list(map(_nullable, arm.arguments))
-    if None in forms:
+    forms = _all(arm.arguments)
+    if forms is None:
         return None
-    items = typing.cast("list[ValueForm]", forms)
-    functions = [form.stored or _itself for form in items]
     return ValueForm(
-        pa.struct([(str(n), form.arrow) for n, form in enumerate(items)]),
-        GenericAlias(tuple, tuple(form.read_as for form in items)),
-        lambda value: [stored(item) for stored, item in zip(functions, value.values(), strict=True)],
+        pa.struct([(str(n), form.arrow) for n, form in enumerate(forms)]),
+        GenericAlias(tuple, tuple(form.read_as for form in forms)),
+        lambda array: _with_nulls(array, list(_rows(array, forms))),
     )
 
 
 def _mapping(arm: Arm) -> ValueForm | None:
-    key, value = _nullable(arm.arguments[0]), _nullable(arm.arguments[1])
-    if key is None or value is None or pa.types.is_nested(key.arrow) or Arm("None") in arm.arguments[0]:
+    forms = _all(arm.arguments)
+    if forms is None or pa.types.is_nested(forms[0].arrow) or Arm("None") in arm.arguments[0]:
         return None
-    stored = value.stored
+    key, value = forms
+    pairs = pa.list_(pa.struct([("key", key.arrow), ("value", value.arrow)]))  # Of which a map is a view.
+
+    def listed(array: pa.Array) -> list[Any]:
+        array = array.cast(pairs)
+        entries = list(_rows(array.flatten(), [key, value]))
+        return [None if run is None else dict(entries[run]) for run in _runs(array)]
+
     return ValueForm(
-        pa.map_(key.arrow, value.arrow),
-        GenericAlias(dict, (key.read_as, value.read_as)),
-        None if stored is None else lambda values: {key: stored(value) for key, value in values.items()},
+        pa.map_(key.arrow, value.arrow), GenericAlias(dict, (key.read_as, value.read_as)), listed
     )
 
 
 def _record(arm: Arm) -> ValueForm | None:
     fields = arm.fields or ()
-    forms = [_nullable(field.type) for field in fields]
-    if not fields or None in forms:
+    names = [field.name for field in fields]
+    forms = _all([field.type for field in fields])
+    if not forms:
         return None
-    by_name = {field.name: form for field, form in zip(fields, forms, strict=True) if form is not None}
-    functions = {name: form.stored for name, form in by_name.items() if form.stored is not None}
+
+    def listed(array: pa.Array) -> list[Any]:
+        return _with_nulls(array, [dict(zip(names, row, strict=True)) for row in _rows(array, forms)])
+
     make_typed_dict: Any = typing.TypedDict
+    by_name = dict(zip(names, forms, strict=True))
     return ValueForm(
         pa.struct([(name, form.arrow) for name, form in by_name.items()]),
         make_typed_dict(arm.name, {name: form.read_as for name, form in by_name.items()}),
-        _stored_record(functions) if functions else None,
+        listed,
     )
 
 
-def _stored_record(functions: dict[str, Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    def stored(value: dict[str, Any]) -> dict[str, Any]:
-        return value | {name: function(value[name]) for name, function in functions.items()}
-
-    return stored
+def _all(unions: Sequence[Union]) -> list[ValueForm] | None:
+    forms = [form for form in map(_nullable, unions) if form is not None]
+    return forms if len(forms) == len(unions) else None
 
 
-def _itself(value: Any) -> Any:
-    return value
+def _rows(array: pa.Array, forms: Sequence[ValueForm]) -> Iterator[tuple[Any, ...]]:
+    """Yield the fields of each struct."""
+    columns = (form.listed(column) for form, column in zip(forms, array.flatten(), strict=True))
+    return zip(*columns, strict=True)
+
+
+def _runs(array: pa.Array) -> list[slice | None]:
+    """Return where the items of each list are among all of them; None for null."""
+    counts = pc.list_value_length(array).to_pylist()
+    stops = accumulate(count or 0 for count in counts)
+    return [
+        None if count is None else slice(stop - count, stop)
+        for count, stop in zip(counts, stops, strict=True)
+    ]
+
+
+def _with_nulls(array: pa.Array, values: list[Any]) -> list[Any]:
+    if not array.null_count:
+        return values
+    there = array.is_valid().to_pylist()
+    return [value if valid else None for value, valid in zip(values, there, strict=True)]

@@ -4,7 +4,7 @@ Everything here goes by encoded keys (`raystream.keys.encode_key`), which are th
 writes its keys, and by values as they are stored.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -25,6 +25,7 @@ from raystream.state.rocksdb_items import value_of
 
 _encode = msgspec.msgpack.Encoder().encode
 _encode_ordered = msgspec.msgpack.Encoder(order="deterministic").encode
+_digest = xxhash.xxh3_128_intdigest
 _TUPLE = encode_key(())[:1]
 """What the encoding of every tuple begins with."""
 
@@ -49,6 +50,14 @@ def entry_digests(chunk: Chunk, info: StateInfo) -> Iterator[tuple[bytes, int]]:
         StateCorruptError: the bytes are not what the form says.
     """
     ordered = _ordered(info)
+    if StateKind(info.kind).single:
+        keys, (_, contents, *_) = _columns(chunk, info)
+        if chunk.form & cf.WIDE:
+            yield from zip(keys, [_digest(b"w" + content) for content in contents], strict=True)
+        else:
+            plain = [_digest(b"p" + ordered(bytes(content))) for content in contents]
+            yield from zip(keys, plain, strict=True)
+        return
     for key, items in groupby(ChunkItems(chunk, info), itemgetter(0)):
         values = sorted((suffix, value_of(item)) for _, suffix, item in items)
         hasher = xxhash.xxh3_128()
@@ -91,6 +100,20 @@ def entries_of_key(chunk: Chunk, info: StateInfo, key: bytes) -> Chunk | None:
     Raises:
         StateCorruptError: the bytes are not what the form says.
     """
+    encoded, columns = _columns(chunk, info)
+    if info.namespaced:
+        begins = _TUPLE + key
+        wanted = [place for place, one in enumerate(encoded) if one.startswith(begins)]
+    else:
+        wanted = [place for place, one in enumerate(encoded) if one == key]
+    if not wanted:
+        return None
+    part = [[column[place] for place in wanted] for column in columns]
+    return replace(chunk, entries=len(wanted), data=_encode(part))
+
+
+def _columns(chunk: Chunk, info: StateInfo) -> tuple[Iterable[bytes], Any]:
+    """Return the encoded keys of a chunk, and its columns as they are stored."""
     try:
         read_as = cf.chunk_type(chunk.form, StateKind(info.kind), msgspec.Raw)
         if read_as is None:
@@ -102,16 +125,8 @@ def entries_of_key(chunk: Chunk, info: StateInfo, key: bytes) -> Chunk | None:
         raise StateCorruptError(
             "chunk of state cannot be read", state=info.name, form=chunk.form, cause=str(error)[:200]
         ) from error
-    encoded = columns[0] if chunk.form & cf.KEY_MASK == cf.KEYS_ENCODED else map(encode_key, columns[0])
-    if info.namespaced:
-        begins = _TUPLE + key
-        wanted = [place for place, one in enumerate(encoded) if one.startswith(begins)]
-    else:
-        wanted = [place for place, one in enumerate(encoded) if one == key]
-    if not wanted:
-        return None
-    part = [[column[place] for place in wanted] for column in columns]
-    return replace(chunk, entries=len(wanted), data=_encode(part))
+    keys: list[Any] = columns[0]
+    return (keys if chunk.form & cf.KEY_MASK == cf.KEYS_ENCODED else map(encode_key, keys)), columns
 
 
 def key_of(encoded: bytes, info: StateInfo) -> Key:

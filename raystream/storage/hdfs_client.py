@@ -15,7 +15,7 @@ USER_VARIABLE = "HADOOP_USER_NAME"
 TOKEN_VARIABLE = "WEBHDFS_DELEGATION_TOKEN"  # noqa: S105 - a name
 """Environment variable with a delegation token for REST."""
 
-CALL_TIMEOUT_S = 8.0
+CALL_TIMEOUT_S = 6.0
 """After which a NameNode counts as not answering; an idle one answers within milliseconds."""
 DATA_TIMEOUT_S = 60.0
 """After which a piece of a file counts as not moved; a DataNode in trouble is replaced within it."""
@@ -84,7 +84,7 @@ class HdfsClient(Protocol):
         """Return a range of a file, cut off at its end; all behind `offset` without a length."""
 
     def create(self, path: str, pieces: Iterable[Buffer], size_bytes: int) -> None:
-        """Write a new file and the directories above it, on the disks of its DataNodes.
+        """Write a new file and the directories above it, and return when all its DataNodes have it.
 
         Args:
             path: nobody else's.

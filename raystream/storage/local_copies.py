@@ -290,7 +290,7 @@ def _lock(directory: Path) -> int:
     """
     path = directory / _LOCK
     for _ in range(LOCK_ATTEMPTS_MAX):
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(0o700, parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # It was being removed.
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_SH)

@@ -15,8 +15,8 @@ KINDS = [
     ("rocksdb", "checkpoint"),
     ("rocksdb", "native"),
     ("hashmap", "canonical"),
-    ("rocksdb", "canonical"),
 ]
+"""Backends, and kinds of snapshots; a canonical savepoint is the same of every backend."""
 
 
 @pytest.fixture(scope="module", params=KINDS, ids="-".join)

@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs/savepoints.md").read_text(encoding="utf-8")
 PROGRAMS = ("visits.py", "visits_2.py", "correct.py", "bootstrap.py")
 """The programs of the page, in order."""
 SLOTS = 3
-TIMEOUT_S = 600
+TIMEOUT_S = 900
 
 
 def blocks(language: str) -> list[str]:
@@ -55,5 +55,4 @@ def test_commands_of_the_page_run_as_they_stand_and_every_visit_is_counted_once(
     assert len(counts) == 100
     assert all(seen == list(range(1, len(seen) + 1)) for seen in counts.values())
     assert [path.name for path in tmp_path.glob("*before-the-upgrade")] == []
-    assert not (tmp_path / "daily").exists()
     assert not list(tmp_path.rglob("_claim"))

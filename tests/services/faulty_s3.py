@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,8 @@ class Fault:
 
     match: str
     kind: str
-    """`refuse` (before it is done), `lose` (done, then refused), `delay`, `hang-up` (no answer) or
-    `unconditional` (done without its conditions)."""
+    """`refuse` (before it is done), `lose` (done, then refused), `delay`, `hang-up` (no answer), `cut` (half
+    an answer) or `unconditional` (done without its conditions)."""
     times: int | None = None
     skip: int = 0
     """So many requests pass before."""
@@ -68,6 +69,8 @@ class Server:
             case "hang-up":
                 environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
                 raise ConnectionResetError("planned")
+            case "cut":
+                return self._half(environ, start_response)
             case "delay":
                 self._never.wait(fault.seconds)
             case "unconditional":
@@ -98,6 +101,11 @@ class Server:
                     fault.times -= 1
                 return fault
         return None
+
+    def _half(self, environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        content = b"".join(self._inner(environ, start_response))
+        yield content[: len(content) // 2]
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
 
     def _refuse(self, fault: Fault, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         quoted = " ".join(str(environ[name]) for name in environ if name.startswith("HTTP_X_AMZ"))

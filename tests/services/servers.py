@@ -22,7 +22,8 @@ READY_SECONDS_MAX = 30.0
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw", "v1.7.0"
 BUILD_SECONDS_MAX = 1_200.0
 
-ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "access-key-of-tests", "secret-key-of-tests", "session-token-of-tests"
+# Made anew, since a job may carry the sources of its modules with it.
+ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = (os.urandom(10).hex() for _ in range(3))
 
 
 @contextmanager

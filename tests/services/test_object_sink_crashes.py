@@ -71,17 +71,18 @@ def test_a_commit_whose_answer_was_lost_has_succeeded(sink, output, open_writer)
     assert output.lines() == ["a"]
 
 
-def test_commits_of_two_attempts_that_overlap_both_succeed(sink, output, open_writer, monkeypatch):
+@pytest.mark.parametrize("behind", ["parts", "complete"])
+def test_commits_of_two_attempts_that_overlap_both_succeed(sink, output, open_writer, monkeypatch, behind):
     """The older attempt's commit is still under way when the newer one repeats it."""
     committables = prepared(open_writer(sink), "a")
-    complete = Uploads.complete
+    call = getattr(Uploads, behind)
 
     def the_other_is_faster(uploads, *arguments):
-        monkeypatch.setattr(Uploads, "complete", complete)
+        monkeypatch.setattr(Uploads, behind, call)
         commit_again(sink, committables, attempt=2)
-        complete(uploads, *arguments)
+        return call(uploads, *arguments)
 
-    monkeypatch.setattr(Uploads, "complete", the_other_is_faster)
+    monkeypatch.setattr(Uploads, behind, the_other_is_faster)
     commit_again(sink, committables)
 
     assert output.lines() == ["a"]
@@ -147,6 +148,7 @@ def test_abort_leaves_only_what_was_pre_committed(sink, output, open_writer, mon
     writer.write(RowBatch(["an upload that has all its parts"]))
     monkeypatch.setattr(object_sink, "PART_BYTES", 1000)
     writer.write(RowBatch(["one that has not"]))
+    assert all(upload.upload_id for upload in (*writer._ended, writer._upload)), "the store knows both"
 
     writer.abort()
     writer.abort()

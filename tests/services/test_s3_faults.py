@@ -64,6 +64,16 @@ def test_every_operation_outlasts_what_passes_by(base, store, match, fault):
     assert store.unfinished(bucket) == []
 
 
+@pytest.mark.parametrize("size_bytes", [1_000, len(LARGE)])
+def test_an_answer_that_breaks_off_is_asked_for_again(fs, base, store, size_bytes):
+    fs.write(join_url(base, "file"), LARGE[:size_bytes])
+    store.faults({"match": "GET", "kind": "cut", "times": 2})
+
+    assert fs.read(join_url(base, "file")) == LARGE[:size_bytes]
+    assert fs.read_range(join_url(base, "file"), 10, 900) == LARGE[10:910]
+    assert len(store.requests()) >= 4
+
+
 def test_our_own_claim_is_told_from_another_writers_of_the_same_content(fs, base, store):
     """The answer of the first put is lost; the second one is told that the name is taken."""
     store.faults({"match": "PUT", "kind": "lose", "status": 500, "code": "InternalError", "times": 1})

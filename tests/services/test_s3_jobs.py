@@ -9,6 +9,7 @@ from raystream.storage.metadata import files_of, shared_files_of
 from raystream.storage.snapshots import load_snapshot
 from raystream.testing import Barrier, Crash, Pause, TestSource
 from tests.published import counts_by_key, one_to_n
+from tests.services.servers import ACCESS_KEY, SECRET_KEY
 
 KEYS = 200
 ROUNDS = 6
@@ -166,6 +167,26 @@ def test_cancelled_job_goes_on_from_its_latest_checkpoint(submit, store, bucket,
     assert second.wait(PATIENCE).status is JobStatus.FINISHED
     assert counts_by_key(tmp_path / "out") == EXACT
     assert_nothing_is_left(store, bucket, newest)
+
+
+def test_no_secret_is_in_what_a_job_stores(submit, store, bucket):
+    client = submit(source(None, None, None, Pause(FOR_EVER_MS)))
+    completed(client, 3)
+    stored = {key: _content(store, bucket, key) for key in store.keys(bucket)}
+    client.cancel()
+    client.wait(PATIENCE)
+    stored |= {key: _content(store, bucket, key) for key in store.keys(bucket)}
+
+    assert {"graph", "_metadata", "archive"} < {key.rpartition("/")[2] for key in stored}
+    assert not [key for key, content in stored.items() if SECRET_KEY.encode() in content]
+    assert not [key for key, content in stored.items() if ACCESS_KEY.encode() in content]
+
+
+def _content(store, bucket, key) -> bytes:
+    try:
+        return store.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except store.client.exceptions.NoSuchKey:
+        return b""  # Deleted since it was listed.
 
 
 def test_stopped_job_goes_on_from_its_savepoint(submit, store, bucket, tmp_path):

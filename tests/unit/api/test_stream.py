@@ -15,6 +15,8 @@ from raystream import (
     ReduceFunction,
     StreamEnvironment,
 )
+from raystream.connectors.basic import DiscardSink
+from raystream.connectors.files import FileSink
 from raystream.graph.chaining import plan_job
 from raystream.graph.logical import OperatorKind
 from tests.unit.api.fakes import FakeRunner, FakeSink, FakeSource
@@ -168,6 +170,21 @@ def test_sum_is_a_reduce_with_a_name_of_its_own(env, lines):
     (node,) = [node for node in env._graph if node.kind is OperatorKind.REDUCE]
 
     assert node.name == "sum('bytes')"
+
+
+class SaysNothing:
+    def open_writer(self, context):
+        raise AssertionError("never opened")
+
+
+@pytest.mark.parametrize(("sink", "commits"), [(DiscardSink(), False), (SaysNothing(), True)])
+def test_job_commits_when_a_sink_does_or_does_not_say(env, lines, sink, commits):
+    lines.print()
+    lines.sink_to(sink, uid="sink")
+    assert plan_of(env).transactional == commits
+
+    lines.sink_to(FileSink.lines("/out"), uid="files")
+    assert plan_of(env).transactional
 
 
 def test_sink_tells_its_name_and_uid(lines):

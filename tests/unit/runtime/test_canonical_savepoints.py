@@ -7,9 +7,9 @@ from raystream.handles import InlineHandle, Redistribution, SavepointFormat, Sta
 from raystream.keygroup import KeyGroupRange
 from raystream.protocol.redistribution import ElementSlice
 from raystream.records.elements import SnapshotKind
-from raystream.runtime import canonical_upload
 from raystream.runtime.messages import OperatorRestore
 from raystream.runtime.restore import read_operator
+from raystream.savepoint import subtask_parts
 from raystream.state import canonical_files
 from raystream.state.operator_state import OperatorState
 from raystream.storage.blobs import SnapshotFiles
@@ -146,7 +146,7 @@ def test_full_local_disk_fails_the_savepoint_with_advice(numbers, savepoint, mon
         def close(self):
             pass
 
-    monkeypatch.setattr(canonical_upload.tempfile, "TemporaryFile", lambda **_: Full())
+    monkeypatch.setattr(subtask_parts.tempfile, "TemporaryFile", lambda **_: Full())
     world = World(numbers)
     take_canonical(world, savepoint)
     world.finish()

@@ -231,7 +231,7 @@ def _memory():
     return path if path.is_dir() else None
 
 
-@pytest.mark.parametrize(("machine", "examples"), [(SnapshotHistories, 40), (SnapshotHistoriesOnDisk, 10)])
+@pytest.mark.parametrize(("machine", "examples"), [(SnapshotHistories, 28), (SnapshotHistoriesOnDisk, 7)])
 def test_no_history_of_snapshots_loses_or_leaves_a_file(machine, examples):
     run_state_machine_as_test(
         machine,

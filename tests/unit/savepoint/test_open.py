@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raystream.savepoint
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError, StateError, StateRestoreError
 from raystream.savepoint.rows import Pickled, values_of
 from tests.unit.savepoint.jobs import BOMB, KEYS, UID, EveryState, copied, key_of, snapshot
 
@@ -130,6 +130,7 @@ def test_count_tells_entries_bytes_and_the_ten_largest_keys(opened):
         name: 0 if name in ("never", "_timers_processing") else KEYS for name in counted
     }
     assert all(size.size_bytes > 0 for size in counted.values() if size.entries)
+    assert opened.state(UID, "paths").count().entries == KEYS
     largest = counted["paths"].largest
     assert len(largest) == 10
     assert largest == sorted(largest, key=lambda large: -large.size_bytes)
@@ -168,13 +169,32 @@ def test_local_copies_are_gone_after_close():
     assert not local.exists()
 
 
+def test_closed_snapshot_is_not_read_any_more():
+    with raystream.savepoint.open(snapshot("rocksdb")) as savepoint:
+        state = savepoint.state(UID, "hits")
+
+    with pytest.raises(StateError, match="snapshot is closed"):
+        state.to_arrow()
+
+
 def test_copies_of_files_are_told_of_until_all_bytes_are_there():
     told = []
     with raystream.savepoint.open(snapshot("rocksdb"), progress=lambda *step: told.append(step)) as savepoint:
         savepoint.state(UID, "hits").to_arrow()
 
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1][0] == told[-1][1]
+    assert {what for what, _, _ in told} == {"copying"}
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert told[-1][1] == told[-1][2]
+
+
+def test_reading_of_all_state_is_told_of():
+    told = []
+    with raystream.savepoint.open(snapshot("heap"), progress=lambda *step: told.append(step)) as savepoint:
+        savepoint.state(UID, "hits").get(key_of(1))
+        assert told == []
+        savepoint.operator(UID).count()
+
+    assert {what for what, _, _ in told} == {"reading"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,5 +1,7 @@
 """A part has the columns that its rows need, gives only what is asked for, and notices every damage."""
 
+import dataclasses
+import datetime as dt
 import io
 import pickle
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from raystream.clock import TimeDomain
 from raystream.errors import StateCorruptError, StateRestoreError
 from raystream.keygroup import KeyGroupRange
-from raystream.keys import encode_key
+from raystream.keys import KeyGroupCache, encode_key
 from raystream.state import canonical_part
 from raystream.state.canonical_chunks import chunks_of as chunks_of_table
 from raystream.state.canonical_chunks import with_key_groups
@@ -184,6 +186,34 @@ def test_a_row_group_of_several_key_groups_gives_those_that_are_wanted():
     assert len(reader.footer.row_groups) == 1
     for groups in (KeyGroupRange(0, 1), KeyGroupRange(3, 5), KeyGroupRange(7, 8), GROUPS):
         assert {stored.group for stored in reader.chunks(groups)} == set(groups)
+
+
+@dataclasses.dataclass
+class Visit:
+    path: str | None
+    days: dict[dt.date, tuple[int, dt.timedelta | None]]
+    marks: list[set[int]] | None = None
+
+
+def test_nested_values_of_some_key_groups_are_those_of_their_keys():
+    descriptor = MapStateDescriptor("s", int, list[Visit | None])
+    day, delta = dt.date(2024, 2, 29), dt.timedelta(milliseconds=1)
+    entries = {
+        f"key {n}": {
+            0: [Visit(f"p{n}", {day: (n, delta)}, [{n}, set()]), None, Visit(None, {}, None)],
+            1: None,
+            2: [],
+            3: [Visit("x", {day: (n, None), day - dt.timedelta(1): (2**63, delta)}, [])] * (n % 3),
+        }
+        for n in range(40)
+    }
+    reader = part_of(descriptor, entries).open()
+    assert len(reader.footer.row_groups) == 1
+    assert str(reader.schema.field("value").type).startswith("list<")
+    for groups in (KeyGroupRange(0, 1), KeyGroupRange(3, 5), KeyGroupRange(7, 8), GROUPS):
+        back = decoded(descriptor, [(stored.group, stored.chunk) for stored in reader.chunks(groups)])
+        assert back == {key: entries[key] for key in back}
+        assert set(back) == {key for key in entries if KeyGroupCache(MAX_PARALLELISM)[key] in groups}
 
 
 PART = part_of(MapStateDescriptor("s", None, dict[str, int]), {

@@ -147,7 +147,7 @@ def shared(node, slot, source, checkpoint_ids):
     return file
 
 
-def test_a_file_of_state_is_linked_for_every_checkpoint_that_needs_it(node, tmp_path):
+def test_a_file_of_state_is_linked_for_every_checkpoint_that_needs_it(node, tmp_path, caplog):
     source = tmp_path / "000012.sst"
     source.write_bytes(BLOB)
     slot = node.slot()
@@ -155,6 +155,7 @@ def test_a_file_of_state_is_linked_for_every_checkpoint_that_needs_it(node, tmp_
     slot.copy_shared(node.directory(2), file, source)
     assert node.copies() == ["chk-1/c1-a1-file-0", "chk-2/c1-a1-file-0"]
     assert source.stat().st_nlink == 3
+    assert caplog.messages == []
 
     slot.copies.checkpoint_completed(2)
     source.unlink()  # Compaction has replaced it.
@@ -224,9 +225,17 @@ def test_jobs_savepoints_and_paths_are_never_mixed_up(node):
     slot = node.slot()
     slot.write_blob(join_url(node.store, "savepoint-ababab-0123456789ab"), "c1", [BLOB], inline_bytes_max=0)
     slot.copies.write(node.directory(1, OTHER), "c1", BLOB)
-    slot.copies.write(node.directory(1), "../c1", BLOB)
+    node.write(slot, 2)
+    slot.copies.write(node.directory(2), "../c1", BLOB)
 
+    assert node.copies() == ["chk-2/c2-a1-keyed"]
     assert list(node.disk.rglob("c1*")) == []
+
+
+def test_nobody_else_may_read_what_is_copied(node):
+    node.write(node.slot(), 1)
+
+    assert (node.disk / f"raystream-copies-{JOB}").stat().st_mode & 0o077 == 0
 
 
 def test_a_full_disk_ends_copying_with_one_warning_and_fails_no_checkpoint(node, caplog, monkeypatch):

@@ -1,5 +1,7 @@
 """Transfers of a slot go at once where that pays, in order where not, and are over when one has failed."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -55,6 +57,36 @@ def test_an_error_is_raised_when_nothing_is_under_way_any_more():
     left = list(over)
     assert Transfers().each(over.append, []) == []
     assert over == left
+
+
+def test_all_snapshots_of_a_slot_share_its_places():
+    transfers, under_way, most = Transfers(), [], []
+
+    def work(item: int) -> None:
+        under_way.append(item)
+        most.append(len(under_way))
+        under_way.remove(item)
+
+    callers = [threading.Thread(target=transfers.each, args=(work, range(n, 400, 4))) for n in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+
+    assert len(most) == 400
+    assert max(most) <= TRANSFERS_AT_ONCE
+
+
+def test_a_store_that_hangs_does_not_keep_the_process_alive():
+    script = """
+import threading
+from raystream.storage.transfers import Transfers
+began = threading.Event()
+hang = lambda _: (began.set(), threading.Event().wait())
+threading.Thread(target=Transfers().each, args=(hang, [1, 2]), daemon=True).start()
+began.wait()
+"""
+    subprocess.run([sys.executable, "-c", script], timeout=PATIENCE_S, check=True)
 
 
 def test_files_go_one_by_one_where_nothing_is_gained(base):
