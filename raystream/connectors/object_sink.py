@@ -12,14 +12,15 @@ and says how much is in it; the commit asks the store for the tags of the parts,
 
 A commit that finds the object in place is done if the object has the marker of the upload.  One that
 finds neither upload nor object decides as the sink for disks does: output of this attempt is lost; that
-of an earlier one was committed then, and whoever reads the prefix has removed it.  What a savepoint
-keeps was not, however: the commit removes the name that keeps it.  (Buckets often have a rule that aborts
-old uploads.)
+of an earlier one was committed then, and whoever reads the prefix has removed it.  Unless something else may
+have aborted it: buckets often have a rule that aborts old uploads, and some stores do so after a day.  So
+what a savepoint keeps was not committed, since the commit removes the name that keeps it; and of what is
+older than such a rule can be, nobody knows: a user has to say so.
 
 Uploads of dead attempts are aborted when an attempt starts and when it closes, but for those that a savepoint
 keeps: by then everything that a checkpoint knows of them is committed.  Left behind are what a slot that was
-taken for dead begins after the last attempt has closed, and, as on disks, what a cancelled job had
-pre-committed, since its newest checkpoint may refer to it.
+taken for dead begins after the last attempt has closed; as on disks, what a cancelled job had pre-committed,
+since its newest checkpoint may refer to it; and what a savepoint keeps that no job is restored from.
 
 Knows names, parts and what is to be committed; how the store is talked to is known to
 `raystream.storage.s3_uploads`.
@@ -35,8 +36,9 @@ from typing import Any
 
 import msgspec
 
+from raystream.clock import SystemClock
 from raystream.connectors.file_place import marker_name
-from raystream.connectors.object_place import claim_prefix, token_at
+from raystream.connectors.object_place import claim_prefix, taken_name, token_at
 from raystream.connectors.part_names import UPLOAD_FORMAT_VERSION, PartNames
 from raystream.connectors.versioned import decode, encode
 from raystream.errors import OutputLostError, StorageError
@@ -51,6 +53,9 @@ logger = logging.getLogger(__name__)
 
 PART_BYTES = 8 << 20
 """Size from which what is buffered becomes a part; the least that stores take is 5 MiB."""
+
+ABORTED_AFTER_MS_MIN = 12 * 60 * 60 * 1000
+"""Age below which no rule aborts an upload: the shortest takes a day, and clocks may differ."""
 
 KEPT_PREFIX, KEPT_SUFFIX = ".", ".savepoint"
 _MARKER_BYTES = 8
@@ -69,6 +74,8 @@ class UploadCommittable(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
     token: str
     """By which that job knows the prefix again."""
+    begun_ms: int
+    """When the upload was begun; wall time, ms since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,7 @@ class PartObjectWriter:
         self._context = context
         self._store = open_object_store(prefix)
         self._names = PartNames(context)
+        self._clock = SystemClock()
         self._token: str | None = None  # None until the start.
         self._upload: Upload | None = None
         self._buffered: list[bytes] = []  # For the next part of it.
@@ -146,7 +154,8 @@ class PartObjectWriter:
         data = self._encode_records(batch.values)
         if self._upload is None:
             url = join_url(self._prefix, self._names.draw())
-            self._upload = self._store.uploads.begin(url, secrets.token_hex(_MARKER_BYTES))
+            marker, now_ms = secrets.token_hex(_MARKER_BYTES), self._clock.wall_ms()
+            self._upload = self._store.uploads.begin(url, marker, begun_ms=now_ms)
         self._buffered.append(data)
         self._buffered_bytes += len(data)
         if self._buffered_bytes >= PART_BYTES:
@@ -177,6 +186,7 @@ class PartObjectWriter:
                     job_id=self._context.job_id,
                     attempt=self._context.attempt,
                     token=self._token,
+                    begun_ms=upload.begun_ms,
                 ),
             )
             for upload in ended
@@ -264,12 +274,14 @@ class PartObjectCommitter:
 
     def __init__(self, context: WriterContext) -> None:
         self._context = context
+        self._clock = SystemClock()
 
     def commit(self, committables: Sequence[bytes]) -> None:
         """Complete each upload; what is complete already is left as it is.
 
         Raises:
-            OutputLostError: an upload of this attempt, or one that a savepoint keeps, is gone.
+            OutputLostError: an upload is gone that is of this attempt, or kept by a savepoint, or so old
+                that the bucket may have aborted it.
             StorageError: some upload could not be completed; all others were.
             StateRestoreError: a committable of another version.
         """
@@ -310,6 +322,15 @@ class PartObjectCommitter:
             raise OutputLostError(
                 "pre-committed output is missing",
                 hint="its records are lost; has somebody aborted the uploads of the bucket?",
+                path=upload.url,
+            )
+        taken = join_url(prefix, taken_name(upload.job_id))
+        age_ms = self._clock.wall_ms() - upload.begun_ms
+        if age_ms >= ABORTED_AFTER_MS_MIN and not files.exists(taken):
+            raise OutputLostError(
+                "pre-committed output is missing, and is so old that the bucket may have aborted its upload",
+                hint="its records are lost, unless its object was read and removed; if that is so for all that"
+                f" are missing, put an object {taken} there",
                 path=upload.url,
             )
         logger.warning(

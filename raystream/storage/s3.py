@@ -326,7 +326,8 @@ def _parts(pieces: Sequence[Buffer], part_bytes: int) -> Iterator[bytes]:
 def _warn_of_refused_listing(bucket: str) -> None:
     """Say once that uploads of dead writers stay, since nobody can find them."""
     logger.warning(
-        "unfinished uploads cannot be listed, so those of dead writers stay: allow it, or let a rule abort them",
+        "unfinished uploads cannot be listed, so that those of dead writers stay;"
+        " allow it, or let a rule of the bucket abort them",
         extra={"bucket": bucket},
     )
 

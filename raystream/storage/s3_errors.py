@@ -24,7 +24,8 @@ _TAKEN = frozenset({"412", "PreconditionFailed"})
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where the job runs"
 _ENDPOINT = "check that the store runs and is reachable from there, and AWS_ENDPOINT_URL"
 _RIGHTS = (
-    "allow these credentials to list the bucket and its uploads, and to get, put and delete objects below the path"
+    "allow these credentials to list the bucket and its uploads, and to get, put and delete objects below"
+    " the path"
 )
 _REGION = "set AWS_DEFAULT_REGION to the region of the bucket"
 _OVERLOADED = "the job asks again with its next attempt; see the state of the store when it lasts"
@@ -105,8 +106,8 @@ def may_succeed_later(error: BaseException) -> bool:
 def file_is_missing(error: BaseException) -> bool:
     """Return whether the store says that there is no such object; a missing bucket is another matter.
 
-    Only an answer to HEAD has no room for more than a status.  Any other 404 without a code is that of something
-    in between, which has lost the store: no file is missing because of it.
+    Only an answer to HEAD has no room for more than a status.  Any other 404 without a code is that of
+    something in between, which has lost the store: no file is missing because of it.
     """
     head = isinstance(error, boto.ClientError) and error.operation_name == "HeadObject"
     return _code(error) == "NoSuchKey" or (head and _code(error) == "404")

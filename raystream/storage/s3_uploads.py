@@ -79,14 +79,15 @@ class Uploads:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
-    def begin(self, url: str, marker: str) -> "Upload":
+    def begin(self, url: str, marker: str, *, begun_ms: int) -> "Upload":
         """Begin an upload; does not wait for the store.
 
         Args:
             url: of the object that it is to become; never used before.
             marker: tells this object from any other one.
+            begun_ms: wall time of now, ms since the epoch.
         """
-        return Upload(self._requests, url, marker)
+        return Upload(self._requests, url, marker, begun_ms=begun_ms)
 
     def parts(self, url: str, upload_id: str) -> list[Part]:
         """Return the stored parts of an upload, in order.
@@ -154,13 +155,15 @@ class Upload:
     Attributes:
         url: of the object.
         marker: of the object.
+        begun_ms: wall time, ms since the epoch.
         part_count: parts that were added.
         size_bytes: their length.
     """
 
-    def __init__(self, requests: Requests, url: str, marker: str) -> None:
+    def __init__(self, requests: Requests, url: str, marker: str, *, begun_ms: int) -> None:
         self.url = url
         self.marker = marker
+        self.begun_ms = begun_ms
         self.part_count = 0
         self.size_bytes = 0
         self._requests = requests

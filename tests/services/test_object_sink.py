@@ -2,11 +2,15 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from raystream.connectors import object_sink
 from raystream.connectors.file_place import marker_name
 from raystream.connectors.files import FileSink
+from raystream.connectors.object_place import taken_name
+from raystream.connectors.part_names import UPLOAD_FORMAT_VERSION
+from raystream.connectors.versioned import encode
 from raystream.errors import ConfigError, OutputLostError, StorageError
 from raystream.records.batch import RowBatch
 from raystream.storage import s3_uploads
@@ -187,6 +191,26 @@ def test_output_that_a_reader_has_taken_away_does_not_stop_a_restore(sink, outpu
         commit_again(sink, committables, **changes)
         assert [record.path for record in warnings(caplog)] == [f"{output.url}/{PART}-0-1-0"]
     assert output.lines() == ["b"]
+
+
+def test_missing_output_that_a_rule_may_have_aborted_is_lost_until_somebody_says_that_it_was_read(
+    sink, output, open_writer, caplog
+):
+    """A job goes on from its newest checkpoint after a day: the bucket aborts uploads of that age."""
+    [raw] = prepared(open_writer(sink), "a")
+    upload = object_sink.decode_upload(raw)
+    old = msgspec.structs.replace(upload, begun_ms=upload.begun_ms - object_sink.ABORTED_AFTER_MS_MIN)
+    committables = [encode(UPLOAD_FORMAT_VERSION, old)]
+    output.abort_uploads()
+
+    with pytest.raises(OutputLostError, match="may have aborted its upload") as raised:
+        commit_again(sink, committables, attempt=2)
+
+    key = f"out/{taken_name(JOB_ID)}"
+    assert f"put an object {output.url}/{key} there" in raised.value.hint
+    output.client.put_object(Bucket=output.name, Key=key, Body=b"")
+    commit_again(sink, committables, attempt=2)
+    assert [record.path for record in warnings(caplog)] == [upload.url]
 
 
 @pytest.mark.parametrize("marked", [False, True], ids=["gone", "made anew"])

@@ -283,7 +283,7 @@ def test_a_missing_file_is_told_from_a_missing_bucket(fs, base):
 
 
 def test_a_404_that_is_not_of_the_store_is_no_missing_file(fs, base, store):
-    """As a gateway answers that has lost the store behind it: the file is there, and no snapshot is damaged."""
+    """As a gateway answers that has lost the store behind it: the file is there."""
     fs.write(join_url(base, "file"), b"1")
     store.faults({"match": "GET", "kind": "refuse", "status": 404, "body": "404 page not found"})
     for ask in (fs.read, lambda url: fs.read_range(url, 0, 1)):

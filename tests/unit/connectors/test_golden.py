@@ -23,7 +23,7 @@ COMMITTABLE = FileCommittable(
 )
 UPLOAD = UploadCommittable(
     "s3://b/out/part-files-0", "upload 1", part_count=2, size_bytes=9 << 20, marker="a9", job_id="ab" * 16,
-    attempt=3, token="5eed",
+    attempt=3, token="5eed", begun_ms=1_700_000_000_000,
 )  # fmt: skip
 
 
