@@ -25,14 +25,13 @@ from typing import Any
 
 from raystream.clock import SystemClock
 from raystream.config.options import BackendConfig
-from raystream.graph.physical import Vertex
-from raystream.handles import FileHandle, Footer
-from raystream.ids import OperatorUid, VertexId
+from raystream.handles import FileHandle
+from raystream.ids import OperatorUid
 from raystream.keygroup import KeyGroupRange, groups_of_subtask
 from raystream.keys import KeyGroupCache
-from raystream.runtime.canonical_upload import CanonicalUpload
 from raystream.runtime.messages import OperatorRestore
 from raystream.runtime.restore import KeyedOwner, read_operator
+from raystream.savepoint.subtask_parts import SubtaskParts, part_handle
 from raystream.state.canonical_files import Part
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
@@ -124,24 +123,26 @@ def measure(
     written = before.fill(shape, keys)
 
     def store(path: str, part: Part) -> FileHandle:
-        footer = Footer(size_bytes=part.footer_bytes, checksum=part.footer_checksum)
-        handle = FileHandle(path=path, size_bytes=part.size_bytes, checksum=part.checksum, footer=footer)
+        handle = part_handle(path, part)
         files.write_file(url, handle, part.pieces())
         return handle
 
-    vertex = Vertex(
-        id=VertexId(1), name="v", parallelism=PARALLELISM, max_parallelism=MAX_PARALLELISM, slot_offset=0,
-        operators=(), keyed=True,
-    )  # fmt: skip
-    upload = CanonicalUpload(
-        uid=OperatorUid("bench"), vertex=vertex, subtask=subtask, created_ms=0, look=lambda: None, store=store
+    upload = SubtaskParts(
+        uid=OperatorUid("bench"),
+        subtask=subtask,
+        max_parallelism=MAX_PARALLELISM,
+        parallelism=PARALLELISM,
+        created_ms=0,
+        store=store,
+        look=lambda: None,
     )
     moments = [time.perf_counter()]
     snapshot = before.backend.freeze(1)
     while not snapshot.advance(lambda: False):
         pass
     moments.append(time.perf_counter())
-    handle = upload.keyed(snapshot)
+    local = snapshot.local_directory
+    handle = upload.keyed(snapshot.states, snapshot.chunks(), taken=snapshot.taken, directory=local)
     moments.append(time.perf_counter())
     snapshot.discard()
     before.opener.close()

@@ -152,12 +152,15 @@ def diff(before: str, after: str, keys_max: int, as_json: bool) -> None:
     Values are compared as they are stored, without being decoded; times of writing do not count. At most one
     key group of an operator is held in memory, where A and B have the same max parallelism.
     """
-    from raystream.cli.state_listing import difference_as_json, print_differences
+    from raystream.cli.state_listing import difference_as_json, print_differences, regrouped_operators
     from raystream.savepoint.difference import differences
 
     with opened(before) as first, opened(after) as second:
         found = list(differences(first.reader, second.reader, keys_max=keys_max))
+        regrouped = regrouped_operators(first, second)
     if as_json:
         print_as_json([difference_as_json(one) for one in found])
     else:
+        for line in regrouped:
+            say(line)
         print_differences(found)

@@ -198,6 +198,16 @@ def difference_as_json(one: StateDifference) -> dict[str, Any]:
     }
 
 
+def regrouped_operators(first: Savepoint, second: Savepoint) -> list[str]:
+    """Return a line for each operator whose keys are in other key groups, so that more of them are held."""
+    before = {operator.uid: operator.max_parallelism for operator in first.operators()}
+    return [
+        f"operator {uid!r} has max parallelism {number}, and had {before[uid]}"
+        for uid, number in ((operator.uid, operator.max_parallelism) for operator in second.operators())
+        if before.get(uid, number) != number
+    ]
+
+
 def print_differences(found: Iterable[StateDifference]) -> None:
     """Print a table of states that differ, and some keys of each."""
     differing = [one for one in found if not one.same]

@@ -63,13 +63,21 @@ class ValueForm:
     listed: Callable[[pa.Array], list[Any]] = pa.Array.to_pylist
 
 
+def _moments(array: pa.Array) -> list[Any]:
+    # With its zone Arrow would look for a database of time zones, which is not on every machine.
+    moments = array.cast(pa.timestamp("us")).to_pylist()
+    return [None if moment is None else moment.replace(tzinfo=dt.UTC) for moment in moments]
+
+
 _SCALARS = {
     "bool": ValueForm(pa.bool_(), bool),
     "int": ValueForm(pa.int64(), int),
     "float": ValueForm(pa.float64(), float),
     "str": ValueForm(pa.string(), str),
     "bytes": ValueForm(pa.binary(), bytes),
-    "datetime": ValueForm(pa.timestamp("us", "UTC"), Annotated[dt.datetime, msgspec.Meta(tz=True)]),
+    "datetime": ValueForm(
+        pa.timestamp("us", "UTC"), Annotated[dt.datetime, msgspec.Meta(tz=True)], _moments
+    ),
     "date": ValueForm(pa.date32(), dt.date),
     "time": ValueForm(pa.time64("us"), Annotated[dt.time, msgspec.Meta(tz=False)]),
     "timedelta": ValueForm(pa.duration("us"), dt.timedelta),

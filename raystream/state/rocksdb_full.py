@@ -147,6 +147,7 @@ class ChunkDraft:
 
     def __init__(self, kind: StateKind, timed: int, codec: DraftedItems) -> None:
         self._kind = kind
+        self._single = kind.single
         self._timed = timed
         self._codec = codec
         self._columns: dict[int, tuple[list[bytes], list[Any], list[Any]]] = {}
@@ -160,6 +161,9 @@ class ChunkDraft:
 
     def add(self, key: bytes, items: list[tuple[bytes, bytes]]) -> None:
         """Add the content of one key; its items get one form."""
+        if self._single:
+            self._add_one(key, items[0][1])
+            return
         values = [self._codec.for_chunk(item) for _, item in items]
         form = values[0][0]
         content = [value for _, value in values]
@@ -175,12 +179,23 @@ class ChunkDraft:
             map_keys = [suffix[: -MAP_KEY_LENGTH.size] for suffix, _ in items]
             contents.append(dict(zip(map_keys, content, strict=True)))
         else:
-            contents.append(content[0] if self._kind.single else content)
+            contents.append(content)
         if self._timed:
-            written = [time_of(item) for _, item in items]
-            times.append(written[0] if self._kind.single else written)
+            times.append([time_of(item) for _, item in items])
         self._items += len(items)
         self._bytes += sum(len(item) for _, item in items)
+
+    def _add_one(self, key: bytes, item: bytes) -> None:
+        form, value = self._codec.for_chunk(item)
+        columns = self._columns.get(form)
+        if columns is None:
+            columns = self._columns[form] = ([], [], [])
+        columns[0].append(key)
+        columns[1].append(value)
+        if self._timed:
+            columns[2].append(time_of(item))
+        self._items += 1
+        self._bytes += len(item)
 
     def take(self) -> Iterator[Chunk]:
         """Yield the chunks, and begin anew."""

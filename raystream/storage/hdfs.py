@@ -86,7 +86,9 @@ class NativeClient:
         writer = self._ask(lambda client: client.create(path, options))
         for piece in pieces:
             self._move(lambda piece=piece: writer.write(piece))  # type: ignore[misc]
-        self._move(lambda: _close(writer))
+        # It returns when all DataNodes have the file, and they sync it with `dfs.datanode.synconclose`.
+        # Not `hsync` before it: that waits for ever when a DataNode dies, and nothing ends its thread.
+        self._move(writer.close)
 
     def rename(self, source: str, target: str, *, overwrite: bool) -> None:
         self._ask(lambda client: client.rename(source, target, overwrite))
@@ -197,16 +199,6 @@ def _status(status: "hdfs_native.FileStatus") -> FileStatus:
         # created in one millisecond and finished in one; the store asks for it only where it must.
         identity=(status.access_time, status.modification_time, status.length, status.owner),
     )
-
-
-def _close(writer: "hdfs_native.FileWriter") -> None:
-    """Bring a file to the disks of its DataNodes, and end it."""
-    try:
-        writer.hsync()
-    except RuntimeError as error:
-        if "UnsupportedFeature" not in str(error):  # A file with erasure coding; it cannot be synced.
-            raise
-    writer.close()
 
 
 @contextmanager

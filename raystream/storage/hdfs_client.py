@@ -84,7 +84,7 @@ class HdfsClient(Protocol):
         """Return a range of a file, cut off at its end; all behind `offset` without a length."""
 
     def create(self, path: str, pieces: Iterable[Buffer], size_bytes: int) -> None:
-        """Write a new file and the directories above it, on the disks of its DataNodes.
+        """Write a new file and the directories above it, and return when all its DataNodes have it.
 
         Args:
             path: nobody else's.

@@ -1,8 +1,11 @@
 """HDFS as a store, with either client.
 
-A file is written under a temporary name, brought to the disks of its DataNodes and closed; then it gets its
-name by one rename, so that it is seen whole or not at all.  The file of a dead writer stays open under its
-temporary name until it is swept: nobody ever opens it again, since its lease may still be held.
+A file is written under a temporary name and closed, which takes until every DataNode of it has all of
+it; then it gets its name by one rename, so that it is seen whole or not at all.  A machine may crash then.
+Whether a power cut of all of them at once may cost the newest files is for the cluster to say: by REST they
+are synced in any case, by the NameNode's own protocol when `dfs.datanode.synconclose` is set.  The file of a
+dead writer stays open under its temporary name until it is swept: nobody ever opens it again, since its lease
+may still be held.
 
 A claim is a rename that does not overwrite.  Its answer may be lost, and a client may send it again by
 itself, so that even "taken" may be the answer to a second sending of our own.  Whose file has the name is

@@ -22,7 +22,7 @@ from raystream.storage.webhdfs import WebHdfsClient
 
 RACES = {"hdfs": 1_000, "webhdfs": 100}
 """A DataNode that speaks HTTP needs a twentieth of a second for a file."""
-RACES_AT_A_TIME = 24
+RACES_AT_A_TIME = 40
 LARGE_BYTES = 6 * PIECE_BYTES + 1
 SOON_S = 1.0
 

@@ -219,6 +219,13 @@ def test_diff_prints_states_that_differ_and_keys(raystream):
     assert sum(row[:3] == [UID, "hits", "added"] for row in rows) == 2
 
 
+def test_diff_says_that_keys_are_in_other_key_groups(raystream):
+    done = raystream("state", "diff", snapshot("heap"), snapshot("heap", KEYS, 8))
+
+    assert (done.code, done.out) == (0, "")
+    assert f"operator '{UID}' has max parallelism 8, and had 16" in done.err.splitlines()
+
+
 def test_diff_as_json_has_states_that_do_not_differ_too(raystream):
     done = raystream("state", "diff", snapshot("heap"), snapshot("rocksdb"), "--json")
 

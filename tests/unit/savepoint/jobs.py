@@ -1,5 +1,6 @@
 """A job with every kind of state, and snapshots of it of every kind."""
 
+import atexit
 import contextlib
 import functools
 import os
@@ -124,6 +125,7 @@ def snapshot(kind: str, keys: int = KEYS, max_parallelism: int = 16, function: t
         function: of the operator.
     """
     directory = Path(tempfile.mkdtemp(prefix="raystream-tests-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     options = {
         "execution.runner": "local",
         "execution.checkpointing.dir": str(directory / "checkpoints"),

@@ -130,6 +130,7 @@ def test_count_tells_entries_bytes_and_the_ten_largest_keys(opened):
         name: 0 if name in ("never", "_timers_processing") else KEYS for name in counted
     }
     assert all(size.size_bytes > 0 for size in counted.values() if size.entries)
+    assert opened.state(UID, "paths").count().entries == KEYS
     largest = counted["paths"].largest
     assert len(largest) == 10
     assert largest == sorted(largest, key=lambda large: -large.size_bytes)

@@ -358,6 +358,15 @@ def test_directory_with_a_savepoint_is_not_written_to(write, tmp_path):
         raystream.savepoint.write(str(tmp_path / "savepoint-0"))
 
 
+def test_savepoint_is_written_to_any_store():
+    rows = {"key": ["a"], "value": [1]}
+    path = raystream.savepoint.write("memory://savepoints/one", [KeyedState("a", HITS, rows)])
+
+    with raystream.savepoint.open("memory://savepoints/one/_metadata") as written:
+        assert written.path == path == "memory://savepoints/one"
+        assert values_of(written.state("a", "hits").get("a")) == [1]
+
+
 def test_other_tools_read_what_was_written(write):
     duckdb = pytest.importorskip("duckdb")
     keys = [f"/{n}" for n in range(KEYS)]
