@@ -15,7 +15,7 @@ USER_VARIABLE = "HADOOP_USER_NAME"
 TOKEN_VARIABLE = "WEBHDFS_DELEGATION_TOKEN"  # noqa: S105 - a name
 """Environment variable with a delegation token for REST."""
 
-CALL_TIMEOUT_S = 8.0
+CALL_TIMEOUT_S = 6.0
 """After which a NameNode counts as not answering; an idle one answers within milliseconds."""
 DATA_TIMEOUT_S = 60.0
 """After which a piece of a file counts as not moved; a DataNode in trouble is replaced within it."""
