@@ -79,7 +79,7 @@ def to_url(path: str) -> str:
         'file:///data/checkpoints'
     """
     if not path:
-        raise ConfigError("path is empty", hint="give a directory or a file:// URL")
+        raise ConfigError("path is empty", hint="give a directory, or a URL such as s3://bucket/path")
     match = _SCHEME.match(path)
     scheme, rest = (match[1].lower(), path[match.end() :]) if match else ("file", path)
     if scheme not in STORES:
