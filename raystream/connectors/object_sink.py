@@ -329,8 +329,8 @@ class PartObjectCommitter:
         if age_ms >= ABORTED_AFTER_MS_MIN and not files.exists(taken):
             raise OutputLostError(
                 "pre-committed output is missing, and is so old that the bucket may have aborted its upload",
-                hint="its records are lost, unless its object was read and removed; if that is so for all that"
-                f" are missing, put an object {taken} there",
+                hint="its records are lost, unless its object was read and removed; if all"
+                f" that are missing were, put an object {taken} there",
                 path=upload.url,
             )
         logger.warning(
