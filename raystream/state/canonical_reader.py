@@ -16,6 +16,7 @@ import xxhash
 
 from raystream.errors import StateCorruptError
 from raystream.handles import FileHandle
+from raystream.keygroup import KeyGroupRange
 from raystream.state.canonical_chunks import chunks_of
 from raystream.state.canonical_files import METADATA_KEY
 from raystream.state.canonical_part import RowGroup, decode_footer
@@ -23,6 +24,9 @@ from raystream.state.canonical_rows import RowColumns
 from raystream.state.snapshot_format import ReadRange, StoredChunk
 
 _MAGIC = b"PAR1"
+
+Groups = KeyGroupRange | Container[int]
+"""Key groups that are wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +126,7 @@ class PartReader:
             raise self._damaged("row group of a savepoint's part has another number of rows")
         return table
 
-    def tables(self, groups: Container[int] | None = None) -> Iterator[pa.Table]:
+    def tables(self, groups: Groups | None = None) -> Iterator[pa.Table]:
         """Yield the rows of some key groups; each row group is read once; blocks; raises as `table`.
 
         Args:
@@ -134,7 +138,7 @@ class PartReader:
                 table = self.table(number)
                 yield from (table.slice(start, stop - start) for start, stop in runs)
 
-    def chunks(self, groups: Container[int] | None = None) -> Iterator[StoredChunk]:
+    def chunks(self, groups: Groups | None = None) -> Iterator[StoredChunk]:
         """Yield the rows of some key groups as chunks, of keyed state; as `tables`."""
         columns = RowColumns(self.footer.state.info)
         for table in self.tables(groups):
@@ -156,7 +160,7 @@ class PartReader:
         return StateCorruptError(what, path=self._place.path)
 
 
-def _runs(row_group: RowGroup, groups: Container[int] | None) -> list[tuple[int, int]]:
+def _runs(row_group: RowGroup, groups: Groups | None) -> list[tuple[int, int]]:
     """Return from which row to which the rows of some key groups are; neighbours as one."""
     runs: list[tuple[int, int]] = []
     stop = 0
