@@ -54,7 +54,7 @@ PART_BYTES = 8 << 20
 """Size from which what is buffered becomes a part; the least that stores take is 5 MiB."""
 
 CLEAN_UP_SECONDS_MAX = 5.0
-"""Time that an attempt which ends waits for a store to abort uploads; its slot does nothing else meanwhile."""
+"""Time that an attempt which ends waits for a store to abort uploads; its slot waits too."""
 
 ABORTED_AFTER_MS_MIN = 12 * 60 * 60 * 1000
 """Age below which no rule aborts an upload: the shortest takes a day, and clocks may differ."""
