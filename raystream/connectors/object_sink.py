@@ -28,19 +28,18 @@ Knows names, parts and what is to be committed; how the store is talked to is kn
 
 import logging
 import secrets
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from raystream.clock import SystemClock
 from raystream.connectors.file_place import marker_name
 from raystream.connectors.object_place import claim_prefix, taken_name, token_at
-from raystream.connectors.part_names import UPLOAD_FORMAT_VERSION, PartNames
-from raystream.connectors.versioned import decode, encode
+from raystream.connectors.part_names import PartNames
+from raystream.connectors.upload_committable import UploadCommittable, decode_upload, encode_upload
 from raystream.errors import OutputLostError, StorageError
 from raystream.operators.sink import WriterContext
 from raystream.records.batch import RowBatch
@@ -54,28 +53,14 @@ logger = logging.getLogger(__name__)
 PART_BYTES = 8 << 20
 """Size from which what is buffered becomes a part; the least that stores take is 5 MiB."""
 
+CLEAN_UP_SECONDS_MAX = 5.0
+"""Time that an attempt which ends waits for a store to abort uploads; its slot waits too."""
+
 ABORTED_AFTER_MS_MIN = 12 * 60 * 60 * 1000
 """Age below which no rule aborts an upload: the shortest takes a day, and clocks may differ."""
 
 KEPT_PREFIX, KEPT_SUFFIX = ".", ".savepoint"
 _MARKER_BYTES = 8
-
-
-class UploadCommittable(msgspec.Struct, frozen=True, array_like=True):
-    """An upload whose parts are all there, what it becomes, and who wrote it."""
-
-    url: str
-    upload_id: str
-    part_count: int
-    size_bytes: int
-    marker: str
-    """By which the object is known to be this one."""
-    job_id: str
-    attempt: int
-    token: str
-    """By which that job knows the prefix again."""
-    begun_ms: int
-    """When the upload was begun; wall time, ms since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +159,7 @@ class PartObjectWriter:
         ended, self._ended = self._ended, []
         self._unsynced.extend(ended)
         return [
-            encode(
-                UPLOAD_FORMAT_VERSION,
+            encode_upload(
                 UploadCommittable(
                     url=upload.url,
                     # Asked for when the first record came, so it is there unless that was just now.
@@ -187,7 +171,7 @@ class PartObjectWriter:
                     attempt=self._context.attempt,
                     token=self._token,
                     begun_ms=upload.begun_ms,
-                ),
+                )
             )
             for upload in ended
         ]
@@ -232,9 +216,13 @@ class PartObjectWriter:
             uploads.append(self._upload)
             self._upload = None
             self._drop_buffered()
-        for upload in uploads:
-            with suppress(StorageError):  # The next attempt aborts what is left.
-                upload.abort()
+
+        def abort_all() -> None:
+            for upload in uploads:
+                with suppress(StorageError):  # The next attempt aborts what is left.
+                    upload.abort()
+
+        _clean_up(abort_all)
 
     def close(self) -> None:
         """Stop uploading; abort what dead attempts left since the start."""
@@ -246,11 +234,14 @@ class PartObjectWriter:
         self._upload, self._ended = None, []
         self._drop_buffered()
         if self._token is not None:
-            try:
-                self._sweep()
-            except StorageError:
-                logger.warning("uploads of dead attempts are left", exc_info=True)
+            _clean_up(self._sweep_at_last)
             self._token = None
+
+    def _sweep_at_last(self) -> None:
+        try:
+            self._sweep()
+        except StorageError:
+            logger.warning("uploads of dead attempts are left", exc_info=True)
 
     def _end_upload(self) -> None:
         if self._upload is None:
@@ -339,15 +330,6 @@ class PartObjectCommitter:
         )
 
 
-def decode_upload(raw: bytes) -> UploadCommittable:
-    """Return a committable.
-
-    Raises:
-        StateRestoreError: it is of another version, or not what it should be.
-    """
-    return decode(raw, UPLOAD_FORMAT_VERSION, UploadCommittable, "output file")
-
-
 def _publish(uploads: Uploads, upload: UploadCommittable) -> bool:
     """Make an object visible unless it is; False when there is neither upload nor object."""
     found = uploads.find(upload.url)
@@ -372,6 +354,16 @@ def _publish(uploads: Uploads, upload: UploadCommittable) -> bool:
         # Completed by a commit of an older attempt that was still under way, or nowhere.
         return uploads.find(upload.url) is not None
     return True
+
+
+def _clean_up(work: Callable[[], None]) -> None:
+    """Have uploads aborted that nobody needs; when the store is slow, that goes on while the slot does.
+
+    It harms nobody, however late it comes: no upload is begun twice under one name, or was in a checkpoint.
+    """
+    over = threading.Thread(target=work, name="sink-clean-up", daemon=True)
+    over.start()
+    over.join(CLEAN_UP_SECONDS_MAX)
 
 
 def _kept_url(url: str) -> str:

@@ -9,8 +9,7 @@ from raystream.connectors import object_sink
 from raystream.connectors.file_place import marker_name
 from raystream.connectors.files import FileSink
 from raystream.connectors.object_place import taken_name
-from raystream.connectors.part_names import UPLOAD_FORMAT_VERSION
-from raystream.connectors.versioned import encode
+from raystream.connectors.upload_committable import decode_upload, encode_upload
 from raystream.errors import ConfigError, OutputLostError, StorageError
 from raystream.records.batch import RowBatch
 from raystream.storage import s3_uploads
@@ -141,6 +140,24 @@ def test_the_stream_waits_for_no_part_at_a_checkpoint(sink, output, open_writer,
     assert output.lines() == ["a"]
 
 
+def test_a_store_that_does_not_answer_holds_up_no_attempt_that_ends(
+    sink, output, open_writer, before, monkeypatch
+):
+    """The slot's thread must answer that it has stopped; else its process is killed."""
+    monkeypatch.setattr(object_sink, "CLEAN_UP_SECONDS_MAX", 0.01)
+    writer = open_writer(sink, attempt=2)
+    writer.write(RowBatch(["a"]))
+    assert writer._upload.upload_id
+    answering = asyncio.Event()
+    before["abort_multipart_upload"] = before["list_multipart_uploads"] = answering.wait
+
+    writer.abort()
+    writer.close()
+
+    assert output.uploads() == [f"{PART}-0-2-0"]
+    writer._store.uploads._requests._session.loop.call_soon_threadsafe(answering.set)
+
+
 def test_an_empty_batch_begins_nothing(sink, output, open_writer):
     writer = open_writer(sink)
     writer.write(RowBatch([]))
@@ -170,7 +187,7 @@ def test_an_upload_that_lacks_a_part_is_lost(sink, output, open_writer):
     """As if the store had forgotten it."""
     writer = open_writer(sink)
     [raw] = prepared(writer, "a")
-    upload = object_sink.decode_upload(raw)
+    upload = decode_upload(raw)
     output.client.upload_part(
         Bucket=output.name, Key=f"{PART}-0-1-0", UploadId=upload.upload_id, PartNumber=1, Body=b""
     )
@@ -198,9 +215,9 @@ def test_missing_output_that_a_rule_may_have_aborted_is_lost_until_somebody_says
 ):
     """A job goes on from its newest checkpoint after a day: the bucket aborts uploads of that age."""
     [raw] = prepared(open_writer(sink), "a")
-    upload = object_sink.decode_upload(raw)
+    upload = decode_upload(raw)
     old = msgspec.structs.replace(upload, begun_ms=upload.begun_ms - object_sink.ABORTED_AFTER_MS_MIN)
-    committables = [encode(UPLOAD_FORMAT_VERSION, old)]
+    committables = [encode_upload(old)]
     output.abort_uploads()
 
     with pytest.raises(OutputLostError, match="may have aborted its upload") as raised:
