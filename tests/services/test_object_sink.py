@@ -126,14 +126,12 @@ def test_only_few_parts_are_in_memory(sink, open_writer, monkeypatch):
 
 
 @pytest.mark.parametrize("before_it", [0, s3_uploads.PARTS_ON_THE_WAY_MAX])
-def test_the_stream_waits_for_no_part_at_a_checkpoint(
-    sink, output, open_writer, before, before_it, monkeypatch
-):
+def test_the_stream_waits_for_no_part_at_a_checkpoint(sink, output, open_writer, before, before_it):
     """The store keeps every part waiting until the pre-commit has returned, those before it too."""
     writer = open_writer(sink)
     returned = asyncio.Event()
     before["upload_part"] = returned.wait
-    with monkeypatch.context() as small:
+    with pytest.MonkeyPatch.context() as small:
         small.setattr(object_sink, "PART_BYTES", 1)
         for text in ["a" * (5 << 20)] * before_it:
             writer.write(RowBatch([text]))
