@@ -6,9 +6,10 @@
 
 An upload is what an unfinished file is on a disk (`raystream.connectors.file_sink`), and its completion
 the rename.  Parts are uploaded while records come; a checkpoint ends the upload with what is left over,
-so that the next one begins a new object (a last part may be small).  The stream waits for none of them:
-`sync` does, before the checkpoint can complete.  A committable is made before that, so it names the upload
-and says how much is in it; the commit asks the store for the tags of the parts, which it needs.
+so that the next one begins a new object (a last part may be small).  The stream waits for parts when too many
+are on their way, and at a checkpoint for none: `sync` does, before it can complete.  A committable is made
+before that, so it names the upload and says how much is in it; the commit asks the store for the tags of the
+parts, which it needs.
 
 A commit that finds the object in place is done if the object has the marker of the upload.  One that
 finds neither upload nor object decides as the sink for disks does: output of this attempt is lost; that
@@ -247,14 +248,14 @@ class PartObjectWriter:
         if self._upload is None:
             return
         if self._buffered:
-            self._add_part(self._upload)
+            self._add_part(self._upload, last=True)
         self._ended.append(self._upload)
         self._upload = None
 
-    def _add_part(self, upload: Upload) -> None:
+    def _add_part(self, upload: Upload, *, last: bool = False) -> None:
         data = b"".join(self._buffered)
         self._drop_buffered()
-        upload.add(data)
+        upload.add(data, last=last)
 
     def _drop_buffered(self) -> None:
         self._buffered, self._buffered_bytes = [], 0

@@ -27,7 +27,7 @@ from raystream.storage.s3_requests import Answer, Requests
 from raystream.storage.s3_url import place_of
 
 PARTS_ON_THE_WAY_MAX = 2
-"""Of one upload; whoever adds more waits.  They are what an upload holds in memory."""
+"""Of one upload, beside the last one; whoever adds more waits.  They are what it holds in memory."""
 
 _MARKER = "raystream-part"
 """Name of the marker in the metadata of an object."""
@@ -180,13 +180,13 @@ class Upload:
         with _explained("begin upload", self.url):
             return self._begun.result()
 
-    def add(self, data: bytes) -> None:
-        """Add a part; waits while too many are on their way.
+    def add(self, data: bytes, *, last: bool = False) -> None:
+        """Add a part; waits while too many are on their way, unless it is the last one.
 
         Raises:
             StorageError: the store refused this part or an earlier one.
         """
-        while len(self._on_the_way) >= PARTS_ON_THE_WAY_MAX:
+        while len(self._on_the_way) >= PARTS_ON_THE_WAY_MAX and not last:
             self._wait_for_one()
         self.part_count += 1
         self.size_bytes += len(data)

@@ -125,11 +125,16 @@ def test_only_few_parts_are_in_memory(sink, open_writer, monkeypatch):
     writer.abort()
 
 
-def test_the_stream_waits_for_no_part_at_a_checkpoint(sink, output, open_writer, before):
-    """The store keeps the part waiting until the pre-commit has returned."""
+@pytest.mark.parametrize("before_it", [0, s3_uploads.PARTS_ON_THE_WAY_MAX])
+def test_the_stream_waits_for_no_part_at_a_checkpoint(sink, output, open_writer, before, before_it):
+    """The store keeps every part waiting until the pre-commit has returned, those before it too."""
     writer = open_writer(sink)
     returned = asyncio.Event()
     before["upload_part"] = returned.wait
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(object_sink, "PART_BYTES", 1)
+        for text in ["a" * (5 << 20)] * before_it:
+            writer.write(RowBatch([text]))
     writer.write(RowBatch(["a"]))
 
     committables = writer.prepare_commit(1)
@@ -137,7 +142,8 @@ def test_the_stream_waits_for_no_part_at_a_checkpoint(sink, output, open_writer,
     writer._store.uploads._requests._session.loop.call_soon_threadsafe(returned.set)
     writer.sync()
     commit_again(sink, committables)
-    assert output.lines() == ["a"]
+    assert output.lines()[before_it:] == ["a"]
+    assert len(output.lines()) == before_it + 1
 
 
 def test_a_store_that_does_not_answer_holds_up_no_attempt_that_ends(
