@@ -7,15 +7,16 @@ A file beside `_metadata` says whose it is, so that of two jobs that want one sn
 it has processed anything; and so that nobody else disposes of what a job may still restore.  A job that ends
 with the snapshot in place gives it back.
 
-Shared files of an incremental checkpoint stay in the directory of the job that wrote them.  They are deleted
-with it as far as none of the other checkpoints there needs them, so that job must have ended: one that runs
-could refer to them at any time.
+A checkpoint is claimed from a job that has ended: one that runs restores it after a failure, and deletes it
+when newer ones are complete.  Shared files of an incremental one stay in the directory of the job that wrote
+them, and are deleted with it as far as none of the other checkpoints there needs them.
 """
 
 import msgspec
 
 from raystream.errors import StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import JobId
+from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem, join_url, split_url
 from raystream.storage.job_log import DurableJobLog, Terminal
@@ -93,14 +94,14 @@ class SnapshotClaims:
         """Make a snapshot this job's own; repeating the call is harmless.
 
         Raises:
-            StateRestoreError: another job has claimed it, or it is gone, or it needs files that the job
+            StateRestoreError: another job has claimed it, or it is gone, or it is a checkpoint that the job
                 which wrote it may need too.
             StateCorruptError: the log of that job, or the claim, is damaged.
             StorageError: the store did not answer.
         """
-        if shared_files_of(metadata) and not job_ended(directory, metadata, open_fs=self._open_fs):
+        if self._writer_may_need(directory, metadata):
             raise StateRestoreError(
-                "incremental checkpoint cannot be claimed: the job that wrote it may need its files",
+                "checkpoint cannot be claimed: the job that wrote it may need its files",
                 hint="stop that job, or start with claim mode no-claim, or from a savepoint",
                 snapshot=directory,
                 job=metadata.job_id,
@@ -148,6 +149,13 @@ class SnapshotClaims:
         for name in unshared:
             fs.delete_file(shared_file(directory, name))
         self._ours.discard(directory)
+
+    def _writer_may_need(self, directory: str, metadata: SnapshotMetadata) -> bool:
+        """Return whether the job that wrote a snapshot may restore or delete it, or refer to its files."""
+        if metadata.kind is not SnapshotKind.CHECKPOINT:
+            return False
+        ended = job_ended(directory, metadata, open_fs=self._open_fs)
+        return ended is False or (ended is None and bool(shared_files_of(metadata)))
 
     def _needed_by_it_alone(self, fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> list[str]:
         """Return the shared files that no other checkpoint of the job that wrote it needs."""

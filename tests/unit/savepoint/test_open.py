@@ -1,5 +1,6 @@
 """Every snapshot is seen alike, whatever wrote it, and nothing of it is run."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import raystream.savepoint
-from raystream.errors import StateCorruptError, StateError, StateRestoreError
+from raystream.errors import ConfigError, StateCorruptError, StateError, StateRestoreError
+from raystream.savepoint import export
 from raystream.savepoint.rows import Pickled, values_of
 from tests.unit.savepoint.jobs import BOMB, KEYS, UID, EveryState, copied, key_of, snapshot
 
@@ -143,6 +145,31 @@ def test_export_writes_the_whole_state_to_one_parquet_file(opened, tmp_path):
     assert opened.state(UID, "paths").export(out) == 2 * KEYS
     assert pq.read_table(out).to_pylist() == opened.state(UID, "paths").to_arrow().to_pylist()
     assert [file.name for file in tmp_path.iterdir()] == ["paths.parquet"]
+
+
+def test_export_takes_the_place_of_no_device(opened, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        opened.state(UID, "paths").export(pipe)
+    assert pipe.is_fifo()
+
+
+def test_export_through_a_link_goes_where_that_leads(opened, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    opened.state(UID, "paths").export(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert pq.read_table(tmp_path / "there").num_rows == 2 * KEYS
+
+
+def test_row_group_of_an_export_holds_a_bounded_number_of_bytes(opened, tmp_path, monkeypatch):
+    out = tmp_path / "paths.parquet"
+    opened.state(UID, "paths").export(out)
+    assert pq.ParquetFile(out).num_row_groups == 1
+
+    monkeypatch.setattr(export, "ROW_GROUP_BYTES_WANTED", 1)
+    opened.state(UID, "paths").export(out)
+    assert pq.ParquetFile(out).num_row_groups > 1
 
 
 def test_operator_state_is_exported_too(opened, tmp_path):

@@ -186,6 +186,17 @@ def test_a_row_group_of_several_key_groups_gives_those_that_are_wanted():
         assert {stored.group for stored in reader.chunks(groups)} == set(groups)
 
 
+def test_row_group_is_read_once_whichever_of_its_key_groups_are_wanted():
+    part, reads = part_of(HITS, ENTRIES), []
+    reader = part.open(reads=reads)
+    groups = {0, 2, 3, 7}
+    rows = list(reader.chunks(groups))
+    assert len(reads) == 2, "the footer and the row group"
+    assert [stored.group for stored in rows] == sorted(groups)
+    for group in groups:
+        assert [stored for stored in rows if stored.group == group] == list(reader.chunks({group}))
+
+
 @dataclasses.dataclass
 class Visit:
     path: str | None

@@ -159,6 +159,25 @@ def test_disposal_that_the_store_refuses_says_what_to_do_with_the_rest(base):
     assert "delete its directory" in caught.value.hint
 
 
+def test_checkpoint_that_a_running_job_may_restore_is_not_claimed(base, fs, claims):
+    layout = JobLayout(base, JOB)
+    directory = layout.checkpoint_dir(3)
+    SnapshotStore(JOB, layout).write_metadata(directory, sample.snapshot(3))
+    log = DurableJobLog(fs, layout)
+    log.read()
+    log.append(AttemptStarted(attempt=Attempt(1), job_name="count", started_ms=1))
+    taken = load_snapshot(directory)
+
+    with pytest.raises(StateRestoreError, match="may need its files") as caught:
+        claims.claim(*taken)
+    assert caught.value.context["job"] == JOB
+    assert claimed_by(directory) is None
+
+    log.append(Terminal(status=JobStatus.FAILED))
+    claims.claim(*taken)
+    assert claimed_by(directory) == OTHER_JOB
+
+
 # ---- incremental checkpoints ----
 
 
