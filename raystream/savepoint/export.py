@@ -1,6 +1,7 @@
 """Writes the rows of a state to one Parquet file."""
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -20,12 +21,16 @@ def export_rows(schema: pa.Schema, tables: Iterable[pa.Table], path: Path) -> in
     Args:
         schema: of all tables.
         tables: with the rows.
-        path: of the file, which is replaced when the new one is complete.
+        path: of the file, which is replaced when the new one is complete; a link stays, and leads to it.
 
     Raises:
-        ConfigError: the file cannot be written.
+        ConfigError: the file cannot be written, or something else has its name.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    path = path.resolve()
+    if path.exists() and not path.is_file():  # A device would be gone for the whole machine.
+        raise ConfigError("path is not a regular file", hint="name a new file", path=str(path))
+    # Drawn, so that of two exports to one file one is there in the end and not a mixture.
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
     rows = 0
     try:
         with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:

@@ -7,6 +7,9 @@ A file beside `_metadata` says whose it is, so that of two jobs that want one sn
 it has processed anything; and so that nobody else disposes of what a job may still restore.  A job that ends
 with the snapshot in place gives it back.
 
+Somebody who disposes of a snapshot claims it first, and whoever writes one into a directory that a user has
+named reserves the directory by the same file, so that neither meets a job, or another one of its kind.
+
 Shared files of an incremental checkpoint stay in the directory of the job that wrote them.  They are deleted
 with it as far as none of the other checkpoints there needs them, so that job must have ended: one that runs
 could refer to them at any time.
@@ -14,7 +17,7 @@ could refer to them at any time.
 
 import msgspec
 
-from raystream.errors import StateCorruptError, StateRestoreError, StorageError
+from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import JobId
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem, join_url, split_url
@@ -25,6 +28,9 @@ from raystream.storage.snapshots import delete_snapshot
 from raystream.storage.stores import open_file_system
 
 FORMAT_VERSION = 1
+
+DISPOSAL = JobId("0" * 32)
+"""In place of a job, whoever disposes of a snapshot; what one has not finished any other may."""
 
 _FILE_KIND = "claim"
 
@@ -106,8 +112,7 @@ class SnapshotClaims:
                 job=metadata.job_id,
             )
         fs, path = self._open_fs(directory), claim_path(directory)
-        content = seal(_FILE_KIND, FORMAT_VERSION, msgspec.json.encode(_StoredClaim(job_id=self._job_id)))
-        if not fs.create_exclusive(path, content):
+        if not self._create(directory):
             owner = self.owner(directory)
             if owner is None:
                 raise StorageError("claim of the snapshot was given back just now", path=path)
@@ -122,6 +127,21 @@ class SnapshotClaims:
         if not fs.exists(metadata_path(directory)):  # Its last owner has deleted it meanwhile.
             fs.delete_file(path)
             raise StateRestoreError("snapshot does not exist any more", snapshot=directory)
+        self._ours.add(directory)
+
+    def reserve(self, directory: str) -> None:
+        """Keep a directory in which a snapshot is to be written for this writer alone, until the release.
+
+        Raises:
+            ConfigError: somebody else has it.
+            StorageError: the store refused.
+        """
+        if not self._create(directory):
+            raise ConfigError(
+                "another savepoint is being written into the directory, or its writer was killed",
+                hint="name a new directory, or delete this one if nobody writes into it",
+                path=directory,
+            )
         self._ours.add(directory)
 
     def release(self, directory: str) -> None:
@@ -148,6 +168,11 @@ class SnapshotClaims:
         for name in unshared:
             fs.delete_file(shared_file(directory, name))
         self._ours.discard(directory)
+
+    def _create(self, directory: str) -> bool:
+        """Create the file of the claim; False when there is one."""
+        content = seal(_FILE_KIND, FORMAT_VERSION, msgspec.json.encode(_StoredClaim(job_id=self._job_id)))
+        return self._open_fs(directory).create_exclusive(claim_path(directory), content)
 
     def _needed_by_it_alone(self, fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> list[str]:
         """Return the shared files that no other checkpoint of the job that wrote it needs."""

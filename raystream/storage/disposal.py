@@ -2,11 +2,11 @@
 
 from raystream.errors import StateRestoreError, StorageError
 from raystream.records.elements import SnapshotKind
-from raystream.storage.claims import claimed_by, job_ended
+from raystream.storage.claims import DISPOSAL, SnapshotClaims, claimed_by, job_ended
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.layout import claim_path
 from raystream.storage.metadata import SnapshotMetadata, shared_files_of
-from raystream.storage.snapshots import delete_snapshot, load_snapshot
+from raystream.storage.snapshots import load_snapshot
 from raystream.storage.stores import open_file_system
 
 
@@ -32,7 +32,7 @@ def disposable(path: str, *, open_fs: OpenFileSystem = open_file_system) -> tupl
             job=metadata.job_name,
         )
     owner = claimed_by(directory, open_fs=open_fs)
-    if owner is not None:
+    if owner not in (None, DISPOSAL):
         raise StateRestoreError(
             "snapshot cannot be disposed of: a job has claimed it, and deletes it itself",
             hint="end that job first; if its job master was lost, delete the file of the claim",
@@ -64,8 +64,10 @@ def dispose_snapshot(
         StorageError: the store refused.
     """
     directory, metadata = disposable(path, open_fs=open_fs)
+    claims = SnapshotClaims(DISPOSAL, open_fs=open_fs)
+    claims.claim(directory, metadata)
     try:
-        delete_snapshot(open_fs(directory), directory, metadata)
+        claims.delete(directory, metadata)
     except StorageError as error:
         raise StorageError(
             error.message,

@@ -1,13 +1,16 @@
 """Every snapshot is seen alike, whatever wrote it, and nothing of it is run."""
 
+import os
 import pickle
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import raystream.savepoint
-from raystream.errors import StateCorruptError, StateError, StateRestoreError
+from raystream.errors import ConfigError, StateCorruptError, StateError, StateRestoreError
+from raystream.savepoint.export import export_rows
 from raystream.savepoint.rows import Pickled, values_of
 from tests.unit.savepoint.jobs import BOMB, KEYS, UID, EveryState, copied, key_of, snapshot
 
@@ -143,6 +146,48 @@ def test_export_writes_the_whole_state_to_one_parquet_file(opened, tmp_path):
     assert opened.state(UID, "paths").export(out) == 2 * KEYS
     assert pq.read_table(out).to_pylist() == opened.state(UID, "paths").to_arrow().to_pylist()
     assert [file.name for file in tmp_path.iterdir()] == ["paths.parquet"]
+
+
+def test_export_takes_the_place_of_a_regular_file_alone(opened, tmp_path):
+    queue = tmp_path / "queue"
+    os.mkfifo(queue)
+    linked, real = tmp_path / "linked.parquet", tmp_path / "real.parquet"
+    linked.symlink_to(real)
+
+    with pytest.raises(ConfigError, match="not a regular file"):
+        opened.state(UID, "hits").export(queue)
+    assert queue.is_fifo()
+    opened.state(UID, "hits").export(linked)
+    assert linked.is_symlink()
+    assert len(pq.read_table(real)) == KEYS
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["linked.parquet", "queue", "real.parquet"]
+
+
+def test_export_does_not_write_into_the_snapshot(tmp_path):
+    copy, _ = copied(snapshot("canonical"), tmp_path)
+    (tmp_path / "link").symlink_to(copy)
+    before = {path: path.read_bytes() for path in Path(copy).rglob("*") if path.is_file()}
+    part = next(path for path in before if path.name == "part-0.parquet").relative_to(copy)
+
+    with raystream.savepoint.open(copy) as savepoint:
+        for directory in (Path(copy), tmp_path / "link"):
+            with pytest.raises(ConfigError, match="belongs to the snapshot"):
+                savepoint.state(UID, "hits").export(directory / part)
+    assert {path: path.read_bytes() for path in Path(copy).rglob("*") if path.is_file()} == before
+
+
+def test_two_exports_to_one_file_do_not_mix(tmp_path):
+    table = pa.table({"key": ["a", "b"]})
+    out = tmp_path / "out.parquet"
+
+    def while_another_one_writes():
+        yield table
+        export_rows(table.schema, [table.slice(0, 1)], out)
+        assert len(pq.read_table(out)) == 1
+
+    export_rows(table.schema, while_another_one_writes(), out)
+    assert len(pq.read_table(out)) == 2
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_operator_state_is_exported_too(opened, tmp_path):

@@ -5,11 +5,12 @@ import pytest
 from raystream.errors import StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import Attempt, JobStatus
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.claims import SnapshotClaims, claimed_by
+from raystream.storage.claims import DISPOSAL, SnapshotClaims, claimed_by
 from raystream.storage.disposal import dispose_snapshot
 from raystream.storage.filesystem import join_url
 from raystream.storage.job_log import AttemptStarted, DurableJobLog, Terminal
 from raystream.storage.layout import JobLayout, claim_path, metadata_path
+from raystream.storage.local import LocalFileSystem
 from raystream.storage.snapshots import SnapshotStore, load_snapshot
 from raystream.storage.stores import open_file_system
 from tests.unit.storage import sample
@@ -117,6 +118,33 @@ def test_snapshot_that_a_job_has_claimed_is_not_disposed_of(base, claims):
         dispose_snapshot(taken[0])
     assert caught.value.context["job"] == OTHER_JOB
     assert load_snapshot(taken[0]) == taken
+
+
+def test_snapshot_that_is_being_disposed_of_is_not_claimed(tmp_path, claims):
+    taken = savepoint(f"file://{tmp_path}")
+    refused = []
+
+    class Interrupted(LocalFileSystem):
+        """A disk on which a job comes just before the snapshot goes."""
+
+        def delete_file(self, url):
+            if url == metadata_path(taken[0]):
+                with pytest.raises(StateRestoreError, match="claimed by another job"):
+                    claims.claim(*taken)
+                refused.append(url)
+            super().delete_file(url)
+
+    dispose_snapshot(taken[0], open_fs=lambda _: Interrupted())
+    assert refused
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disposal_that_was_killed_is_done_by_the_next_one(base):
+    taken = savepoint(base)
+    SnapshotClaims(DISPOSAL).claim(*taken)
+
+    dispose_snapshot(taken[0])
+    assert not open_file_system(base).exists(taken[0])
 
 
 @pytest.mark.parametrize("state", ["runs", "has ended", "left no log"])
