@@ -146,7 +146,8 @@ class FileSink:
     The directory may be a URL, `s3://bucket/prefix`: then each part file is an object, and before its
     checkpoint is complete a multipart upload, which nobody sees.  A rule of the bucket that aborts
     old uploads is welcome, but must leave them for longer than the job may be away from its newest
-    checkpoint, or a savepoint may wait to be restored.
+    checkpoint, or a savepoint may wait to be restored.  A restore that misses output which such a rule
+    may have taken fails, and says what to do when it was read and removed.
     """
 
     transactional = True

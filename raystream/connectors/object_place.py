@@ -1,6 +1,7 @@
 """The prefix of an object store that a file sink writes to, and the marker by which it is known again.
 
-    <prefix>/.raystream-<job id>     a random token, left there when the job first comes
+    <prefix>/.raystream-<job id>          a random token, left there when the job first comes
+    <prefix>/.raystream-<job id>-taken    left there by a user: what is missing was read and removed
 
 As on disks (`raystream.connectors.file_place`): an object that is neither there nor an upload has been
 read and removed only where the token is the one that was stored with its name.  Elsewhere it is the
@@ -17,6 +18,11 @@ from raystream.storage.filesystem import FileSystem, MissingFileError, join_url
 logger = logging.getLogger(__name__)
 
 _TOKEN_BYTES = 8
+
+
+def taken_name(job_id: str) -> str:
+    """Return the name of the object by which a user says that no output of a job was lost."""
+    return f"{marker_name(job_id)}-taken"
 
 
 def claim_prefix(fs: FileSystem, prefix: str, job_id: str, *, attempt: int) -> str:

@@ -6,20 +6,22 @@
 
 An upload is what an unfinished file is on a disk (`raystream.connectors.file_sink`), and its completion
 the rename.  Parts are uploaded while records come; a checkpoint ends the upload with what is left over,
-so that the next one begins a new object (a last part may be small).  The stream waits for none of them:
-`sync` does, before the checkpoint can complete.  A committable is made before that, so it names the upload
-and says how much is in it; the commit asks the store for the tags of the parts, which it needs.
+so that the next one begins a new object (a last part may be small).  The stream waits for parts when too many
+are on their way, and at a checkpoint for none: `sync` does, before it can complete.  A committable is made
+before that, so it names the upload and says how much is in it; the commit asks the store for the tags of the
+parts, which it needs.
 
 A commit that finds the object in place is done if the object has the marker of the upload.  One that
 finds neither upload nor object decides as the sink for disks does: output of this attempt is lost; that
-of an earlier one was committed then, and whoever reads the prefix has removed it.  What a savepoint
-keeps was not, however: the commit removes the name that keeps it.  (Buckets often have a rule that aborts
-old uploads.)
+of an earlier one was committed then, and whoever reads the prefix has removed it.  Unless something else may
+have aborted it: buckets often have a rule that aborts old uploads, and some stores do so after a day.  So
+what a savepoint keeps was not committed, since the commit removes the name that keeps it; and of what is
+older than such a rule can be, nobody knows: a user has to say so.
 
 Uploads of dead attempts are aborted when an attempt starts and when it closes, but for those that a savepoint
 keeps: by then everything that a checkpoint knows of them is committed.  Left behind are what a slot that was
-taken for dead begins after the last attempt has closed, and, as on disks, what a cancelled job had
-pre-committed, since its newest checkpoint may refer to it.
+taken for dead begins after the last attempt has closed; as on disks, what a cancelled job had pre-committed,
+since its newest checkpoint may refer to it; and what a savepoint keeps that no job is restored from.
 
 Knows names, parts and what is to be committed; how the store is talked to is known to
 `raystream.storage.s3_uploads`.
@@ -27,18 +29,18 @@ Knows names, parts and what is to be committed; how the store is talked to is kn
 
 import logging
 import secrets
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
+from raystream.clock import SystemClock
 from raystream.connectors.file_place import marker_name
-from raystream.connectors.object_place import claim_prefix, token_at
-from raystream.connectors.part_names import UPLOAD_FORMAT_VERSION, PartNames
-from raystream.connectors.versioned import decode, encode
+from raystream.connectors.object_place import claim_prefix, taken_name, token_at
+from raystream.connectors.part_names import PartNames
+from raystream.connectors.upload_committable import UploadCommittable, decode_upload, encode_upload
 from raystream.errors import OutputLostError, StorageError
 from raystream.operators.sink import WriterContext
 from raystream.records.batch import RowBatch
@@ -52,23 +54,14 @@ logger = logging.getLogger(__name__)
 PART_BYTES = 8 << 20
 """Size from which what is buffered becomes a part; the least that stores take is 5 MiB."""
 
+CLEAN_UP_SECONDS_MAX = 5.0
+"""Time that an attempt which ends waits for a store to abort uploads; its slot waits too."""
+
+ABORTED_AFTER_MS_MIN = 12 * 60 * 60 * 1000
+"""Age below which no rule aborts an upload: the shortest takes a day, and clocks may differ."""
+
 KEPT_PREFIX, KEPT_SUFFIX = ".", ".savepoint"
 _MARKER_BYTES = 8
-
-
-class UploadCommittable(msgspec.Struct, frozen=True, array_like=True):
-    """An upload whose parts are all there, what it becomes, and who wrote it."""
-
-    url: str
-    upload_id: str
-    part_count: int
-    size_bytes: int
-    marker: str
-    """By which the object is known to be this one."""
-    job_id: str
-    attempt: int
-    token: str
-    """By which that job knows the prefix again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +95,7 @@ class PartObjectWriter:
         self._context = context
         self._store = open_object_store(prefix)
         self._names = PartNames(context)
+        self._clock = SystemClock()
         self._token: str | None = None  # None until the start.
         self._upload: Upload | None = None
         self._buffered: list[bytes] = []  # For the next part of it.
@@ -146,7 +140,8 @@ class PartObjectWriter:
         data = self._encode_records(batch.values)
         if self._upload is None:
             url = join_url(self._prefix, self._names.draw())
-            self._upload = self._store.uploads.begin(url, secrets.token_hex(_MARKER_BYTES))
+            marker, now_ms = secrets.token_hex(_MARKER_BYTES), self._clock.wall_ms()
+            self._upload = self._store.uploads.begin(url, marker, begun_ms=now_ms)
         self._buffered.append(data)
         self._buffered_bytes += len(data)
         if self._buffered_bytes >= PART_BYTES:
@@ -165,8 +160,7 @@ class PartObjectWriter:
         ended, self._ended = self._ended, []
         self._unsynced.extend(ended)
         return [
-            encode(
-                UPLOAD_FORMAT_VERSION,
+            encode_upload(
                 UploadCommittable(
                     url=upload.url,
                     # Asked for when the first record came, so it is there unless that was just now.
@@ -177,7 +171,8 @@ class PartObjectWriter:
                     job_id=self._context.job_id,
                     attempt=self._context.attempt,
                     token=self._token,
-                ),
+                    begun_ms=upload.begun_ms,
+                )
             )
             for upload in ended
         ]
@@ -222,9 +217,13 @@ class PartObjectWriter:
             uploads.append(self._upload)
             self._upload = None
             self._drop_buffered()
-        for upload in uploads:
-            with suppress(StorageError):  # The next attempt aborts what is left.
-                upload.abort()
+
+        def abort_all() -> None:
+            for upload in uploads:
+                with suppress(StorageError):  # The next attempt aborts what is left.
+                    upload.abort()
+
+        _clean_up(abort_all)
 
     def close(self) -> None:
         """Stop uploading; abort what dead attempts left since the start."""
@@ -236,24 +235,27 @@ class PartObjectWriter:
         self._upload, self._ended = None, []
         self._drop_buffered()
         if self._token is not None:
-            try:
-                self._sweep()
-            except StorageError:
-                logger.warning("uploads of dead attempts are left", exc_info=True)
+            _clean_up(self._sweep_at_last)
             self._token = None
+
+    def _sweep_at_last(self) -> None:
+        try:
+            self._sweep()
+        except StorageError:
+            logger.warning("uploads of dead attempts are left", exc_info=True)
 
     def _end_upload(self) -> None:
         if self._upload is None:
             return
         if self._buffered:
-            self._add_part(self._upload)
+            self._add_part(self._upload, last=True)
         self._ended.append(self._upload)
         self._upload = None
 
-    def _add_part(self, upload: Upload) -> None:
+    def _add_part(self, upload: Upload, *, last: bool = False) -> None:
         data = b"".join(self._buffered)
         self._drop_buffered()
-        upload.add(data)
+        upload.add(data, last=last)
 
     def _drop_buffered(self) -> None:
         self._buffered, self._buffered_bytes = [], 0
@@ -264,12 +266,14 @@ class PartObjectCommitter:
 
     def __init__(self, context: WriterContext) -> None:
         self._context = context
+        self._clock = SystemClock()
 
     def commit(self, committables: Sequence[bytes]) -> None:
         """Complete each upload; what is complete already is left as it is.
 
         Raises:
-            OutputLostError: an upload of this attempt, or one that a savepoint keeps, is gone.
+            OutputLostError: an upload is gone that is of this attempt, or kept by a savepoint, or so old
+                that the bucket may have aborted it.
             StorageError: some upload could not be completed; all others were.
             StateRestoreError: a committable of another version.
         """
@@ -312,19 +316,19 @@ class PartObjectCommitter:
                 hint="its records are lost; has somebody aborted the uploads of the bucket?",
                 path=upload.url,
             )
+        taken = join_url(prefix, taken_name(upload.job_id))
+        age_ms = self._clock.wall_ms() - upload.begun_ms
+        if age_ms >= ABORTED_AFTER_MS_MIN and not files.exists(taken):
+            raise OutputLostError(
+                "pre-committed output is missing, and is so old that the bucket may have aborted its upload",
+                hint="its records are lost, unless its object was read and removed; if all"
+                f" that are missing were, put an object {taken} there",
+                path=upload.url,
+            )
         logger.warning(
             "output of an earlier attempt is not there any more; it counts as committed, read and removed",
             extra={"path": upload.url},
         )
-
-
-def decode_upload(raw: bytes) -> UploadCommittable:
-    """Return a committable.
-
-    Raises:
-        StateRestoreError: it is of another version, or not what it should be.
-    """
-    return decode(raw, UPLOAD_FORMAT_VERSION, UploadCommittable, "output file")
 
 
 def _publish(uploads: Uploads, upload: UploadCommittable) -> bool:
@@ -351,6 +355,16 @@ def _publish(uploads: Uploads, upload: UploadCommittable) -> bool:
         # Completed by a commit of an older attempt that was still under way, or nowhere.
         return uploads.find(upload.url) is not None
     return True
+
+
+def _clean_up(work: Callable[[], None]) -> None:
+    """Have uploads aborted that nobody needs; when the store is slow, that goes on while the slot does.
+
+    It harms nobody, however late it comes: no upload is begun twice under one name, or was in a checkpoint.
+    """
+    over = threading.Thread(target=work, name="sink-clean-up", daemon=True)
+    over.start()
+    over.join(CLEAN_UP_SECONDS_MAX)
 
 
 def _kept_url(url: str) -> str:

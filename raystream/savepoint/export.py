@@ -12,7 +12,8 @@ from raystream.errors import ConfigError
 from raystream.state.canonical_rows import Layout, RowColumns
 
 ROW_GROUP_ROWS_WANTED = 65_536
-"""Rows above which a row group is written; all that is held in memory."""
+ROW_GROUP_BYTES_WANTED = 16 << 20
+"""Rows and bytes above which a row group is written; all that is held in memory."""
 
 
 def export_rows(schema: pa.Schema, tables: Iterable[pa.Table], path: Path) -> int:
@@ -21,18 +22,18 @@ def export_rows(schema: pa.Schema, tables: Iterable[pa.Table], path: Path) -> in
     Args:
         schema: of all tables.
         tables: with the rows.
-        path: of the file, which is replaced when the new one is complete; a link stays, and leads to it.
+        path: of the file, which is replaced when the new one is complete.
 
     Raises:
-        ConfigError: the file cannot be written, or something else has its name.
+        ConfigError: the file cannot be written.
     """
-    path = path.resolve()
-    if path.exists() and not path.is_file():  # A device would be gone for the whole machine.
-        raise ConfigError("path is not a regular file", hint="name a new file", path=str(path))
+    path = path.resolve()  # A link stays one.
     # Drawn, so that of two exports to one file one is there in the end and not a mixture.
     unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
     rows = 0
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("what has this name is no file")
         with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
             for group in _row_groups(tables):
                 writer.write_table(group)
@@ -73,10 +74,14 @@ def in_one_layout(
 def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Yield the tables, several as one."""
     held: list[pa.Table] = []
+    rows = size_bytes = 0
     for table in tables:
         held.append(table)
-        if sum(map(len, held)) >= ROW_GROUP_ROWS_WANTED:
+        rows += len(table)
+        size_bytes += table.nbytes
+        if rows >= ROW_GROUP_ROWS_WANTED or size_bytes >= ROW_GROUP_BYTES_WANTED:
             yield pa.concat_tables(held)
             held = []
+            rows = size_bytes = 0
     if held:
         yield pa.concat_tables(held)

@@ -13,9 +13,6 @@ from typing import Any
 from raystream.errors import ConfigError, KeyTypeError
 from raystream.keys import Key, canonical_key
 
-_TOO_DEEP = (RecursionError, MemoryError)
-"""What the parser of Python raises when it has no stack left."""
-
 _NAMES: dict[str, Any] = {"null": None, "true": True, "false": False, "datetime.timezone.utc": dt.UTC}
 _NAMES["inf"] = float("inf")
 _CALLS: dict[str, Any] = {
@@ -52,7 +49,7 @@ def key_of_literal(text: str) -> Key:
             hint="write it as it is shown: 42, ('a', 1), b'\\x00', UUID('...'); text needs quotes, or leave"
             " --literal out",
             key=text[:200],
-            cause=str(error).splitlines()[0][:200],
+            cause=(str(error) or type(error).__name__).splitlines()[0][:200],
         ) from error
 
 

@@ -202,10 +202,8 @@ class CanonicalPart:
     def _of_state(
         self, info: StateInfo, reader: PartReader, groups: Container[int] | None
     ) -> Iterator[tuple[StateInfo, StoredChunk]]:
-        ranges = [None] if groups is None else [KeyGroupRange(g, g + 1) for g in self.groups if g in groups]
-        for wanted in ranges:
-            for stored in reader.chunks(wanted):
-                yield info, stored
+        for stored in reader.chunks(groups):
+            yield info, stored
 
     def largest(self) -> dict[str, list[LargeKey]]:
         return {

@@ -7,6 +7,7 @@
 `_metadata` comes last, so that there is a savepoint or none.  Of the base, nothing is decoded or unpickled.
 """
 
+import platform
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 
 from raystream.clock import SystemClock, TimeDomain
 from raystream.errors import ConfigError, StateError, StateRestoreError, StorageError
-from raystream.handles import StateInfo
+from raystream.handles import SavepointFormat, StateInfo
 from raystream.ids import CheckpointId, JobId, OperatorUid
 from raystream.keygroup import KeyGroupRange, check_parallelism, default_max_parallelism
 from raystream.records.elements import SnapshotKind
@@ -153,9 +154,11 @@ class _Writing:
             job_name=job_name if job_name is not None else base.job_name if base is not None else "",
             checkpoint_id=CheckpointId(1) if base is None else base.checkpoint_id,
             kind=SnapshotKind.SAVEPOINT,
+            savepoint_format=SavepointFormat.CANONICAL,
             created_ms=self._now_ms,
             completed_ms=SystemClock().wall_ms(),
             operators=stored,
+            python_version=platform.python_version() if base is None else base.python_version,
             enumerators=(
                 {} if base is None else {uid: one for uid, one in base.enumerators.items() if uid in uids}
             ),

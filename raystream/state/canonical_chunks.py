@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from raystream.errors import StateCorruptError
-from raystream.keys import KeyGroupCache, encode_canonical, key_groups
+from raystream.keys import encode_canonical
 from raystream.state import chunk_form as cf
 from raystream.state.canonical_keys import chunk_keys, read_keys
 from raystream.state.canonical_rows import (
@@ -21,7 +21,6 @@ from raystream.state.canonical_rows import (
     KEY_GROUP,
     MAP_KEY,
     NAMESPACE,
-    POSITION,
     TIME,
     WRITTEN,
     RowColumns,
@@ -158,32 +157,6 @@ class RowChunks:
             return [values[start:stop] for start, stop in rows]
         map_keys = self._map_keys
         return [dict(zip(map_keys[a:b], values[a:b], strict=True)) for a, b in rows]
-
-
-def with_key_groups(columns: RowColumns, table: pa.Table, max_parallelism: int) -> pa.Table:
-    """Return the rows of a table of somebody else as parts have them.
-
-    Args:
-        columns: of the state.
-        table: has its columns, but for the key group, in any order of the rows.
-        max_parallelism: number of key groups.
-
-    Returns:
-        The rows with their key group, sorted by it, the rows of each entry together, elements of a list by
-        their position.
-
-    Raises:
-        StateCorruptError: the columns are not those of the state.
-    """
-    plain = read_keys(KEY, table)
-    entries = zip(plain, read_keys(NAMESPACE, table), strict=True) if columns.info.namespaced else plain
-    groups = key_groups(plain, KeyGroupCache(max_parallelism))[1]
-    positions = table.column(POSITION).to_pylist() if columns.kind is StateKind.LIST else [0] * len(table)
-    places = list(zip(groups, map(encode_canonical, entries), positions, strict=True))
-    order = sorted(range(len(places)), key=places.__getitem__)
-    if KEY_GROUP in table.column_names:
-        table = table.drop_columns([KEY_GROUP])
-    return table.add_column(0, KEY_GROUP, pa.array(groups, pa.int32())).take(pa.array(order, pa.int64()))
 
 
 def chunks_of(columns: RowColumns, table: pa.Table) -> Iterator[StoredChunk]:

@@ -59,16 +59,6 @@ class RowGroup(msgspec.Struct, frozen=True):
     key_groups: list[tuple[int, int, int]]
     """Key group, rows and entries of each that is in it, in order."""
 
-    @property
-    def first_key_group(self) -> int:
-        """The lowest of its key groups."""
-        return self.key_groups[0][0]
-
-    @property
-    def last_key_group(self) -> int:
-        """The highest of its key groups."""
-        return self.key_groups[-1][0]
-
 
 class PartState(StoredInfo, frozen=True, kw_only=True):
     """The state of a part."""

@@ -5,7 +5,7 @@ checksum before Parquet decodes it.  Nothing is unpickled.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,11 +19,14 @@ from raystream.handles import FileHandle
 from raystream.keygroup import KeyGroupRange
 from raystream.state.canonical_chunks import chunks_of
 from raystream.state.canonical_files import METADATA_KEY
-from raystream.state.canonical_part import decode_footer
+from raystream.state.canonical_part import RowGroup, decode_footer
 from raystream.state.canonical_rows import RowColumns
 from raystream.state.snapshot_format import ReadRange, StoredChunk
 
 _MAGIC = b"PAR1"
+
+Groups = KeyGroupRange | Container[int]
+"""Key groups that are wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,23 +126,19 @@ class PartReader:
             raise self._damaged("row group of a savepoint's part has another number of rows")
         return table
 
-    def tables(self, groups: KeyGroupRange | None = None) -> Iterator[pa.Table]:
-        """Yield the rows of some key groups, one row group at a time; blocks; raises as `table`.
+    def tables(self, groups: Groups | None = None) -> Iterator[pa.Table]:
+        """Yield the rows of some key groups; each row group is read once; blocks; raises as `table`.
 
         Args:
             groups: None stands for all.
         """
         for number, row_group in enumerate(self.footer.row_groups):
-            wanted = [of for of in row_group.key_groups if groups is None or of[0] in groups]
-            if not wanted:
-                continue
-            table = self.table(number)
-            if len(wanted) < len(row_group.key_groups):
-                before = sum(rows for group, rows, _ in row_group.key_groups if group < wanted[0][0])
-                table = table.slice(before, sum(rows for _, rows, _ in wanted))
-            yield table
+            runs = _runs(row_group, groups)
+            if runs:
+                table = self.table(number)
+                yield from (table.slice(start, stop - start) for start, stop in runs)
 
-    def chunks(self, groups: KeyGroupRange | None = None) -> Iterator[StoredChunk]:
+    def chunks(self, groups: Groups | None = None) -> Iterator[StoredChunk]:
         """Yield the rows of some key groups as chunks, of keyed state; as `tables`."""
         columns = RowColumns(self.footer.state.info)
         for table in self.tables(groups):
@@ -159,6 +158,19 @@ class PartReader:
 
     def _damaged(self, what: str) -> StateCorruptError:
         return StateCorruptError(what, path=self._place.path)
+
+
+def _runs(row_group: RowGroup, groups: Groups | None) -> list[tuple[int, int]]:
+    """Return from which row to which the rows of some key groups are; neighbours as one."""
+    runs: list[tuple[int, int]] = []
+    stop = 0
+    for group, rows, _ in row_group.key_groups:
+        start, stop = stop, stop + rows
+        if groups is None or group in groups:
+            if runs and runs[-1][1] == start:
+                start = runs.pop()[0]
+            runs.append((start, stop))
+    return runs
 
 
 class _Sparse:

@@ -11,7 +11,7 @@ Columns in this order; those in brackets are only where the state, or one of its
         value [value_msgpack] [value_pickle] [written_ms]
     key_group  key [key_text]  time_ms  domain  namespace [namespace_text]          of timers
 
-`ChunkRows` makes a table of one chunk, `table_of` one of many; `raystream.state.canonical_chunks` goes the
+`ChunkRows` makes a table of one chunk, `joined` one of several; `raystream.state.canonical_chunks` goes the
 other way.  What is in the columns of keys and of values is known to `canonical_keys` and `canonical_values`.
 """
 
@@ -33,7 +33,6 @@ from raystream.state.canonical_values import NOT_CARRIED, VALUE_MSGPACK, VALUE_P
 from raystream.state.chunk_form import Chunk, chunk_type, map_form
 from raystream.state.descriptor import EVENT_TIMERS, PROCESSING_TIMERS, StateKind
 from raystream.state.key_batches import decode_keys
-from raystream.state.snapshot_format import StoredChunk
 
 KEY_GROUP, KEY, NAMESPACE, MAP_KEY, POSITION = "key_group", "key", "namespace", "map_key", "position"
 TIME, DOMAIN, WRITTEN = "time_ms", "domain", "written_ms"
@@ -358,14 +357,3 @@ def joined(columns: RowColumns, tables: Iterable[pa.Table]) -> pa.Table | None:
     for other in layouts[1:]:
         layout = layout.merged(other)
     return pa.concat_tables(columns.widened(table, layout) for table in tables)
-
-
-def table_of(info: StateInfo, chunks: Iterable[StoredChunk]) -> pa.Table:
-    """Return the chunks of a state, of any kind of snapshot, as one table.
-
-    Raises:
-        StateCorruptError: a chunk is not what its form says.
-    """
-    made = ChunkRows(info)
-    table = joined(made.columns, (made.rows(stored.group, stored.chunk).table for stored in chunks))
-    return made.columns.empty() if table is None else table

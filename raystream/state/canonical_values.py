@@ -23,7 +23,7 @@ import datetime as dt
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, starmap
 from types import GenericAlias
 from typing import Annotated, Any
 
@@ -264,8 +264,12 @@ def _record(arm: Arm) -> ValueForm | None:
     if not forms:
         return None
 
+    # A dict for each would have the garbage collector look at all of the state again and again.
+    plain = [f"field_{n}" for n in range(len(names))]
+    struct = msgspec.defstruct("Stored", plain, rename=dict(zip(plain, names, strict=True)), gc=False)
+
     def listed(array: pa.Array) -> list[Any]:
-        return _with_nulls(array, [dict(zip(names, row, strict=True)) for row in _rows(array, forms)])
+        return _with_nulls(array, list(starmap(struct, _rows(array, forms))))
 
     make_typed_dict: Any = typing.TypedDict
     by_name = dict(zip(names, forms, strict=True))

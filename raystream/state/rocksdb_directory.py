@@ -43,7 +43,7 @@ class StoreDirectory:
             # Also when nobody removes it: when the last reference goes, and when the process ends.
             self.remove = weakref.finalize(self, _release, self.path, lock_path, lock, os.getpid())
             """Removes the directory with all it holds; may be called again."""
-            self.path.mkdir()
+            self.path.mkdir(mode=0o700)  # State is nobody else's, and this may be below `/tmp`.
         except OSError as error:
             raise StateError(
                 "local directory for state could not be made",

@@ -5,20 +5,19 @@
 
 A file beside `_metadata` says whose it is, so that of two jobs that want one snapshot one is refused, before
 it has processed anything; and so that nobody else disposes of what a job may still restore.  A job that ends
-with the snapshot in place gives it back.
+with the snapshot in place gives it back.  Whoever writes a savepoint into a directory that a user has named
+reserves the directory by the same file, so that no two write into one.
 
-Somebody who disposes of a snapshot claims it first, and whoever writes one into a directory that a user has
-named reserves the directory by the same file, so that neither meets a job, or another one of its kind.
-
-Shared files of an incremental checkpoint stay in the directory of the job that wrote them.  They are deleted
-with it as far as none of the other checkpoints there needs them, so that job must have ended: one that runs
-could refer to them at any time.
+A checkpoint is claimed from a job that has ended: one that runs restores it after a failure, and deletes it
+when newer ones are complete.  Shared files of an incremental one stay in the directory of the job that wrote
+them, and are deleted with it as far as none of the other checkpoints there needs them.
 """
 
 import msgspec
 
 from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import JobId
+from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem, join_url, split_url
 from raystream.storage.job_log import DurableJobLog, Terminal
@@ -28,9 +27,6 @@ from raystream.storage.snapshots import delete_snapshot
 from raystream.storage.stores import open_file_system
 
 FORMAT_VERSION = 1
-
-DISPOSAL = JobId("0" * 32)
-"""In place of a job, whoever disposes of a snapshot; what one has not finished any other may."""
 
 _FILE_KIND = "claim"
 
@@ -99,14 +95,14 @@ class SnapshotClaims:
         """Make a snapshot this job's own; repeating the call is harmless.
 
         Raises:
-            StateRestoreError: another job has claimed it, or it is gone, or it needs files that the job
+            StateRestoreError: another job has claimed it, or it is gone, or it is a checkpoint that the job
                 which wrote it may need too.
             StateCorruptError: the log of that job, or the claim, is damaged.
             StorageError: the store did not answer.
         """
-        if shared_files_of(metadata) and not job_ended(directory, metadata, open_fs=self._open_fs):
+        if self._writer_may_need(directory, metadata):
             raise StateRestoreError(
-                "incremental checkpoint cannot be claimed: the job that wrote it may need its files",
+                "checkpoint cannot be claimed: the job that wrote it may need its files",
                 hint="stop that job, or start with claim mode no-claim, or from a savepoint",
                 snapshot=directory,
                 job=metadata.job_id,
@@ -168,6 +164,13 @@ class SnapshotClaims:
         for name in unshared:
             fs.delete_file(shared_file(directory, name))
         self._ours.discard(directory)
+
+    def _writer_may_need(self, directory: str, metadata: SnapshotMetadata) -> bool:
+        """Return whether the job that wrote a snapshot may restore or delete it, or refer to its files."""
+        if metadata.kind is not SnapshotKind.CHECKPOINT:
+            return False
+        ended = job_ended(directory, metadata, open_fs=self._open_fs)
+        return ended is False or (ended is None and bool(shared_files_of(metadata)))
 
     def _create(self, directory: str) -> bool:
         """Create the file of the claim; False when there is one."""

@@ -1,8 +1,12 @@
 """Deletes a savepoint, or a checkpoint that a job has left, at the wish of a user."""
 
+import secrets
+from contextlib import suppress
+
 from raystream.errors import StateRestoreError, StorageError
+from raystream.ids import JobId
 from raystream.records.elements import SnapshotKind
-from raystream.storage.claims import DISPOSAL, SnapshotClaims, claimed_by, job_ended
+from raystream.storage.claims import SnapshotClaims, claimed_by, job_ended
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.layout import claim_path
 from raystream.storage.metadata import SnapshotMetadata, shared_files_of
@@ -32,7 +36,7 @@ def disposable(path: str, *, open_fs: OpenFileSystem = open_file_system) -> tupl
             job=metadata.job_name,
         )
     owner = claimed_by(directory, open_fs=open_fs)
-    if owner not in (None, DISPOSAL):
+    if owner is not None:
         raise StateRestoreError(
             "snapshot cannot be disposed of: a job has claimed it, and deletes it itself",
             hint="end that job first; if its job master was lost, delete the file of the claim",
@@ -64,14 +68,17 @@ def dispose_snapshot(
         StorageError: the store refused.
     """
     directory, metadata = disposable(path, open_fs=open_fs)
-    claims = SnapshotClaims(DISPOSAL, open_fs=open_fs)
+    # A job that starts from it just now either has claimed it first, or is refused.
+    claims = SnapshotClaims(JobId(secrets.token_hex(16)), open_fs=open_fs)
     claims.claim(directory, metadata)
     try:
         claims.delete(directory, metadata)
     except StorageError as error:
+        with suppress(StorageError):
+            claims.release(directory)
         raise StorageError(
             error.message,
-            hint="whatever is left of the snapshot is of no use any more: delete its directory",
+            hint="if its _metadata is gone, what is left of the snapshot is of no use: delete its directory",
             **{**error.context, "snapshot": directory},
         ) from error
     return directory, metadata

@@ -15,22 +15,21 @@ of unfinished ones, and deleted like one, so that the sweep finds it as it does 
 
 import logging
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
-from urllib.parse import quote, unquote
 
 from botocore.exceptions import ClientError
 
 from raystream.errors import StorageError
 from raystream.storage import s3_errors
-from raystream.storage.filesystem import TEMPORARY_PREFIX, Buffer, Data, Entry, MissingFileError, buffers
+from raystream.storage.filesystem import Buffer, Data, Entry, MissingFileError, buffers
 from raystream.storage.s3_requests import REQUESTS_AT_ONCE, Answer, Requests, together
-from raystream.storage.s3_url import place_of, prefix_below
+from raystream.storage.s3_url import place_of, prefix_below, unfinished_name, unfinished_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +55,6 @@ SILENCE_SECONDS_MAX = 15.0
 """Time without a byte from the store, in each attempt."""
 
 _TOKEN = "raystream-claim"  # noqa: S105 - the name of a claim's token, no secret
-_UNFINISHED = re.compile(re.escape(TEMPORARY_PREFIX) + r"(?P<name>.+)~(?P<upload>[^~]+)")
 
 
 def open_s3(_url: str) -> "S3FileSystem":
@@ -119,12 +117,10 @@ class S3FileSystem:
     def delete_file(self, url: str) -> None:
         place = place_of(url)
         directory, _, name = place["Key"].rpartition("/")
-        unfinished = _UNFINISHED.fullmatch(name)
         with explained("delete file", url):
-            if unfinished:
-                key = f"{directory}/{unfinished['name']}".lstrip("/")
-                upload = unquote(unfinished["upload"])
-                self._requests.wait(self._abort({**place, "Key": key}, upload))
+            if unfinished := unfinished_of(name):
+                key = f"{directory}/{unfinished[0]}".lstrip("/")
+                self._requests.wait(self._abort({**place, "Key": key}, unfinished[1]))
             else:
                 with _no_matter_when_missing():
                     self._requests.wait(self._requests.send("delete_object", **place))
@@ -233,7 +229,7 @@ class S3FileSystem:
             if slash:
                 found[name + "/"] = Entry(name=name, directory=True, size_bytes=0)
             else:
-                name = f"{TEMPORARY_PREFIX}{name}~{quote(upload, safe='')}"
+                name = unfinished_name(name, upload)
                 found[name] = Entry(name=name, directory=False, size_bytes=0)
         return sorted(found.values(), key=lambda entry: entry.name)
 
@@ -288,7 +284,7 @@ class S3FileSystem:
             except ClientError as error:
                 if not s3_errors.listing_of_uploads_is_refused(error):
                     raise
-                logger.debug("unfinished uploads cannot be listed", extra={"bucket": bucket})
+                _warn_of_refused_listing(bucket)
                 return found
             found += [
                 (upload["Key"], upload["UploadId"])
@@ -324,6 +320,16 @@ def _parts(pieces: Sequence[Buffer], part_bytes: int) -> Iterator[bytes]:
                 waiting_bytes = 0
     if waiting:
         yield b"".join(waiting)
+
+
+@cache
+def _warn_of_refused_listing(bucket: str) -> None:
+    """Say once that uploads of dead writers stay, since nobody can find them."""
+    logger.warning(
+        "unfinished uploads cannot be listed, so that those of dead writers stay;"
+        " allow it, or let a rule of the bucket abort them",
+        extra={"bucket": bucket},
+    )
 
 
 @contextmanager

@@ -19,12 +19,14 @@ _ASK_AGAIN_CODES = frozenset({
 })  # fmt: skip
 _ASK_AGAIN_STATUS = frozenset({429, 500, 502, 503, 504})
 
-_MISSING_FILE = frozenset({"404", "NoSuchKey"})
 _TAKEN = frozenset({"412", "PreconditionFailed"})
 
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where the job runs"
 _ENDPOINT = "check that the store runs and is reachable from there, and AWS_ENDPOINT_URL"
-_RIGHTS = "allow these credentials to list the bucket, and to get, put and delete objects below the path"
+_RIGHTS = (
+    "allow these credentials to list the bucket and its uploads, and to get, put and delete objects below"
+    " the path"
+)
 _REGION = "set AWS_DEFAULT_REGION to the region of the bucket"
 _OVERLOADED = "the job asks again with its next attempt; see the state of the store when it lasts"
 
@@ -102,8 +104,13 @@ def may_succeed_later(error: BaseException) -> bool:
 
 
 def file_is_missing(error: BaseException) -> bool:
-    """Return whether the store says that there is no such object; a missing bucket is another matter."""
-    return _code(error) in _MISSING_FILE
+    """Return whether the store says that there is no such object; a missing bucket is another matter.
+
+    Only an answer to HEAD has no room for more than a status.  Any other 404 without a code is that of
+    something in between, which has lost the store: no file is missing because of it.
+    """
+    head = isinstance(error, boto.ClientError) and error.operation_name == "HeadObject"
+    return _code(error) == "NoSuchKey" or (head and _code(error) == "404")
 
 
 def name_is_taken(error: BaseException) -> bool:
@@ -118,7 +125,7 @@ def range_is_behind_the_end(error: BaseException) -> bool:
 
 def upload_is_gone(error: BaseException) -> bool:
     """Return whether a multipart upload was completed or aborted before."""
-    return _code(error) in ("NoSuchUpload", "404")
+    return _code(error) == "NoSuchUpload"
 
 
 def listing_of_uploads_is_refused(error: BaseException) -> bool:

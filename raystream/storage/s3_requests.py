@@ -140,9 +140,8 @@ class Requests:
     async def _until_answered(self, attempt: Callable[[], Awaitable[T]], body_bytes: int) -> tuple[T, int]:
         """Return the result of the first attempt that is answered, and how many were made before."""
         async with self._under_way:
-            seconds = FIRST_ANSWER_SECONDS_MAX
-            if self._answered:
-                seconds = REQUEST_SECONDS_MAX + body_bytes / BYTES_PER_SECOND_MIN
+            seconds = REQUEST_SECONDS_MAX if self._answered else FIRST_ANSWER_SECONDS_MAX
+            seconds += body_bytes / BYTES_PER_SECOND_MIN
             last: BaseException = TimeoutError()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

@@ -27,7 +27,7 @@ from raystream.storage.s3_requests import Answer, Requests
 from raystream.storage.s3_url import place_of
 
 PARTS_ON_THE_WAY_MAX = 2
-"""Of one upload; whoever adds more waits.  They are what an upload holds in memory."""
+"""Of one upload, beside the last one; whoever adds more waits.  They are what it holds in memory."""
 
 _MARKER = "raystream-part"
 """Name of the marker in the metadata of an object."""
@@ -79,14 +79,15 @@ class Uploads:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
-    def begin(self, url: str, marker: str) -> "Upload":
+    def begin(self, url: str, marker: str, *, begun_ms: int) -> "Upload":
         """Begin an upload; does not wait for the store.
 
         Args:
             url: of the object that it is to become; never used before.
             marker: tells this object from any other one.
+            begun_ms: wall time of now, ms since the epoch.
         """
-        return Upload(self._requests, url, marker)
+        return Upload(self._requests, url, marker, begun_ms=begun_ms)
 
     def parts(self, url: str, upload_id: str) -> list[Part]:
         """Return the stored parts of an upload, in order.
@@ -154,13 +155,15 @@ class Upload:
     Attributes:
         url: of the object.
         marker: of the object.
+        begun_ms: wall time, ms since the epoch.
         part_count: parts that were added.
         size_bytes: their length.
     """
 
-    def __init__(self, requests: Requests, url: str, marker: str) -> None:
+    def __init__(self, requests: Requests, url: str, marker: str, *, begun_ms: int) -> None:
         self.url = url
         self.marker = marker
+        self.begun_ms = begun_ms
         self.part_count = 0
         self.size_bytes = 0
         self._requests = requests
@@ -177,13 +180,13 @@ class Upload:
         with _explained("begin upload", self.url):
             return self._begun.result()
 
-    def add(self, data: bytes) -> None:
-        """Add a part; waits while too many are on their way.
+    def add(self, data: bytes, *, last: bool = False) -> None:
+        """Add a part; waits while too many are on their way, unless it is the last one.
 
         Raises:
             StorageError: the store refused this part or an earlier one.
         """
-        while len(self._on_the_way) >= PARTS_ON_THE_WAY_MAX:
+        while len(self._on_the_way) >= PARTS_ON_THE_WAY_MAX and not last:
             self._wait_for_one()
         self.part_count += 1
         self.size_bytes += len(data)

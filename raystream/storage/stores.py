@@ -86,7 +86,7 @@ def to_url(path: str) -> str:
         raise ConfigError(
             "store is not supported",
             scheme=scheme,
-            path=path,
+            path=path if "@" not in rest else f"{scheme}://...",  # It may have credentials in it.
             hint=f"use a directory or a URL of {', '.join(f'{name}://' for name in STORES)}",
         )
     return STORES[scheme].to_url(rest)

@@ -132,7 +132,10 @@ class WebHdfsClient:
             connection.request("GET", _path_of(target))
             answer = connection.getresponse()
             _check(answer)
-            return answer.read()
+            data = answer.read()
+        if len(data) != length:  # Not every server says how long its answer is.
+            raise HdfsError(Trouble.DATA_NODE, f"answer has {len(data)} of {length} bytes")
+        return data
 
     def _url(self, path: str, operation: str, parameters: dict[str, str]) -> str:
         query = urlencode({"op": operation, **parameters, **self._identity})

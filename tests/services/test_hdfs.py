@@ -1,5 +1,6 @@
 """What HDFS does that disks do not: claims by rename, rights, quotas, safe mode, servers that are away."""
 
+import multiprocessing
 import os
 import threading
 import tracemalloc
@@ -104,6 +105,18 @@ def test_a_job_master_that_was_replaced_is_told_by_the_log(fs, base):
 
     with pytest.raises(StorageError, match="a newer attempt owns the job log"):
         old.append(AttemptStarted(attempt=1))
+
+
+def _exists(url: str) -> bool:
+    return open_file_system(url).exists(url)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_process_uses_the_store_on_its_own(fs, base, method):
+    fs.write(join_url(base, "file"), b"1")
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply_async(_exists, (join_url(base, "file"),)).get(60)
+    assert fs.exists(join_url(base, "file"))
 
 
 def test_a_large_file_goes_and_comes_in_pieces(fs, base):

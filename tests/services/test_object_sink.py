@@ -2,11 +2,14 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from raystream.connectors import object_sink
 from raystream.connectors.file_place import marker_name
 from raystream.connectors.files import FileSink
+from raystream.connectors.object_place import taken_name
+from raystream.connectors.upload_committable import decode_upload, encode_upload
 from raystream.errors import ConfigError, OutputLostError, StorageError
 from raystream.records.batch import RowBatch
 from raystream.storage import s3_uploads
@@ -122,11 +125,16 @@ def test_only_few_parts_are_in_memory(sink, open_writer, monkeypatch):
     writer.abort()
 
 
-def test_the_stream_waits_for_no_part_at_a_checkpoint(sink, output, open_writer, before):
-    """The store keeps the part waiting until the pre-commit has returned."""
+@pytest.mark.parametrize("before_it", [0, s3_uploads.PARTS_ON_THE_WAY_MAX])
+def test_the_stream_waits_for_no_part_at_a_checkpoint(sink, output, open_writer, before, before_it):
+    """The store keeps every part waiting until the pre-commit has returned, those before it too."""
     writer = open_writer(sink)
     returned = asyncio.Event()
     before["upload_part"] = returned.wait
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(object_sink, "PART_BYTES", 1)
+        for text in ["a" * (5 << 20)] * before_it:
+            writer.write(RowBatch([text]))
     writer.write(RowBatch(["a"]))
 
     committables = writer.prepare_commit(1)
@@ -134,7 +142,26 @@ def test_the_stream_waits_for_no_part_at_a_checkpoint(sink, output, open_writer,
     writer._store.uploads._requests._session.loop.call_soon_threadsafe(returned.set)
     writer.sync()
     commit_again(sink, committables)
-    assert output.lines() == ["a"]
+    assert output.lines()[before_it:] == ["a"]
+    assert len(output.lines()) == before_it + 1
+
+
+def test_a_store_that_does_not_answer_holds_up_no_attempt_that_ends(
+    sink, output, open_writer, before, monkeypatch
+):
+    """The slot's thread must answer that it has stopped; else its process is killed."""
+    monkeypatch.setattr(object_sink, "CLEAN_UP_SECONDS_MAX", 0.01)
+    writer = open_writer(sink, attempt=2)
+    writer.write(RowBatch(["a"]))
+    assert writer._upload.upload_id
+    answering = asyncio.Event()
+    before["abort_multipart_upload"] = before["list_multipart_uploads"] = answering.wait
+
+    writer.abort()
+    writer.close()
+
+    assert output.uploads() == [f"{PART}-0-2-0"]
+    writer._store.uploads._requests._session.loop.call_soon_threadsafe(answering.set)
 
 
 def test_an_empty_batch_begins_nothing(sink, output, open_writer):
@@ -166,7 +193,7 @@ def test_an_upload_that_lacks_a_part_is_lost(sink, output, open_writer):
     """As if the store had forgotten it."""
     writer = open_writer(sink)
     [raw] = prepared(writer, "a")
-    upload = object_sink.decode_upload(raw)
+    upload = decode_upload(raw)
     output.client.upload_part(
         Bucket=output.name, Key=f"{PART}-0-1-0", UploadId=upload.upload_id, PartNumber=1, Body=b""
     )
@@ -187,6 +214,26 @@ def test_output_that_a_reader_has_taken_away_does_not_stop_a_restore(sink, outpu
         commit_again(sink, committables, **changes)
         assert [record.path for record in warnings(caplog)] == [f"{output.url}/{PART}-0-1-0"]
     assert output.lines() == ["b"]
+
+
+def test_missing_output_that_a_rule_may_have_aborted_is_lost_until_somebody_says_that_it_was_read(
+    sink, output, open_writer, caplog
+):
+    """A job goes on from its newest checkpoint after a day: the bucket aborts uploads of that age."""
+    [raw] = prepared(open_writer(sink), "a")
+    upload = decode_upload(raw)
+    old = msgspec.structs.replace(upload, begun_ms=upload.begun_ms - object_sink.ABORTED_AFTER_MS_MIN)
+    committables = [encode_upload(old)]
+    output.abort_uploads()
+
+    with pytest.raises(OutputLostError, match="may have aborted its upload") as raised:
+        commit_again(sink, committables, attempt=2)
+
+    key = f"out/{taken_name(JOB_ID)}"
+    assert f"put an object {output.url}/{key} there" in raised.value.hint
+    output.client.put_object(Bucket=output.name, Key=key, Body=b"")
+    commit_again(sink, committables, attempt=2)
+    assert [record.path for record in warnings(caplog)] == [upload.url]
 
 
 @pytest.mark.parametrize("marked", [False, True], ids=["gone", "made anew"])

@@ -215,13 +215,16 @@ def test_a_store_that_nobody_answers_for_is_given_up_soon(monkeypatch):
     assert "AWS_ENDPOINT_URL" in caught.value.hint
 
 
-def test_unfinished_uploads_that_may_not_be_listed_are_no_obstacle(fs, base, store):
+def test_unfinished_uploads_that_may_not_be_listed_are_no_obstacle_and_warned_of_once(
+    fs, base, store, bucket, caplog
+):
     fs.write(join_url(base, "dir/file"), b"")
     store.faults({"match": "GET .*uploads", "kind": "refuse", "status": 403, "code": "AccessDenied"})
 
     assert [entry.name for entry in fs.list_dir(join_url(base, "dir"))] == ["file"]
     fs.delete_dir(base)
     assert not fs.exists(base)
+    assert [record.bucket for record in caplog.records if record.levelno == logging.WARNING] == [bucket]
 
 
 def test_files_that_were_not_deleted_are_an_error(fs, base, store):
@@ -277,3 +280,13 @@ def test_a_missing_file_is_told_from_a_missing_bucket(fs, base):
     with pytest.raises(StorageError) as caught:
         fs.read("s3://no-such-bucket/file")
     assert not isinstance(caught.value, MissingFileError)
+
+
+def test_a_404_that_is_not_of_the_store_is_no_missing_file(fs, base, store):
+    """As a gateway answers that has lost the store behind it: the file is there."""
+    fs.write(join_url(base, "file"), b"1")
+    store.faults({"match": "GET", "kind": "refuse", "status": 404, "body": "404 page not found"})
+    for ask in (fs.read, lambda url: fs.read_range(url, 0, 1)):
+        with pytest.raises(StorageError) as caught:
+            ask(join_url(base, "file"))
+        assert type(caught.value) is StorageError

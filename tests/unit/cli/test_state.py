@@ -178,7 +178,7 @@ def test_get_of_a_key_that_is_not_there_shows_how_keys_look(raystream):
     assert "--literal" in advice
 
 
-@pytest.mark.parametrize("key", ["k", "__import__('os')", "(1", "[" * 10_000])
+@pytest.mark.parametrize("key", ["k", "__import__('os')", "(1", "[" * 10_000, " " + "-" * 100_000 + "1"])
 def test_get_of_a_key_that_is_no_literal_is_wrong_usage(raystream, key):
     done = raystream("state", "get", snapshot("heap"), UID, "hits", key, "--literal")
 

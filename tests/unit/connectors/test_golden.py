@@ -9,8 +9,8 @@ from raystream.connectors import file_tail, file_watch
 from raystream.connectors.file_sink import FileCommittable, PartFileCommitter
 from raystream.connectors.file_tail import WatchedSplit, decode_word
 from raystream.connectors.file_watch import WatchEnumerator
-from raystream.connectors.object_sink import UploadCommittable, decode_upload
 from raystream.connectors.part_names import FILE_FORMAT_VERSION, UPLOAD_FORMAT_VERSION
+from raystream.connectors.upload_committable import UploadCommittable, decode_upload, encode_upload
 from raystream.connectors.versioned import encode
 from raystream.errors import StateRestoreError
 from raystream.operators.source import EnumeratorContext
@@ -23,7 +23,7 @@ COMMITTABLE = FileCommittable(
 )
 UPLOAD = UploadCommittable(
     "s3://b/out/part-files-0", "upload 1", part_count=2, size_bytes=9 << 20, marker="a9", job_id="ab" * 16,
-    attempt=3, token="5eed",
+    attempt=3, token="5eed", begun_ms=1_700_000_000_000,
 )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_a_committable_is_stored_as_it_was():
 def test_a_committable_of_an_object_store_is_stored_as_it_was():
     stored = golden("upload-committable", UPLOAD_FORMAT_VERSION)
 
-    assert encode(UPLOAD_FORMAT_VERSION, UPLOAD) == stored
+    assert encode_upload(UPLOAD) == stored
     assert decode_upload(stored) == UPLOAD
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import raystream.savepoint
 from raystream.errors import ConfigError, StateCorruptError, StateError, StateRestoreError
-from raystream.savepoint.export import export_rows
+from raystream.savepoint import export
 from raystream.savepoint.rows import Pickled, values_of
 from tests.unit.savepoint.jobs import BOMB, KEYS, UID, EveryState, copied, key_of, snapshot
 
@@ -148,19 +148,29 @@ def test_export_writes_the_whole_state_to_one_parquet_file(opened, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["paths.parquet"]
 
 
-def test_export_takes_the_place_of_a_regular_file_alone(opened, tmp_path):
-    queue = tmp_path / "queue"
-    os.mkfifo(queue)
-    linked, real = tmp_path / "linked.parquet", tmp_path / "real.parquet"
-    linked.symlink_to(real)
+def test_export_takes_the_place_of_no_device(opened, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        opened.state(UID, "paths").export(pipe)
+    assert pipe.is_fifo()
 
-    with pytest.raises(ConfigError, match="not a regular file"):
-        opened.state(UID, "hits").export(queue)
-    assert queue.is_fifo()
-    opened.state(UID, "hits").export(linked)
-    assert linked.is_symlink()
-    assert len(pq.read_table(real)) == KEYS
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["linked.parquet", "queue", "real.parquet"]
+
+def test_export_through_a_link_goes_where_that_leads(opened, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    opened.state(UID, "paths").export(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert pq.read_table(tmp_path / "there").num_rows == 2 * KEYS
+
+
+def test_row_group_of_an_export_holds_a_bounded_number_of_bytes(opened, tmp_path, monkeypatch):
+    out = tmp_path / "paths.parquet"
+    opened.state(UID, "paths").export(out)
+    assert pq.ParquetFile(out).num_row_groups == 1
+
+    monkeypatch.setattr(export, "ROW_GROUP_BYTES_WANTED", 1)
+    opened.state(UID, "paths").export(out)
+    assert pq.ParquetFile(out).num_row_groups > 1
 
 
 def test_export_does_not_write_into_the_snapshot(tmp_path):
@@ -182,10 +192,10 @@ def test_two_exports_to_one_file_do_not_mix(tmp_path):
 
     def while_another_one_writes():
         yield table
-        export_rows(table.schema, [table.slice(0, 1)], out)
+        export.export_rows(table.schema, [table.slice(0, 1)], out)
         assert len(pq.read_table(out)) == 1
 
-    export_rows(table.schema, while_another_one_writes(), out)
+    export.export_rows(table.schema, while_another_one_writes(), out)
     assert len(pq.read_table(out)) == 2
     assert list(tmp_path.iterdir()) == [out]
 

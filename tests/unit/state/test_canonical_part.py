@@ -17,16 +17,14 @@ from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, encode_key
 from raystream.state import canonical_part
 from raystream.state.canonical_chunks import chunks_of as chunks_of_table
-from raystream.state.canonical_chunks import with_key_groups
 from raystream.state.canonical_part import FORMAT_VERSION
-from raystream.state.canonical_rows import RowColumns, table_of
+from raystream.state.canonical_rows import ChunkRows, joined
 from raystream.state.descriptor import (
     EVENT_TIMERS,
     ListStateDescriptor,
     MapStateDescriptor,
     ValueStateDescriptor,
 )
-from raystream.state.snapshot_format import StoredChunk
 from raystream.state.ttl import StateTtl
 from tests.unit.state.canonical_parts import (
     GROUPS,
@@ -153,7 +151,7 @@ def test_entries_are_keys_and_rows_are_elements():
 def test_row_groups_end_with_key_groups(small_row_groups):
     footer = part_of(HITS, ENTRIES).open().footer
     assert len(footer.row_groups) == 8
-    assert all(row_group.first_key_group == row_group.last_key_group for row_group in footer.row_groups)
+    assert all(len(row_group.key_groups) == 1 for row_group in footer.row_groups)
 
 
 def test_a_very_large_key_group_is_cut_between_chunks(small_row_groups, monkeypatch):
@@ -186,6 +184,17 @@ def test_a_row_group_of_several_key_groups_gives_those_that_are_wanted():
     assert len(reader.footer.row_groups) == 1
     for groups in (KeyGroupRange(0, 1), KeyGroupRange(3, 5), KeyGroupRange(7, 8), GROUPS):
         assert {stored.group for stored in reader.chunks(groups)} == set(groups)
+
+
+def test_row_group_is_read_once_whichever_of_its_key_groups_are_wanted():
+    part, reads = part_of(HITS, ENTRIES), []
+    reader = part.open(reads=reads)
+    groups = {0, 2, 3, 7}
+    rows = list(reader.chunks(groups))
+    assert len(reads) == 2, "the footer and the row group"
+    assert [stored.group for stored in rows] == sorted(groups)
+    for group in groups:
+        assert [stored for stored in rows if stored.group == group] == list(reader.chunks({group}))
 
 
 @dataclasses.dataclass
@@ -254,23 +263,19 @@ def test_newer_version_is_refused_in_one_line(monkeypatch):
 # ---- tables ----
 
 
-def test_chunks_of_any_snapshot_become_one_table_and_chunks_again():
+def test_tables_of_several_chunks_become_one_and_chunks_again():
+    made = ChunkRows(HITS.info())
     chunks = chunks_of(HITS, {**ENTRIES, 7: 2**64})
-    table = table_of(HITS.info(), [StoredChunk(group=group, chunk=chunk) for group, chunk in chunks])
+    table = joined(made.columns, [made.rows(group, chunk).table for group, chunk in chunks])
     assert len(table) == 201
-    assert table_of(HITS.info(), []).schema.names == ["key_group", "key", "value"]
-    back = [(stored.group, stored.chunk) for stored in chunks_of_table(RowColumns(HITS.info()), table)]
+    assert table.schema.names == ["key_group", "key", "key_text", "value", "value_pickle"]
+    assert made.columns.empty().schema.names == ["key_group", "key", "value"]
+    back = [(stored.group, stored.chunk) for stored in chunks_of_table(made.columns, table)]
     assert exact_entries(decoded(HITS, back)) == exact_entries({**ENTRIES, 7: 2**64})
 
 
-def test_rows_of_somebody_else_get_their_key_group_and_order():
-    lists = ListStateDescriptor("s", int)
-    columns = RowColumns(lists.info())
-    entries = {f"k{n}": [n, n + 1, n + 2] for n in range(20)}
-    made = [StoredChunk(group=group, chunk=chunk) for group, chunk in chunks_of(lists, entries)]
-    table = table_of(lists.info(), made)
-    shuffled = table.drop_columns("key_group").sort_by("position")
-    sorted_again = with_key_groups(columns, shuffled, MAX_PARALLELISM)
-    assert sorted_again.column("key_group").to_pylist() == table.column("key_group").to_pylist()
-    back = [(stored.group, stored.chunk) for stored in chunks_of_table(columns, sorted_again)]
-    assert decoded(lists, back) == entries
+def test_rows_that_are_not_sorted_by_key_group_are_refused():
+    made = ChunkRows(HITS.info())
+    tables = [made.rows(group, chunk).table for group, chunk in reversed(chunks_of(HITS, ENTRIES))]
+    with pytest.raises(StateCorruptError, match="rows of a savepoint cannot be read"):
+        list(chunks_of_table(made.columns, joined(made.columns, tables)))

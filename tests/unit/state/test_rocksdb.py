@@ -162,6 +162,13 @@ def test_full_disk_fails_the_next_batch_with_the_path(local_path):
 # ---- directory ----
 
 
+def test_nobody_else_on_the_node_reads_the_directory(local_path):
+    directory = StoreDirectory(local_path)
+
+    assert directory.path.stat().st_mode & 0o077 == 0
+    directory.remove()
+
+
 def test_directory_of_a_process_that_has_ended_is_removed(local_path):
     program = (
         "import os, sys; from pathlib import Path\n"

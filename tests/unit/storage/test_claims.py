@@ -5,12 +5,11 @@ import pytest
 from raystream.errors import StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import Attempt, JobStatus
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.claims import DISPOSAL, SnapshotClaims, claimed_by
+from raystream.storage.claims import SnapshotClaims, claimed_by
 from raystream.storage.disposal import dispose_snapshot
-from raystream.storage.filesystem import join_url
+from raystream.storage.filesystem import MissingFileError, join_url
 from raystream.storage.job_log import AttemptStarted, DurableJobLog, Terminal
 from raystream.storage.layout import JobLayout, claim_path, metadata_path
-from raystream.storage.local import LocalFileSystem
 from raystream.storage.snapshots import SnapshotStore, load_snapshot
 from raystream.storage.stores import open_file_system
 from tests.unit.storage import sample
@@ -120,31 +119,28 @@ def test_snapshot_that_a_job_has_claimed_is_not_disposed_of(base, claims):
     assert load_snapshot(taken[0]) == taken
 
 
-def test_snapshot_that_is_being_disposed_of_is_not_claimed(tmp_path, claims):
-    taken = savepoint(f"file://{tmp_path}")
-    refused = []
+def test_job_that_claims_a_snapshot_while_a_user_disposes_of_it_keeps_it(base, claims):
+    """It comes between the look at the claim and the deletion."""
 
-    class Interrupted(LocalFileSystem):
-        """A disk on which a job comes just before the snapshot goes."""
+    class Late:
+        def __init__(self, fs):
+            self.fs = fs
 
-        def delete_file(self, url):
-            if url == metadata_path(taken[0]):
-                with pytest.raises(StateRestoreError, match="claimed by another job"):
-                    claims.claim(*taken)
-                refused.append(url)
-            super().delete_file(url)
+        def __getattr__(self, name):
+            return getattr(self.fs, name)
 
-    dispose_snapshot(taken[0], open_fs=lambda _: Interrupted())
-    assert refused
-    assert list(tmp_path.iterdir()) == []
+        def read(self, url):
+            try:
+                return self.fs.read(url)
+            except MissingFileError:
+                claims.claim(*taken)
+                raise
 
-
-def test_disposal_that_was_killed_is_done_by_the_next_one(base):
     taken = savepoint(base)
-    SnapshotClaims(DISPOSAL).claim(*taken)
-
-    dispose_snapshot(taken[0])
-    assert not open_file_system(base).exists(taken[0])
+    with pytest.raises(StateRestoreError, match="claimed by another job") as caught:
+        dispose_snapshot(taken[0], open_fs=lambda url: Late(open_file_system(url)))
+    assert caught.value.context["job"] == OTHER_JOB
+    assert load_snapshot(taken[0]) == taken
 
 
 @pytest.mark.parametrize("state", ["runs", "has ended", "left no log"])
@@ -185,6 +181,25 @@ def test_disposal_that_the_store_refuses_says_what_to_do_with_the_rest(base):
         dispose_snapshot(directory, open_fs=lambda url: Refusing(open_file_system(url)))
     assert caught.value.context["snapshot"] == directory
     assert "delete its directory" in caught.value.hint
+
+
+def test_checkpoint_that_a_running_job_may_restore_is_not_claimed(base, fs, claims):
+    layout = JobLayout(base, JOB)
+    directory = layout.checkpoint_dir(3)
+    SnapshotStore(JOB, layout).write_metadata(directory, sample.snapshot(3))
+    log = DurableJobLog(fs, layout)
+    log.read()
+    log.append(AttemptStarted(attempt=Attempt(1), job_name="count", started_ms=1))
+    taken = load_snapshot(directory)
+
+    with pytest.raises(StateRestoreError, match="may need its files") as caught:
+        claims.claim(*taken)
+    assert caught.value.context["job"] == JOB
+    assert claimed_by(directory) is None
+
+    log.append(Terminal(status=JobStatus.FAILED))
+    claims.claim(*taken)
+    assert claimed_by(directory) == OTHER_JOB
 
 
 # ---- incremental checkpoints ----
