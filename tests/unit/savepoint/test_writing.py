@@ -18,6 +18,7 @@ from raystream import (
     StateTtl,
     ValueStateDescriptor,
 )
+from raystream.clock import TimeDomain
 from raystream.errors import ConfigError, StateCorruptError, StateError, StateRestoreError
 from raystream.handles import SavepointFormat
 from raystream.savepoint import KeyedState, OperatorState, Timers
@@ -27,6 +28,7 @@ from tests.unit.savepoint.jobs import BOMB, KEYS, UID, Total, Visit, copied, key
 
 HITS = ValueStateDescriptor("hits", int)
 NAIVE = dt.datetime(2026, 1, 31, 12, 30, 0, 5)  # noqa: DTZ001
+GOLDEN = Path(__file__).parents[2] / "golden" / "snapshots"
 KINDS = ["heap", "rocksdb", "native", "canonical"]
 
 
@@ -257,6 +259,18 @@ def test_time_of_writing_is_now_unless_the_table_says_it(write):
     rows = written.state("a", "lives").to_arrow().to_pylist()
     times = {row["key"]: row["written_ms"] for row in rows}
     assert times == {1: 5, 2: written.created_ms}
+
+
+def test_time_of_writing_in_event_time_is_the_watermark_of_the_base(write):
+    lives = ValueStateDescriptor("lives", int, ttl=StateTtl("1h", time=TimeDomain.EVENT_TIME))
+    (metadata,) = (GOLDEN / "heap-checkpoint-3").rglob("_metadata")
+    with raystream.savepoint.open(str(metadata)) as base:
+        (part,) = base.reader.parts(base.reader.operator("everything"))
+        watermark_ms = part.taken.event_ms
+        written = write(KeyedState("everything", lives, {"key": [1], "value": [1]}), base=base)
+
+    assert watermark_ms == -991
+    assert written.state("everything", "lives").to_arrow().column("written_ms").to_pylist() == [watermark_ms]
 
 
 def test_empty_state_and_empty_savepoint_are_savepoints(write):
