@@ -18,6 +18,7 @@ from raystream.storage.local import LocalFileSystem, local_url
 from raystream.storage.s3_url import s3_url
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_ONE_SLASH = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):/(?!/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def to_url(path: str) -> str:
     """
     if not path:
         raise ConfigError("path is empty", hint="give a directory, or a URL such as s3://bucket/path")
+    path = with_both_slashes(path)
     match = _SCHEME.match(path)
     scheme, rest = (match[1].lower(), path[match.end() :]) if match else ("file", path)
     if scheme not in STORES:
@@ -90,6 +92,30 @@ def to_url(path: str) -> str:
             hint=f"use a directory or a URL of {', '.join(f'{name}://' for name in STORES)}",
         )
     return STORES[scheme].to_url(rest)
+
+
+def with_both_slashes(path: str) -> str:
+    """Return a path or URL as it is, but `file:/x`, which is a URL too, as `file:///x`.
+
+    Raises:
+        ConfigError: it is a URL of another store that lacks a slash; as a path it would be a directory of
+            this machine, and state would go there unseen.
+
+    Example:
+        >>> with_both_slashes("file:/data")
+        'file:///data'
+    """
+    match = _ONE_SLASH.match(path)
+    scheme = match[1].lower() if match else ""
+    if match is None or scheme not in STORES:
+        return path
+    if scheme != "file":
+        raise ConfigError(
+            "URL of a store lacks a slash",
+            hint=f"write {scheme}://..., or ./{scheme}:/... for a directory of this name",
+            scheme=scheme,
+        )
+    return f"file://{path[match.end() - 1 :]}"
 
 
 def open_file_system(url: str) -> FileSystem:

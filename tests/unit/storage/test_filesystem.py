@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raystream.connectors.file_listing import local_path
+from raystream.connectors.files import FileSink
 from raystream.errors import ConfigError, StorageError
 from raystream.storage.filesystem import MissingFileError, join_url, split_url
 from raystream.storage.stores import open_file_system, to_url
@@ -52,6 +54,22 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url):
 def test_making_a_url_of_a_url_changes_nothing():
     for url in ("file:///data/a b", "memory://x/y", "s3://bucket", "s3://bucket/a b/c?"):
         assert to_url(url) == url
+
+
+def test_url_with_one_slash_is_no_directory_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert to_url("file:/data/x") == "file:///data/x"
+    assert to_url("File:/data") == "file:///data"
+    assert to_url("c:/data") == f"file://{tmp_path}/c:/data"
+    assert to_url("./s3:/bucket") == f"file://{tmp_path}/s3:/bucket"
+    for url in ("s3:/bucket/x", "S3:/someone:secret@bucket", "hdfs:/data", "memory:/x"):
+        with pytest.raises(ConfigError, match="lacks a slash") as caught:
+            to_url(url)
+        assert "secret" not in str(caught.value)
+        with pytest.raises(ConfigError, match="lacks a slash"):
+            FileSink.json_lines(url)
+    assert local_path("file:/data/x") == "/data/x"
 
 
 @pytest.mark.parametrize("path", ["", "ftp://host/x", "s3://", "s3:///x", "s3://b", "s3://bucket/../x"])
