@@ -240,7 +240,7 @@ class _Writing:
         contents.keyed[given.name] = KeyedContents(info, partial(_chunks_of_rows, info, rows))
 
     def _written_ms(self, contents: OperatorContents, times: TimeDomain | None) -> int:
-        """Return when rows were written that do not say it: now, in event time at the watermark of the base."""
+        """Return when rows were written that do not say it: now; in event time at the base's watermark."""
         if times is TimeDomain.EVENT_TIME:
             watermark_ms = max((taken.event_ms for taken in contents.taken), default=WATERMARK_MIN_MS)
             if WATERMARK_MIN_MS < watermark_ms < WATERMARK_MAX_MS:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime as dt
-import platform
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,9 +17,7 @@ from raystream import (
     StateTtl,
     ValueStateDescriptor,
 )
-from raystream.clock import TimeDomain
 from raystream.errors import ConfigError, StateCorruptError, StateError, StateRestoreError
-from raystream.handles import SavepointFormat
 from raystream.savepoint import KeyedState, OperatorState, Timers
 from raystream.savepoint.difference import differences
 from raystream.savepoint.rows import values_of
@@ -28,7 +25,6 @@ from tests.unit.savepoint.jobs import BOMB, KEYS, UID, Total, Visit, copied, key
 
 HITS = ValueStateDescriptor("hits", int)
 NAIVE = dt.datetime(2026, 1, 31, 12, 30, 0, 5)  # noqa: DTZ001
-GOLDEN = Path(__file__).parents[2] / "golden" / "snapshots"
 KINDS = ["heap", "rocksdb", "native", "canonical"]
 
 
@@ -69,16 +65,6 @@ def test_base_without_changes_is_the_same_state_in_canonical_form(write, kind):
         assert written.reader.metadata.enumerators == base.reader.metadata.enumerators
         assert len(list(Path(written.path.removeprefix("file://")).rglob("*.parquet"))) > 10
     assert not BOMB.exists(), "a value was unpickled"
-
-
-def test_savepoint_says_its_format_and_which_python_pickled_what_is_in_the_base(write):
-    with raystream.savepoint.open(snapshot("heap")) as base:
-        base.reader.metadata = dataclasses.replace(base.reader.metadata, python_version="3.9.1")
-        on_base, alone = write(base=base).reader.metadata, write().reader.metadata
-
-    assert on_base.savepoint_format is alone.savepoint_format is SavepointFormat.CANONICAL
-    assert on_base.python_version == "3.9.1"
-    assert alone.python_version == platform.python_version()
 
 
 @pytest.mark.parametrize("kind", ["rocksdb", "canonical"])
@@ -259,18 +245,6 @@ def test_time_of_writing_is_now_unless_the_table_says_it(write):
     rows = written.state("a", "lives").to_arrow().to_pylist()
     times = {row["key"]: row["written_ms"] for row in rows}
     assert times == {1: 5, 2: written.created_ms}
-
-
-def test_time_of_writing_in_event_time_is_the_watermark_of_the_base(write):
-    lives = ValueStateDescriptor("lives", int, ttl=StateTtl("1h", time=TimeDomain.EVENT_TIME))
-    (metadata,) = (GOLDEN / "heap-checkpoint-3").rglob("_metadata")
-    with raystream.savepoint.open(str(metadata)) as base:
-        (part,) = base.reader.parts(base.reader.operator("everything"))
-        watermark_ms = part.taken.event_ms
-        written = write(KeyedState("everything", lives, {"key": [1], "value": [1]}), base=base)
-
-    assert watermark_ms == -991
-    assert written.state("everything", "lives").to_arrow().column("written_ms").to_pylist() == [watermark_ms]
 
 
 def test_empty_state_and_empty_savepoint_are_savepoints(write):
