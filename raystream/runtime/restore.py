@@ -48,7 +48,8 @@ def read_operator(
     """
     operator_state: dict[str, list[bytes]] = {}
     for part in restore.operator:
-        elements = stored_elements(files.read_handle(restore.directory, part.handle.data), part.handle.name)
+        blob = files.open_handle(restore.directory, part.handle.data)
+        elements = stored_elements(blob.read_all(), blob.path)
         operator_state.setdefault(part.handle.name, []).extend(elements[part.start : part.stop])
     if keyed is not None:
         keyed.backend.restore(_open(files, restore, handle, keyed) for handle in restore.keyed)
