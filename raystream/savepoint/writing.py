@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from raystream.clock import SystemClock, TimeDomain
 from raystream.errors import ConfigError, StateError, StateRestoreError, StorageError
-from raystream.graph.logical import check_uid
+from raystream.graph.logical import check_uid, is_text
 from raystream.handles import SavepointFormat, StateInfo
 from raystream.ids import CheckpointId, JobId, OperatorUid
 from raystream.keygroup import KeyGroupRange, check_parallelism, default_max_parallelism
@@ -79,16 +79,23 @@ def write(
         GraphError: no operator can have the uid of a state.
         StateRestoreError: what is to be dropped is not there.
         StateCorruptError: the base is damaged; nothing was written.
-        ConfigError: there is a savepoint in the directory, or one is being written there, or
-            `max_parallelism` cannot be one.
+        ConfigError: there is a savepoint in the directory, or one is being written there; or no job has such
+            a name, or such a number of key groups.
         StorageError: the store refused.
     """
     if max_parallelism is not None:
         check_parallelism(1, max_parallelism)
+    if job_name and not is_text(job_name):
+        raise ConfigError("name of a job is not a text", name=job_name)
     directory = to_url(path)
     _check_free(directory, open_fs)
     writing = _Writing(directory, base, open_fs, max_parallelism or default_max_parallelism(1))
     writing.collect(states, drop)
+    return _run_alone(writing, directory, job_name, open_fs)
+
+
+def _run_alone(writing: "_Writing", directory: str, job_name: str | None, open_fs: OpenFileSystem) -> str:
+    """Write a savepoint while nobody else writes into its directory; raises as `write`."""
     claims = SnapshotClaims(JobId(secrets.token_hex(16)), open_fs=open_fs)
     claims.reserve(directory)
     try:
