@@ -72,7 +72,8 @@ def write(
         open_fs: gives the store of a URL.
 
     Raises:
-        StateError: a table does not fit its state; tells operator, state, column and row (from 0).
+        StateError: a table does not fit its state, with operator, state, column and row (from 0); `base` or
+            `states` is something else.
         StateRestoreError: what is to be dropped is not there.
         StateCorruptError: the base is damaged; nothing was written.
         ConfigError: there is a savepoint in the directory, or `max_parallelism` cannot be one.
@@ -80,6 +81,7 @@ def write(
     """
     if max_parallelism is not None:
         check_parallelism(1, max_parallelism)
+    _check_arguments(states, base)
     directory = to_url(path)
     if open_fs(directory).exists(metadata_path(directory)):
         raise ConfigError(
@@ -92,6 +94,16 @@ def write(
     except BaseException:
         writing.discard()
         raise
+
+
+def _check_arguments(states: object, base: object) -> None:
+    """Refuse a path for the base and a single state for a list, either of which is easily given."""
+    if base is not None and not isinstance(base, Savepoint):
+        raise StateError(
+            "base is not an open savepoint", hint="give what raystream.savepoint.open returns", given=base
+        )
+    if isinstance(states, Given):
+        raise StateError("states are not a list", hint="put it into a list: [state]", given=states.name)
 
 
 class _Writing:

@@ -20,7 +20,7 @@ from raystream.errors import StateRestoreError
         (["run", "-p", "two", "job.py"], "not a valid integer", "`raystream run --help` shows what it takes"),
         (["run", "-D", "slot.cpus", "job.py"], "not KEY=VALUE", "`raystream run --help` shows what it takes"),
         (["run", "--runner", "flink", "job.py"], "not one of", "`raystream run --help` shows what it takes"),
-        (["run", "--claim-mode", "claim", "job.py"], "not", "`raystream run --help` shows what it takes"),
+        (["run", "--claim-mode", "x", "job.py"], "not one of", "`raystream run --help` shows what it takes"),
         (["run", "missing.py"], "job script cannot be read", "give the path of a Python file"),
         (["info", "missing.py"], "job script cannot be read", "give the path of a Python file"),
     ],

@@ -63,7 +63,7 @@ def test_options_reach_the_environment(raystream, script, jobs_do, tmp_path):
         (("-c", "missing.yaml"), "configuration file does not exist", "give the path of a YAML file"),
         (("-D", "slot.cpu=1"), "no configuration key has this name", "did you mean slot.cpus?"),
         (("-D", "slot.cpus=x"), "slot.cpus: expected a number", "lists every key"),
-        (("-s", "ftp://x/y"), "store is not supported", "use a directory or a file:// URL"),
+        (("-s", "ftp://x/y"), "store is not supported", "use a directory or a URL of file://"),
     ],
 )
 def test_option_that_cannot_be_used_is_wrong_usage(raystream, script, options, cause, advice):

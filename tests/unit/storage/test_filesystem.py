@@ -61,6 +61,17 @@ def test_a_store_that_is_not_supported_is_a_configuration_error(path):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("path", ["s3:/bucket/x", "file:/data/x", "host:/data", "s3:/me:secret@bucket/x"])
+def test_a_url_that_lacks_a_slash_is_not_taken_for_a_directory(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigError, match="one slash") as caught:
+        to_url(path)
+    assert "s3://bucket/path" in caught.value.hint
+    assert "secret" not in str(caught.value)
+    assert to_url("./host:/data") == f"file://{tmp_path}/host:/data"
+
+
 def test_splitting_undoes_joining():
     assert split_url(join_url("file:///a", "b", "c")) == ("file:///a/b", "c")
 
