@@ -201,7 +201,16 @@ def print_table(
 def _plain(text: str) -> Any:
     from rich.text import Text
 
-    return Text(text)  # A name with [brackets] is no markup.
+    return Text(visible(text))  # A name with [brackets] is no markup.
+
+
+def visible(text: str) -> str:
+    """Return text with every character that a terminal would obey, or cannot show, as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text
+    )
 
 
 def shown_time(wall_ms: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raystream.cli.attend import say
-from raystream.cli.listing import print_table, shown_time
+from raystream.cli.listing import print_table, shown_time, visible
 from raystream.cli.progress import short_size
 from raystream.errors import StateRestoreError
 from raystream.keys import Key
@@ -155,11 +155,11 @@ def print_entry(found: dict[str, Any]) -> None:
     """Print the values of what `entry` returned, a line each, behind what tells them apart."""
     for row in found["rows"]:
         shown = [_line(value) for name, value in row.items() if name not in (POSITION, WRITTEN, DOMAIN)]
-        print("\t".join(shown).encode(errors="backslashreplace").decode())
+        print("\t".join(shown))
 
 
 def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return visible(json.dumps(value, ensure_ascii=False))
 
 
 def missing_key(state: State, key: Key) -> StateRestoreError:

@@ -1,6 +1,7 @@
 """Writes the rows of a state to one Parquet file."""
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def export_rows(schema: pa.Schema, tables: Iterable[pa.Table], path: Path) -> in
         ConfigError: the file cannot be written.
     """
     path = path.resolve()  # A link stays one.
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    # Drawn, so that of two exports to one file one is there in the end and not a mixture.
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.unfinished")
     rows = 0
     try:
         if path.exists() and not path.is_file():

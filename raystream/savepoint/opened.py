@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from raystream.errors import StateRestoreError
+from raystream.errors import ConfigError, StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import Key, KeyGroupCache, canonical_key, encode_canonical
@@ -302,8 +302,16 @@ class State:
         """Write all rows to one Parquet file, and return how many these are; raises as `batches`.
 
         The state is read twice, first to learn which columns it needs, so that it need not fit into memory.
-        The file has its name when it is complete.
+        The file has its name when it is complete.  In the directory of the snapshot none is written: its own
+        files are there.
         """
+        directory = self._reader.directory.removeprefix("file://")
+        if Path(path).resolve().is_relative_to(Path(directory).resolve()):
+            raise ConfigError(
+                "file belongs to the snapshot that is exported",
+                hint="name a file in another directory",
+                path=str(path),
+            )
         if not self.keyed:
             (table,) = self.batches()
             return export_rows(table.schema, [table], Path(path))

@@ -10,13 +10,14 @@
 import platform
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raystream.clock import SystemClock, TimeDomain
-from raystream.errors import ConfigError, StateError, StateRestoreError
+from raystream.errors import ConfigError, StateError, StateRestoreError, StorageError
 from raystream.handles import SavepointFormat, StateInfo
 from raystream.ids import CheckpointId, JobId, OperatorUid
 from raystream.keygroup import KeyGroupRange, check_parallelism, default_max_parallelism
@@ -41,6 +42,7 @@ from raystream.state.chunk_form import BY_EVENT_TIME, TIMED
 from raystream.state.operator_store import OperatorStateKind
 from raystream.state.snapshot_format import StoredChunk
 from raystream.state.ttl import Moment
+from raystream.storage.claims import SnapshotClaims
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.layout import metadata_path
 from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
@@ -76,24 +78,42 @@ def write(
             `states` is something else.
         StateRestoreError: what is to be dropped is not there.
         StateCorruptError: the base is damaged; nothing was written.
-        ConfigError: there is a savepoint in the directory, or `max_parallelism` cannot be one.
+        ConfigError: there is a savepoint in the directory, or one is being written there, or
+            `max_parallelism` cannot be one.
         StorageError: the store refused.
     """
     if max_parallelism is not None:
         check_parallelism(1, max_parallelism)
     _check_arguments(states, base)
     directory = to_url(path)
+    _check_free(directory, open_fs)
+    writing = _Writing(directory, base, open_fs, max_parallelism or default_max_parallelism(1))
+    writing.collect(states, drop)
+    claims = SnapshotClaims(JobId(secrets.token_hex(16)), open_fs=open_fs)
+    claims.reserve(directory)
+    try:
+        _check_free(directory, open_fs)  # Again: another writer may have finished before it was reserved.
+        written = writing.run(job_name)
+    except BaseException:
+        writing.discard()
+        with suppress(StorageError):
+            claims.release(directory)
+        raise
+    claims.release(directory)
+    return written
+
+
+def _check_free(directory: str, open_fs: OpenFileSystem) -> None:
+    """Check that there is no savepoint in a directory.
+
+    Raises:
+        ConfigError: there is one.
+        StorageError: the store did not answer.
+    """
     if open_fs(directory).exists(metadata_path(directory)):
         raise ConfigError(
             "there is a savepoint in the directory already", hint="name a new directory", path=directory
         )
-    writing = _Writing(directory, base, open_fs, max_parallelism or default_max_parallelism(1))
-    try:
-        writing.collect(states, drop)
-        return writing.run(job_name)
-    except BaseException:
-        writing.discard()
-        raise
 
 
 def _check_arguments(states: object, base: object) -> None:

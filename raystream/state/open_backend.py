@@ -1,5 +1,6 @@
 """Opens the keyed state backends of a slot, as configured."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
 
 
 def local_directory(config: BackendConfig) -> Path:
-    """Return the directory of a node for everything that has to do with state; it may not be there yet."""
-    return Path(config.rocksdb_directory or Path(tempfile.gettempdir()) / "raystream-state")
+    """Return the directory of a node for everything that has to do with state; it may not be there yet.
+
+    Unless it is configured, each user has one: nobody could write into that of another one.
+    """
+    return Path(config.rocksdb_directory or Path(tempfile.gettempdir()) / f"raystream-state-{os.getuid()}")
 
 
 class BackendOpener:

@@ -5,7 +5,8 @@
 
 A file beside `_metadata` says whose it is, so that of two jobs that want one snapshot one is refused, before
 it has processed anything; and so that nobody else disposes of what a job may still restore.  A job that ends
-with the snapshot in place gives it back.
+with the snapshot in place gives it back.  Whoever writes a savepoint into a directory that a user has named
+reserves the directory by the same file, so that no two write into one.
 
 A checkpoint is claimed from a job that has ended: one that runs restores it after a failure, and deletes it
 when newer ones are complete.  Shared files of an incremental one stay in the directory of the job that wrote
@@ -14,7 +15,7 @@ them, and are deleted with it as far as none of the other checkpoints there need
 
 import msgspec
 
-from raystream.errors import StateCorruptError, StateRestoreError, StorageError
+from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
 from raystream.ids import JobId
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
@@ -107,8 +108,7 @@ class SnapshotClaims:
                 job=metadata.job_id,
             )
         fs, path = self._open_fs(directory), claim_path(directory)
-        content = seal(_FILE_KIND, FORMAT_VERSION, msgspec.json.encode(_StoredClaim(job_id=self._job_id)))
-        if not fs.create_exclusive(path, content):
+        if not self._create(directory):
             owner = self.owner(directory)
             if owner is None:
                 raise StorageError("claim of the snapshot was given back just now", path=path)
@@ -123,6 +123,21 @@ class SnapshotClaims:
         if not fs.exists(metadata_path(directory)):  # Its last owner has deleted it meanwhile.
             fs.delete_file(path)
             raise StateRestoreError("snapshot does not exist any more", snapshot=directory)
+        self._ours.add(directory)
+
+    def reserve(self, directory: str) -> None:
+        """Keep a directory in which a snapshot is to be written for this writer alone, until the release.
+
+        Raises:
+            ConfigError: somebody else has it.
+            StorageError: the store refused.
+        """
+        if not self._create(directory):
+            raise ConfigError(
+                "another savepoint is being written into the directory, or its writer was killed",
+                hint="name a new directory, or delete this one if nobody writes into it",
+                path=directory,
+            )
         self._ours.add(directory)
 
     def release(self, directory: str) -> None:
@@ -156,6 +171,11 @@ class SnapshotClaims:
             return False
         ended = job_ended(directory, metadata, open_fs=self._open_fs)
         return ended is False or (ended is None and bool(shared_files_of(metadata)))
+
+    def _create(self, directory: str) -> bool:
+        """Create the file of the claim; False when there is one."""
+        content = seal(_FILE_KIND, FORMAT_VERSION, msgspec.json.encode(_StoredClaim(job_id=self._job_id)))
+        return self._open_fs(directory).create_exclusive(claim_path(directory), content)
 
     def _needed_by_it_alone(self, fs: FileSystem, directory: str, metadata: SnapshotMetadata) -> list[str]:
         """Return the shared files that no other checkpoint of the job that wrote it needs."""

@@ -1,12 +1,16 @@
 """Deletes a savepoint, or a checkpoint that a job has left, at the wish of a user."""
 
+import secrets
+from contextlib import suppress
+
 from raystream.errors import StateRestoreError, StorageError
+from raystream.ids import JobId
 from raystream.records.elements import SnapshotKind
-from raystream.storage.claims import claimed_by, job_ended
+from raystream.storage.claims import SnapshotClaims, claimed_by, job_ended
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.layout import claim_path
 from raystream.storage.metadata import SnapshotMetadata, shared_files_of
-from raystream.storage.snapshots import delete_snapshot, load_snapshot
+from raystream.storage.snapshots import load_snapshot
 from raystream.storage.stores import open_file_system
 
 
@@ -64,12 +68,17 @@ def dispose_snapshot(
         StorageError: the store refused.
     """
     directory, metadata = disposable(path, open_fs=open_fs)
+    # A job that starts from it just now either has claimed it first, or is refused.
+    claims = SnapshotClaims(JobId(secrets.token_hex(16)), open_fs=open_fs)
+    claims.claim(directory, metadata)
     try:
-        delete_snapshot(open_fs(directory), directory, metadata)
+        claims.delete(directory, metadata)
     except StorageError as error:
+        with suppress(StorageError):
+            claims.release(directory)
         raise StorageError(
             error.message,
-            hint="whatever is left of the snapshot is of no use any more: delete its directory",
+            hint="if its _metadata is gone, what is left of the snapshot is of no use: delete its directory",
             **{**error.context, "snapshot": directory},
         ) from error
     return directory, metadata

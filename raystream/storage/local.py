@@ -43,7 +43,8 @@ class LocalFileSystem(FsspecFileSystem):
                 path.hardlink_to(temporary)
                 created = True
             except FileExistsError:
-                created = False
+                # A network disk sends a call again whose answer was lost, and then meets its own file.
+                created = path.samefile(temporary)
             finally:
                 _discard(temporary)
             # Also when the name was taken: its owner may have died before it came so far.

@@ -29,6 +29,7 @@ from raystream.handles import (
     size_of,
 )
 from raystream.ids import CheckpointId, JobId, OperatorUid
+from raystream.keygroup import KEY_GROUPS_MAX
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.installed import installed_version
@@ -194,6 +195,9 @@ def decode_metadata(data: bytes, *, path: str) -> SnapshotMetadata:
 
 
 # ---- format 3 -----------------------------------------------------------------
+_WallMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]  # Up to the end of the year 9999.
+
+
 class _StoredState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
@@ -229,8 +233,8 @@ class _StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_id: int
     kind: str
     savepoint_format: str | None = None
-    created_ms: int
-    completed_ms: int
+    created_ms: _WallMs
+    completed_ms: _WallMs
     operators: list[_StoredOperator]
     enumerators: dict[str, bytes]
 
@@ -283,6 +287,10 @@ def _load_operator(stored: _StoredOperator) -> OperatorMetadata:
         )
         for state in stored.states
     )
+    if [subtask.subtask for subtask in stored.subtasks] != list(range(stored.parallelism)):
+        raise ValueError(f"operator {stored.uid!r} does not have one part for each subtask")
+    if not 1 <= stored.max_parallelism <= KEY_GROUPS_MAX:
+        raise ValueError(f"operator {stored.uid!r} has {stored.max_parallelism} key groups")
     uid = OperatorUid(stored.uid)
     return OperatorMetadata(
         uid=uid,

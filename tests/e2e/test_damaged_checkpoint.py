@@ -93,7 +93,7 @@ def by_id(client):
 
 @pytest.mark.parametrize("name", FILES)
 def test_job_goes_on_from_the_checkpoint_before_the_damaged_one(name, submit, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="raystream"):
         client = submit(name, LinesSink(tmp_path / "out"))
         result = client.wait(PATIENCE)
 

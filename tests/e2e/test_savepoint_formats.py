@@ -106,7 +106,7 @@ def test_moved_savepoint_has_every_key_of_every_state(submit, tmp_path, caplog, 
     shutil.rmtree(tmp_path / "checkpoints")
     moved = shutil.move(savepoint, tmp_path / "elsewhere")
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="raystream"):
         job = submit(0, backend=after, execution_state_recovery_path=str(moved), **options)
         assert job.wait(PATIENCE).status is JobStatus.FINISHED
     assert Counter(map(tuples, records(tmp_path / "out"))) == Counter(expected(COUNT))

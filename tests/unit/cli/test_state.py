@@ -5,6 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from raystream.cli.listing import print_table
 from tests.unit.savepoint.jobs import BOMB, KEYS, UID, copied, snapshot
 
 KINDS = ["heap", "rocksdb", "native", "canonical"]
@@ -329,3 +330,9 @@ def test_check_of_a_script_without_a_job_is_wrong_usage(raystream, script):
 
     assert done.code == 2
     assert "without running a job" in done.error[0]
+
+
+def test_names_in_a_table_have_no_character_that_a_terminal_obeys(capsys):
+    print_table(("uid", "state"), [("\x1b[2J", "[bold]\x9b1m")])
+
+    assert capsys.readouterr().out.splitlines()[1].split() == ["\\x1b[2J", "[bold]\\x9b1m"]

@@ -119,7 +119,7 @@ def test_of_two_jobs_that_claim_one_snapshot_the_second_is_refused_and_the_first
 
 def test_start_from_a_snapshot_that_another_job_has_claimed_is_warned_of(tmp_path, savepoint, caplog):
     starting(tmp_path / "first", savepoint)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="raystream"):
         second = starting(tmp_path / "second", savepoint, "no-claim", job_id=OTHER_JOB)
 
     assert second.status == "RUNNING"

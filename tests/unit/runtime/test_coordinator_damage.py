@@ -51,7 +51,7 @@ def records(world):
 
 def test_checkpoint_that_a_slot_cannot_read_is_passed_over_at_once(directory, caplog):
     world = with_checkpoints(directory)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="raystream"):
         restore_with_damage(world, 0, 1)
 
     assert (world.status, world.view.attempt) == ("RUNNING", 3)

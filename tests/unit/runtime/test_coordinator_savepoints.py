@@ -41,7 +41,7 @@ def test_price_of_another_max_parallelism_is_told_before_it_is_paid(
     older = running(directory, savepoints=tmp_path).run_for(INTERVAL_MS)
     older.stop()
     plan = make_plan(FakeSource(), max_parallelism=max_parallelism)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="raystream"):
         world = World(
             tmp_path / "new", plan=plan, execution__state_recovery__path=older.view.outcome("stop").path
         ).start()

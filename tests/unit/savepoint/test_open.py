@@ -4,6 +4,7 @@ import os
 import pickle
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -170,6 +171,33 @@ def test_row_group_of_an_export_holds_a_bounded_number_of_bytes(opened, tmp_path
     monkeypatch.setattr(export, "ROW_GROUP_BYTES_WANTED", 1)
     opened.state(UID, "paths").export(out)
     assert pq.ParquetFile(out).num_row_groups > 1
+
+
+def test_export_does_not_write_into_the_snapshot(tmp_path):
+    copy, _ = copied(snapshot("canonical"), tmp_path)
+    (tmp_path / "link").symlink_to(copy)
+    before = {path: path.read_bytes() for path in Path(copy).rglob("*") if path.is_file()}
+    part = next(path for path in before if path.name == "part-0.parquet").relative_to(copy)
+
+    with raystream.savepoint.open(copy) as savepoint:
+        for directory in (Path(copy), tmp_path / "link"):
+            with pytest.raises(ConfigError, match="belongs to the snapshot"):
+                savepoint.state(UID, "hits").export(directory / part)
+    assert {path: path.read_bytes() for path in Path(copy).rglob("*") if path.is_file()} == before
+
+
+def test_two_exports_to_one_file_do_not_mix(tmp_path):
+    table = pa.table({"key": ["a", "b"]})
+    out = tmp_path / "out.parquet"
+
+    def while_another_one_writes():
+        yield table
+        export.export_rows(table.schema, [table.slice(0, 1)], out)
+        assert len(pq.read_table(out)) == 1
+
+    export.export_rows(table.schema, while_another_one_writes(), out)
+    assert len(pq.read_table(out)) == 2
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_operator_state_is_exported_too(opened, tmp_path):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from raystream.config.options import BackendConfig
 from raystream.errors import ConfigError, StateError
 from raystream.keygroup import KeyGroupRange
 from raystream.state import rocksdb_full
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
 from raystream.state.heap import HeapBackend
+from raystream.state.open_backend import local_directory
 from raystream.state.rocksdb import COMPACTION_FILES, RocksDbMemory, RocksDbStore, StoreView
 from raystream.state.rocksdb_backend import RocksDbBackend
 from raystream.state.rocksdb_directory import StoreDirectory
@@ -130,6 +132,7 @@ from raystream.clock import SystemClock
 from raystream.keygroup import KeyGroupRange
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.open_backend import local_directory
 from raystream.state.rocksdb import COMPACTION_FILES, RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
 from raystream.errors import ConfigError, StateError
@@ -160,6 +163,14 @@ def test_full_disk_fails_the_next_batch_with_the_path(local_path):
 
 
 # ---- directory ----
+
+
+def test_two_users_of_a_node_have_a_directory_each_unless_one_is_configured(monkeypatch):
+    mine = local_directory(BackendConfig())
+    monkeypatch.setattr(os, "getuid", lambda: 4_711)
+
+    assert local_directory(BackendConfig()) != mine
+    assert local_directory(BackendConfig(rocksdb_directory="/disk")) == Path("/disk")
 
 
 def test_nobody_else_on_the_node_reads_the_directory(local_path):

@@ -110,6 +110,7 @@ def archived(job_id=JOB, **changes):
 
 names = st.text(max_size=12)
 sizes = st.integers(0, 2**62)
+wall_times = st.integers(0, 253_402_300_799_999)
 footers = st.builds(Footer, size_bytes=sizes, checksum=st.just("ddccbbaa33221100"))
 files = st.builds(
     FileHandle,
@@ -192,8 +193,8 @@ snapshots = st.builds(
     checkpoint_id=st.integers(1, 2**62),
     kind=st.sampled_from(SnapshotKind),
     savepoint_format=st.none() | st.sampled_from(SavepointFormat),
-    created_ms=sizes,
-    completed_ms=sizes,
+    created_ms=wall_times,
+    completed_ms=wall_times,
     operators=st.lists(operators(), max_size=3).map(tuple),
     enumerators=st.dictionaries(names, st.binary(max_size=20), max_size=2),
     raystream_version=names,

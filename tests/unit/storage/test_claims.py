@@ -7,7 +7,7 @@ from raystream.ids import Attempt, JobStatus
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.claims import SnapshotClaims, claimed_by
 from raystream.storage.disposal import dispose_snapshot
-from raystream.storage.filesystem import join_url
+from raystream.storage.filesystem import MissingFileError, join_url
 from raystream.storage.job_log import AttemptStarted, DurableJobLog, Terminal
 from raystream.storage.layout import JobLayout, claim_path, metadata_path
 from raystream.storage.snapshots import SnapshotStore, load_snapshot
@@ -115,6 +115,30 @@ def test_snapshot_that_a_job_has_claimed_is_not_disposed_of(base, claims):
 
     with pytest.raises(StateRestoreError, match="a job has claimed it") as caught:
         dispose_snapshot(taken[0])
+    assert caught.value.context["job"] == OTHER_JOB
+    assert load_snapshot(taken[0]) == taken
+
+
+def test_job_that_claims_a_snapshot_while_a_user_disposes_of_it_keeps_it(base, claims):
+    """It comes between the look at the claim and the deletion."""
+
+    class Late:
+        def __init__(self, fs):
+            self.fs = fs
+
+        def __getattr__(self, name):
+            return getattr(self.fs, name)
+
+        def read(self, url):
+            try:
+                return self.fs.read(url)
+            except MissingFileError:
+                claims.claim(*taken)
+                raise
+
+    taken = savepoint(base)
+    with pytest.raises(StateRestoreError, match="claimed by another job") as caught:
+        dispose_snapshot(taken[0], open_fs=lambda url: Late(open_file_system(url)))
     assert caught.value.context["job"] == OTHER_JOB
     assert load_snapshot(taken[0]) == taken
 

@@ -103,6 +103,20 @@ def test_a_file_in_the_way_of_a_directory_is_a_storage_error(local, tmp_path):
             attempt(f"file://{tmp_path}/x/y", b"1")
 
 
+def test_a_claim_that_a_network_disk_has_repeated_is_ours(local, tmp_path, monkeypatch):
+    """The answer to the first call was lost; the second one meets what that one has done."""
+    link = Path.hardlink_to
+
+    def repeated(path, target):
+        link(path, target)
+        link(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "hardlink_to", repeated)
+        assert local.create_exclusive(f"file://{tmp_path}/entry", b"same")
+    assert not local.create_exclusive(f"file://{tmp_path}/entry", b"same")
+
+
 def test_a_store_without_hard_links_says_what_it_lacks(local, tmp_path, monkeypatch):
     def refuse(*_args):
         raise OSError(errno.EOPNOTSUPP, "no")

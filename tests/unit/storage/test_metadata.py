@@ -177,6 +177,21 @@ def test_content_that_breaks_the_format_is_corrupt(old, new):
         decode_metadata(seal("snapshot", FORMAT_VERSION, content.replace(old, new)), path=PATH)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("parallelism", 3), ("parallelism", 0), ("max_parallelism", 0), ("created_ms", 10**18)],
+)
+def test_numbers_that_contradict_what_is_there_are_told_as_damage(name, value):
+    _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(sample.snapshot()), path=PATH)
+    stored = msgspec.json.decode(content)
+    holder = stored if name in stored else stored["operators"][0]
+    assert name in holder
+    holder[name] = value
+
+    with pytest.raises(StateCorruptError, match="breaks its format"):
+        decode_metadata(seal("snapshot", FORMAT_VERSION, msgspec.json.encode(stored)), path=PATH)
+
+
 def test_a_field_that_a_later_version_adds_is_passed_over():
     _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(sample.snapshot()), path=PATH)
     extended = msgspec.json.encode({**msgspec.json.decode(content), "new": 1})
