@@ -82,9 +82,7 @@ def write(
             `max_parallelism` cannot be one.
         StorageError: the store refused.
     """
-    if max_parallelism is not None:
-        check_parallelism(1, max_parallelism)
-    _check_arguments(states, base)
+    _check_arguments(states, base, max_parallelism)
     directory = to_url(path)
     _check_free(directory, open_fs)
     writing = _Writing(directory, base, open_fs, max_parallelism or default_max_parallelism(1))
@@ -116,8 +114,10 @@ def _check_free(directory: str, open_fs: OpenFileSystem) -> None:
         )
 
 
-def _check_arguments(states: object, base: object) -> None:
+def _check_arguments(states: object, base: object, max_parallelism: int | None) -> None:
     """Refuse a path for the base and a single state for a list, either of which is easily given."""
+    if max_parallelism is not None:
+        check_parallelism(1, max_parallelism)
     if base is not None and not isinstance(base, Savepoint):
         raise StateError(
             "base is not an open savepoint", hint="give what raystream.savepoint.open returns", given=base
