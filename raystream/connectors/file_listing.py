@@ -16,6 +16,7 @@ from pathlib import Path
 
 from raystream.connectors.file_birth import birth_of
 from raystream.errors import ConfigError, RaystreamError, StorageError
+from raystream.storage.stores import with_both_slashes
 
 _HIDDEN_PREFIXES = (".", "_")
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -43,6 +44,7 @@ def local_path(path_or_glob: str | os.PathLike[str]) -> str:
     text = os.fspath(path_or_glob)
     if not text:
         raise ConfigError("path is empty")
+    text = with_both_slashes(text)
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "file":
         raise ConfigError(

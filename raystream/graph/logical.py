@@ -164,7 +164,8 @@ class LogicalGraph:
             )
         assert node.id == self.next_id(), (node.id, self.next_id())
         assert all(upstream.node < node.id for upstream in node.upstreams), node
-        _check_uid(node)
+        if node.uid is not None:
+            check_uid(node.uid, operator=node.name)
         self._nodes.append(node)
 
     def seal(self, job_name: str) -> None:
@@ -172,26 +173,29 @@ class LogicalGraph:
         self._submitted_as = job_name
 
 
-def _check_uid(node: LogicalNode) -> None:
-    if node.uid is None:
-        return
-    if not isinstance(node.uid, str) or not node.uid.strip():
+def check_uid(uid: object, *, operator: str) -> None:
+    """Check that an operator may have a uid.
+
+    Raises:
+        GraphError: it may not.
+    """
+    if not isinstance(uid, str) or not uid.strip():
         raise GraphError(
             "uid of an operator is not a text",
             hint='give a short name that stays the same between versions, uid="count-hits"',
-            operator=node.name,
-            uid=node.uid,
+            operator=operator,
+            uid=uid,
         )
     try:
-        size_bytes = len(urllib.parse.quote(node.uid, safe=""))
+        size_bytes = len(urllib.parse.quote(uid, safe=""))
     except UnicodeEncodeError as error:
-        raise GraphError("uid is not UTF-8 text", operator=node.name, uid=ascii(node.uid)) from error
+        raise GraphError("uid is not UTF-8 text", operator=operator, uid=ascii(uid)) from error
     if size_bytes > UID_BYTES_MAX:
         raise GraphError(
             "uid of an operator is too long",
             hint="file names hold it percent-encoded: 1 byte for an ASCII letter, 6 to 12 for another one",
-            operator=node.name,
-            uid=node.uid,
+            operator=operator,
+            uid=uid,
             size_bytes=size_bytes,
             limit_bytes=UID_BYTES_MAX,
         )

@@ -68,6 +68,15 @@ class Timers:
     rows: Any
     domain: Literal["event", "processing"] = "event"
 
+    def __post_init__(self) -> None:
+        if self.domain not in ("event", "processing"):
+            raise StateError(
+                "timers go by no such time",
+                hint="the domain is 'event' or 'processing'",
+                operator=self.uid,
+                domain=self.domain,
+            )
+
     @property
     def name(self) -> str:
         """Name of the state that timers are."""

@@ -70,7 +70,7 @@ def as_table(target: Target, given: Any) -> pa.Table:
         if isinstance(given, Mapping):
             return _of_columns(target, given)
         return pa.table(given)
-    except (TypeError, ValueError, pa.ArrowException) as error:
+    except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         raise target.refused(
             "rows are no table",
             hint="give a pyarrow.Table, a dict of columns, or a data frame that has `__arrow_c_stream__`",
@@ -101,8 +101,11 @@ def check_columns(target: Target, table: pa.Table, *, needed: Sequence[str], all
     """Check the names of the columns.
 
     Raises:
-        StateError: one is missing or not known; the error names the nearest known one.
+        StateError: one is there twice, or missing, or not known; the error names the nearest known one.
     """
+    for position, name in enumerate(table.column_names):
+        if name in table.column_names[:position]:
+            raise target.refused("table has a column twice", column=name)
     missing = [name for name in needed if name not in table.column_names]
     known = [*needed, *allowed]
     for name in table.column_names:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from raystream.clock import SystemClock, TimeDomain
 from raystream.errors import ConfigError, StateError, StateRestoreError, StorageError
+from raystream.graph.logical import check_uid
 from raystream.handles import SavepointFormat, StateInfo
 from raystream.ids import CheckpointId, JobId, OperatorUid
 from raystream.keygroup import KeyGroupRange, check_parallelism, default_max_parallelism
@@ -74,8 +75,8 @@ def write(
         open_fs: gives the store of a URL.
 
     Raises:
-        StateError: a table does not fit its state, with operator, state, column and row (from 0); `base` or
-            `states` is something else.
+        StateError: a table does not fit its state; tells operator, state, column and row (from 0).
+        GraphError: no operator can have the uid of a state.
         StateRestoreError: what is to be dropped is not there.
         StateCorruptError: the base is damaged; nothing was written.
         ConfigError: there is a savepoint in the directory, or one is being written there, or
@@ -219,6 +220,7 @@ class _Writing:
         contents.elements.pop(name, None)
 
     def _add(self, given: Given) -> None:
+        check_uid(given.uid, operator=str(given.uid))
         uid = OperatorUid(given.uid)
         contents = self._operators.get(uid)
         if contents is None:

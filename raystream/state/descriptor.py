@@ -109,6 +109,10 @@ class StateDescriptor(ABC):
             raise StateError(
                 "state has no name", hint="give the descriptor a non-empty string", name=self.name
             )
+        try:
+            self.name.encode()
+        except UnicodeEncodeError as error:  # No snapshot could name it.
+            raise StateError("name of a state is not UTF-8 text", state=ascii(self.name)) from error
         if self.name.startswith(RESERVED_PREFIX) and not self.internal:
             raise StateError(
                 "state has a reserved name",

@@ -18,7 +18,7 @@ from raystream.storage.local import LocalFileSystem, local_url
 from raystream.storage.s3_url import s3_url
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_ONE_SLASH = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):/")
+_ONE_SLASH = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):/(?!/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,7 @@ def to_url(path: str) -> str:
     """Return the absolute URL of a path or URL that a user wrote, without a slash at its end.
 
     Raises:
-        ConfigError: the path is empty, or a URL that lacks a slash, or of a store that is not supported, or
-            not as its store needs it.
+        ConfigError: the path is empty, or of a store that is not supported, or not as its store needs it.
 
     Example:
         >>> to_url("file:///data/checkpoints/")
@@ -82,14 +81,8 @@ def to_url(path: str) -> str:
     """
     if not path:
         raise ConfigError("path is empty", hint="give a directory, or a URL such as s3://bucket/path")
+    path = with_both_slashes(path)
     match = _SCHEME.match(path)
-    if match is None and (cut := _ONE_SLASH.match(path)):
-        # Taken for a directory, it would keep on the disk of one machine what was meant for a store.
-        raise ConfigError(
-            "URL has one slash after its scheme, where two belong",
-            path=path if "@" not in path else f"{cut[0]}...",
-            hint="write it as s3://bucket/path or file:///path; a directory of this name as ./name:/path",
-        )
     scheme, rest = (match[1].lower(), path[match.end() :]) if match else ("file", path)
     if scheme not in STORES:
         raise ConfigError(
@@ -99,6 +92,30 @@ def to_url(path: str) -> str:
             hint=f"use a directory or a URL of {', '.join(f'{name}://' for name in STORES)}",
         )
     return STORES[scheme].to_url(rest)
+
+
+def with_both_slashes(path: str) -> str:
+    """Return a path or URL as it is, but `file:/x`, which is a URL too, as `file:///x`.
+
+    Raises:
+        ConfigError: it is a URL of another store that lacks a slash; as a path it would be a directory of
+            this machine, and state would go there unseen.
+
+    Example:
+        >>> with_both_slashes("file:/data")
+        'file:///data'
+    """
+    match = _ONE_SLASH.match(path)
+    scheme = match[1].lower() if match else ""
+    if match is None or scheme not in STORES:
+        return path
+    if scheme != "file":
+        raise ConfigError(
+            "URL of a store lacks a slash",
+            hint=f"write {scheme}://..., or ./{scheme}:/... for a directory of this name",
+            scheme=scheme,
+        )
+    return f"file://{path[match.end() - 1 :]}"
 
 
 def open_file_system(url: str) -> FileSystem:

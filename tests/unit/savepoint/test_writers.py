@@ -1,11 +1,12 @@
-"""Of several writers of savepoints into one directory one succeeds, and nobody harms it."""
+"""What a writer of savepoints refuses: another one in its directory, and what no job could restore."""
 
+import pyarrow as pa
 import pytest
 
 import raystream.savepoint
 from raystream import ValueStateDescriptor
-from raystream.errors import ConfigError, StorageError
-from raystream.savepoint import KeyedState
+from raystream.errors import ConfigError, GraphError, StateError, StorageError
+from raystream.savepoint import KeyedState, Timers
 from raystream.savepoint.rows import values_of
 from raystream.storage.local import LocalFileSystem
 
@@ -55,3 +56,39 @@ def test_writer_that_fails_gives_its_directory_back(tmp_path):
         raystream.savepoint.write(path, [first], open_fs=lambda _: Interrupted(full))
     assert list((tmp_path / "savepoint").iterdir()) == []
     assert raystream.savepoint.write(path, [first]) == f"file://{path}"
+
+
+# ---- what no job could restore -------------------------------------------------------
+
+
+@pytest.mark.parametrize("uid", ["", " ", 5, None, "\ud800", "x" * 161])
+def test_uid_that_no_operator_has_is_refused(tmp_path, uid):
+    with pytest.raises(GraphError, match="uid"):
+        raystream.savepoint.write(str(tmp_path / "s"), [KeyedState(uid, HITS, {"key": ["a"], "value": [1]})])
+    assert not (tmp_path / "s").exists()
+
+
+def test_timers_of_another_time_are_refused():
+    with pytest.raises(StateError, match="no such time"):
+        Timers("count", {"key": ["a"], "time_ms": [1]}, domain="wall")
+
+
+def test_name_of_a_state_that_no_snapshot_can_hold_is_refused():
+    with pytest.raises(StateError, match="not UTF-8") as caught:
+        ValueStateDescriptor("hits \ud800", int)
+    assert caught.value.context["state"] == r"'hits \ud800'"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"key": ["a"], "value": [1 << 63]},
+        pa.Table.from_arrays([["a"], [1], [2]], names=["key", "value", "value"]),
+        pa.Table.from_arrays([["a"], ["b"], [2]], names=["key", "key", "value"]),
+    ],
+    ids=["too large", "values twice", "keys twice"],
+)
+def test_rows_that_no_table_can_hold_are_refused(tmp_path, rows):
+    with pytest.raises(StateError) as caught:
+        raystream.savepoint.write(str(tmp_path / "s"), [KeyedState("count", HITS, rows)])
+    assert caught.value.context["operator"] == "count"

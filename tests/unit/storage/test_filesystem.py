@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raystream.connectors.file_listing import local_path
+from raystream.connectors.files import FileSink
 from raystream.errors import ConfigError, StorageError
 from raystream.storage.filesystem import MissingFileError, join_url, split_url
 from raystream.storage.stores import open_file_system, to_url
@@ -54,22 +56,27 @@ def test_making_a_url_of_a_url_changes_nothing():
         assert to_url(url) == url
 
 
+def test_url_with_one_slash_is_no_directory_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert to_url("file:/data/x") == "file:///data/x"
+    assert to_url("File:/data") == "file:///data"
+    assert to_url("c:/data") == f"file://{tmp_path}/c:/data"
+    assert to_url("./s3:/bucket") == f"file://{tmp_path}/s3:/bucket"
+    for url in ("s3:/bucket/x", "S3:/someone:secret@bucket", "hdfs:/data", "memory:/x"):
+        with pytest.raises(ConfigError, match="lacks a slash") as caught:
+            to_url(url)
+        assert "secret" not in str(caught.value)
+        with pytest.raises(ConfigError, match="lacks a slash"):
+            FileSink.json_lines(url)
+    assert local_path("file:/data/x") == "/data/x"
+
+
 @pytest.mark.parametrize("path", ["", "ftp://host/x", "s3://", "s3:///x", "s3://b", "s3://bucket/../x"])
 def test_a_store_that_is_not_supported_is_a_configuration_error(path):
     with pytest.raises(ConfigError) as caught:
         to_url(path)
     assert caught.value.hint
-
-
-@pytest.mark.parametrize("path", ["s3:/bucket/x", "file:/data/x", "host:/data", "s3:/me:secret@bucket/x"])
-def test_a_url_that_lacks_a_slash_is_not_taken_for_a_directory(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(ConfigError, match="one slash") as caught:
-        to_url(path)
-    assert "s3://bucket/path" in caught.value.hint
-    assert "secret" not in str(caught.value)
-    assert to_url("./host:/data") == f"file://{tmp_path}/host:/data"
 
 
 def test_splitting_undoes_joining():
