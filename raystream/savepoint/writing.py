@@ -22,7 +22,7 @@ from raystream.graph.logical import check_uid
 from raystream.handles import SavepointFormat, StateInfo
 from raystream.ids import CheckpointId, JobId, OperatorUid
 from raystream.keygroup import KeyGroupRange, check_parallelism, default_max_parallelism
-from raystream.records.elements import SnapshotKind
+from raystream.records.elements import WATERMARK_MAX_MS, WATERMARK_MIN_MS, SnapshotKind
 from raystream.savepoint.casting import Target
 from raystream.savepoint.given import (
     Given,
@@ -243,12 +243,20 @@ class _Writing:
             info=info,
             max_parallelism=contents.max_parallelism,
             times=times,
-            written_ms=self._now_ms,
+            written_ms=self._written_ms(contents, times),
         )
         rows = keyed_rows(target, given.rows)
         if not contents.taken:
             contents.taken = [Moment(processing_ms=self._now_ms)] * contents.parallelism
         contents.keyed[given.name] = KeyedContents(info, partial(_chunks_of_rows, info, rows))
+
+    def _written_ms(self, contents: OperatorContents, times: TimeDomain | None) -> int:
+        """Return when rows were written that do not say it: now; in event time at the base's watermark."""
+        if times is TimeDomain.EVENT_TIME:
+            watermark_ms = max((taken.event_ms for taken in contents.taken), default=WATERMARK_MIN_MS)
+            if WATERMARK_MIN_MS < watermark_ms < WATERMARK_MAX_MS:
+                return watermark_ms
+        return self._now_ms
 
     def _add_elements(self, contents: OperatorContents, given: OperatorState) -> None:
         known = contents.elements.get(given.name)
