@@ -7,7 +7,8 @@
     value           always          what the type of the state says (`raystream.state.canonical_values`)
     time_ms         timers          int
     position        may be there    order of the elements of a list; without it the order of the rows counts
-    written_ms      may be there    time of writing, of a state with a time to live
+    written_ms      may be there    time of writing, of a state with a time to live; by default now, in event
+                                    time at the watermark of the base
     key_group, key_text, namespace_text, map_key_text, domain, subtask     may be there, and are not read
 
 A table that `State.to_arrow` returned is one of these, changed or not.  Values are cast where nothing is

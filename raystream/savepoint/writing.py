@@ -22,7 +22,7 @@ from raystream.graph.logical import check_uid, is_text
 from raystream.handles import SavepointFormat, StateInfo
 from raystream.ids import CheckpointId, JobId, OperatorUid
 from raystream.keygroup import KeyGroupRange, check_parallelism, default_max_parallelism
-from raystream.records.elements import SnapshotKind
+from raystream.records.elements import WATERMARK_MAX_MS, WATERMARK_MIN_MS, SnapshotKind
 from raystream.savepoint.casting import Target
 from raystream.savepoint.given import (
     Given,
@@ -83,10 +83,7 @@ def write(
             a name, or such a number of key groups.
         StorageError: the store refused.
     """
-    if max_parallelism is not None:
-        check_parallelism(1, max_parallelism)
-    if job_name and not is_text(job_name):
-        raise ConfigError("name of a job is not a text", name=job_name)
+    _check_arguments(states, base, max_parallelism, job_name)
     directory = to_url(path)
     _check_free(directory, open_fs)
     writing = _Writing(directory, base, open_fs, max_parallelism or default_max_parallelism(1))
@@ -121,6 +118,20 @@ def _check_free(directory: str, open_fs: OpenFileSystem) -> None:
         raise ConfigError(
             "there is a savepoint in the directory already", hint="name a new directory", path=directory
         )
+
+
+def _check_arguments(states: object, base: object, max_parallelism: int | None, job_name: object) -> None:
+    """Refuse what no job has, and a path for the base or a single state for a list, as are easily given."""
+    if job_name and not is_text(job_name):
+        raise ConfigError("name of a job is not a text", name=job_name)
+    if max_parallelism is not None:
+        check_parallelism(1, max_parallelism)
+    if base is not None and not isinstance(base, Savepoint):
+        raise StateError(
+            "base is not an open savepoint", hint="give what raystream.savepoint.open returns", given=base
+        )
+    if isinstance(states, Given):
+        raise StateError("states are not a list", hint="put it into a list: [state]", given=states.name)
 
 
 class _Writing:
@@ -239,12 +250,20 @@ class _Writing:
             info=info,
             max_parallelism=contents.max_parallelism,
             times=times,
-            written_ms=self._now_ms,
+            written_ms=self._written_ms(contents, times),
         )
         rows = keyed_rows(target, given.rows)
         if not contents.taken:
             contents.taken = [Moment(processing_ms=self._now_ms)] * contents.parallelism
         contents.keyed[given.name] = KeyedContents(info, partial(_chunks_of_rows, info, rows))
+
+    def _written_ms(self, contents: OperatorContents, times: TimeDomain | None) -> int:
+        """Return when rows were written that do not say it: now; in event time at the base's watermark."""
+        if times is TimeDomain.EVENT_TIME:
+            watermark_ms = max((taken.event_ms for taken in contents.taken), default=WATERMARK_MIN_MS)
+            if WATERMARK_MIN_MS < watermark_ms < WATERMARK_MAX_MS:
+                return watermark_ms
+        return self._now_ms
 
     def _add_elements(self, contents: OperatorContents, given: OperatorState) -> None:
         known = contents.elements.get(given.name)

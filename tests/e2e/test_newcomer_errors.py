@@ -238,7 +238,7 @@ def test_savepoint_of_another_job(raystream, script, savepoint):
     refused(
         outcome,
         code=2,
-        cause=r"snapshot does not fit the program: state of 2 operator\(s\) .* job='numbers'\)",
+        cause=r"snapshot does not fit the program: state of 1 operator\(s\) .* job='numbers'\)",
         advice="give operators the uids they had, or drop this state with --allow-non-restored-state",
     )
 
