@@ -32,7 +32,7 @@ from raystream.config.load import load_config
 from raystream.config.options import JobConfig
 from raystream.errors import ConfigError, GraphError
 from raystream.graph.chaining import plan_job
-from raystream.graph.logical import LogicalGraph, LogicalNode, OperatorKind, Upstream
+from raystream.graph.logical import LogicalGraph, LogicalNode, OperatorKind, Upstream, is_text
 from raystream.graph.physical import PhysicalPlan
 from raystream.ids import JobStatus, draw_job_id
 from raystream.operators.sink_operator import SinkOperator
@@ -161,6 +161,10 @@ class StreamEnvironment:
     def _submit(self, name: str | None, plan: PhysicalPlan, config: JobConfig) -> JobClient:
         around = ambient.current()
         job_name = name or _script_name()
+        if not is_text(job_name):
+            raise GraphError(
+                "name of a job is not a text", hint="snapshots and the job log hold it as UTF-8", name=name
+            )
         _check_sources(plan, config)
         _check_sinks(self._graph, config)
         runner = around.runner or self._runner or runner_named(config.runner)

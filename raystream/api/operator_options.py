@@ -7,7 +7,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from raystream.api.functions import Function
 from raystream.errors import GraphError
-from raystream.graph.logical import ChainHint, OperatorKind, Upstream
+from raystream.graph.logical import ChainHint, OperatorKind, Upstream, is_text
 from raystream.operators.operator import Operator
 
 
@@ -73,7 +73,7 @@ def checked_name(options: OperatorOptions, operation: str, default: str) -> str:
     name = options.get("name")
     if name is None:
         return default
-    if not isinstance(name, str) or not name.strip():
+    if not is_text(name):
         raise GraphError("name of an operator is not a text", operation=operation, name=name)
     return name
 

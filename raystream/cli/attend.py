@@ -137,6 +137,7 @@ class AttendedJob:
         self._progress = Progress(attendant.clock.monotonic_ms())
         self.settled = False
         """Nobody has to wait for the job any more."""
+        self._told_start = submission.config.recovery.path is None
         self.cancelling = False
         """Its cancellation was asked for."""
 
@@ -184,6 +185,7 @@ class AttendedJob:
         return view
 
     def _show(self, view: JobView, line: StatusLine | None) -> None:
+        self._tell_start(view)
         now_ms = self._attendant.clock.monotonic_ms()
         lines = self._progress.events(view, now_ms)
         if line is None:
@@ -193,7 +195,20 @@ class AttendedJob:
         if line is not None:
             line.show(self._progress.status(view, now_ms))
 
+    def _tell_start(self, view: JobView) -> None:
+        """Say once what `-s` has come to: `latest` is also content with nothing."""
+        if self._told_start:
+            return
+        self._told_start = True
+        where = self._submission.config.checkpointing.directory
+        say(
+            f"{view.name!r} starts anew: no snapshot of it is in {where}"
+            if view.started_from is None
+            else f"{view.name!r} goes on from {view.started_from}"
+        )
+
     def _waited(self, view: JobView) -> None:
+        self._tell_start(view)
         self.settled = self.settled or self.detached or view.status.terminal
         if self.detached and view.status is not JobStatus.FAILED:
             print(self.job_id, flush=True)

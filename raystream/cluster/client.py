@@ -312,7 +312,7 @@ def _find(job: str, connection: Connection) -> RayJobHandle | None:
     if len(found) > 1:
         raise JobNotFoundError(
             "more than one job has this prefix or name",
-            hint="give more of the id",
+            hint="give the id, or more of it",
             job=job,
             jobs=", ".join(found),
         )

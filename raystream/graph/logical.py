@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NewType
+from typing import Any, NewType, TypeGuard
 
 from raystream.errors import GraphError
 from raystream.graph.physical import Partitioner, Partitioning
@@ -171,6 +171,17 @@ class LogicalGraph:
     def seal(self, job_name: str) -> None:
         """Refuse further operators: the graph now belongs to a submitted job."""
         self._submitted_as = job_name
+
+
+def is_text(name: object) -> TypeGuard[str]:
+    """Return whether something can be a name in a snapshot: a text that is not blank, and UTF-8."""
+    if not isinstance(name, str) or not name.strip():
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_uid(uid: object, *, operator: str) -> None:

@@ -203,6 +203,7 @@ class JobCoordinator:
             duration_ms=round(now_ms - self._started_ms),
             checkpoints=self._shell.records.shown(),
             last_checkpoint_id=self._checkpoints.recovery_point,
+            started_from=self._submission.config.recovery.path,
             error=job.error,
             gave_up=job.gave_up,
             waiting_for=job.waiting_for,

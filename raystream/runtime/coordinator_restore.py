@@ -68,7 +68,10 @@ def plan_restore(
     if problems:
         raise StateRestoreError(
             "snapshot does not fit the program: " + "\n".join(problems),
-            hint=_advice(missing=bool(missing) and not allow_non_restored),
+            hint=_advice(
+                missing=bool(missing) and not allow_non_restored,
+                foreign=1 < len(missing) == sum(operator.stateful for operator in metadata.operators),
+            ),
             snapshot=directory or f"checkpoint {metadata.checkpoint_id}",
             job=metadata.job_name,
         )
@@ -222,7 +225,15 @@ def _stored(metadata: SnapshotMetadata, uid: OperatorUid) -> bool:
     return operator is not None and operator.stateful
 
 
-def _advice(*, missing: bool) -> str:
+def _advice(*, missing: bool, foreign: bool) -> str:
+    """Return what to do about it.
+
+    Args:
+        missing: the program lacks operators of the snapshot.
+        foreign: it lacks all of them, and they are several: a single one has rather been renamed.
+    """
+    if missing and foreign:
+        return "none of its operators is in the program: give a snapshot of the same program, or its uids"
     if missing:
         return "give operators the uids they had, or drop this state with --allow-non-restored-state"
     return "lower the parallelism, or set a max parallelism: keys are then dealt out anew when they are read"

@@ -76,6 +76,8 @@ class JobView:
     """Oldest first."""
     last_checkpoint_id: CheckpointId | None = None
     """What a failure would recover from."""
+    started_from: str | None = None
+    """Path of the snapshot that the job was started from."""
     error: RaystreamError | None = None
     """Primary cause of the last failure; of a FAILED job, what it failed with."""
     gave_up: str = ""

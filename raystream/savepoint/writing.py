@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from raystream.clock import SystemClock, TimeDomain
 from raystream.errors import ConfigError, StateError, StateRestoreError, StorageError
-from raystream.graph.logical import check_uid
+from raystream.graph.logical import check_uid, is_text
 from raystream.handles import SavepointFormat, StateInfo
 from raystream.ids import CheckpointId, JobId, OperatorUid
 from raystream.keygroup import KeyGroupRange, check_parallelism, default_max_parallelism
@@ -79,16 +79,20 @@ def write(
         GraphError: no operator can have the uid of a state.
         StateRestoreError: what is to be dropped is not there.
         StateCorruptError: the base is damaged; nothing was written.
-        ConfigError: there is a savepoint in the directory, or one is being written there, or
-            `max_parallelism` cannot be one.
+        ConfigError: there is a savepoint in the directory, or one is being written there; or no job has such
+            a name, or such a number of key groups.
         StorageError: the store refused.
     """
-    if max_parallelism is not None:
-        check_parallelism(1, max_parallelism)
+    _check_arguments(states, base, max_parallelism, job_name)
     directory = to_url(path)
     _check_free(directory, open_fs)
     writing = _Writing(directory, base, open_fs, max_parallelism or default_max_parallelism(1))
     writing.collect(states, drop)
+    return _run_alone(writing, directory, job_name, open_fs)
+
+
+def _run_alone(writing: "_Writing", directory: str, job_name: str | None, open_fs: OpenFileSystem) -> str:
+    """Write a savepoint while nobody else writes into its directory; raises as `write`."""
     claims = SnapshotClaims(JobId(secrets.token_hex(16)), open_fs=open_fs)
     claims.reserve(directory)
     try:
@@ -114,6 +118,20 @@ def _check_free(directory: str, open_fs: OpenFileSystem) -> None:
         raise ConfigError(
             "there is a savepoint in the directory already", hint="name a new directory", path=directory
         )
+
+
+def _check_arguments(states: object, base: object, max_parallelism: int | None, job_name: object) -> None:
+    """Refuse what no job has, and a path for the base or a single state for a list, as are easily given."""
+    if job_name and not is_text(job_name):
+        raise ConfigError("name of a job is not a text", name=job_name)
+    if max_parallelism is not None:
+        check_parallelism(1, max_parallelism)
+    if base is not None and not isinstance(base, Savepoint):
+        raise StateError(
+            "base is not an open savepoint", hint="give what raystream.savepoint.open returns", given=base
+        )
+    if isinstance(states, Given):
+        raise StateError("states are not a list", hint="put it into a list: [state]", given=states.name)
 
 
 class _Writing:

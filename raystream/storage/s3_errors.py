@@ -21,7 +21,10 @@ _ASK_AGAIN_STATUS = frozenset({429, 500, 502, 503, 504})
 
 _TAKEN = frozenset({"412", "PreconditionFailed"})
 
-_CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, where the job runs"
+_CREDENTIALS = (
+    "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; a job on a Ray cluster has those with"
+    " which Ray was started on each node"
+)
 _ENDPOINT = "check that the store runs and is reachable from there, and AWS_ENDPOINT_URL"
 _RIGHTS = (
     "allow these credentials to list the bucket and its uploads, and to get, put and delete objects below"
@@ -143,7 +146,7 @@ def cause_and_advice(error: BaseException) -> tuple[str, str]:
     if isinstance(error, boto.ProfileNotFound):
         return "the profile of AWS_PROFILE does not exist", "correct AWS_PROFILE, or add the profile"
     if isinstance(error, _NO_CREDENTIALS):
-        return "there are no credentials", f"{_CREDENTIALS}, or give its machines a role"
+        return "there are no credentials", f"{_CREDENTIALS}, or the role of the machine"
     if isinstance(error, boto.SSLError):
         return f"the certificate of {_endpoint(error)} is not trusted", "set AWS_CA_BUNDLE"
     if isinstance(error, boto.ReadTimeoutError | TimeoutError):

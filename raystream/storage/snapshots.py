@@ -52,6 +52,9 @@ from raystream.storage.stores import open_file_system, to_url
 INLINE_TOTAL_BYTES_MAX = 16 * 1024 * 1024
 """Inline blobs of one snapshot in all; the largest of those above it get files."""
 
+NAMED_MAX = 3
+"""Snapshots that an error names, in place of one that is not there."""
+
 _MEMORY = "jobmanager:"
 
 
@@ -256,12 +259,24 @@ def load_snapshot(path: str, *, open_fs: OpenFileSystem = open_file_system) -> t
         data = fs.read(metadata_path(directory))
     except MissingFileError as error:
         there = fs.exists(directory)
+        advice = "give the directory of a checkpoint (.../chk-<n>) or savepoint (.../savepoint-...)"
         raise StateRestoreError(
             "path is not a snapshot: it has no _metadata" if there else "snapshot does not exist",
             path=path,
-            hint="give the directory of a checkpoint (.../chk-<n>) or savepoint (.../savepoint-...)",
+            hint=advice + _snapshots_in(fs, directory if there else split_url(directory)[0]),
         ) from error
     return directory, _decoded(data, directory)
+
+
+def _snapshots_in(fs: FileSystem, directory: str) -> str:
+    """Return a text that names some of the snapshots in a directory; empty if there are none."""
+    try:
+        entries = fs.list_dir(directory)
+    except StorageError:  # What was asked for is missing all the same.
+        return ""
+    names = [e.name for e in entries if e.directory and owned_by_snapshot(join_url(directory, e.name))]
+    shown = ", ".join(names[:NAMED_MAX]) + (", ..." if len(names) > NAMED_MAX else "")
+    return f"; there are {shown} in {directory}" if names else ""
 
 
 def load_complete(directory: str, *, open_fs: OpenFileSystem = open_file_system) -> SnapshotMetadata:

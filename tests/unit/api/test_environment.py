@@ -1,6 +1,7 @@
 """An environment gathers configuration, plans, and submits one job after the other."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,16 @@ def runner():
 def job(env, **source):
     env.from_source(FakeSource(**source), uid="source").sink_to(FakeSink(), uid="sink")
     return env
+
+
+@pytest.mark.parametrize("method", ["execute", "submit"])
+@pytest.mark.parametrize("name", [5, b"job", Path("job"), "\ud800", " "], ids=repr)
+def test_name_of_a_job_that_no_snapshot_can_hold_is_refused(runner, method, name):
+    env = job(StreamEnvironment(runner=runner))
+
+    with pytest.raises(GraphError, match="name of a job is not a text"):
+        getattr(env, method)(name)
+    assert runner.submissions == []
 
 
 # ---- configuration

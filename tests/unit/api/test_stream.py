@@ -218,6 +218,7 @@ def test_plain_callable_does_as_process_function(env, lines):
         (lambda s: s.key_by(len).sum(1.5), "neither an index nor a name", "sum(1)"),
         (lambda s: s.map(parse, chain="yes"), "chain= is none of its words", '"always"'),
         (lambda s: s.map(parse, name=" "), "name of an operator is not a text", ""),
+        (lambda s: s.map(parse, name="\ud800"), "name of an operator is not a text", ""),
         (lambda s: s.map(parse, uid=""), "uid of an operator is not a text", "uid="),
         (lambda s: s.sink_to(FakeSink), "argument of sink_to is not a sink", "FileSink.lines"),
         (lambda s: s.sink_to("out/"), "argument of sink_to is not a sink", "FileSink.lines"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from raystream.errors import StateCorruptError, StateRestoreError
-from raystream.ids import Attempt, CheckpointId, VertexId
+from raystream.ids import Attempt, CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
@@ -118,6 +118,16 @@ def test_missing_state_is_shown_in_a_table_with_a_guess_at_what_was_renamed():
         ["missing", "count", "COUNT", "hits", "8", "renamed", "to", "'count-hits'?"],
     ]
     assert "--allow-non-restored-state" in caught.value.hint
+
+
+def test_snapshot_of_another_program_is_not_advised_to_be_dropped():
+    metadata = snapshot_of(plan())
+    foreign = tuple(replace(one, uid=OperatorUid(f"other-{one.uid}")) for one in metadata.operators)
+
+    with pytest.raises(StateRestoreError) as caught:
+        plan_restore(plan(), "file:///sp", replace(metadata, operators=foreign), allow_non_restored=False)
+    assert caught.value.hint.startswith("none of its operators is in the program")
+    assert "--allow-non-restored-state" not in caught.value.hint
 
 
 def test_everything_that_does_not_fit_is_reported_at_once():

@@ -68,6 +68,12 @@ def test_uid_that_no_operator_has_is_refused(tmp_path, uid):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("name", [5, b"job", "\ud800"])
+def test_job_name_that_no_snapshot_can_hold_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="not a text"):
+        raystream.savepoint.write(str(tmp_path / "s"), job_name=name)
+
+
 def test_timers_of_another_time_are_refused():
     with pytest.raises(StateError, match="no such time"):
         Timers("count", {"key": ["a"], "time_ms": [1]}, domain="wall")

@@ -47,6 +47,15 @@ def differing(first, second):
     return [one.state for one in differences(first.reader, second.reader) if not one.same]
 
 
+def test_a_path_as_base_and_a_single_state_are_refused_with_advice(tmp_path):
+    state = KeyedState("count", HITS, {"key": ["/"], "value": [1]})
+
+    with pytest.raises(StateError, match=r"raystream\.savepoint\.open"):
+        raystream.savepoint.write(str(tmp_path / "new"), [state], base=str(tmp_path))
+    with pytest.raises(StateError, match=r"\[state\]"):
+        raystream.savepoint.write(str(tmp_path / "new"), state)
+
+
 # ---- on a base ------------------------------------------------------------------
 
 

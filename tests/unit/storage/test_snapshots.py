@@ -6,7 +6,7 @@ from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, 
 from raystream.handles import FileHandle, InlineHandle
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.disposal import dispose_snapshot
-from raystream.storage.filesystem import join_url
+from raystream.storage.filesystem import join_url, split_url
 from raystream.storage.layout import JobLayout, data_file, metadata_path
 from raystream.storage.metadata import blobs_of
 from raystream.storage.snapshots import (
@@ -87,6 +87,15 @@ def test_a_path_that_does_not_exist_is_said_to(base):
         load_snapshot(join_url(base, "chk-9"))
     assert caught.value.context["path"] == join_url(base, "chk-9")
     assert "chk-<n>" in caught.value.hint
+
+
+def test_snapshots_near_a_wrong_path_are_named(store, base):
+    (directory,) = {split_url(take(store, checkpoint_id))[0] for checkpoint_id in (2, 3)}
+
+    for wrong in (directory, join_url(directory, "chk-9")):
+        with pytest.raises(StateRestoreError) as caught:
+            load_snapshot(wrong)
+        assert caught.value.hint.endswith(f"; there are chk-2, chk-3 in {directory}")
 
 
 def test_a_directory_that_is_not_a_snapshot_is_said_to(base, fs):
