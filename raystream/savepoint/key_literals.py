@@ -12,6 +12,10 @@ from typing import Any
 
 from raystream.errors import ConfigError, KeyTypeError
 from raystream.keys import Key, canonical_key
+from raystream.state.canonical_keys import key_text
+
+INT_BITS_MAX = 14_000
+"""Python writes no int that is much longer."""
 
 _NAMES: dict[str, Any] = {"null": None, "true": True, "false": False, "datetime.timezone.utc": dt.UTC}
 _NAMES["inf"] = float("inf")
@@ -62,6 +66,8 @@ def key_as_json(key: Key | None) -> Any:
     """
     if isinstance(key, tuple):
         return list(map(key_as_json, key))
+    if isinstance(key, int) and key.bit_length() > INT_BITS_MAX:
+        return key_text(key)
     plain = key is None or isinstance(key, str | int)
     return key if plain else repr(key)
 
