@@ -92,3 +92,12 @@ def end_server(process: "subprocess.Popen[bytes]", how: signal.Signals = signal.
     if process.poll() is None:
         os.killpg(process.pid, how)
     process.wait()
+
+
+def seen_around_a_child(url: str, method: str) -> str:
+    """Say whether a file is there, by a process that looks before, inside and after a child process."""
+    script = Path(__file__).with_name("child_process.py")
+    done = subprocess.run(
+        [sys.executable, script, method, url], capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout.strip()

@@ -1,6 +1,5 @@
 """What HDFS does that disks do not: claims by rename, rights, quotas, safe mode, servers that are away."""
 
-import multiprocessing
 import os
 import threading
 import tracemalloc
@@ -20,6 +19,7 @@ from raystream.storage.job_log import AttemptStarted, DurableJobLog
 from raystream.storage.layout import JobLayout
 from raystream.storage.stores import open_file_system
 from raystream.storage.webhdfs import WebHdfsClient
+from tests.services.processes import seen_around_a_child
 
 RACES = {"hdfs": 1_000, "webhdfs": 100}
 """A DataNode that speaks HTTP needs a twentieth of a second for a file."""
@@ -107,16 +107,11 @@ def test_a_job_master_that_was_replaced_is_told_by_the_log(fs, base):
         old.append(AttemptStarted(attempt=1))
 
 
-def _exists(url: str) -> bool:
-    return open_file_system(url).exists(url)
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_process_uses_the_store_on_its_own(fs, base, method):
     fs.write(join_url(base, "file"), b"1")
-    with multiprocessing.get_context(method).Pool(1) as pool:
-        assert pool.apply_async(_exists, (join_url(base, "file"),)).get(60)
-    assert fs.exists(join_url(base, "file"))
+
+    assert seen_around_a_child(join_url(base, "file"), method) == "True True True"
 
 
 def test_a_large_file_goes_and_comes_in_pieces(fs, base):

@@ -1,6 +1,5 @@
 """What object stores do that disks do not: large uploads, pages, races, rights."""
 
-import multiprocessing
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from raystream.errors import StorageError
 from raystream.storage import s3
 from raystream.storage.filesystem import TEMPORARY_PREFIX, join_url
 from raystream.storage.stores import open_file_system
+from tests.services.processes import seen_around_a_child
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
 from tests.unit.storage.contract import UnwantedError, Withdrawn
 
@@ -119,16 +119,11 @@ def test_one_session_serves_all_threads_of_a_process(store, base):
     assert len(opened) == 1
 
 
-def _exists(url: str) -> bool:
-    return open_file_system(url).exists(url)
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_process_uses_the_store_on_its_own(fs, base, method):
     fs.write(join_url(base, "file"), b"1")
-    with multiprocessing.get_context(method).Pool(1) as pool:
-        assert pool.apply_async(_exists, (join_url(base, "file"),)).get(60)
-    assert fs.exists(join_url(base, "file"))
+
+    assert seen_around_a_child(join_url(base, "file"), method) == "True True True"
 
 
 def test_a_process_that_has_used_the_store_ends_without_a_word(store, base):
