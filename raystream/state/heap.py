@@ -5,9 +5,11 @@ How a table is frozen and put back is in `heap_tables`, how a snapshot works in
 `heap_snapshot`, what user code calls in `heap_states`.
 """
 
+import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from raystream.clock import Clock, ProcessingTime
@@ -125,7 +127,8 @@ class HeapBackend(StateKinds):
             return tables
         try:
             decoder = ChunkDecoder(descriptor, stored, self._restored_ms(descriptor))
-            self._fill(tables, chunks, decoder, descriptor)
+            with _no_collection():
+                self._fill(tables, chunks, decoder, descriptor)
         except StateRestoreError as error:
             self._registry.refuse(descriptor.name, _in_one_line(error))
             return table_list(self._groups, self._max_parallelism)
@@ -194,6 +197,21 @@ class HeapBackend(StateKinds):
     def close(self) -> None:
         """Have a restore end; there is nothing outside of memory."""
         self._use.close(_nothing)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Have no cyclic garbage looked for while nothing but state is made, of which nothing is garbage.
+
+    With millions of records the collector went through all that was restored again and again.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _nothing() -> None:
