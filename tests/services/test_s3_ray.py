@@ -33,6 +33,7 @@ def cluster(moto_server: FaultyStore) -> Iterator[Cluster]:
         for name, value in moto_server.environment.items():
             environment.setenv(name, value)
         environment.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        disconnect()  # From a cluster of other tests, whose processes do not know the store.
         cluster = Cluster(initialize_head=True, head_node_args=NODE)
         yield cluster
         disconnect()
