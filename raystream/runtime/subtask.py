@@ -219,10 +219,12 @@ class Subtask:
 
     # ---- checkpoints ------------------------------------------------------
 
-    def trigger(self, barrier: Barrier) -> None:
-        """Emit a barrier from this source subtask, now."""
+    def trigger(self, barrier: Barrier, *, drain: bool = False) -> None:
+        """Emit a barrier from this source subtask, now; with `drain` behind the end of its input."""
         if barrier.stop:
             self._stopped_by = barrier.checkpoint_id
+        if drain:
+            self._end_input()
         self._take_snapshot(barrier, alignment_ms=0.0)
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:

@@ -220,7 +220,7 @@ class SimulatedRun:
             case Savepoint():
                 coordinator.request(SavepointRequest(request_id, None, wanted))
             case StopAndResume():
-                coordinator.request(StopRequest(request_id, None, wanted))
+                coordinator.request(StopRequest(request_id, None, wanted, fault.drain))
             case CancelAndResume():
                 coordinator.request(CancelRequest(request_id))
 

@@ -10,14 +10,14 @@ from raystream.protocol.history import HISTORY_LENGTH_MAX, History, brief
 
 def test_steps_name_event_argument_and_commands():
     history = History()
-    commands = [StartCheckpoint(3, Purpose.PERIODIC, "")]
+    commands = [RecordCompletion(3, Purpose.PERIODIC)]
 
     assert history.done("time_passed", 5, commands) is commands
     history.done("job_submitted", None, [])
     assert history.broken("no", phase="x").context == {
         "phase": "x",
         "history": [
-            "time_passed 5 -> StartCheckpoint(3, periodic, '', canonical)",
+            "time_passed 5 -> RecordCompletion(3, periodic)",
             "job_submitted None -> nothing",
         ],
     }
