@@ -26,14 +26,14 @@ PATIENCE = "60s"
 def submit(tmp_path):
     """Start the counting job on RocksDB."""
 
-    def start(source: TestSource, *, checkpoints: str, parallelism: int = 2, **options):
+    def start(source: TestSource, *, checkpoints: str, parallelism=2, interval="20ms", **options):
         env = StreamEnvironment(
             runner="local",
             parallelism=parallelism,
             state_backend_type="rocksdb",
             state_backend_rocksdb_localdir=str(tmp_path / "local"),
             execution_checkpointing_dir=str(tmp_path / checkpoints),
-            execution_checkpointing_interval="20ms",
+            execution_checkpointing_interval=interval,
             execution_checkpointing_min_pause="0ms",
             restart_strategy_type="fixed-delay",
             restart_strategy_fixed_delay_delay="1ms",
@@ -68,6 +68,27 @@ def shared_in(directory: Path) -> list[str]:
 
 def metadata_of(checkpoint: Path) -> SnapshotMetadata:
     return load_snapshot(str(checkpoint))[1]
+
+
+def test_full_checkpoint_refers_to_no_older_file_and_the_next_one_to_its_files(submit, tmp_path, monkeypatch):
+    monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
+    source = NUMBERS.source(None, Pause(FOR_EVER_MS))
+    client = submit(source, checkpoints="checkpoints", interval="1h", execution_checkpointing_num_retained=4)
+    while client.progress().records_in < KEYS:
+        with pytest.raises(TimeoutError):
+            client.wait("20ms")
+    paths = [client.checkpoint(full) for full in (False, False, True, False)]
+    created = [
+        {file.created_by for file in shared_files_of(metadata_of(Path(path.removeprefix("file://"))))}
+        for path in paths
+    ]
+    older, full = client.checkpoints()[1:3]
+    client.cancel()
+
+    assert created[2] == {full.checkpoint_id}
+    assert min(created[3]) == full.checkpoint_id
+    assert full.uploaded_bytes == full.size_bytes
+    assert older.uploaded_bytes < older.size_bytes
 
 
 def test_job_that_crashes_goes_on_and_leaves_nothing_when_it_has_finished(submit, tmp_path, monkeypatch):

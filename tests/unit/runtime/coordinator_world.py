@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import replace
 from functools import partial
 
-from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
+from raystream.api.runner import CancelRequest, CheckpointRequest, SavepointRequest, StopRequest
 from raystream.config.load import load_config
 from raystream.errors import SlotLostError, StorageError, UserCodeError
 from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
@@ -324,6 +324,10 @@ class World:
 
     def savepoint(self, request_id="s", directory=None, wanted=SavepointFormat.CANONICAL):
         self.coordinator.request(SavepointRequest(request_id, directory, wanted))
+        return self.settle()
+
+    def checkpoint(self, request_id="m", *, full=False):
+        self.coordinator.request(CheckpointRequest(request_id, full))
         return self.settle()
 
     def stop(self, request_id="stop", directory=None, wanted=SavepointFormat.CANONICAL, *, drain=False):
