@@ -76,6 +76,18 @@ def on_shared_upload(number: int, action) -> None:
     NativeClient.create = observed
 
 
+def hold_files_back(since: threading.Event, until: threading.Event) -> None:
+    """Let no file be begun between two events, so that no later checkpoint meets the outage."""
+    create = NativeClient.create
+
+    def patient(client, path, pieces, size_bytes):
+        if since.is_set():
+            until.wait()
+        create(client, path, pieces, size_bytes)
+
+    NativeClient.create = patient
+
+
 @pytest.fixture(params=["hdfs"])
 def base(request, hdfs, tmp_path):
     return f"{hdfs.url_of(request.param)}/{tmp_path.name}"
@@ -184,16 +196,15 @@ def test_data_node_that_dies_during_a_checkpoint_fails_that_one_and_the_job_goes
         died.set()
         back.wait()
 
-    client = submit(
-        TestSource(*scripts(None, None, None, Pause(FOR_EVER_MS))),
-        execution_checkpointing_tolerable_failed_checkpoints=1_000,
-    )
+    client = submit(TestSource(*scripts(None, None, None, Pause(FOR_EVER_MS))))
     on_shared_upload(2, die)
+    hold_files_back(died, back)
     wait_for(client, died.is_set)
     hdfs.start_data_node()
     back.set()
     wait_for(client, lambda: any("could not write file" in one.failure for one in client.checkpoints()))
     more_completed(client, 2)
+    assert len([one for one in client.checkpoints() if one.status == "failed"]) == 1
     client.cancel()
     client.wait(PATIENCE)
 
