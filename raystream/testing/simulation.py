@@ -94,7 +94,7 @@ def simulate(
     seeds: Iterable[int],
     faults: Faults | Sequence[Fault] | None = None,
     expected: Iterable[Any] | None = None,
-    delivery: Delivery = Delivery.EXACTLY_ONCE,
+    delivery: Delivery | None = None,
     parallelism: int = 2,
     steps_max: int = STEPS_MAX,
     **options: object,
@@ -110,7 +110,7 @@ def simulate(
         seeds: one run for each.
         faults: what is drawn for each seed, or the faults themselves; `Faults()` by default.
         expected: the output, in any order; by default that of a run without faults.
-        delivery: how the output may differ from it.
+        delivery: how the output may differ from it; by default as the mode of checkpoints promises.
         parallelism: of the job's first start.
         steps_max: rounds of all loops together after which a run counts as endless.
         options: configuration keys, as for `StreamEnvironment`.
@@ -123,7 +123,7 @@ def simulate(
     simulation = Simulation(
         job, expected=expected, delivery=delivery, parallelism=parallelism, steps_max=steps_max, **options
     )
-    settings: dict[str, object] = {"delivery": delivery} if delivery is not Delivery.EXACTLY_ONCE else {}
+    settings: dict[str, object] = {} if delivery is None else {"delivery": delivery}
     settings |= {"parallelism": parallelism, **options}
     drawn = Faults() if faults is None else faults
 

@@ -75,7 +75,7 @@ class Simulation:
         job: builds the job and returns the stream whose records are checked; None checks only that
             it runs to its end.  The job's sources are bounded.
         expected: the output, in any order; by default that of a run without faults.
-        delivery: how the output may differ from it.
+        delivery: how the output may differ from it; by default as the mode of checkpoints promises.
         parallelism: of the job's first start.
         steps_max: rounds of all loops together after which a run counts as endless.
         options: configuration keys, as for `StreamEnvironment`.
@@ -93,7 +93,7 @@ class Simulation:
         job: Job,
         *,
         expected: Iterable[Any] | None = None,
-        delivery: Delivery = Delivery.EXACTLY_ONCE,
+        delivery: Delivery | None = None,
         parallelism: int = 2,
         steps_max: int = STEPS_MAX,
         **options: object,
@@ -102,12 +102,13 @@ class Simulation:
         self._store_name = f"{os.getpid()}-{next(_numbers)}"
         self._job = job
         self._options = {**_OPTIONS, **options}
-        self._delivery = delivery
         self._parallelism = parallelism
         self._steps_max = steps_max
         self._packed: dict[int, PackedJob] = {}
         self._expected = None if expected is None else tuple(expected)
-        self._slot_count = self._pack(parallelism).plan.slot_count
+        packed = self._pack(parallelism)
+        self._slot_count = packed.plan.slot_count
+        self._delivery = delivery or Delivery(packed.config.checkpointing.mode)
 
     @property
     def reference(self) -> tuple[Any, ...]:

@@ -6,8 +6,8 @@
 
 A run has several jobs when a client stops or cancels one and goes on from its snapshot; the
 store is the same throughout.  What must hold in every run is checked here: the job finishes,
-the output is there exactly once, nothing was visible before its checkpoint was complete,
-nobody broke the protocol, nothing is left over.
+the output is there as often as was promised, nothing was visible
+before its checkpoint was complete, nobody broke the protocol, nothing is left over.
 """
 
 import logging
@@ -242,7 +242,7 @@ class SimulatedRun:
                 coordinator.request(SavepointRequest(request_id, None, wanted))
             case StopAndResume():
                 self._injector.marks.stop_requested()
-                coordinator.request(StopRequest(request_id, None, wanted))
+                coordinator.request(StopRequest(request_id, None, wanted, fault.drain))
             case CancelAndResume():
                 coordinator.request(CancelRequest(request_id))
 

@@ -23,6 +23,7 @@ MODES: dict[str, dict[str, object]] = {
         "execution_checkpointing_max_concurrent_checkpoints": 4,
         "execution_checkpointing_num_retained": 3,
     },
+    "at-least-once": {"execution_checkpointing_mode": "at-least-once"},
 }
 
 FAULT_SETS = {
@@ -74,9 +75,11 @@ def case_of(seed: int) -> Case:
 def _simulation(topology: str, mode: str, backend: str, parallelism: int, damaged: bool) -> Simulation:
     chosen = TOPOLOGIES[topology]
     options = {"pipeline_auto_watermark_interval": "5ms", **MODES[mode]}
-    delivery, expected = Delivery.EXACTLY_ONCE, chosen.expected
+    repeats = mode == "at-least-once"
+    expected = chosen.at_least or chosen.expected if repeats else chosen.expected
+    delivery = None
     if damaged:  # What was published since the older checkpoint is published again.
-        delivery = Delivery.REPEATED
+        delivery = None if repeats else Delivery.REPEATED
         options["execution_checkpointing_num_retained"] = 3
         options["execution_state_recovery_allow_older_checkpoint"] = True
     if backend == "rocksdb":
