@@ -205,7 +205,7 @@ class World:
         self.trace.add_step(self.now_ms, actor.name)
         worked = actor.step()
         self.now_ms += self.rng.random() * STEP_MS_MAX
-        if actor in self._slow:
+        if self._slow and actor in self._slow:
             self._rest(actor)
         if worked:
             self._worked_ms = self.now_ms
