@@ -21,7 +21,7 @@ from raystream.keygroup import KEY_GROUPS_MAX
 INLINE_THRESHOLD_BYTES_MAX = 1 << 20
 
 Runner = Literal["ray", "local"]
-CheckpointingMode = Literal["exactly-once"]
+CheckpointingMode = Literal["exactly-once", "at-least-once"]
 CheckpointStorage = Literal["jobmanager", "filesystem"]
 Retention = Literal["retain-on-cancellation", "delete-on-cancellation"]
 RestartType = Literal["none", "fixed-delay", "failure-rate", "exponential-delay"]
@@ -78,10 +78,11 @@ class CheckpointConfig(Section):
     """Time between the starts of two periodic checkpoints; none switches checkpointing off."""
     mode: CheckpointingMode = option(
         "execution.checkpointing.mode",
-        Choice(get_args(CheckpointingMode), later=("at-least-once",)),
+        Choice(get_args(CheckpointingMode)),
         default="exactly-once",
     )
-    """What a restart from a checkpoint guarantees for the state of every record."""
+    """What a restart guarantees for the effects of every record on state: exactly-once; or at-least-once,
+    where nothing ever waits for a barrier."""
     timeout_ms: int = option("execution.checkpointing.timeout", Duration(minimum=1), default=600_000)
     """Age at which a checkpoint that is not complete is given up."""
     min_pause_ms: int = option("execution.checkpointing.min-pause", Duration(), default=0)

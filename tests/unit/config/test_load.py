@@ -223,7 +223,6 @@ def test_value_that_a_key_cannot_have_is_an_error_that_says_where_it_stands(key,
 @pytest.mark.parametrize(
     ("key", "written"),
     [
-        ("execution.checkpointing.mode", "at-least-once"),
         ("execution.checkpointing.externalized-checkpoint-retention", "NO_EXTERNALIZED_CHECKPOINTS"),
         ("execution.checkpointing.unaligned.enabled", "true"),
         ("execution.checkpointing.aligned-checkpoint-timeout", "30s"),
