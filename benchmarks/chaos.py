@@ -160,9 +160,6 @@ def attempt_of(trace: Path) -> int:
     return int(trace.name.partition("-")[0])
 
 
-# ---- faults ---------------------------------------------------------------------
-
-
 def kill_node(world: World) -> None:
     """End everything on a node; the other one has room for all slots."""
     node = world.nodes.pop(world.rng.randrange(len(world.nodes)))
@@ -369,8 +366,9 @@ def run(options: argparse.Namespace, scratch: Path, stack: ExitStack) -> bool:
     records = int(options.seconds * RATE)
     job_id = submit(cluster.address, scratch / "disk", scratch / "traces", records)
     handle = RayRunner().attach(job_id, address=cluster.address)
-    rng = random.Random(options.seed)
-    world = World(cluster, store, handle, scratch / "disk", scratch / "traces", rng, nodes)
+    world = World(
+        cluster, store, handle, scratch / "disk", scratch / "traces", random.Random(options.seed), nodes
+    )
     inject(world, names, options.seconds)
     view = handle.wait(None, until=frozenset(), listener=lambda *_: None)
     report(world.injected, traces_in(scratch / "traces"), records, view.restarts)
