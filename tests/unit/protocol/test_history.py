@@ -3,7 +3,7 @@
 from raystream.errors import StorageError
 from raystream.handles import InlineHandle
 from raystream.protocol.checkpoint_commands import CheckpointFailureReason as Reason
-from raystream.protocol.checkpoint_commands import RecordFailure, StartCheckpoint, WriteMetadata
+from raystream.protocol.checkpoint_commands import RecordCompletion, RecordFailure, WriteMetadata
 from raystream.protocol.checkpoint_requests import Purpose
 from raystream.protocol.history import HISTORY_LENGTH_MAX, History, brief
 
