@@ -101,8 +101,7 @@ def simulate(
 ) -> SimulationReport:
     """Run a job once for every seed, with faults, and check what comes of it.
 
-    The output must not depend on the order in which records of different splits arrive, since that
-    differs from run to run.
+    The output must not depend on the order in which records of different splits arrive: it differs.
 
     Args:
         job: builds the job and returns the stream whose records are checked; None checks only that
@@ -117,8 +116,7 @@ def simulate(
 
     Raises:
         SimulationError: the job does not run even without faults.
-        ConfigError: it cannot start as configured.
-        GraphError: the program does not describe a job that can run.
+        ConfigError, GraphError: as of `Simulation`.
     """
     simulation = Simulation(
         job, expected=expected, delivery=delivery, parallelism=parallelism, steps_max=steps_max, **options
