@@ -31,7 +31,7 @@ from raystream.keygroup import KeyGroupRange, groups_of_subtask
 from raystream.keys import KeyGroupCache
 from raystream.runtime.messages import OperatorRestore
 from raystream.runtime.restore import KeyedOwner, read_operator
-from raystream.savepoint.subtask_parts import SubtaskParts, part_handle
+from raystream.savepoint.subtask_parts import SubtaskParts
 from raystream.state.canonical_files import Part
 from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
@@ -122,10 +122,8 @@ def measure(
     before = Subtask(names[0], subtask, directory)
     written = before.fill(shape, keys)
 
-    def store(path: str, part: Part) -> FileHandle:
-        handle = part_handle(path, part)
+    def store(handle: FileHandle, part: Part) -> None:
         files.write_file(url, handle, part.pieces())
-        return handle
 
     upload = SubtaskParts(
         uid=OperatorUid("bench"),

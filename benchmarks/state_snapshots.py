@@ -25,7 +25,8 @@ from raystream.state.cursor import KeyCursor
 from raystream.state.descriptor import ValueStateDescriptor
 from raystream.state.rocksdb import RocksDbMemory
 from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
-from raystream.state.snapshot_files import SnapshotForm, open_stored
+from raystream.state.snapshot_files import SnapshotForm
+from raystream.state.stored import open_stored
 from raystream.storage.blobs import SnapshotFiles
 
 MAX_PARALLELISM = 128

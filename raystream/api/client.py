@@ -121,22 +121,32 @@ class JobClient:
         """
         return self._request(SavepointRequest(_request_id(), _absolute(directory), _format_named(format)))
 
-    def stop(self, directory: str | None = None, *, format: str = "canonical") -> str:  # noqa: A002
+    def stop(
+        self,
+        directory: str | None = None,
+        drain: bool = False,
+        *,
+        format: str = "canonical",  # noqa: A002
+    ) -> str:
         """End the job with a savepoint, everything before it committed, and return its path.
 
-        When another client is stopping the job already, that is the savepoint which is returned.
+        When another client is stopping the job already, that is the savepoint which is returned.  When the
+        savepoint fails the job goes on; after a drain from its last checkpoint, as after a failure.
 
         Args:
             directory: where to; `execution.checkpointing.savepoint-dir` by default.
+            drain: let the sources end where they are, as if that were all of their input, so that every
+                window and event-time timer fires before the savepoint: for a job that shall not go on.
             format: of the savepoint, as for `savepoint`.
 
         Raises:
             CheckpointError: the savepoint was aborted and the job goes on; or another client stops it
-                with a savepoint in another directory or of another format.
+                with a savepoint in another directory or of another format, or drains it and we do not.
             ConfigError: there is no such format.
             JobFailedError: the job has failed.
         """
-        return self._request(StopRequest(_request_id(), _absolute(directory), _format_named(format)))
+        wanted = StopRequest(_request_id(), _absolute(directory), _format_named(format), drain)
+        return self._request(wanted)
 
     def cancel(self) -> None:
         """End the job without a savepoint; retained checkpoints stay, as configured."""

@@ -47,6 +47,8 @@ class StopRequest:
     request_id: str
     directory: str | None
     format: SavepointFormat = SavepointFormat.CANONICAL
+    drain: bool = False
+    """The sources end first, so that all windows and event-time timers fire."""
 
 
 @dataclass(frozen=True, slots=True)

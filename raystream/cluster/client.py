@@ -21,8 +21,16 @@ from ray.exceptions import (
 
 from raystream.api.runner import ClientRequest, OutputListener, Submission
 from raystream.clock import SystemClock
-from raystream.cluster.connection import NAMESPACE, Connection, clusters, connect_to_run, disconnect
+from raystream.cluster.connection import (
+    NAMESPACE,
+    Connection,
+    clusters,
+    connect_to_run,
+    disconnect,
+    starts_cluster,
+)
 from raystream.cluster.job_master import UPDATE_WAIT_S_MAX, JobMasterActor, job_of_master, master_name
+from raystream.cluster.process import UNRECORDED
 from raystream.cluster.publication import Seen, Update
 from raystream.cluster.resources import cluster_cpus
 from raystream.cluster.versions import own_versions
@@ -36,6 +44,7 @@ from raystream.errors import (
 )
 from raystream.ids import JobId, JobStatus, OperatorUid
 from raystream.protocol.client_requests import RequestOutcome
+from raystream.runtime.coordinator_storage import check_directory
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.program import Program, pack
 
@@ -65,6 +74,9 @@ class RayRunner:
             ClusterNotFoundError: there is no cluster at the address, or none for a detached job.
         """
         config = submission.config
+        if starts_cluster(submission.address, detached=submission.detached):
+            # The master will run here, and find out the same, only that a cluster takes seconds to start.
+            check_directory(submission.job_id, config)
         program = pack(Program(job_name=submission.name, plan=submission.plan, config=config))
         cpus = submission.plan.slot_count * config.slot.cpus
         connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
@@ -255,6 +267,7 @@ def _start_master(job_id: JobId, program: bytes) -> Any:
         num_cpus=0,
         max_restarts=0,
         max_task_retries=0,
+        **UNRECORDED,
     ).remote(own_versions(), job_id, program)
     ray.get(master.view.remote(), timeout=START_TIMEOUT_S)
     return master

@@ -83,6 +83,16 @@ def connect_to_run(address: str | None, *, cpus: float, detached: bool) -> Conne
     raise ClusterNotFoundError("no Ray cluster runs on this machine for a detached job", hint=_START_HINT)
 
 
+def starts_cluster(address: str | None, *, detached: bool) -> bool:
+    """Return whether `connect_to_run` would start a cluster on this machine.
+
+    Raises:
+        ClusterNotFoundError: as `connect_to_run`.
+        ConfigError: the address is not one of a cluster.
+    """
+    return not detached and not ray.is_initialized() and _given(address) is None
+
+
 def clusters(address: str | None) -> Iterator[Connection]:
     """Connect with one cluster after the other in which jobs of this user may be.
 

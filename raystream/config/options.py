@@ -21,10 +21,10 @@ from raystream.keygroup import KEY_GROUPS_MAX
 INLINE_THRESHOLD_BYTES_MAX = 1 << 20
 
 Runner = Literal["ray", "local"]
-CheckpointingMode = Literal["exactly-once"]
+CheckpointingMode = Literal["exactly-once", "at-least-once"]
 CheckpointStorage = Literal["jobmanager", "filesystem"]
 Retention = Literal["retain-on-cancellation", "delete-on-cancellation"]
-RestartType = Literal["none", "fixed-delay", "exponential-delay"]
+RestartType = Literal["none", "fixed-delay", "failure-rate", "exponential-delay"]
 ClaimMode = Literal["no-claim", "claim"]
 BackendType = Literal["hashmap", "rocksdb"]
 
@@ -78,10 +78,11 @@ class CheckpointConfig(Section):
     """Time between the starts of two periodic checkpoints; none switches checkpointing off."""
     mode: CheckpointingMode = option(
         "execution.checkpointing.mode",
-        Choice(get_args(CheckpointingMode), later=("at-least-once",)),
+        Choice(get_args(CheckpointingMode)),
         default="exactly-once",
     )
-    """What a restart from a checkpoint guarantees for the state of every record."""
+    """What a restart guarantees for the effects of every record on state: exactly-once; or at-least-once,
+    where nothing ever waits for a barrier."""
     timeout_ms: int = option("execution.checkpointing.timeout", Duration(minimum=1), default=600_000)
     """Age at which a checkpoint that is not complete is given up."""
     min_pause_ms: int = option("execution.checkpointing.min-pause", Duration(), default=0)
@@ -177,16 +178,26 @@ class RestartConfig(Section):
 
     type: RestartType = option(
         "restart-strategy.type",
-        Choice(get_args(RestartType), later=("failure-rate",)),
+        Choice(get_args(RestartType)),
         default=None,
         default_text="exponential-delay with checkpointing, else none",
     )
-    """none fails the job at the first failure, fixed-delay restarts it a number of times,
-    exponential-delay restarts it for ever, with longer and longer pauses."""
+    """none fails the job at the first failure, fixed-delay restarts it a number of times, failure-rate
+    until it fails too often, exponential-delay with longer and longer pauses, by default for ever."""
     attempts: int = option("restart-strategy.fixed-delay.attempts", Integer(), default=1)
     """fixed-delay: number of restarts before the job fails for good."""
     delay_ms: int = option("restart-strategy.fixed-delay.delay", Duration(), default=1_000)
     """fixed-delay: pause before each restart."""
+    failures_per_interval_max: int = option(
+        "restart-strategy.failure-rate.max-failures-per-interval", Integer(minimum=1), default=1
+    )
+    """failure-rate: failures within the interval that the job survives; those during a pause count once."""
+    failure_interval_ms: int = option(
+        "restart-strategy.failure-rate.failure-rate-interval", Duration(minimum=1), default=60_000
+    )
+    """failure-rate: time over which failures are counted."""
+    failure_rate_delay_ms: int = option("restart-strategy.failure-rate.delay", Duration(), default=1_000)
+    """failure-rate: pause before each restart."""
     initial_backoff_ms: int = option(
         "restart-strategy.exponential-delay.initial-backoff", Duration(minimum=1), default=1_000
     )
@@ -208,6 +219,14 @@ class RestartConfig(Section):
         "restart-strategy.exponential-delay.jitter-factor", Number(maximum=1.0), default=0.1
     )
     """exponential-delay: share of a pause that is added or taken off at random."""
+    attempts_before_reset: int | None = option(
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff",
+        Integer(minimum=1),
+        default=None,
+        default_text="unlimited",
+    )
+    """exponential-delay: restarts, immediate ones included, before the job fails for good; counted anew
+    after a time without failure as long as reset-backoff-threshold."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

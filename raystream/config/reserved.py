@@ -7,7 +7,7 @@ feature is an error.  Nothing is silently ignored.
 from dataclasses import dataclass
 from typing import Any
 
-from raystream.config.kinds import Boolean, Duration, Integer, Kind
+from raystream.config.kinds import Boolean, Duration, Kind
 from raystream.config.schema import NONE, Option
 
 
@@ -47,30 +47,5 @@ RESERVED = (
         Duration(),
         0,
         "Alignment time after which a checkpoint becomes unaligned; this version always aligns.",
-    ),
-    _default_only(
-        "restart-strategy.exponential-delay.attempts-before-reset-backoff",
-        Integer(minimum=1),
-        None,
-        "exponential-delay: restarts without a reset after which the job fails; this version has no limit.",
-        default_text="unlimited",
-    ),
-    _default_only(
-        "restart-strategy.failure-rate.delay",
-        Duration(),
-        1_000,
-        "Pause of the failure-rate strategy, which this version does not have.",
-    ),
-    _default_only(
-        "restart-strategy.failure-rate.failure-rate-interval",
-        Duration(minimum=1),
-        60_000,
-        "Time over which the failure-rate strategy counts, which this version does not have.",
-    ),
-    _default_only(
-        "restart-strategy.failure-rate.max-failures-per-interval",
-        Integer(minimum=1),
-        1,
-        "Failures that the failure-rate strategy survives, which this version does not have.",
     ),
 )

@@ -75,7 +75,20 @@ class ForwardCancel:
     checkpoint_id: int
 
 
-Command = BlockChannel | ResumeChannels | ForwardBarrier | TakeSnapshot | DeclineCheckpoint | ForwardCancel
+@dataclass(frozen=True, slots=True)
+class ReadInputs:
+    """Read all inputs, also those that the operator has not selected; or the selected ones again.
+
+    Only for barriers that are counted: where channels are blocked, the gate does so by itself.
+    """
+
+    all_of_them: bool
+
+
+Command = (
+    BlockChannel | ResumeChannels | ForwardBarrier | TakeSnapshot | DeclineCheckpoint | ForwardCancel
+    | ReadInputs
+)  # fmt: skip
 
 
 class BarrierAligner:

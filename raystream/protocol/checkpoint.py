@@ -286,7 +286,7 @@ class CheckpointCoordinator:
                 return [*commands, CommitAtEnd()]
             checkpoint_id = self._ids.give()
             self._pending.add(PendingCheckpoint(checkpoint_id, request, now_ms))
-            commands.append(StartCheckpoint(checkpoint_id, request.purpose, request.base, request.format))
+            commands.append(StartCheckpoint.of(checkpoint_id, request))
             if self._ids.claim_due:
                 commands.append(LogNewestId(self._ids.claim()))
         return commands
@@ -367,12 +367,13 @@ class CheckpointCoordinator:
         self._pending.end(pending, AckOutcome.SETTLED if subsumed else AckOutcome.TOO_LATE)
         commands: list[Command] = [NotifyAborted(pending.id)] if self._running else []
         commands += [DeleteCheckpoint(pending.id), RecordFailure(pending.id, reason, error)]
-        commands += self._answers.resolved(pending.request, None, savepoint_error(reason, error))
+        commands += self._answers.resolved(
+            pending.request, None, savepoint_error(pending.request, reason, error)
+        )
         if pending.purpose is Purpose.FINAL and self._running:
             self._requests.final_wanted(now_ms + FINAL_RETRY_MS)
-        if not pending.purpose.savepoint and self._running:
-            failure = self._failures.failed(pending.id, reason, error)
-            commands += [FailAttempt(failure)] if failure else []
+        if self._running:
+            commands += self._failures.aborted(pending.id, pending.request, reason, error)
         return commands
 
     def _settle(self) -> list[Command]:

@@ -70,6 +70,8 @@ class Request:
     """Directory that the client wants the savepoint in; empty for the configured one."""
     format: SavepointFormat = SavepointFormat.CANONICAL
     """Of the savepoint."""
+    drain: bool = False
+    """The sources end before the savepoint that stops the job."""
 
 
 @dataclass(frozen=True, slots=True)

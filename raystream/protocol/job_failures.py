@@ -30,6 +30,8 @@ class Failure:
     """True when it is probably the echo of another slot's death."""
     passed_over: bool = False
     """True when the attempt could not read its checkpoint, and the next one restores an older one."""
+    taken_back: bool = False
+    """True when nothing is wrong but that the sources have ended for a savepoint that will not be."""
 
     @property
     def rank(self) -> int:
@@ -132,7 +134,8 @@ class FailureJudge:
             return GiveUp("a restart would write again what is visible already")
         if not primary.retryable:
             return GiveUp("a restart can not help")
-        if primary.passed_over:  # No second try of the same, and there are only so many checkpoints.
+        if primary.passed_over or primary.taken_back:
+            # No second try of the same: there are only so many checkpoints, and a client asks for each drain.
             return Restart(0)
         progress, self._progress = self._progress, False
         return self._strategy.failure_occurred(now_ms, checkpoint_completed_since=progress)

@@ -2,8 +2,8 @@
 
 A savepoint belongs to the client that asked for it.  A stop belongs to all who want the job to stop:
 the first one decides where its savepoint goes, whoever asks for the same gets the same, also when it is
-complete already, and whoever wants it elsewhere or in another format is told so.  When a stop fails the
-job runs on, and the next one is a first one again.
+complete already, and whoever wants it elsewhere, in another format, or drained when it is not, is told so.
+When a stop fails the job runs on, and the next one is a first one again.
 """
 
 from raystream.errors import CheckpointError, RaystreamError
@@ -40,6 +40,12 @@ class SavepointAnswers:
                 "job is being stopped with a savepoint of another format",
                 hint="ask for the stop with that format to get that savepoint",
                 format=stop.format.value,
+            )
+            return [ResolveSavepoint(request.request_id, None, error)]
+        if request.drain is not stop.drain:
+            error = CheckpointError(
+                "job is being stopped without a drain" if request.drain else "job is being drained",
+                hint=f"ask for the stop {'with' if stop.drain else 'without'} --drain to get that savepoint",
             )
             return [ResolveSavepoint(request.request_id, None, error)]
         if self._stopped_at is not None:

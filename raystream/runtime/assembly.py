@@ -18,13 +18,15 @@ from raystream.keygroup import groups_of_subtask
 from raystream.operators.emission import copy_of
 from raystream.operators.operator import Background, Operator, OperatorContext
 from raystream.operators.process import ProcessOperator
+from raystream.protocol.alignment import BarrierAligner
+from raystream.protocol.tracking import BarrierTracker
 from raystream.runtime import messages as msg
 from raystream.runtime.deployment import SlotBuilder, Wiring, make_operators
 from raystream.runtime.links import Links
 from raystream.runtime.program import Program
 from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operator
 from raystream.runtime.snapshotter import Snapshotter
-from raystream.runtime.subtask import Subtask, SubtaskListener
+from raystream.runtime.subtask import BarrierMachine, Subtask, SubtaskListener
 from raystream.runtime.upload import UploadsUnderWay
 from raystream.state.open_backend import BackendOpener
 from raystream.storage.blobs import SnapshotFiles
@@ -32,6 +34,11 @@ from raystream.storage.filesystem import split_url
 from raystream.storage.layout import checkpoint_of
 
 logger = logging.getLogger(__name__)
+
+_MACHINES: dict[str, Callable[[int], BarrierMachine]] = {
+    "exactly-once": BarrierAligner,
+    "at-least-once": BarrierTracker,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,7 @@ class Assembly:
         self._deploy = deploy
         self._services = services
         self._copy_records = program.config.pipeline.copy_records
+        self._barriers = _MACHINES[program.config.checkpointing.mode]
         self._wake = wake
         self._set_timer = set_timer
         self._builder = SlotBuilder(program.plan, deploy.slot, services.links, program.config)
@@ -187,6 +195,7 @@ class Assembly:
                     snapshotter=snapshotter,
                     listener=listener,
                     clock=self._services.clock,
+                    barriers=self._barriers,
                 )
             )
         self._builder.attach_local_channels()

@@ -273,7 +273,7 @@ class SlotAttempt:
             stop=command.stop,
         )
         for subtask in self._sources:
-            subtask.trigger(barrier)
+            subtask.trigger(barrier, drain=command.drain)
 
     def checkpoint_completed(self, command: msg.CheckpointCompleted) -> None:
         """Tell every subtask that a checkpoint is durable."""

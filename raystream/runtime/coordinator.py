@@ -25,7 +25,6 @@ from raystream.errors import RaystreamError, StateCorruptError
 from raystream.ids import Attempt, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
 from raystream.protocol import job_commands as cmd
-from raystream.protocol.checkpoint_requests import Purpose, Request
 from raystream.protocol.client_requests import ClientRequests, RequestOutcome
 from raystream.protocol.job_phases import Phase
 from raystream.runtime import messages as msg
@@ -37,6 +36,7 @@ from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, make_job
 from raystream.runtime.coordinator_recovery import JobRecovery, LogReader, RecoveredJob
 from raystream.runtime.coordinator_reports import SlotReports
+from raystream.runtime.coordinator_requests import as_wanted
 from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_view import JobView
@@ -184,22 +184,16 @@ class JobCoordinator:
             self._requests.request_resolved(outcome)
             self._on_change()
             return
+        options = self._submission.config.checkpointing
         match request:
-            case SavepointRequest(request_id, directory, wanted_format):
-                wanted = Request(Purpose.SAVEPOINT, request_id, self._base_of(directory), wanted_format)
-                self._run(self._checkpoints.savepoint_requested(self._now_ms, wanted))
-            case StopRequest(request_id, directory, wanted_format):
-                wanted = Request(Purpose.STOP, request_id, self._base_of(directory), wanted_format)
-                self._run(self._job.stop_requested(wanted))
+            case SavepointRequest():
+                self._run(self._checkpoints.savepoint_requested(self._now_ms, as_wanted(request, options)))
+            case StopRequest():
+                self._run(self._job.stop_requested(as_wanted(request, options)))
             case CancelRequest(request_id):
                 self._run(self._job.cancel_requested(self._now_ms, request_id))
             case _:
                 assert_never(request)
-
-    def _base_of(self, directory: str | None) -> str:
-        """Return where a client wants a savepoint; empty for the configured directory, also by its name."""
-        configured = self._submission.config.checkpointing.savepoint_directory
-        return "" if directory is None or directory == configured else directory
 
     def step(self) -> bool:
         """Do what is due; True when there was anything."""

@@ -181,8 +181,8 @@ class CheckpointShell:
             case cmd.PruneLog(keep):
                 self._log.prune(keep)
                 self.leftovers.sweep(keep)
-            case cmd.FailAttempt(error, retryable, passed_over):
-                failure = Failure(error, retryable=retryable, passed_over=passed_over)
+            case cmd.FailAttempt(error, retryable, passed_over, taken_back):
+                failure = Failure(error, retryable=retryable, passed_over=passed_over, taken_back=taken_back)
                 self._run(self._job.attempt_failed(self._now_ms, self._job.attempt, failure))
             case cmd.ResolveSavepoint():
                 self._resolve(command)
@@ -224,6 +224,7 @@ class CheckpointShell:
             created_ms=wall_ms,
             directory=directory,
             stop=purpose is Purpose.STOP,
+            drain=command.drain,
         )
         for slot in self._source_slots():
             self._services.slots.send(slot, trigger)

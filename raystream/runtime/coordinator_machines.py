@@ -8,7 +8,13 @@ from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.checkpoint_requests import CheckpointRequests
 from raystream.protocol.job import Job
 from raystream.protocol.recovery import RecoveryPoint
-from raystream.protocol.restart import ExponentialDelay, FixedDelay, NoRestart, RestartStrategy
+from raystream.protocol.restart import (
+    ExponentialDelay,
+    FailureRate,
+    FixedDelay,
+    NoRestart,
+    RestartStrategy,
+)
 from raystream.protocol.retention import Retention
 from raystream.runtime.coordinator_services import CoordinatorServices
 
@@ -53,6 +59,12 @@ def _restart_strategy(config: RestartConfig, rng: random.Random) -> RestartStrat
             return NoRestart()
         case "fixed-delay":
             return FixedDelay(config.attempts, config.delay_ms)
+        case "failure-rate":
+            return FailureRate(
+                config.failures_per_interval_max,
+                interval_ms=config.failure_interval_ms,
+                delay_ms=config.failure_rate_delay_ms,
+            )
         case "exponential-delay":
             return ExponentialDelay(
                 config.initial_backoff_ms,
@@ -61,6 +73,7 @@ def _restart_strategy(config: RestartConfig, rng: random.Random) -> RestartStrat
                 reset_ms=config.reset_threshold_ms,
                 jitter=config.jitter,
                 rng=rng,
+                attempts=config.attempts_before_reset,
             )
         case _:
             assert_never(config.type)

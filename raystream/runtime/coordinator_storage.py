@@ -117,6 +117,18 @@ def open_storage(
     )
 
 
+def check_directory(job_id: JobId, config: JobConfig) -> None:
+    """Find out from this process whether a job's checkpoints can be kept where it wants them; blocks.
+
+    Raises:
+        ConfigError: they can not.
+    """
+    directory = open_storage(job_id, config).directory
+    if directory is not None:
+        with suppress(StorageError):  # The job's own probe, which follows, tells.
+            directory.remove_probe(write_probe(directory.fs, directory.layout))
+
+
 def load_initial(storage: JobStorage, recovery: RecoveryConfig) -> tuple[str, SnapshotMetadata] | None:
     """Return directory and content of the snapshot that the job starts from; None when there is none.
 

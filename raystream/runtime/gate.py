@@ -9,7 +9,8 @@ stopping the job:
     at its head.
 
     While every channel of the selected inputs is blocked for a barrier, or has ended, all inputs
-    are read: the barrier that is still missing stands behind their records.
+    are read: the barrier that is still missing stands behind their records.  Where barriers block
+    nothing, all inputs are read while some barrier of a checkpoint has come and another has not.
 
     So an operator may get records of an input that it has not selected, and must keep them in its
     state until it wants them.
@@ -36,6 +37,7 @@ class Gate:
         self.channels: list[InputChannel] = []
         self._ready: deque[InputChannel] = deque()
         self._selected: Container[int] | None = None
+        self._all_read = False
 
     def add_channel(
         self, window: int, frame_bytes_max: int, grant: Callable[[int], None], *, input_number: int = 0
@@ -78,6 +80,12 @@ class Gate:
         self._selected = inputs
         self._defer()
 
+    def read_all(self, wanted: bool) -> None:
+        """Read records of all inputs whatever is selected, or of the selected ones only again."""
+        self._all_read = wanted
+        if self._selected is not None:
+            self._defer()
+
     def block(self, index: int) -> None:
         """Read nothing more from a channel until it is resumed."""
         channel = self.channels[index]
@@ -114,7 +122,7 @@ class Gate:
 
     def _defer(self) -> None:
         """Decide anew which channels wait until their input is selected."""
-        selected = self._selected
+        selected = None if self._all_read else self._selected
         wanted = [c for c in self.channels if selected is None or c.input_number in selected]
         if all(channel.blocked or channel.ended for channel in wanted):
             wanted = self.channels

@@ -107,6 +107,8 @@ class TriggerCheckpoint:
     created_ms: int
     directory: str
     stop: bool = False
+    drain: bool = False
+    """Sources end before the barrier, as if all their input were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

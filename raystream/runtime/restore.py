@@ -10,10 +10,9 @@ from raystream.operators.operator import OperatorContext
 from raystream.runtime.messages import OperatorRestore
 from raystream.runtime.restored_states import RestoredState
 from raystream.state.backend import KeyedStateBackend
-from raystream.state.canonical_operators import stored_elements
-from raystream.state.canonical_reader import PartPlace
+from raystream.state.canonical_index import PartPlace
 from raystream.state.operator_store import OperatorStore
-from raystream.state.snapshot_files import Stored, open_stored
+from raystream.state.stored import Stored, open_stored, stored_elements
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.layout import resolve
 

@@ -36,8 +36,8 @@ from raystream.savepoint.parts import PartState
 from raystream.savepoint.snapshot import SnapshotReader
 from raystream.state.heap import HeapBackend
 from raystream.state.operator_store import OperatorStore
-from raystream.state.snapshot_files import Stored
 from raystream.state.snapshot_format import StoredChunk
+from raystream.state.stored import Stored
 from raystream.storage.metadata import OperatorMetadata
 
 _JOB_ID = JobId("0" * 32)

@@ -9,7 +9,7 @@ have all fired, in slices, nothing else is taken from the gate.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
 from raystream.clock import Clock
@@ -21,11 +21,15 @@ from raystream.operators.source import END
 from raystream.operators.source_operator import SourceOperator
 from raystream.protocol import alignment as align
 from raystream.protocol import watermark as wm
+from raystream.protocol.tracking import BarrierTracker
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Active, Barrier, CancelBarrier, EndOfInput, Idle, Watermark
 from raystream.runtime.gate import Gate
 from raystream.runtime.output import Outputs
 from raystream.runtime.snapshotter import Snapshotter
+
+BarrierMachine = align.BarrierAligner | BarrierTracker
+"""Decides when a subtask takes its snapshots."""
 
 
 class SubtaskListener(Protocol):
@@ -40,6 +44,9 @@ class SubtaskListener(Protocol):
 
 class Subtask:
     """One parallel instance of a vertex.
+
+    Args:
+        barriers: makes the machine for a number of channels.
 
     Attributes:
         operators: the chain, head first, in the order of `Vertex.operators`.
@@ -57,6 +64,7 @@ class Subtask:
         snapshotter: Snapshotter,
         listener: SubtaskListener,
         clock: Clock,
+        barriers: Callable[[int], BarrierMachine] = align.BarrierAligner,
     ) -> None:
         self.vertex = vertex
         self.index = index
@@ -70,7 +78,7 @@ class Subtask:
         inputs = operators[0].inputs
         self._process = [inputs[channel.input_number] for channel in gate.channels]
         self._head = operators[0]
-        self._aligner = align.BarrierAligner(len(gate.channels)) if gate.channels else None
+        self._aligner = barriers(len(gate.channels)) if gate.channels else None
         self._valve = wm.WatermarkValve(len(gate.channels)) if gate.channels else None
         self._woken: deque[Operator] = deque()
         self._barriers: dict[CheckpointId, Barrier] = {}
@@ -211,10 +219,12 @@ class Subtask:
 
     # ---- checkpoints ------------------------------------------------------
 
-    def trigger(self, barrier: Barrier) -> None:
-        """Emit a barrier from this source subtask, now."""
+    def trigger(self, barrier: Barrier, *, drain: bool = False) -> None:
+        """Emit a barrier from this source subtask, now; with `drain` behind the end of its input."""
         if barrier.stop:
             self._stopped_by = barrier.checkpoint_id
+        if drain:
+            self._end_input()
         self._take_snapshot(barrier, alignment_ms=0.0)
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
@@ -240,6 +250,8 @@ class Subtask:
                     self.gate.block(channel)
                 case align.ResumeChannels(channels):
                     self.gate.resume(channels)
+                case align.ReadInputs(all_of_them):
+                    self.gate.read_all(all_of_them)
                 case align.ForwardBarrier(checkpoint_id):
                     self._forward(self._barriers[CheckpointId(checkpoint_id)])
                 case align.TakeSnapshot(checkpoint_id, alignment_ms):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import xxhash
 
@@ -31,14 +31,16 @@ from raystream.handles import (
 from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
 from raystream.records.elements import Barrier, SnapshotKind
-from raystream.savepoint.subtask_parts import SubtaskParts, part_handle
 from raystream.state.backend import KeyedSnapshot
-from raystream.state.canonical_files import Part
 from raystream.state.operator_state import OperatorState, encode_elements
 from raystream.state.snapshot_files import LocalFile
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import Buffer
 from raystream.storage.layout import data_file
+
+if TYPE_CHECKING:
+    from raystream.savepoint.subtask_parts import SubtaskParts
+    from raystream.state.canonical_files import Part
 
 T = TypeVar("T")
 _Named = tuple[LocalFile, str]  # A file of a backend, and the name that it gets.
@@ -179,9 +181,7 @@ class Upload:
             if part.keyed is not None:
                 snapshot = part.keyed
                 chunks, place = snapshot.chunks(), snapshot.local_directory
-                keyed = (
-                    canonical.keyed(snapshot.states, chunks, taken=snapshot.taken, directory=place),
-                )
+                keyed = (canonical.keyed(snapshot.states, chunks, taken=snapshot.taken, directory=place),)
             operator = tuple(canonical.operator(state, names) for state in part.states if state.elements)
         else:
             if part.keyed is not None:
@@ -198,7 +198,10 @@ class Upload:
             operator=operator,
         )
 
-    def _canonical(self, uid: OperatorUid) -> SubtaskParts:
+    def _canonical(self, uid: OperatorUid) -> "SubtaskParts":
+        # Here, since Parquet takes long to import and most jobs take no such savepoint.
+        from raystream.savepoint.subtask_parts import SubtaskParts
+
         target = self._target
         return SubtaskParts(
             uid=uid,
@@ -210,10 +213,8 @@ class Upload:
             look=self._look,
         )
 
-    def _store_file(self, path: str, part: Part) -> FileHandle:
-        handle = part_handle(path, part)
+    def _store_file(self, handle: FileHandle, part: "Part") -> None:
         self._write_file(handle, part.pieces())
-        return handle
 
     def _write_file(self, handle: FileHandle, pieces: Sequence[Buffer]) -> None:
         self._look()

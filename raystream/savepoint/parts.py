@@ -21,6 +21,7 @@ from raystream.state.canonical_snapshot import StoredParts
 from raystream.state.rocksdb_reading import StoredTables
 from raystream.state.snapshot_files import StoredFiles
 from raystream.state.snapshot_format import StoredChunk, StoredSnapshot
+from raystream.state.stored import Entries
 from raystream.state.ttl import Moment
 
 
@@ -90,14 +91,14 @@ def named(place: str) -> Iterator[None]:
         raise type(error)(error.message, hint=error.hint, path=place, **error.context) from error
 
 
-def _states(stored: StoredSnapshot | StoredParts) -> tuple[PartState, ...]:
+def _states(stored: Entries) -> tuple[PartState, ...]:
     return tuple(
         PartState(info=state.info, entries=state.entries, size_bytes=state.size_bytes)
         for state in stored.states
     )
 
 
-def _taken(stored: StoredSnapshot | StoredParts) -> Moment:
+def _taken(stored: Entries) -> Moment:
     event_ms = WATERMARK_MIN_MS if stored.watermark_ms is None else stored.watermark_ms
     return Moment(processing_ms=stored.taken_ms, event_ms=event_ms)
 

@@ -25,11 +25,10 @@ from raystream.handles import (
 from raystream.ids import OperatorUid
 from raystream.keygroup import KeyGroupRange
 from raystream.savepoint.parts import BlobPart, CanonicalPart, FilesPart, KeyedPart, PartState, named
-from raystream.state.canonical_operators import stored_elements
-from raystream.state.canonical_reader import PartPlace
+from raystream.state.canonical_index import PartPlace
 from raystream.state.canonical_snapshot import StoredParts
-from raystream.state.snapshot_files import open_stored
 from raystream.state.snapshot_format import StoredChunk, StoredSnapshot
+from raystream.state.stored import open_stored, stored_elements
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.storage.layout import metadata_path, resolve

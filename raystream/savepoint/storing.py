@@ -8,7 +8,7 @@ from raystream.errors import StorageError
 from raystream.handles import FileHandle, KeyedStateHandle, OperatorSnapshot, Redistribution, StateInfo
 from raystream.ids import OperatorUid
 from raystream.keygroup import KeyGroupRange, groups_of_subtask
-from raystream.savepoint.subtask_parts import SubtaskParts, part_handle
+from raystream.savepoint.subtask_parts import SubtaskParts
 from raystream.state.canonical_files import Part
 from raystream.state.operator_state import OperatorState
 from raystream.state.snapshot_format import StoredChunk
@@ -151,11 +151,9 @@ class SavepointFiles:
             ),
         )
 
-    def _store(self, path: str, part: Part) -> FileHandle:
-        handle = part_handle(path, part)
+    def _store(self, handle: FileHandle, part: Part) -> None:
         self._written.append(handle)  # Before it is there: a part of it may be left.
         self._files.write_file(self.directory, handle, part.pieces())
-        return handle
 
 
 def _infos(operator: OperatorContents) -> tuple[StateInfo, ...]:

@@ -22,9 +22,10 @@ from raystream.handles import (
 from raystream.ids import OperatorUid
 from raystream.keygroup import groups_of_subtask
 from raystream.state.canonical_files import NewFile, Part
+from raystream.state.canonical_index import encode_index
 from raystream.state.canonical_operators import OperatorPartHead, write_operator_part
 from raystream.state.canonical_part import SubtaskHead
-from raystream.state.canonical_snapshot import PartsWriter, encode_index
+from raystream.state.canonical_snapshot import PartsWriter
 from raystream.state.chunk_form import Chunk
 from raystream.state.operator_state import OperatorState
 from raystream.state.ttl import Moment
@@ -39,7 +40,7 @@ class SubtaskParts:
         max_parallelism: number of key groups of the operator.
         parallelism: number of its subtasks.
         created_ms: wall time at which the savepoint was triggered.
-        store: stores a part under a path in the savepoint.
+        store: stores a part, which its handle describes.
         look: raises when nothing more is to be written.
     """
 
@@ -48,7 +49,7 @@ class SubtaskParts:
     max_parallelism: int
     parallelism: int
     created_ms: int
-    store: Callable[[str, Part], FileHandle]
+    store: Callable[[FileHandle, Part], None]
     look: Callable[[], None]
 
     def keyed(
@@ -89,7 +90,7 @@ class SubtaskParts:
             files = tuple(
                 NamedFile(
                     local=written.local,
-                    file=self.store(part_file(self.uid, written.info.name, self.subtask), written.part),
+                    file=self._stored(written.info.name, written.part),
                 )
                 for written in parts
             )
@@ -124,18 +125,22 @@ class SubtaskParts:
         name = f"_operator_{state.name}" if state.name in keyed else state.name
         part = write_operator_part(head, state, _files_in(None))
         try:
-            handle = self.store(part_file(self.uid, name, self.subtask), part)
+            handle = self._stored(name, part)
         finally:
             part.close()
         return OperatorStateHandle(
             name=state.name, mode=state.mode, element_count=len(state.elements), data=handle
         )
 
-
-def part_handle(path: str, part: Part) -> FileHandle:
-    """Return the handle of a part that is stored under a path in the savepoint."""
-    footer = Footer(size_bytes=part.footer_bytes, checksum=part.footer_checksum)
-    return FileHandle(path=path, size_bytes=part.size_bytes, checksum=part.checksum, footer=footer)
+    def _stored(self, name: str, part: Part) -> FileHandle:
+        handle = FileHandle(
+            path=part_file(self.uid, name, self.subtask),
+            size_bytes=part.size_bytes,
+            checksum=part.checksum,
+            footer=Footer(size_bytes=part.footer_bytes, checksum=part.footer_checksum),
+        )
+        self.store(handle, part)
+        return handle
 
 
 def _files_in(directory: Path | None) -> NewFile:

@@ -28,7 +28,8 @@ from raystream.state.descriptor import (
 )
 from raystream.state.event_clock import EventClock
 from raystream.state.registry import StateMatch
-from raystream.state.snapshot_files import LocalFile, SnapshotForm, Stored
+from raystream.state.snapshot_files import LocalFile, SnapshotForm
+from raystream.state.stored import Stored
 from raystream.state.ttl import Moment
 
 T = TypeVar("T")
@@ -235,7 +236,7 @@ class KeyedSnapshot(Protocol):
         """
 
     def blob(self) -> Sequence[bytes | memoryview]:
-        """Return the encoded state in pieces, as `raystream.state.snapshot_files.open_stored` reads it.
+        """Return the encoded state in pieces, as `raystream.state.stored.open_stored` reads it.
 
         To be called once, after `files`; blocks, and belongs into a thread.
 

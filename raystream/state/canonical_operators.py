@@ -34,11 +34,8 @@ from raystream.state.canonical_rows import KEY, KEY_GROUP, POSITION, ChunkRows, 
 from raystream.state.canonical_values import VALUE
 from raystream.state.chunk_form import Chunk
 from raystream.state.descriptor import StateKind
-from raystream.state.operator_state import OperatorState, decode_elements
+from raystream.state.operator_state import OperatorState
 from raystream.state.operator_store import OperatorStateKind
-
-MAGIC = b"PAR1"
-"""With which every Parquet file begins."""
 
 _RAW = OperatorStateKind.RAW.value
 _INNER = {OperatorStateKind.LIST: StateKind.LIST, OperatorStateKind.UNION: StateKind.LIST}
@@ -119,11 +116,6 @@ def read_operator_part(data: bytes, path: str) -> list[bytes]:
         raise StateCorruptError(
             "part of a savepoint cannot be read", path=path, cause=repr(error)[:200]
         ) from error
-
-
-def stored_elements(data: bytes, path: str) -> list[bytes]:
-    """Return the elements of operator state of any kind of snapshot; raises as `read_operator_part`."""
-    return read_operator_part(data, path) if data.startswith(MAGIC) else decode_elements(data)
 
 
 def operator_table(info: StateInfo, elements: Sequence[bytes]) -> pa.Table:

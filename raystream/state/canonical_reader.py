@@ -6,72 +6,24 @@ checksum before Parquet decodes it.  Nothing is unpickled.
 
 import io
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
-from typing import Self
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-import xxhash
 
 from raystream.errors import StateCorruptError
-from raystream.handles import FileHandle
 from raystream.keygroup import KeyGroupRange
 from raystream.state.canonical_chunks import chunks_of
 from raystream.state.canonical_files import METADATA_KEY
+from raystream.state.canonical_index import PartPlace
 from raystream.state.canonical_part import RowGroup, decode_footer
 from raystream.state.canonical_rows import RowColumns
-from raystream.state.snapshot_format import ReadRange, StoredChunk
+from raystream.state.snapshot_format import StoredChunk
 
 _MAGIC = b"PAR1"
 
 Groups = KeyGroupRange | Container[int]
 """Key groups that are wanted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartPlace:
-    """Where a part is, and how to know that it is the one that was written.
-
-    Attributes:
-        path: of the file, for errors.
-        read_range: returns `length` bytes from `offset`.
-        footer_checksum: xxh3-64, 16 hex digits.
-    """
-
-    path: str
-    read_range: ReadRange
-    size_bytes: int
-    footer_bytes: int
-    footer_checksum: str
-
-    @classmethod
-    def of(cls, file: FileHandle, path: str, read_range: ReadRange) -> Self:
-        """Return the place of a stored part.
-
-        Raises:
-            StateCorruptError: it does not say what its footer is.
-        """
-        if file.footer is None:
-            raise StateCorruptError("part of a savepoint has no footer", path=path)
-        return cls(
-            path=path,
-            read_range=read_range,
-            size_bytes=file.size_bytes,
-            footer_bytes=file.footer.size_bytes,
-            footer_checksum=file.footer.checksum,
-        )
-
-    def read(self, offset: int, length: int, checksum: str) -> bytes:
-        """Return verified bytes.
-
-        Raises:
-            StateCorruptError: they are not what was written.
-        """
-        data = self.read_range(offset, length)
-        if len(data) != length or xxhash.xxh3_64_hexdigest(data) != checksum:
-            raise StateCorruptError("part of a savepoint is damaged", path=self.path, offset=offset)
-        return data
 
 
 class PartReader:

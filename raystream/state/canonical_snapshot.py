@@ -1,87 +1,18 @@
-"""The keyed state of one subtask in a canonical savepoint: its parts, and the index that says what they are.
-
-    header   magic "RSKC", version, two zero bytes
-    content  msgpack: max parallelism, key groups, time, states, and which of these have a part
-
-The index is small and stands in `_metadata`, beside the paths and checksums of the parts.
-"""
+"""The keyed state of one subtask in a canonical savepoint: its parts, as they are read and written."""
 
 import math
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError
 from raystream.handles import StateInfo
-from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
+from raystream.keygroup import KeyGroupRange
 from raystream.state.canonical_files import NewFile, Part
+from raystream.state.canonical_index import CanonicalIndex, PartPlace, decode_index
 from raystream.state.canonical_part import PartWriter, SubtaskHead
-from raystream.state.canonical_reader import PartPlace, PartReader
+from raystream.state.canonical_reader import PartReader
 from raystream.state.chunk_form import Chunk
 from raystream.state.snapshot_format import StoredChunk, StoredInfo, StoredState
-from raystream.state.ttl import Moment
-
-FORMAT_VERSION = 1
-
-MAGIC = b"RSKC"
-_HEADER = struct.Struct("<4sHH")
-
-
-class CanonicalIndex(msgspec.Struct, frozen=True, kw_only=True):
-    """What describes the keyed state of one subtask."""
-
-    max_parallelism: int
-    first_group: int
-    end_group: int
-    taken_ms: int
-    event_ms: int
-    states: list[StoredInfo]
-    parts: list[int]
-    """Positions of the states that have rows, and so a part, which is called by this number."""
-
-    @property
-    def taken(self) -> Moment:
-        """When the savepoint was taken."""
-        return Moment(processing_ms=self.taken_ms, event_ms=self.event_ms)
-
-
-_decode = msgspec.msgpack.Decoder(CanonicalIndex).decode
-
-
-def encode_index(index: CanonicalIndex) -> bytes:
-    """Return the bytes of an index."""
-    return _HEADER.pack(MAGIC, FORMAT_VERSION, 0) + msgspec.msgpack.encode(index)
-
-
-def decode_index(data: bytes) -> CanonicalIndex:
-    """Return what an index says.
-
-    Raises:
-        StateCorruptError: it is not as the format has it.
-        StateRestoreError: a newer version wrote it.
-    """
-    if len(data) < _HEADER.size or not data.startswith(MAGIC):
-        raise StateCorruptError("bytes are not the index of a savepoint's keyed state")
-    _, version, zero = _HEADER.unpack_from(data)
-    if version > FORMAT_VERSION:
-        raise StateRestoreError(
-            "savepoint was written by a newer raystream",
-            hint="restore with the version that wrote it, or a later one",
-            version=version,
-            newest_readable=FORMAT_VERSION,
-        )
-    try:
-        index = _decode(memoryview(data)[_HEADER.size :])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
-    names = [state.name for state in index.states]
-    groups_valid = 0 <= index.first_group < index.end_group <= index.max_parallelism <= KEY_GROUPS_MAX
-    parts_valid = sorted(set(index.parts)) == index.parts and set(index.parts) <= set(range(len(names)))
-    if zero or not groups_valid or not parts_valid or len(set(names)) != len(names):
-        raise StateCorruptError("index of keyed state contradicts itself")
-    return index
 
 
 class StoredParts:

@@ -28,8 +28,9 @@ from raystream.state.heap_tables import TableList, live_entries, table_list
 from raystream.state.kinds import StateKinds
 from raystream.state.last_use import LastUse
 from raystream.state.pairs import values_of
-from raystream.state.snapshot_files import SnapshotForm, Stored, StoredFiles
+from raystream.state.snapshot_files import SnapshotForm, StoredFiles
 from raystream.state.snapshot_format import StoredChunk
+from raystream.state.stored import Stored
 from raystream.state.ttl import unexpired
 
 logger = logging.getLogger(__name__)

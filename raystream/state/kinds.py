@@ -27,7 +27,7 @@ from raystream.state.descriptor import (
 from raystream.state.event_clock import EventClock
 from raystream.state.folding_states import FoldedAggregatingState, FoldedReducingState
 from raystream.state.registry import StateMatch, StateRegistry
-from raystream.state.snapshot_files import Stored
+from raystream.state.stored import Stored
 from raystream.state.ttl import Expiry, Moment, StateClock, StateTtl
 from raystream.state.ttl_states import Lifetime, TtlListState, TtlMapState, TtlValueState
 

@@ -42,7 +42,8 @@ from raystream.state.rocksdb_states import (
     tables_of,
 )
 from raystream.state.rocksdb_tables import CachedTable, SingleTable
-from raystream.state.snapshot_files import SnapshotForm, Stored, StoredFiles
+from raystream.state.snapshot_files import SnapshotForm, StoredFiles
+from raystream.state.stored import Stored
 from raystream.state.ttl import Expiry, RestoredExpiry, unexpired
 
 logger = logging.getLogger(__name__)

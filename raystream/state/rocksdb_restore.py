@@ -22,15 +22,14 @@ from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache, decode_key
 from raystream.records.elements import WATERMARK_MIN_MS
-from raystream.state.canonical_snapshot import StoredParts
 from raystream.state.chunk_form import timed_form
 from raystream.state.descriptor import StateKind
 from raystream.state.rocksdb import RocksDbMemory, RocksDbStore, disk_failure
 from raystream.state.rocksdb_chunks import ChunkItems
 from raystream.state.rocksdb_incremental import BACKEND
 from raystream.state.rocksdb_items import PREFIX_BYTES, group_prefix, state_prefix, suffix_bytes, time_of
-from raystream.state.snapshot_files import FilesIndex, Stored, StoredFiles, TableInfo
-from raystream.state.snapshot_format import StoredSnapshot
+from raystream.state.snapshot_files import FilesIndex, StoredFiles, TableInfo
+from raystream.state.stored import Entries, Stored
 from raystream.state.ttl import Expiry
 
 logger = logging.getLogger(__name__)
@@ -253,7 +252,7 @@ class StoreRestore:
 
     # ---- chunks ------------------------------------------------------------------
 
-    def _write_chunks(self, snapshot: StoredSnapshot | StoredParts) -> None:
+    def _write_chunks(self, snapshot: Entries) -> None:
         for state in snapshot.states:
             self._table(state.info)
         for info, stored in snapshot.chunks():

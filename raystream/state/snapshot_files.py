@@ -7,35 +7,29 @@ The large files never change, so that a later snapshot can refer to those which 
 savepoint has all of them for itself.  Only the backend that made such a snapshot can restore it.  The blob is
 read whole, and its checksum is in its handle.
 
-What a restore gets is either this, or a `raystream.state.snapshot_format.StoredSnapshot`, or the parts of a
-canonical savepoint (`raystream.state.canonical_snapshot`); `open_stored`
-tells them apart.
+What else a restore may get is known to `raystream.state.stored`.
 """
 
-import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 
 from raystream.clock import TimeDomain
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError
 from raystream.handles import SharedFile, StateInfo
-from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
+from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
-from raystream.state.canonical_reader import PartPlace
-from raystream.state.canonical_snapshot import MAGIC as CANONICAL_MAGIC
-from raystream.state.canonical_snapshot import StoredParts, open_parts
-from raystream.state.snapshot_format import StoredInfo, StoredSnapshot, open_snapshot
+from raystream.state.blob_header import HEADER, read_index
+from raystream.state.snapshot_format import StoredInfo
 from raystream.state.ttl import Moment, StateTtl, latest_cutoff_ms
 
 FORMAT_VERSION = 1
 
-_HEADER = struct.Struct("<4sHH")
-_MAGIC = b"RSKF"
+MAGIC = b"RSKF"
 
 Pieces = Callable[[], Iterator[bytes]]
 """Yields a stored file in pieces, verified when the last one was taken."""
@@ -59,24 +53,6 @@ class SnapshotForm(Enum):
     """All of the files that the backend keeps anyway; one blob where it keeps none."""
     INCREMENTAL = "incremental"
     """Likewise, but what checkpoints have stored that are complete is only referred to."""
-
-
-class Blob(Protocol):
-    """Reads parts of a stored blob; blocks."""
-
-    @property
-    def path(self) -> str:
-        """Where it is, for errors."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the whole blob."""
-
-    def read_range(self, offset: int, length: int) -> bytes:
-        """Return the bytes `[offset, offset + length)`."""
-
-    def read_all(self) -> bytes:
-        """Return the whole blob, verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,45 +200,9 @@ class StoredFiles:
         self._each(fetch, self._files)
 
 
-Stored = StoredSnapshot | StoredParts | StoredFiles
-
-
 def encode_index(index: FilesIndex) -> bytes:
     """Return the blob."""
-    return _HEADER.pack(_MAGIC, FORMAT_VERSION, 0) + msgspec.msgpack.encode(index)
-
-
-def open_stored(
-    blob: Blob,
-    files: Mapping[str, Pieces],
-    groups: KeyGroupRange,
-    max_parallelism: int,
-    *,
-    known: Mapping[str, SharedFile],
-    parts: Mapping[str, PartPlace],
-    each: Each = one_by_one,
-) -> Stored:
-    """Return what was stored of the keyed state of one subtask; blocks.
-
-    Args:
-        blob: its self-describing part.
-        files: its files by local name.
-        groups: the wanted key groups, under `max_parallelism`.
-        max_parallelism: of the new owner.
-        known: those of the files that belong to checkpoints of this job, so that the next may refer to them.
-        parts: those of the files that are parts of a canonical savepoint.
-        each: fetches the files.
-
-    Raises:
-        StateCorruptError: a byte is not what it was when the blob was written.
-        StateRestoreError: a newer version wrote the blob.
-    """
-    magic = b"" if blob.size_bytes < _HEADER.size else blob.read_range(0, len(_MAGIC))
-    if magic == CANONICAL_MAGIC:
-        return open_parts(blob.read_all(), parts, groups, max_parallelism)
-    if magic != _MAGIC:
-        return open_snapshot(blob.read_range, blob.size_bytes, groups, max_parallelism, path=blob.path)
-    return StoredFiles(_checked(decode_index(blob.read_all()), files), files, known=known, each=each)
+    return HEADER.pack(MAGIC, FORMAT_VERSION, 0) + msgspec.msgpack.encode(index)
 
 
 def decode_index(blob: bytes) -> FilesIndex:
@@ -272,23 +212,27 @@ def decode_index(blob: bytes) -> FilesIndex:
         StateCorruptError: it is not as the format has it.
         StateRestoreError: a newer version wrote it.
     """
-    if len(blob) < _HEADER.size:
+    if len(blob) < HEADER.size:
         raise StateCorruptError("index of keyed state is cut off", size=len(blob))
-    _, version, zero = _HEADER.unpack_from(blob)
-    if version > FORMAT_VERSION:
-        raise StateRestoreError(
-            "keyed state was written by a newer raystream",
-            hint="restore with the version that wrote it, or a later one",
-            version=version,
-            newest_readable=FORMAT_VERSION,
-        )
-    try:
-        index = _decode(memoryview(blob)[_HEADER.size :])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
-    if zero or not 0 <= index.first_group < index.end_group <= index.max_parallelism <= KEY_GROUPS_MAX:
-        raise StateCorruptError("index of keyed state contradicts itself")
-    return index
+    return read_index(blob, _decode, newest=FORMAT_VERSION, what="keyed state")
+
+
+def open_files(
+    blob: bytes, files: Mapping[str, Pieces], *, known: Mapping[str, SharedFile], each: Each
+) -> StoredFiles:
+    """Return the snapshot that a blob describes.
+
+    Args:
+        blob: whole and verified.
+        files: its files by local name.
+        known: as `raystream.state.stored.open_stored`.
+        each: fetches the files.
+
+    Raises:
+        StateCorruptError: it is not as the format has it.
+        StateRestoreError: a newer version wrote it.
+    """
+    return StoredFiles(_checked(decode_index(blob), files), files, known=known, each=each)
 
 
 def _checked(index: FilesIndex, files: Collection[str]) -> FilesIndex:

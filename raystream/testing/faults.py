@@ -150,6 +150,8 @@ class StopAndResume:
     at_ms: float
     parallelism: int
     """Of the new start."""
+    drain: bool = False
+    """The sources end first; never drawn, since a job that was drained has another output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ from raystream.ids import CheckpointId
 from raystream.keygroup import KeyGroupRange
 from raystream.state.backend import KeyedSnapshot
 from raystream.state.canonical_files import Part
+from raystream.state.canonical_index import PartPlace, encode_index
 from raystream.state.canonical_part import SubtaskHead
-from raystream.state.canonical_reader import PartPlace
-from raystream.state.canonical_snapshot import PartsWriter, encode_index
-from raystream.state.snapshot_files import Stored, open_stored
+from raystream.state.canonical_snapshot import PartsWriter
+from raystream.state.stored import Stored, open_stored
 
 
 @dataclass(frozen=True, slots=True)

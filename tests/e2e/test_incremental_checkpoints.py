@@ -6,48 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from raystream import JobStatus, KeyedProcessFunction, StreamEnvironment, ValueStateDescriptor
+from raystream import JobStatus, StreamEnvironment
 from raystream.connectors.files import FileSink
 from raystream.state import rocksdb
 from raystream.storage.metadata import SnapshotMetadata, shared_files_of
 from raystream.storage.snapshots import load_snapshot
 from raystream.testing import Barrier, Crash, Pause, TestSource
+from tests.counting_jobs import Count, Rounds
 from tests.e2e.test_lifecycle import COUNTING, EVERY_COUNT, LOCAL, interrupt
 from tests.published import counts_by_key, one_to_n, records
 
 KEYS = 500
-ROUNDS = 6
-LISTS = 4
+NUMBERS = Rounds(keys=KEYS, rounds=6, lists=4)
 FOR_EVER_MS = 1e9
 PATIENCE = "60s"
-
-
-class Count(KeyedProcessFunction):
-    """Emits each key with how often it has come, and keeps a kibibyte for it."""
-
-    def open(self, ctx):
-        self.seen = ctx.get_state(ValueStateDescriptor("seen", int, default=0))
-        self.text = ctx.get_state(ValueStateDescriptor("text", str))
-
-    def process_element(self, value, ctx):
-        self.seen.update(self.seen.value() + 1)
-        self.text.update(str(value).zfill(1024))
-        yield value, self.seen.value()
-
-
-def scripts(*between):
-    """Return lists with all keys in rounds; `between[n]`, if any, comes before round n of each."""
-    lists = []
-    for first in range(LISTS):
-        script = []
-        for number in range(ROUNDS):
-            script += [item for item in between[number : number + 1] if item is not None]
-            script += [Barrier(), *range(first, KEYS, LISTS)]
-        lists.append(script)
-    return lists
-
-
-EXACT = one_to_n(list(range(KEYS)) * ROUNDS)
 
 
 @pytest.fixture
@@ -101,13 +73,13 @@ def metadata_of(checkpoint: Path) -> SnapshotMetadata:
 def test_job_that_crashes_goes_on_and_leaves_nothing_when_it_has_finished(submit, tmp_path, monkeypatch):
     # A compaction may come with any flush, and writes everything anew.
     monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
-    source = TestSource(*scripts(None, None, None, None, Crash()))
+    source = NUMBERS.source(None, None, None, None, Crash())
     client = submit(source, checkpoints="checkpoints")
     result = client.wait(PATIENCE)
 
     assert result.status is JobStatus.FINISHED
     assert result.restarts >= 1
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     referring = [one for one in client.checkpoints() if one.uploaded_bytes < one.size_bytes]
     assert {one.attempt for one in referring} >= {1, result.restarts + 1}, "before the crash, and behind it"
     assert shared_in(tmp_path / "checkpoints") == []
@@ -121,7 +93,7 @@ def test_cancelled_job_goes_on_from_its_moved_checkpoint_and_soon_needs_it_no_lo
     # Two waits in the script, of which each run passes one more.
     def source(*waits_ms):
         waits = [None if ms is None else Pause(ms) for ms in waits_ms]
-        return TestSource(*scripts(None, None, waits[0], None, waits[1]))
+        return NUMBERS.source(None, None, waits[0], None, waits[1])
 
     first = submit(source(FOR_EVER_MS, FOR_EVER_MS), checkpoints="first")
     checkpoint = newest(first, more=4)
@@ -146,7 +118,7 @@ def test_cancelled_job_goes_on_from_its_moved_checkpoint_and_soon_needs_it_no_lo
 
     third = submit(source(0, 0), checkpoints="third", execution_state_recovery_path=str(checkpoint))
     assert third.wait(PATIENCE).status is JobStatus.FINISHED
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert shared_in(tmp_path / "third") == []
     assert {file.name for file in files} == set(shared_in(tmp_path / "second")), "still another job's"
 

@@ -58,16 +58,28 @@ def test_config_explains_every_key(raystream):
     assert "also written state.checkpoints.dir\n" in outcome.out
 
 
-def test_asking_for_help_does_not_import_ray():
+def test_asking_for_help_imports_neither_ray_nor_rich_nor_parquet():
     program = (
         "import sys\nfrom raystream.cli.main import main\ncode = main(['run', '--help'])\n"
-        "sys.exit(code or 'ray' in sys.modules or 'rich' in sys.modules)"
+        "sys.exit(code or any(name in sys.modules for name in ('ray', 'rich', 'pyarrow')))"
     )
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage: raystream run [OPTIONS] JOB.py [ARGS]..." in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["raystream", "raystream.cli.main", "raystream.runtime.coordinator", "raystream.runtime.slot"],
+)
+def test_what_every_process_imports_does_without_parquet(module):
+    program = f"import sys\nimport {module}\nsys.exit('pyarrow' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_package_can_be_run_as_a_module():

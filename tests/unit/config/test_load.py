@@ -223,15 +223,9 @@ def test_value_that_a_key_cannot_have_is_an_error_that_says_where_it_stands(key,
 @pytest.mark.parametrize(
     ("key", "written"),
     [
-        ("execution.checkpointing.mode", "at-least-once"),
         ("execution.checkpointing.externalized-checkpoint-retention", "NO_EXTERNALIZED_CHECKPOINTS"),
         ("execution.checkpointing.unaligned.enabled", "true"),
         ("execution.checkpointing.aligned-checkpoint-timeout", "30s"),
-        ("restart-strategy.type", "failure-rate"),
-        ("restart-strategy.failure-rate.delay", "5s"),
-        ("restart-strategy.failure-rate.failure-rate-interval", "5min"),
-        ("restart-strategy.failure-rate.max-failures-per-interval", "5"),
-        ("restart-strategy.exponential-delay.attempts-before-reset-backoff", "7"),
     ],
 )
 def test_value_whose_feature_is_missing_is_refused_and_never_ignored(key, written):
@@ -246,11 +240,29 @@ def test_keys_whose_feature_is_missing_may_be_set_to_their_defaults():
             "execution.checkpointing.aligned-checkpoint-timeout": 0,
             "execution.checkpointing.incremental": True,
             "state.backend.rocksdb.memory.managed-size": "256mb",
-            "restart-strategy.exponential-delay.attempts-before-reset-backoff": "unlimited",
         }
     )
 
     assert config == JobConfig()
+
+
+def test_restart_strategies_are_configured_by_the_keys_of_flink():
+    rate = load_config(
+        {
+            "restart-strategy.type": "failure-rate",
+            "restart-strategy.failure-rate.max-failures-per-interval": 5,
+            "restart-strategy.failure-rate.failure-rate-interval": "5min",
+            "restart-strategy.failure-rate.delay": "5s",
+        }
+    ).restart
+    limited = load_config({"restart-strategy.exponential-delay.attempts-before-reset-backoff": "7"}).restart
+    unlimited = {"restart-strategy.exponential-delay.attempts-before-reset-backoff": "unlimited"}
+
+    assert rate.type == "failure-rate"
+    assert (rate.failures_per_interval_max, rate.failure_interval_ms) == (5, 300_000)
+    assert rate.failure_rate_delay_ms == 5_000
+    assert limited.attempts_before_reset == 7
+    assert load_config(unlimited) == JobConfig()
 
 
 def test_file_that_does_not_exist_is_one_line_of_cause_and_one_of_advice(tmp_path):

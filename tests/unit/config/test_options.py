@@ -83,7 +83,7 @@ def test_directory_selects_storage_in_files():
         (lambda: CheckpointConfig(interval_ms=9, min_pause_ms=10), "more often than the pause"),
         (lambda: CheckpointConfig(storage="filesystem"), "need a directory"),
         (lambda: CheckpointConfig(storage="jobmanager", directory="d"), "leave the directory empty"),
-        (lambda: CheckpointConfig(mode="at-least-once"), "not supported in this version"),
+        (lambda: CheckpointConfig(mode="at-most-once"), "expected exactly-once or at-least-once"),
         (lambda: CheckpointConfig(inline_threshold_bytes=(1 << 20) + 1), "must be at most 1mb"),
         (lambda: CheckpointConfig(num_retained=0), "must be at least 1"),
         (lambda: CheckpointConfig(timeout_ms=None), "needs a value"),

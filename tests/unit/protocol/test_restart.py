@@ -4,12 +4,20 @@ import random
 
 import pytest
 
-from raystream.protocol.restart import ExponentialDelay, FixedDelay, GiveUp, NoRestart, Restart
+from raystream.protocol.restart import ExponentialDelay, FailureRate, FixedDelay, GiveUp, NoRestart, Restart
 
 
-def exponential(initial_ms=4, max_ms=300, *, multiplier=2.3, reset_ms=10_000, jitter=0.0, seed=0):
+def exponential(
+    initial_ms=4, max_ms=300, *, multiplier=2.3, reset_ms=10_000, jitter=0.0, seed=0, attempts=None
+):
     return ExponentialDelay(
-        initial_ms, max_ms, multiplier=multiplier, reset_ms=reset_ms, jitter=jitter, rng=random.Random(seed)
+        initial_ms,
+        max_ms,
+        multiplier=multiplier,
+        reset_ms=reset_ms,
+        jitter=jitter,
+        rng=random.Random(seed),
+        attempts=attempts,
     )
 
 
@@ -45,6 +53,62 @@ def test_failures_within_the_delay_count_once():
     assert [fail(growing, 0), fail(growing, 60)] == [Restart(100), Restart(40)]
     assert isinstance(fail(fixed, 50), GiveUp)
     assert fail(growing, 100) == Restart(230)
+
+
+def test_failure_rate_survives_as_many_failures_in_an_interval_as_it_may_and_gives_up_at_the_next():
+    strategy = FailureRate(3, interval_ms=1_000, delay_ms=10)
+
+    assert [fail(strategy, t) for t in (0, 400, 1_000)] == [Restart(10)] * 3
+    assert fail(strategy, 1_000 + 10) == Restart(10)  # The first one is more than an interval ago.
+    assert fail(strategy, 1_400) == GiveUp(
+        "more than 3 failures within 1000 ms (restart-strategy.failure-rate.max-failures-per-interval)"
+    )
+
+
+def test_failure_rate_never_gives_up_while_failures_are_rare():
+    strategy = FailureRate(1, interval_ms=1_000, delay_ms=0)
+
+    assert {fail(strategy, t) for t in range(0, 100_000, 1_001)} == {Restart(0)}
+
+
+def test_failure_rate_counts_failures_within_the_delay_once():
+    strategy = FailureRate(2, interval_ms=1_000, delay_ms=100)
+
+    assert [fail(strategy, t) for t in (0, 30, 99)] == [Restart(100), Restart(70), Restart(1)]
+    assert [fail(strategy, t) for t in (100, 199)] == [Restart(100), Restart(1)]
+    assert isinstance(fail(strategy, 200), GiveUp)
+
+
+def test_failure_rate_counts_failures_though_checkpoints_complete_between_them():
+    strategy = FailureRate(1, interval_ms=1_000, delay_ms=10)
+    fail(strategy, 0)
+
+    assert isinstance(fail(strategy, 500, progress=True), GiveUp)
+
+
+def test_exponential_delay_gives_up_when_its_restarts_are_used_up():
+    strategy = exponential(attempts=3)
+
+    assert [fail(strategy, t) for t in (0, 100, 200)] == [Restart(4), Restart(9), Restart(21)]
+    assert fail(strategy, 300) == GiveUp(
+        "all 3 restarts of restart-strategy.exponential-delay.attempts-before-reset-backoff are used up"
+    )
+
+
+def test_restarts_of_exponential_delay_are_counted_anew_after_a_quiet_time():
+    strategy = exponential(attempts=2, reset_ms=1_000)
+
+    assert [fail(strategy, t) for t in (0, 100)] == [Restart(4), Restart(9)]
+    assert [fail(strategy, t) for t in (1_100, 1_200)] == [Restart(4), Restart(9)]
+    assert isinstance(fail(strategy, 1_300), GiveUp)
+
+
+def test_immediate_restarts_are_restarts_and_failures_within_a_delay_are_none():
+    strategy = exponential(initial_ms=100, attempts=2)
+
+    assert [fail(strategy, 0), fail(strategy, 50)] == [Restart(100), Restart(50)]
+    assert fail(strategy, 200, progress=True) == Restart(0)
+    assert isinstance(fail(strategy, 300, progress=True), GiveUp)
 
 
 def test_exponential_delay_grows_without_rounding_in_between_up_to_its_bound():

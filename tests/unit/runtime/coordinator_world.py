@@ -326,8 +326,8 @@ class World:
         self.coordinator.request(SavepointRequest(request_id, directory, wanted))
         return self.settle()
 
-    def stop(self, request_id="stop", directory=None, wanted=SavepointFormat.CANONICAL):
-        self.coordinator.request(StopRequest(request_id, directory, wanted))
+    def stop(self, request_id="stop", directory=None, wanted=SavepointFormat.CANONICAL, *, drain=False):
+        self.coordinator.request(StopRequest(request_id, directory, wanted, drain))
         return self.settle()
 
     def cancel(self, request_id="c"):

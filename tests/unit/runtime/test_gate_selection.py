@@ -185,3 +185,18 @@ def test_every_barrier_aligns_and_every_record_is_read_whatever_is_selected(seed
 
     assert reader.taken == sent
     assert reader.snapshots == cuts
+
+
+def test_all_inputs_are_read_while_counted_barriers_are_missing():
+    gate, outputs = gate_of(0, 1)
+    gate.select({1})
+    outputs[0].send(RowBatch(["record"]))
+    outputs[0].send_control(barrier(1))
+    assert not gate.has_input
+
+    gate.read_all(True)
+    assert take_all(gate) == [(0, "record"), (0, barrier(1))]
+
+    gate.read_all(False)
+    outputs[0].send(RowBatch(["next"]))
+    assert not gate.has_input

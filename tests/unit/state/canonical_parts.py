@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import KeyGroupCache
+from raystream.state.canonical_index import PartPlace
 from raystream.state.canonical_part import PartWriter, SubtaskHead
-from raystream.state.canonical_reader import PartPlace, PartReader
+from raystream.state.canonical_reader import PartReader
 from raystream.state.chunk_codec import ChunkCodec
 from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.ttl import Moment

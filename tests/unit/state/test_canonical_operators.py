@@ -16,12 +16,12 @@ from raystream.state.canonical_operators import (
     OperatorPartHead,
     operator_table,
     read_operator_part,
-    stored_elements,
     write_operator_part,
 )
 from raystream.state.descriptor import ListStateDescriptor, MapStateDescriptor
 from raystream.state.operator_state import OperatorState, encode_elements
 from raystream.state.operator_store import OperatorStore
+from raystream.state.stored import stored_elements
 from tests.unit.state.canonical_parts import exact
 from tests.unit.state.test_serializer import INTS, TEXTS, TYPED, Opaque
 

@@ -20,9 +20,9 @@ from raystream.state.snapshot_files import (
     StoredFiles,
     TableInfo,
     encode_index,
-    open_stored,
 )
 from raystream.state.snapshot_format import SnapshotWriter, StoredSnapshot
+from raystream.state.stored import open_stored
 from raystream.state.ttl import StateTtl
 from raystream.testing.stored_state import MemoryBlob
 
