@@ -36,7 +36,7 @@ from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, 
 from raystream.runtime.coordinator_requests import as_wanted
 from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
-from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.coordinator_view import Counters, JobView
 from raystream.storage.metadata import SnapshotMetadata
 
 logger = logging.getLogger(__name__)
@@ -67,8 +67,8 @@ class JobCoordinator:
         self._queue: deque[Command] = deque()
         self._running = False  # A command is being executed.
         self._timers = Timers()
-        self._progress: dict[SlotId, tuple[int, int]] = {}  # Of this attempt.
-        self._counted = (0, 0)  # Records in and out of earlier attempts.
+        self._progress: dict[SlotId, Counters] = {}  # Of this attempt.
+        self._counted = Counters()  # Of earlier attempts.
         self._started_ms = services.clock.monotonic_ms()
         self._ended_ms: float | None = None
         self._job = make_job(services)
@@ -183,7 +183,7 @@ class JobCoordinator:
 
     def view(self) -> JobView:
         """Return how the job stands now."""
-        job = self._job
+        job, counters = self._job, Counters.total([self._counted, *self._progress.values()])
         now_ms = self._now_ms if self._ended_ms is None else self._ended_ms
         return JobView(
             job_id=self._submission.job_id,
@@ -192,8 +192,9 @@ class JobCoordinator:
             parallelism=max(vertex.parallelism for vertex in self._submission.plan.vertices),
             attempt=job.attempt,
             restarts=max(job.attempt - 1, 0),
-            records_in=self._counted[0] + sum(count for count, _ in self._progress.values()),
-            records_out=self._counted[1] + sum(count for _, count in self._progress.values()),
+            records_in=counters.records_in,
+            records_out=counters.records_out,
+            dead_letters=counters.dead_letters,
             duration_ms=round(now_ms - self._started_ms),
             checkpoints=self._shell.records.shown(),
             last_checkpoint_id=self._checkpoints.recovery_point,
@@ -239,7 +240,8 @@ class JobCoordinator:
             case msg.CommitsDone():
                 self._run(job.commits_done(now_ms, (report.vertex, report.subtask)))
             case msg.Progress():
-                self._progress[report.slot] = (report.records_in, report.records_out)
+                counted = Counters(report.records_in, report.records_out, report.dead_letters)
+                self._progress[report.slot] = counted
             case msg.ClientOutput():
                 self._on_output(report)
             case _:
@@ -355,8 +357,7 @@ class JobCoordinator:
 
     def _count_records(self) -> None:
         """Add the records of the attempt before; nothing it still says is listened to."""
-        view = self.view()
-        self._counted, self._progress = (view.records_in, view.records_out), {}
+        self._counted, self._progress = Counters.total([self._counted, *self._progress.values()]), {}
 
     def _log_conflicted(self, error: RaystreamError) -> None:
         self._run(self._job.log_conflicted(error))

@@ -5,6 +5,7 @@ Knows nothing of how a job works.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from raystream.errors import RaystreamError
 from raystream.handles import SubtaskSnapshot
@@ -58,6 +59,19 @@ class CheckpointRecord:
     subtasks: tuple[SubtaskRecord, ...] = ()
 
 
+class Counters(NamedTuple):
+    """Records that were counted, of one slot or of several."""
+
+    records_in: int = 0
+    records_out: int = 0
+    dead_letters: int = 0
+
+    @classmethod
+    def total(cls, parts: Iterable["Counters"]) -> "Counters":
+        """Return the sum of them."""
+        return cls(*map(sum, zip(*parts, strict=True)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
     """How a job stands at one moment."""
@@ -72,6 +86,8 @@ class JobView:
     """Records that sources have emitted in all attempts, repeated ones included."""
     records_out: int
     duration_ms: int
+    dead_letters: int = 0
+    """Records that went to the dead letters, in all attempts, repeated ones included."""
     checkpoints: tuple[CheckpointRecord, ...] = ()
     """Oldest first."""
     last_checkpoint_id: CheckpointId | None = None
@@ -192,6 +208,7 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
         parallelism=view.parallelism,
         records_in=view.records_in,
         records_out=view.records_out,
+        dead_letters=view.dead_letters,
         restarts=view.restarts,
         duration_ms=view.duration_ms,
         last_checkpoint_id=view.last_checkpoint_id,
