@@ -20,7 +20,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
-from raystream.api.runner import CancelRequest, ClientRequest, SavepointRequest, StopRequest
+from raystream.api.runner import (
+    CancelRequest,
+    CheckpointRequest,
+    ClientRequest,
+    SavepointRequest,
+    StopRequest,
+)
 from raystream.errors import RaystreamError, StateCorruptError
 from raystream.ids import Attempt, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
@@ -193,8 +199,8 @@ class JobCoordinator:
             return
         options = self._submission.config.checkpointing
         match request:
-            case SavepointRequest():
-                self._run(self._checkpoints.savepoint_requested(self._now_ms, as_wanted(request, options)))
+            case SavepointRequest() | CheckpointRequest():
+                self._run(self._checkpoints.checkpoint_requested(self._now_ms, as_wanted(request, options)))
             case StopRequest():
                 self._run(self._job.stop_requested(as_wanted(request, options)))
             case CancelRequest(request_id):
@@ -311,7 +317,7 @@ class JobCoordinator:
             case cmd.TakeFinalCheckpoint():
                 self._run(checkpoints.input_ended(self._now_ms))
             case cmd.TakeStopSavepoint(wanted):
-                self._run(checkpoints.savepoint_requested(self._now_ms, wanted))
+                self._run(checkpoints.checkpoint_requested(self._now_ms, wanted))
             case cmd.CommitSlots(attempt):
                 self._send_all(msg.CommitAtEnd(attempt=attempt), self._all_slots)
             case cmd.LogStop(request_id):
