@@ -117,6 +117,7 @@ class AttemptPreparation:
                 for (vertex, subtask), restore in restores.items()
                 if self._plan.vertices[vertex].slot(subtask) == slot
             },
+            ended=self._restore.ended if self._restore is not None else frozenset(),
             probe=self._directory.probe if self._directory is not None else "",
             probe_served=self._probe_served,
         )
@@ -150,6 +151,8 @@ class AttemptPreparation:
             self._restored(*result)
             _warn_of_pickles(result[1])
             _tell_cost(self._plan, result[1])
+            if self._restore is not None and len(self._restore.ended) == len(self._plan.vertices):
+                logger.warning("all sources had ended in the snapshot, as by a drain: nothing is left to run")
         self.check.begin(self._restore.gone if self._restore is not None else ())
         if result is not None and self._unclaimed and not self._own(*result):
             work = partial(self._services.storage.claims.claim, *result)
@@ -172,7 +175,9 @@ class AttemptPreparation:
 
     def _discover(self, attempt: Attempt) -> None:
         states = self._restore.enumerators if self._restore is not None else None
-        self._sources.begin(attempt, self._plan, states, ready=partial(self._discovered, attempt))
+        ended = self._restore.ended if self._restore is not None else frozenset()
+        ready = partial(self._discovered, attempt)
+        self._sources.begin(attempt, self._plan, states, ended=ended, ready=ready)
 
     def _match(self, loaded: tuple[str, SnapshotMetadata] | None) -> None:
         """Decide what each subtask reads back.

@@ -44,6 +44,7 @@ class _Snapshot:
     start_delay_ms: float
     sync_ms: float
     sync_ended_ms: float
+    ended: bool = False
     unencoded: deque[KeyedSnapshot] = field(default_factory=deque)
     waits: bool = False
     """True while a thread waits until encoding can go on."""
@@ -101,6 +102,8 @@ class Snapshotter:
         operators: Sequence[Operator],
         barrier: Barrier,
         alignment_ms: float,
+        *,
+        ended: bool = False,
     ) -> None:
         """Take the synchronous part of a subtask's snapshot; nothing is written yet."""
         started_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
@@ -124,6 +127,7 @@ class Snapshotter:
             start_delay_ms=max(wall_ms - barrier.created_ms - alignment_ms, 0.0),
             sync_ms=ended_ms - started_ms,
             sync_ended_ms=ended_ms,
+            ended=ended,
             unencoded=deque(part.keyed for part in parts if part.keyed is not None),
         )
         self._under_way.begun(barrier.checkpoint_id)
@@ -263,6 +267,7 @@ class Snapshotter:
             async_ms=self._clock.monotonic_ms() - snapshot.sync_ended_ms,
             alignment_ms=snapshot.alignment_ms,
             start_delay_ms=snapshot.start_delay_ms,
+            ended=snapshot.ended,
             writing_from=self._under_way.oldest,
         )
 
