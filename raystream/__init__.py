@@ -44,6 +44,7 @@ from raystream.errors import (
     UserCodeError,
 )
 from raystream.ids import JobStatus
+from raystream.operators.two_phase_sink import TwoPhaseCommitSink
 from raystream.operators.watermarks import WatermarkStrategy
 from raystream.state.descriptor import (
     AggregatingStateDescriptor,
@@ -108,6 +109,7 @@ __all__ = [
     "TtlCleanup",
     "TtlUpdate",
     "TtlVisibility",
+    "TwoPhaseCommitSink",
     "UserCodeError",
     "ValueStateDescriptor",
     "WatermarkStrategy",

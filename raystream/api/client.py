@@ -14,6 +14,7 @@ from raystream.api import ambient
 from raystream.api.bindings import bound
 from raystream.api.runner import (
     CancelRequest,
+    CheckpointRequest,
     JobHandle,
     JobView,
     OutputListener,
@@ -121,22 +122,48 @@ class JobClient:
         """
         return self._request(SavepointRequest(_request_id(), _absolute(directory), _format_named(format)))
 
-    def stop(self, directory: str | None = None, *, format: str = "canonical") -> str:  # noqa: A002
+    def checkpoint(self, full: bool = False) -> str:
+        """Take a checkpoint now, whatever the interval and the pause, and return its path.
+
+        It is a checkpoint like any other: sinks commit with it, a failure recovers from it, and newer ones
+        take its place.
+
+        Args:
+            full: refer to no file of an older checkpoint, although checkpoints are incremental.
+
+        Raises:
+            CheckpointError: it was aborted; the message says why.
+            ConfigError: checkpointing is off.
+            JobFailedError: the job has failed.
+        """
+        return self._request(CheckpointRequest(_request_id(), full))
+
+    def stop(
+        self,
+        directory: str | None = None,
+        drain: bool = False,
+        *,
+        format: str = "canonical",  # noqa: A002
+    ) -> str:
         """End the job with a savepoint, everything before it committed, and return its path.
 
-        When another client is stopping the job already, that is the savepoint which is returned.
+        When another client is stopping the job already, that is the savepoint which is returned.  When the
+        savepoint fails the job goes on; after a drain from its last checkpoint, as after a failure.
 
         Args:
             directory: where to; `execution.checkpointing.savepoint-dir` by default.
+            drain: let the sources end where they are, as if that were all of their input, so that every
+                window and event-time timer fires before the savepoint: for a job that shall not go on.
             format: of the savepoint, as for `savepoint`.
 
         Raises:
             CheckpointError: the savepoint was aborted and the job goes on; or another client stops it
-                with a savepoint in another directory or of another format.
+                with a savepoint in another directory or of another format, or drains it and we do not.
             ConfigError: there is no such format.
             JobFailedError: the job has failed.
         """
-        return self._request(StopRequest(_request_id(), _absolute(directory), _format_named(format)))
+        wanted = StopRequest(_request_id(), _absolute(directory), _format_named(format), drain)
+        return self._request(wanted)
 
     def cancel(self) -> None:
         """End the job without a savepoint; retained checkpoints stay, as configured."""
@@ -146,7 +173,7 @@ class JobClient:
         """Return what is known of the job's checkpoints and savepoints, oldest first."""
         return self._handle.view().checkpoints
 
-    def _request(self, request: SavepointRequest | StopRequest) -> str:
+    def _request(self, request: SavepointRequest | CheckpointRequest | StopRequest) -> str:
         """Have a request carried out; when the job has failed meanwhile, say what it failed with."""
         try:
             return self._handle.request(request)

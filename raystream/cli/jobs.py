@@ -169,21 +169,54 @@ def _dispose(path: str) -> None:
     )
 
 
+@click.command("checkpoint", short_help="Take a checkpoint of a job now.")
+@click.argument("job", metavar="JOB")
+@click.option("--full", is_flag=True, help="Refer to no file of an older checkpoint.")
+@of_cluster
+def checkpoint(jobs: Jobs, job: str, full: bool) -> None:
+    """Take a checkpoint now, whatever the interval and the pause, and print its path.
+
+    It is a checkpoint like any other: sinks commit with it, and newer ones take its place.
+    """
+    path = jobs.client(job).checkpoint(full)
+    if path:
+        print(path)
+    else:
+        say("checkpoint is complete, in the memory of the job master")
+
+
 @click.command("stop", short_help="End a job with a savepoint.")
 @click.argument("job", metavar="JOB")
 @click.option("-p", "--savepoint-dir", "directory", metavar="DIR", help="Where to put the savepoint.")
+@click.option("--drain", is_flag=True, help="Let the sources end first: all windows and timers fire.")
 @type_option
 @of_cluster
-def stop(jobs: Jobs, job: str, directory: str | None, savepoint_format: str) -> None:
-    """End a job with a savepoint, everything before it committed, and print the savepoint's path."""
-    print(jobs.client(job).stop(directory, format=savepoint_format))
+def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_format: str) -> None:
+    """End a job with a savepoint, everything before it committed, and print the savepoint's path.
+
+    With --drain it is as if the sources had come to their end, so that every window and event-time timer
+    fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
+    """
+    print(jobs.client(job).stop(directory, drain, format=savepoint_format))
 
 
-@click.command("cancel", short_help="End a job without a savepoint.")
+@click.command("cancel", short_help="End a job at once.")
 @click.argument("job", metavar="JOB")
+@click.option(
+    "-s", "--with-savepoint", "directory", metavar="[DIR]", is_flag=False, flag_value="",
+    help="Take a savepoint first, and print its path.",
+)  # fmt: skip
+@type_option
 @of_cluster
-def cancel(jobs: Jobs, job: str) -> None:
-    """End a job at once; its last checkpoint stays, unless it is configured otherwise."""
+def cancel(jobs: Jobs, job: str, directory: str | None, savepoint_format: str) -> None:
+    """End a job at once; its last checkpoint stays, unless it is configured otherwise.
+
+    With -s it takes a savepoint before that, in DIR or in the job's execution.checkpointing.savepoint-dir;
+    when that fails the job goes on.  What the job commits after the savepoint comes again when it is started
+    from there: `raystream stop` leaves no such gap.
+    """
     client = jobs.client(job)
+    if directory is not None:
+        print(client.savepoint(directory or None, savepoint_format), flush=True)
     client.cancel()
     say(f"job {client.job_id} is cancelled; `raystream checkpoints {client.job_id}` shows what is left of it")

@@ -30,6 +30,7 @@ from raystream.cluster.connection import (
     starts_cluster,
 )
 from raystream.cluster.job_master import UPDATE_WAIT_S_MAX, JobMasterActor, job_of_master, master_name
+from raystream.cluster.process import UNRECORDED
 from raystream.cluster.publication import Seen, Update
 from raystream.cluster.resources import cluster_cpus
 from raystream.cluster.versions import own_versions
@@ -266,6 +267,7 @@ def _start_master(job_id: JobId, program: bytes) -> Any:
         num_cpus=0,
         max_restarts=0,
         max_task_retries=0,
+        **UNRECORDED,
     ).remote(own_versions(), job_id, program)
     ray.get(master.view.remote(), timeout=START_TIMEOUT_S)
     return master

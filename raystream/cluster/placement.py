@@ -26,6 +26,7 @@ from ray.exceptions import ActorUnavailableError
 from raystream.clock import Clock
 from raystream.cluster import losses
 from raystream.cluster.endings import Answer, Endings
+from raystream.cluster.process import UNRECORDED
 from raystream.cluster.resources import cluster_cpus, waiting_text
 from raystream.cluster.vitals import Heartbeat
 from raystream.cluster.worker import SlotActor, WorkerInfo
@@ -214,9 +215,9 @@ class RaySlotPool:
 
     def _create(self, slot: SlotId) -> None:
         self._incarnations += 1
-        actor = self._actor_class.options(num_cpus=self._cpus, max_restarts=0, max_task_retries=0).remote(
-            self._job_id, slot, self._incarnations, self._master
-        )
+        actor = self._actor_class.options(
+            num_cpus=self._cpus, max_restarts=0, max_task_retries=0, **UNRECORDED
+        ).remote(self._job_id, slot, self._incarnations, self._master)
         worker = _Worker(slot=slot, incarnation=self._incarnations, actor=actor)
         self._workers[slot] = worker
         self._when_done(worker, actor.describe.remote(), self._described)

@@ -1,6 +1,10 @@
 """What the processes that raystream starts on a cluster have in common."""
 
 import logging
+from typing import Any
+
+UNRECORDED: dict[str, Any] = {"enable_task_events": False}
+"""Options of every actor: Ray's head would else keep a record of each call, of which there is no end."""
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 

@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -29,6 +30,7 @@ from raystream.runtime.messages import Command, Report
 from raystream.runtime.slot import Slot
 from raystream.runtime.tcp import TcpLinks
 from raystream.runtime.thread_pools import SlotThreads
+from raystream.runtime.tls import tls_of_environment
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class SlotActor:
         self._master = master
         self._outbox = Outbox(self._call_master, _exit)
         clock = SystemClock()
-        self._links = _WatchedLinks(self._host, clock)
+        self._links = WatchedLinks(self._host, clock)
         mailbox = Mailbox(self._links.wake)
         self._threads = threads = SlotThreads(mailbox, slot)
         self._slot = Slot(
@@ -133,11 +135,11 @@ class SlotActor:
             raise UnreachableError from error
 
 
-class _WatchedLinks(TcpLinks):
-    """Links that tell other threads whether the loop waits in them."""
+class WatchedLinks(TcpLinks):
+    """Links as Ray's variables want them, that tell other threads whether the loop waits in them."""
 
     def __init__(self, host: str, clock: Clock) -> None:
-        super().__init__(host, clock)
+        super().__init__(host, clock, tls=partial(tls_of_environment, os.environ))
         self.waiting = False
 
     def wait(self, timeout_ms: float | None) -> None:

@@ -74,13 +74,6 @@ class HeartbeatConfig(Section):
 class CheckpointConfig(Section):
     """When checkpoints are taken, and what is kept of them."""
 
-    unaligned: bool = option("execution.checkpointing.unaligned.enabled", Boolean(), default=False)
-    """Let barriers overtake queued records, which are stored with the checkpoint: under back-pressure it is
-    not as slow as the queues.  Savepoints and inputs that are broadcast, forwarded or custom stay aligned."""
-    aligned_timeout_ms: int = option(
-        "execution.checkpointing.aligned-checkpoint-timeout", Duration(), default=0
-    )
-    """Unaligned: age up to which a checkpoint stays aligned; only then its barriers overtake."""
     interval_ms: int | None = option("execution.checkpointing.interval", Duration(minimum=1), default=None)
     """Time between the starts of two periodic checkpoints; none switches checkpointing off."""
     mode: CheckpointingMode = option(
@@ -90,6 +83,13 @@ class CheckpointConfig(Section):
     )
     """What a restart guarantees for the effects of every record on state: exactly-once; or at-least-once,
     where nothing ever waits for a barrier."""
+    unaligned: bool = option("execution.checkpointing.unaligned.enabled", Boolean(), default=False)
+    """Let barriers overtake queued records, which are stored with the checkpoint: under back-pressure it is
+    not as slow as the queues.  Savepoints and inputs that are broadcast, forwarded or custom stay aligned."""
+    aligned_timeout_ms: int = option(
+        "execution.checkpointing.aligned-checkpoint-timeout", Duration(), default=0
+    )
+    """Unaligned: age up to which a checkpoint stays aligned; only then its barriers overtake."""
     timeout_ms: int = option("execution.checkpointing.timeout", Duration(minimum=1), default=600_000)
     """Age at which a checkpoint that is not complete is given up."""
     min_pause_ms: int = option("execution.checkpointing.min-pause", Duration(), default=0)

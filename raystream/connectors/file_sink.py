@@ -28,6 +28,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,10 +36,10 @@ import msgspec
 
 from raystream.connectors.file_place import claim, marker_name, opened, removed, sync_directory, token_in
 from raystream.connectors.file_rename import rename_exclusively
-from raystream.connectors.part_names import FILE_FORMAT_VERSION, PartNames
+from raystream.connectors.part_names import FILE_FORMAT_VERSION, part_names
 from raystream.connectors.versioned import decode, encode
 from raystream.errors import OutputLostError, StorageError
-from raystream.operators.sink import WriterContext
+from raystream.operators.sink import WriterContext, commit_all
 from raystream.records.batch import RowBatch
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class PartFileWriter:
         self._directory = Path(directory)
         self._encode_records = encode_records
         self._context = context
-        self._names = PartNames(context)
+        self._names = part_names(context)
         self._path = self._directory
         self._file: BinaryIO | None = None
         self._unsynced: deque[tuple[Path, BinaryIO]] = deque()  # Taken out by whoever syncs, or closes.
@@ -241,20 +242,17 @@ class PartFileCommitter:
             StateRestoreError: a committable of another version.
         """
         files = [decode(raw, FILE_FORMAT_VERSION, FileCommittable, "output file") for raw in committables]
-        failure: StorageError | None = None
-        for file in files:
-            try:
-                if not _publish(file):
-                    self._missing(file)
-            except StorageError as error:
-                failure = failure or error
-        for directory in dict.fromkeys(Path(file.final).parent for file in files):
-            try:
-                sync_directory(directory)
-            except OSError as error:
-                failure = failure or _storage_error("output cannot be committed", directory, error)
-        if failure is not None:
-            raise failure
+        directories = dict.fromkeys(Path(file.final).parent for file in files)
+        commit_all(
+            [
+                *(partial(self._commit, file) for file in files),
+                *(partial(_sync_names, directory) for directory in directories),
+            ]
+        )
+
+    def _commit(self, file: FileCommittable) -> None:
+        if not _publish(file):
+            self._missing(file)
 
     def _missing(self, file: FileCommittable) -> None:
         """Take in that a file is neither to be committed nor visible."""
@@ -303,6 +301,14 @@ def _publish(file: FileCommittable) -> bool:
     except OSError as error:
         raise _storage_error("output cannot be committed", target, error) from error
     return True
+
+
+def _sync_names(directory: Path) -> None:
+    """Make the names of files that were renamed durable."""
+    try:
+        sync_directory(directory)
+    except OSError as error:
+        raise _storage_error("output cannot be committed", directory, error) from error
 
 
 def _kept_path(file: FileCommittable) -> Path:

@@ -34,15 +34,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from raystream.clock import SystemClock
 from raystream.connectors.file_place import marker_name
 from raystream.connectors.object_place import claim_prefix, taken_name, token_at
-from raystream.connectors.part_names import PartNames
+from raystream.connectors.part_names import part_names
 from raystream.connectors.upload_committable import UploadCommittable, decode_upload, encode_upload
 from raystream.errors import OutputLostError, StorageError
-from raystream.operators.sink import WriterContext
+from raystream.operators.sink import WriterContext, commit_all
 from raystream.records.batch import RowBatch
 from raystream.storage.filesystem import FileSystem, MissingFileError, join_url, split_url
 from raystream.storage.s3 import PARTS_MAX
@@ -94,7 +95,7 @@ class PartObjectWriter:
         self._encode_records = encode_records
         self._context = context
         self._store = open_object_store(prefix)
-        self._names = PartNames(context)
+        self._names = part_names(context)
         self._clock = SystemClock()
         self._token: str | None = None  # None until the start.
         self._upload: Upload | None = None
@@ -277,19 +278,15 @@ class PartObjectCommitter:
             StorageError: some upload could not be completed; all others were.
             StateRestoreError: a committable of another version.
         """
-        failure: StorageError | None = None
-        for upload in list(map(decode_upload, committables)):
-            store = open_object_store(upload.url)
-            try:
-                if not _publish(store.uploads, upload):
-                    self._missing(store.files, upload)
-                kept = _kept_url(upload.url)
-                if store.files.exists(kept):  # In a bucket with versions each deletion leaves a trace.
-                    store.files.delete_file(kept)
-            except StorageError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        commit_all(partial(self._commit, upload) for upload in list(map(decode_upload, committables)))
+
+    def _commit(self, upload: UploadCommittable) -> None:
+        store = open_object_store(upload.url)
+        if not _publish(store.uploads, upload):
+            self._missing(store.files, upload)
+        kept = _kept_url(upload.url)
+        if store.files.exists(kept):  # In a bucket with versions each deletion leaves a trace.
+            store.files.delete_file(kept)
 
     def _missing(self, files: FileSystem, upload: UploadCommittable) -> None:
         """Take in that there is neither the upload nor its object."""

@@ -5,11 +5,11 @@ where it was written, so that both kinds may come together.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from raystream.connectors.file_sink import PartFileCommitter
 from raystream.connectors.part_names import UPLOAD_FORMAT_VERSION
-from raystream.errors import StorageError
-from raystream.operators.sink import Committer, WriterContext
+from raystream.operators.sink import Committer, WriterContext, commit_all
 
 _UPLOAD = bytes((UPLOAD_FORMAT_VERSION,))
 
@@ -35,11 +35,4 @@ class PartCommitter:
             from raystream.connectors.object_sink import PartObjectCommitter
 
             parts.append((PartObjectCommitter(self._context), uploads))
-        failure: StorageError | None = None
-        for committer, part in parts:
-            try:
-                committer.commit(part)
-            except StorageError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
+        commit_all(partial(committer.commit, part) for committer, part in parts)

@@ -7,7 +7,7 @@ acknowledged.  When the checkpoint is complete they are committed, in a thread; 
 restore they are committed again, so a commit must be idempotent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,3 +111,19 @@ class Sink(Protocol):
 
     def open_committer(self, context: WriterContext) -> Committer | None:
         """Return the committer of one subtask, or None when the sink is not transactional."""
+
+
+def commit_all(commits: Iterable[Callable[[], None]]) -> None:
+    """Make each of these calls, in order, also when one fails; then raise the first error.
+
+    What one commit cannot publish keeps nothing else from being published, and what is repeated later
+    is the whole call.
+    """
+    failure: Exception | None = None
+    for commit in commits:
+        try:
+            commit()
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure

@@ -6,7 +6,7 @@ from enum import Enum
 from raystream.errors import RaystreamError
 from raystream.handles import SavepointFormat, SubtaskSnapshot
 from raystream.ids import CheckpointId
-from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.checkpoint_requests import Purpose, Request
 
 
 class CheckpointFailureReason(Enum):
@@ -71,6 +71,16 @@ class StartCheckpoint:
     """Directory that the client wants the savepoint in; empty for the configured one."""
     format: SavepointFormat = SavepointFormat.CANONICAL
     """Of the savepoint."""
+    drain: bool = False
+    """The sources end before it."""
+    full: bool = False
+    """It refers to no file of an older one."""
+
+    @classmethod
+    def of(cls, checkpoint_id: CheckpointId, request: Request) -> "StartCheckpoint":
+        """Return the command that carries out a request."""
+        extra = {"drain": request.drain, "full": request.full}
+        return cls(checkpoint_id, request.purpose, request.base, request.format, **extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,8 @@ class LogCompletion:
 
     checkpoint_id: CheckpointId
     purpose: Purpose
+    request_ids: tuple[str, ...] = ()
+    """Of the clients that it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +186,8 @@ class FailAttempt:
     retryable: bool = True
     passed_over: bool = False
     """The next attempt restores an older checkpoint instead."""
+    taken_back: bool = False
+    """Nothing is wrong: the sources have ended for a savepoint that will not be, and must go on."""
 
 
 @dataclass(frozen=True, slots=True)

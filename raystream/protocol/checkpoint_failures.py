@@ -2,7 +2,8 @@
 
 Counts declines and storage errors, each checkpoint once.  Expired checkpoints do not
 count: a slow checkpoint does not kill a healthy job.  Savepoints do not count either:
-their client is told.
+their client is told.  One for which the sources have ended does away with the attempt all
+the same, since event time does not run backwards: the job goes on from its last checkpoint.
 
 Source: Flink's `CheckpointFailureManager`.
 """
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 
 from raystream.errors import CheckpointError, RaystreamError
 from raystream.ids import CheckpointId
-from raystream.protocol.checkpoint_commands import CheckpointFailureReason
+from raystream.protocol.checkpoint_commands import CheckpointFailureReason, Command, FailAttempt
+from raystream.protocol.checkpoint_requests import Purpose, Request
 from raystream.protocol.subtasks import Subtask
 
 _REASONS_SHOWN_MAX = 3
@@ -45,7 +47,22 @@ class TolerableFailures:
         self._last_success = checkpoint_id
         self._failures = []
 
-    def failed(
+    def aborted(
+        self,
+        checkpoint_id: CheckpointId,
+        request: Request,
+        reason: CheckpointFailureReason,
+        error: RaystreamError,
+    ) -> list[Command]:
+        """Return what follows for the attempt, which goes on otherwise, when a checkpoint is given up."""
+        if request.purpose.savepoint:
+            if not request.drain or reason is CheckpointFailureReason.TRIGGER_FAILED:
+                return []
+            return [FailAttempt(_drain_error(checkpoint_id, error), taken_back=True)]
+        failure = self._failed(checkpoint_id, reason, error)
+        return [FailAttempt(failure)] if failure else []
+
+    def _failed(
         self, checkpoint_id: CheckpointId, reason: CheckpointFailureReason, error: RaystreamError
     ) -> CheckpointError | None:
         """Count a failure; return what the attempt fails with when this one is the first too many."""
@@ -64,17 +81,30 @@ class TolerableFailures:
         return failure
 
 
-def savepoint_error(reason: CheckpointFailureReason, error: RaystreamError) -> RaystreamError:
+def savepoint_error(
+    request: Request, reason: CheckpointFailureReason, error: RaystreamError
+) -> RaystreamError:
     """Return what the client is told; a request that could not even start is answered as it is."""
     if reason is CheckpointFailureReason.TRIGGER_FAILED:
         return error
+    goes_on = request.purpose is Purpose.STOP and reason is not CheckpointFailureReason.ATTEMPT_ENDED
     outcome = CheckpointError(
-        f"savepoint was aborted: {error.message}",
+        f"{request.purpose.noun} was aborted{', and the job goes on' if goes_on else ''}: {error.message}",
         hint=error.hint,
         **{"reason": reason.value, **error.context},
     )
     outcome.__cause__ = error
     return outcome
+
+
+def _drain_error(checkpoint_id: CheckpointId, error: RaystreamError) -> CheckpointError:
+    failure = CheckpointError(
+        f"sources that had ended for a savepoint go on from the last checkpoint: {error.message}",
+        hint=error.hint,
+        checkpoint_id=checkpoint_id,
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def expiry_error(

@@ -276,9 +276,10 @@ class SlotAttempt:
             created_ms=command.created_ms,
             directory=command.directory,
             stop=command.stop,
+            full=command.full,
         )
         for subtask in self._sources:
-            subtask.trigger(barrier)
+            subtask.trigger(barrier, drain=command.drain)
 
     def checkpoint_completed(self, command: msg.CheckpointCompleted) -> None:
         """Tell every subtask that a checkpoint is durable."""

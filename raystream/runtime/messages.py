@@ -129,6 +129,9 @@ class TriggerCheckpoint:
     created_ms: int
     directory: str
     stop: bool = False
+    drain: bool = False
+    """Sources end before the barrier, as if all their input were read."""
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

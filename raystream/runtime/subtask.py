@@ -241,8 +241,8 @@ class Subtask:
 
     # ---- checkpoints ------------------------------------------------------
 
-    def trigger(self, barrier: Barrier) -> None:
-        """Emit a barrier from this source subtask, now.
+    def trigger(self, barrier: Barrier, *, drain: bool = False) -> None:
+        """Emit a barrier from this source subtask, now; with `drain` behind the end of its input.
 
         The snapshot holds the splits as they are at this moment, since the job master gives new ones
         behind it.  So nothing is left for later of what was restored in flight, whatever room there is.
@@ -251,6 +251,8 @@ class Subtask:
             self._run_in_flight()
         if barrier.stop:
             self._stopped_by = barrier.checkpoint_id
+        if drain:
+            self._end_input()
         self._take_snapshot(barrier, alignment_ms=0.0)
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:

@@ -14,7 +14,7 @@ import logging
 import os
 import selectors
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from raystream.clock import Clock
@@ -23,10 +23,10 @@ from raystream.ids import SlotId
 from raystream.runtime.frame import FrameKind
 from raystream.runtime.links import FrameHandler, LinkIdentity
 from raystream.runtime.tcp_connection import Connection
+from raystream.runtime.tls import Tls
 
 logger = logging.getLogger(__name__)
 
-_RECEIVE_BYTES = 256 << 10
 _RECEIVES_PER_POLL_MAX = 4
 _STRANGERS_MAX = 64
 """Inbound connections that have not yet proved who they are, beyond one for each slot of the job."""
@@ -67,12 +67,21 @@ class TcpLinks:
         host: address of this node that its peers reach; the listener binds to it alone.
         clock: measures the time that a stranger has.
         sockets: where sockets come from.
+        tls: asked at each `listen` how connections are encrypted; None when they are not.
     """
 
-    def __init__(self, host: str, clock: Clock, sockets: Sockets | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        clock: Clock,
+        sockets: Sockets | None = None,
+        tls: Callable[[], Tls | None] = lambda: None,
+    ) -> None:
         self._host = host
         self._clock = clock
         self._sockets = sockets or SystemSockets()
+        self._make_tls = tls
+        self._tls: Tls | None = None
         self._selector = self._sockets.selector()
         self._wake_reader, self._wake_writer = self._sockets.pair()
         self._wake_reader.setblocking(False)
@@ -87,6 +96,7 @@ class TcpLinks:
         self._strangers: dict[Connection, float] = {}  # When each is closed, the next one first.
 
     def listen(self, identity: LinkIdentity, handler: FrameHandler) -> str:
+        self._tls = self._make_tls()
         self._identity, self._handler = identity, handler
         listener = self._sockets.stream(self._host)
         listener.bind((self._host, 0))
@@ -171,7 +181,7 @@ class TcpLinks:
         if error not in (0, errno.EINPROGRESS):
             sock.close()
             raise ConnectionLostError("slot does not accept connections", peer=peer, cause=os.strerror(error))
-        connection = Connection(sock, self._selector, self._identity, peer=peer)
+        connection = Connection(sock, self._selector, self._identity, peer=peer, tls=self._tls)
         self._connections[peer] = connection
 
     def _accept(self, listener: socket.socket) -> None:
@@ -179,7 +189,7 @@ class TcpLinks:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             sock, _ = listener.accept()
             sock.setblocking(False)
-            self._give_time(Connection(sock, self._selector, self._identity, peer=None))
+            self._give_time(Connection(sock, self._selector, self._identity, peer=None, tls=self._tls))
             if len(self._strangers) >= self._strangers_max:
                 many = {"slot": self._identity.slot, "strangers": len(self._strangers)}
                 logger.warning("too many connections that do not say who they are, others wait", extra=many)
@@ -234,7 +244,7 @@ class TcpLinks:
     def _read(self, connection: "Connection") -> bool:
         for _ in range(_RECEIVES_PER_POLL_MAX):
             try:
-                data = connection.sock.recv(_RECEIVE_BYTES)
+                data, more = connection.receive()
             except BlockingIOError:
                 break
             if not data:
@@ -251,7 +261,7 @@ class TcpLinks:
             assert self._handler is not None
             for channel, kind, payload in frames:
                 self._handler(connection.peer, channel, kind, payload)  # type: ignore[arg-type]
-            if len(data) < _RECEIVE_BYTES:
+            if not more:
                 break
         return True
 

@@ -6,7 +6,8 @@
       | -- proof: HMAC("dialer", hello, both nonces) ---------------> |
       | <=========================== frames ========================> |
 
-Both sides prove that they hold the attempt's secret before the other decodes a byte of payload.
+Both sides prove that they hold the attempt's secret before the other decodes a byte of payload.  In TLS
+the HMACs also cover what is particular to this one connection, so that nobody can pass them on.
 Knows one socket and its selector; who may connect is decided by `raystream.runtime.tcp`.
 """
 
@@ -17,26 +18,35 @@ import selectors
 import socket
 import struct
 from collections import deque
-from itertools import islice
 
 from raystream.errors import ConnectionLostError, ProtocolError
 from raystream.ids import SlotId
 from raystream.runtime.frame import FrameKind, FrameReader, FrameWriter
 from raystream.runtime.links import LinkIdentity
+from raystream.runtime.stream import PlainStream, TlsStream
+from raystream.runtime.tls import Tls
 
 _MAGIC = b"RAYSTRM\x00"
 _VERSION = 1
 _HELLO = struct.Struct("<8sH32sIII32s")
 _NONCE_BYTES = 32
 _MAC_BYTES = 32
-_BUFFERS_PER_WRITE_MAX = 64
+_RECEIVE_BYTES = 256 << 10
 DIALER_HANDSHAKE_BYTES = _HELLO.size + _MAC_BYTES
 ACCEPTOR_HANDSHAKE_BYTES = _NONCE_BYTES + _MAC_BYTES
 """What each side sends before its first frame."""
 
 
 class Connection:
-    """One socket: handshake, then frames in both directions."""
+    """One socket: handshake, then frames in both directions.
+
+    Args:
+        sock: a socket that does not block.
+        selector: watches it from now on.
+        identity: who this slot is.
+        peer: who is dialed; None for an inbound connection.
+        tls: how the connection is encrypted; None for not at all.
+    """
 
     def __init__(
         self,
@@ -45,9 +55,11 @@ class Connection:
         identity: LinkIdentity,
         *,
         peer: SlotId | None,
+        tls: Tls | None = None,
     ) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = sock
+        self._sock = sock
+        self._stream = PlainStream(sock) if tls is None else TlsStream(sock, tls, dialed=peer is not None)
         self.peer = peer
         self.dialed = peer is not None
         self.established = False
@@ -60,13 +72,12 @@ class Connection:
         self._nonce = os.urandom(_NONCE_BYTES)
         self._hello = b""
         self._expected_proof = b""
-        self._registered_events = selectors.EVENT_READ
         if peer is not None:
             self._hello = _HELLO.pack(
                 _MAGIC, _VERSION, identity.job_id.encode(), identity.attempt, identity.slot, peer, self._nonce
             )
             self._out.append(memoryview(self._hello))
-            self._registered_events |= selectors.EVENT_WRITE
+        self._registered_events = self._events  # Also tells a dialer that it is connected.
         selector.register(sock, self._registered_events, self)
 
     def send_frame(self, channel: int, kind: FrameKind, payload: bytes) -> None:
@@ -80,9 +91,9 @@ class Connection:
 
     def write(self) -> None:
         """Write what the socket takes; watch for more room only while something is left."""
-        while self._out:
+        while self._out or self._stream.unsent:
             try:
-                written = self.sock.sendmsg(islice(self._out, _BUFFERS_PER_WRITE_MAX))
+                written = self._stream.send(self._out)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -90,10 +101,33 @@ class Connection:
                     "connection to a slot broke", peer=self.peer, cause=str(error)
                 ) from error
             self._written(written)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        self._watch()
+
+    def receive(self) -> tuple[bytes, bool]:
+        """Return bytes that have come, and whether there may be more; no bytes at the end.
+
+        Raises:
+            BlockingIOError: nothing has come.
+            OSError: the connection broke.
+            ConnectionLostError: the peer is refused, or refuses this end.
+        """
+        try:
+            data = self._stream.receive(_RECEIVE_BYTES)
+        finally:
+            self._watch()  # TLS may have become ready for the greeting, or have to answer by itself.
+        return data, len(data) >= _RECEIVE_BYTES
+
+    @property
+    def _events(self) -> int:
+        """What the selector shall watch for."""
+        writes = self._stream.unsent or (self._stream.ready and bool(self._out))
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if writes else 0)
+
+    def _watch(self) -> None:
+        events = self._events
         if events != self._registered_events:
             self._registered_events = events
-            self._selector.modify(self.sock, events, self)
+            self._selector.modify(self._sock, events, self)
 
     def _written(self, count: int) -> None:
         while count:
@@ -161,10 +195,11 @@ class Connection:
         self.established = True
 
     def _mac(self, role: bytes, acceptor_nonce: bytes) -> bytes:
-        return hmac.digest(self._identity.secret, role + self._hello + acceptor_nonce, "sha256")
+        about = role + self._hello + acceptor_nonce + self._stream.binding
+        return hmac.digest(self._identity.secret, about, "sha256")
 
     def close(self) -> None:
         """Close the socket."""
         with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(self.sock)
-        self.sock.close()
+            self._selector.unregister(self._sock)
+        self._sock.close()

@@ -8,23 +8,21 @@ is known to `raystream.state.canonical_reader`; nothing here imports Parquet, so
 takes nor restores such a savepoint does without.
 """
 
-import struct
 from dataclasses import dataclass
 from typing import Self
 
 import msgspec
 import xxhash
 
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError
 from raystream.handles import FileHandle
-from raystream.keygroup import KEY_GROUPS_MAX
+from raystream.state.blob_header import HEADER, read_index
 from raystream.state.snapshot_format import ReadRange, StoredInfo
 from raystream.state.ttl import Moment
 
 FORMAT_VERSION = 1
 
 MAGIC = b"RSKC"
-_HEADER = struct.Struct("<4sHH")
 
 
 class CanonicalIndex(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +48,7 @@ _decode = msgspec.msgpack.Decoder(CanonicalIndex).decode
 
 def encode_index(index: CanonicalIndex) -> bytes:
     """Return the bytes of an index."""
-    return _HEADER.pack(MAGIC, FORMAT_VERSION, 0) + msgspec.msgpack.encode(index)
+    return HEADER.pack(MAGIC, FORMAT_VERSION, 0) + msgspec.msgpack.encode(index)
 
 
 def decode_index(data: bytes) -> CanonicalIndex:
@@ -60,24 +58,12 @@ def decode_index(data: bytes) -> CanonicalIndex:
         StateCorruptError: it is not as the format has it.
         StateRestoreError: a newer version wrote it.
     """
-    if len(data) < _HEADER.size or not data.startswith(MAGIC):
+    if len(data) < HEADER.size or not data.startswith(MAGIC):
         raise StateCorruptError("bytes are not the index of a savepoint's keyed state")
-    _, version, zero = _HEADER.unpack_from(data)
-    if version > FORMAT_VERSION:
-        raise StateRestoreError(
-            "savepoint was written by a newer raystream",
-            hint="restore with the version that wrote it, or a later one",
-            version=version,
-            newest_readable=FORMAT_VERSION,
-        )
-    try:
-        index = _decode(memoryview(data)[_HEADER.size :])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
+    index = read_index(data, _decode, newest=FORMAT_VERSION, what="savepoint")
     names = [state.name for state in index.states]
-    groups_valid = 0 <= index.first_group < index.end_group <= index.max_parallelism <= KEY_GROUPS_MAX
     parts_valid = sorted(set(index.parts)) == index.parts and set(index.parts) <= set(range(len(names)))
-    if zero or not groups_valid or not parts_valid or len(set(names)) != len(names):
+    if not parts_valid or len(set(names)) != len(names):
         raise StateCorruptError("index of keyed state contradicts itself")
     return index
 

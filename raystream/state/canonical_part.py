@@ -17,9 +17,9 @@ from heapq import nlargest
 import msgspec
 import pyarrow as pa
 
-from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
+from raystream.state.blob_header import check_version
 from raystream.state.canonical_files import NewFile, Part, PartFile
 from raystream.state.canonical_keys import key_text
 from raystream.state.canonical_rows import ChunkRows, Layout, Rows, domain_text
@@ -109,14 +109,7 @@ def decode_footer(said: bytes, path: str) -> PartFooter:
         msgspec.MsgspecError: it does not follow the format.
     """
     version = _decode_version(said).format_version
-    if version > FORMAT_VERSION:
-        raise StateRestoreError(
-            "savepoint was written by a newer raystream",
-            hint="restore with the version that wrote it, or a later one",
-            path=path,
-            version=version,
-            newest_readable=FORMAT_VERSION,
-        )
+    check_version(version, FORMAT_VERSION, "savepoint", path=path)
     return _decode_footer(said)
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import msgspec
 import xxhash
 
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError
 from raystream.handles import Redistribution, StateInfo
+from raystream.state.blob_header import check_version
 
 FORMAT_VERSION = 1
 
@@ -61,13 +62,7 @@ def decode_elements(blob: bytes) -> list[bytes]:
     payload = blob[_HEADER.size :]
     if magic != _MAGIC or zero or version < 1:
         raise StateCorruptError("bytes are not operator state of raystream")
-    if version > FORMAT_VERSION:
-        raise StateRestoreError(
-            "operator state was written by a newer raystream",
-            hint="restore with the version that wrote it, or a later one",
-            version=version,
-            newest_readable=FORMAT_VERSION,
-        )
+    check_version(version, FORMAT_VERSION, "operator state")
     if xxhash.xxh3_64_intdigest(payload) != checksum:
         raise StateCorruptError("operator state does not match its checksum")
     try:

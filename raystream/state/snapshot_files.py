@@ -10,7 +10,6 @@ read whole, and its checksum is in its handle.
 What else a restore may get is known to `raystream.state.stored`.
 """
 
-import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -20,16 +19,16 @@ from typing import Annotated
 import msgspec
 
 from raystream.clock import TimeDomain
-from raystream.errors import StateCorruptError, StateRestoreError
+from raystream.errors import StateCorruptError
 from raystream.handles import SharedFile, StateInfo
-from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
+from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
+from raystream.state.blob_header import HEADER, read_index
 from raystream.state.snapshot_format import StoredInfo
 from raystream.state.ttl import Moment, StateTtl, latest_cutoff_ms
 
 FORMAT_VERSION = 1
 
-_HEADER = struct.Struct("<4sHH")
 MAGIC = b"RSKF"
 
 Pieces = Callable[[], Iterator[bytes]]
@@ -54,6 +53,8 @@ class SnapshotForm(Enum):
     """All of the files that the backend keeps anyway; one blob where it keeps none."""
     INCREMENTAL = "incremental"
     """Likewise, but what checkpoints have stored that are complete is only referred to."""
+    ANEW = "anew"
+    """All of the files, stored anew; later incremental ones refer to these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ class StoredFiles:
 
 def encode_index(index: FilesIndex) -> bytes:
     """Return the blob."""
-    return _HEADER.pack(MAGIC, FORMAT_VERSION, 0) + msgspec.msgpack.encode(index)
+    return HEADER.pack(MAGIC, FORMAT_VERSION, 0) + msgspec.msgpack.encode(index)
 
 
 def decode_index(blob: bytes) -> FilesIndex:
@@ -213,23 +214,9 @@ def decode_index(blob: bytes) -> FilesIndex:
         StateCorruptError: it is not as the format has it.
         StateRestoreError: a newer version wrote it.
     """
-    if len(blob) < _HEADER.size:
+    if len(blob) < HEADER.size:
         raise StateCorruptError("index of keyed state is cut off", size=len(blob))
-    _, version, zero = _HEADER.unpack_from(blob)
-    if version > FORMAT_VERSION:
-        raise StateRestoreError(
-            "keyed state was written by a newer raystream",
-            hint="restore with the version that wrote it, or a later one",
-            version=version,
-            newest_readable=FORMAT_VERSION,
-        )
-    try:
-        index = _decode(memoryview(blob)[_HEADER.size :])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
-    if zero or not 0 <= index.first_group < index.end_group <= index.max_parallelism <= KEY_GROUPS_MAX:
-        raise StateCorruptError("index of keyed state contradicts itself")
-    return index
+    return read_index(blob, _decode, newest=FORMAT_VERSION, what="keyed state")
 
 
 def open_files(

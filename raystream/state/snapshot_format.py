@@ -27,7 +27,8 @@ import xxhash
 
 from raystream.errors import StateCorruptError, StateError, StateRestoreError
 from raystream.handles import FOOTER_BYTES_MAX, StateInfo
-from raystream.keygroup import KEY_GROUPS_MAX, KeyGroupRange
+from raystream.keygroup import KeyGroupRange
+from raystream.state.blob_header import HEADER, check_version, decoded, groups_valid
 from raystream.state.chunk_form import Chunk
 from raystream.state.ttl import Moment
 
@@ -40,7 +41,6 @@ _VERSION_OLDEST = 2
 READ_BYTES_MAX = 8 * 1024 * 1024
 """Neighbouring chunks are fetched together up to this size; a larger chunk alone."""
 
-_HEADER = struct.Struct("<4sHH")
 _TRAILER = struct.Struct("<QQQH4s")
 _MAGIC_FIRST, _MAGIC_LAST = b"RSKS", b"SKSR"
 
@@ -221,8 +221,8 @@ class SnapshotWriter:
         self._max_parallelism = max_parallelism
         self._taken = taken
         self._sections: list[_Section] = []
-        self._buffers = [_HEADER.pack(_MAGIC_FIRST, FORMAT_VERSION, 0)]
-        self._offset = _HEADER.size
+        self._buffers = [HEADER.pack(_MAGIC_FIRST, FORMAT_VERSION, 0)]
+        self._offset = HEADER.size
         self.entries = 0
         self.pending_bytes = 0
         """Size of the pieces that the writer holds."""
@@ -327,14 +327,14 @@ def _read(read_range: ReadRange, offset: int, length: int) -> bytes:
 
 
 def _read_index(read_range: ReadRange, size: int) -> _Index:
-    if size < _HEADER.size + _TRAILER.size:
+    if size < HEADER.size + _TRAILER.size:
         raise StateCorruptError("keyed state is cut off", size=size)
     tail_offset = max(0, size - FOOTER_BYTES_MAX)  # Usually holds the whole index.
     tail = _read(read_range, tail_offset, size - tail_offset)
     offset, length, checksum, version, magic = _TRAILER.unpack(tail[-_TRAILER.size :])
-    header = tail[: _HEADER.size] if tail_offset == 0 else _read(read_range, 0, _HEADER.size)
+    header = tail[: HEADER.size] if tail_offset == 0 else _read(read_range, 0, HEADER.size)
     _check_version(header, version, magic)
-    if offset + length + _TRAILER.size != size or offset < _HEADER.size:
+    if offset + length + _TRAILER.size != size or offset < HEADER.size:
         raise StateCorruptError("index of keyed state is not where it should be", offset=offset)
     encoded = (
         tail[offset - tail_offset : -_TRAILER.size]
@@ -343,25 +343,16 @@ def _read_index(read_range: ReadRange, size: int) -> _Index:
     )
     if _checksum(encoded) != checksum:
         raise StateCorruptError("index of keyed state does not match its checksum", offset=offset)
-    try:
-        index = _decode_index(encoded)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StateCorruptError("index of keyed state cannot be read", cause=str(error)[:200]) from error
+    index = decoded(_decode_index, encoded)
     _check_index(index, offset)
     return index
 
 
 def _check_version(header: bytes, version: int, magic: bytes) -> None:
-    first, written, zero = _HEADER.unpack(header)
+    first, written, zero = HEADER.unpack(header)
     if (first, zero, magic, written) != (_MAGIC_FIRST, 0, _MAGIC_LAST, version):
         raise StateCorruptError("bytes are not keyed state of raystream")
-    if version > FORMAT_VERSION:
-        raise StateRestoreError(
-            "keyed state was written by a newer raystream",
-            hint="restore with the version that wrote it, or a later one",
-            version=version,
-            newest_readable=FORMAT_VERSION,
-        )
+    check_version(version, FORMAT_VERSION, "keyed state")
     if version < _VERSION_OLDEST:
         raise StateRestoreError(
             "keyed state was written by a raystream that is too old",
@@ -374,7 +365,7 @@ def _check_version(header: bytes, version: int, magic: bytes) -> None:
 def _check_index(index: _Index, end: int) -> None:
     """Check that every place the index names exists, before anything is read there."""
     sections = index.sections
-    offset = _HEADER.size
+    offset = HEADER.size
     for section in sections:
         if (
             section.offset != offset
@@ -386,8 +377,7 @@ def _check_index(index: _Index, end: int) -> None:
             raise StateCorruptError("index of keyed state contradicts itself", offset=section.offset)
         offset += section.length
     sorted_by_group = all(a.group <= b.group for a, b in pairwise(sections))
-    groups_valid = 0 <= index.first_group < index.end_group <= index.max_parallelism <= KEY_GROUPS_MAX
-    if offset != end or not sorted_by_group or not groups_valid:
+    if offset != end or not sorted_by_group or not groups_valid(index):
         raise StateCorruptError("index of keyed state contradicts itself", offset=offset)
     if len({state.name for state in index.states}) != len(index.states):
         raise StateCorruptError("index of keyed state names a state twice")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from raystream.handles import SharedFile
 from raystream.keygroup import KeyGroupRange
 from raystream.state import canonical_index, snapshot_files
+from raystream.state.blob_header import HEADER, MAGIC_BYTES
 from raystream.state.canonical_index import PartPlace
 from raystream.state.operator_state import decode_elements
 from raystream.state.snapshot_files import Each, Pieces, StoredFiles, one_by_one, open_files
@@ -23,9 +24,6 @@ from raystream.state.snapshot_format import StoredSnapshot, open_snapshot
 
 if TYPE_CHECKING:
     from raystream.state.canonical_snapshot import StoredParts
-
-MAGIC_BYTES, HEADER_BYTES = 4, 8
-"""Of blobs of keyed state: magic, version, two zero bytes."""
 
 _PARQUET_MAGIC = b"PAR1"
 
@@ -78,7 +76,7 @@ def open_stored(
         StateCorruptError: a byte is not what it was when the blob was written.
         StateRestoreError: a newer version wrote the blob.
     """
-    magic = b"" if blob.size_bytes < HEADER_BYTES else blob.read_range(0, MAGIC_BYTES)
+    magic = b"" if blob.size_bytes < HEADER.size else blob.read_range(0, MAGIC_BYTES)
     if magic == canonical_index.MAGIC:
         from raystream.state.canonical_snapshot import open_parts
 

@@ -6,62 +6,34 @@ from pathlib import Path
 
 import pytest
 
-from raystream import JobStatus, KeyedProcessFunction, StreamEnvironment, ValueStateDescriptor
+from raystream import JobStatus, StreamEnvironment
 from raystream.connectors.files import FileSink
 from raystream.state import rocksdb
 from raystream.storage.metadata import SnapshotMetadata, shared_files_of
 from raystream.storage.snapshots import load_snapshot
 from raystream.testing import Barrier, Crash, Pause, TestSource
+from tests.counting_jobs import Count, Rounds
 from tests.e2e.test_lifecycle import COUNTING, EVERY_COUNT, LOCAL, interrupt
 from tests.published import counts_by_key, one_to_n, records
 
 KEYS = 500
-ROUNDS = 6
-LISTS = 4
+NUMBERS = Rounds(keys=KEYS, rounds=6, lists=4)
 FOR_EVER_MS = 1e9
 PATIENCE = "60s"
-
-
-class Count(KeyedProcessFunction):
-    """Emits each key with how often it has come, and keeps a kibibyte for it."""
-
-    def open(self, ctx):
-        self.seen = ctx.get_state(ValueStateDescriptor("seen", int, default=0))
-        self.text = ctx.get_state(ValueStateDescriptor("text", str))
-
-    def process_element(self, value, ctx):
-        self.seen.update(self.seen.value() + 1)
-        self.text.update(str(value).zfill(1024))
-        yield value, self.seen.value()
-
-
-def scripts(*between):
-    """Return lists with all keys in rounds; `between[n]`, if any, comes before round n of each."""
-    lists = []
-    for first in range(LISTS):
-        script = []
-        for number in range(ROUNDS):
-            script += [item for item in between[number : number + 1] if item is not None]
-            script += [Barrier(), *range(first, KEYS, LISTS)]
-        lists.append(script)
-    return lists
-
-
-EXACT = one_to_n(list(range(KEYS)) * ROUNDS)
 
 
 @pytest.fixture
 def submit(tmp_path):
     """Start the counting job on RocksDB."""
 
-    def start(source: TestSource, *, checkpoints: str, parallelism: int = 2, **options):
+    def start(source: TestSource, *, checkpoints: str, parallelism=2, interval="20ms", **options):
         env = StreamEnvironment(
             runner="local",
             parallelism=parallelism,
             state_backend_type="rocksdb",
             state_backend_rocksdb_localdir=str(tmp_path / "local"),
             execution_checkpointing_dir=str(tmp_path / checkpoints),
-            execution_checkpointing_interval="20ms",
+            execution_checkpointing_interval=interval,
             execution_checkpointing_min_pause="0ms",
             restart_strategy_type="fixed-delay",
             restart_strategy_fixed_delay_delay="1ms",
@@ -98,16 +70,34 @@ def metadata_of(checkpoint: Path) -> SnapshotMetadata:
     return load_snapshot(str(checkpoint))[1]
 
 
+def test_full_checkpoint_refers_to_no_older_file_and_the_next_one_to_its_files(submit, tmp_path, monkeypatch):
+    monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
+    source = Rounds(keys=KEYS, rounds=6, lists=2).source(*[None] * 5, Pause(FOR_EVER_MS))
+    client = submit(source, checkpoints="checkpoints", interval="1h", execution_checkpointing_num_retained=4)
+    created = []
+    for number, full in enumerate((False, False, False, True, False)):
+        path = client.checkpoint(full).removeprefix("file://")
+        created.append({file.created_by for file in shared_files_of(metadata_of(Path(path)))})
+        while client.progress().records_in < KEYS * number:
+            with pytest.raises(TimeoutError):
+                client.wait("20ms")
+    full = client.checkpoints()[3]
+    client.cancel()
+
+    assert created == [set(), set(), {3}, {4}, {4, 5}]
+    assert full.uploaded_bytes == full.size_bytes
+
+
 def test_job_that_crashes_goes_on_and_leaves_nothing_when_it_has_finished(submit, tmp_path, monkeypatch):
     # A compaction may come with any flush, and writes everything anew.
     monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
-    source = TestSource(*scripts(None, None, None, None, Crash()))
+    source = NUMBERS.source(None, None, None, None, Crash())
     client = submit(source, checkpoints="checkpoints")
     result = client.wait(PATIENCE)
 
     assert result.status is JobStatus.FINISHED
     assert result.restarts >= 1
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     referring = [one for one in client.checkpoints() if one.uploaded_bytes < one.size_bytes]
     assert {one.attempt for one in referring} >= {1, result.restarts + 1}, "before the crash, and behind it"
     assert shared_in(tmp_path / "checkpoints") == []
@@ -121,7 +111,7 @@ def test_cancelled_job_goes_on_from_its_moved_checkpoint_and_soon_needs_it_no_lo
     # Two waits in the script, of which each run passes one more.
     def source(*waits_ms):
         waits = [None if ms is None else Pause(ms) for ms in waits_ms]
-        return TestSource(*scripts(None, None, waits[0], None, waits[1]))
+        return NUMBERS.source(None, None, waits[0], None, waits[1])
 
     first = submit(source(FOR_EVER_MS, FOR_EVER_MS), checkpoints="first")
     checkpoint = newest(first, more=4)
@@ -146,7 +136,7 @@ def test_cancelled_job_goes_on_from_its_moved_checkpoint_and_soon_needs_it_no_lo
 
     third = submit(source(0, 0), checkpoints="third", execution_state_recovery_path=str(checkpoint))
     assert third.wait(PATIENCE).status is JobStatus.FINISHED
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert shared_in(tmp_path / "third") == []
     assert {file.name for file in files} == set(shared_in(tmp_path / "second")), "still another job's"
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -92,7 +93,6 @@ def test_state_that_was_written_from_nothing_is_what_a_job_starts_from_and_what_
     emitted, _ = run("first", ["/a", "/b", "/b", "/c"], "-s", path)
 
     assert emitted == ["/a 11 6", "/b 21 1", "/b 22 2", "/c 1 1"]
-    duckdb = pytest.importorskip("duckdb")
     files = f"{path}/count-hits/hits/part-0.parquet"
     assert duckdb.sql(f"select key, value from '{files}' order by key").fetchall() == [("/a", 10), ("/b", 20)]
     assert pq.read_table(f"{path}/count-hits/last").column("value").to_pylist() == [

@@ -12,7 +12,7 @@ import pytest
 
 from raystream import JobStatus
 from raystream.connectors.files import FileSink
-from raystream.connectors.part_names import JOB_DIGITS
+from raystream.operators.output_names import JOB_DIGITS
 from tests.access_logs import (
     Expected,
     PacedParse,

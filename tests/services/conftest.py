@@ -10,12 +10,15 @@ import pytest
 from raystream.connectors.files import FileSink
 from raystream.operators.sink import SinkWriter
 from raystream.storage.stores import open_file_system
+from tests.e2e.conftest import ROOT, Outcome, environment, raystream  # noqa: F401 - fixtures
 from tests.services.hdfs import Hdfs, started_hdfs
 from tests.services.object_sinks import Output
 from tests.services.servers import FaultyStore, ObjectStore, moto, versitygw
 from tests.unit.connectors.sinks import started_writers
 
 _numbers = itertools.count()
+
+JOB = ROOT / "jobs" / "keyed_state_backends.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,6 +94,20 @@ def hdfs(in_ci: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hdfs
     """The session's HDFS; a test that stops a server of it starts it again."""
     with started_hdfs(lambda: tmp_path_factory.mktemp("hdfs"), in_ci) as server:
         yield server
+
+
+@pytest.fixture
+def submit(request: pytest.FixtureRequest) -> Callable[[str], Outcome]:
+    """Run a small job with checkpoints and its savepoint at a URL."""
+
+    def run(url: str) -> Outcome:
+        command = request.getfixturevalue("raystream")  # Sees the environment as the test has made it.
+        directories = [f"execution.checkpointing.{name}={url}" for name in ("dir", "savepoint-dir")]
+        options = ["execution.checkpointing.interval=100ms", *directories]
+        settings = [argument for one in options for argument in ("-D", one)]
+        return command("run", "--runner", "local", *settings, JOB, "--keys", "100")
+
+    return run
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from raystream import JobStatus, KeyedProcessFunction, StreamEnvironment, ValueStateDescriptor
+from raystream import JobStatus, StreamEnvironment
 from raystream.connectors.files import FileSink
 from raystream.state import rocksdb
 from raystream.storage.filesystem import join_url
@@ -14,29 +14,15 @@ from raystream.storage.hdfs import NativeClient
 from raystream.storage.metadata import files_of, shared_files_of
 from raystream.storage.snapshots import load_snapshot
 from raystream.storage.stores import open_file_system
-from raystream.testing import Barrier, Crash, Pause, TestSource
-from tests.published import counts_by_key, one_to_n
+from raystream.testing import Crash, Pause
+from tests.counting_jobs import Count, Rounds
+from tests.published import counts_by_key
 from tests.ray.conftest import address, ray_cluster  # noqa: F401 - fixtures
 
-KEYS = 200
-ROUNDS = 4
-EXACT = one_to_n(list(range(KEYS)) * ROUNDS)
+NUMBERS = Rounds(keys=200, rounds=4, lists=2)
 FOR_EVER_MS = 1e9
 OUTAGE_S = 3.0
 PATIENCE = "100s"
-
-
-class Count(KeyedProcessFunction):
-    """Emits each key with how often it has come, and keeps a kibibyte for it."""
-
-    def open(self, ctx):
-        self.seen = ctx.get_state(ValueStateDescriptor("seen", int, default=0))
-        self.text = ctx.get_state(ValueStateDescriptor("text", str))
-
-    def process_element(self, value, ctx):
-        self.seen.update(self.seen.value() + 1)
-        self.text.update(str(value).zfill(1024))
-        yield value, self.seen.value()
 
 
 class CountOrDie(Count):
@@ -121,18 +107,6 @@ def submit(base, tmp_path, monkeypatch):
     return start
 
 
-def scripts(*between):
-    """Return two lists with all keys in rounds; `between[n]`, if any, comes before round n of each."""
-    lists = []
-    for first in range(2):
-        script = []
-        for number in range(ROUNDS):
-            script += [item for item in between[number : number + 1] if item is not None]
-            script += [Barrier(), *range(first, KEYS, 2)]
-        lists.append(script)
-    return lists
-
-
 def files_below(url: str) -> set[str]:
     fs = open_file_system(url)
     files = set()
@@ -176,11 +150,11 @@ def more_completed(client, count: int) -> None:
 def test_job_that_crashes_goes_on_exactly_and_leaves_nothing(submit, base, tmp_path, monkeypatch):
     # A compaction may come with any flush, and writes everything anew.
     monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
-    client = submit(TestSource(*scripts(None, None, None, Crash())))
+    client = submit(NUMBERS.source(None, None, None, Crash()))
     result = client.wait(PATIENCE)
 
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 1)
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert any(one.uploaded_bytes < one.size_bytes for one in client.checkpoints()), "incremental"
     assert files_below(join_url(base, client.job_id, "shared")) == set()
     assert_nothing_is_left(base, client)
@@ -196,7 +170,7 @@ def test_data_node_that_dies_during_a_checkpoint_fails_that_one_and_the_job_goes
         died.set()
         back.wait()
 
-    client = submit(TestSource(*scripts(None, None, None, Pause(FOR_EVER_MS))))
+    client = submit(NUMBERS.source(None, None, None, Pause(FOR_EVER_MS)))
     on_shared_upload(2, die)
     hold_files_back(died, back)
     wait_for(client, died.is_set)
@@ -213,7 +187,7 @@ def test_data_node_that_dies_during_a_checkpoint_fails_that_one_and_the_job_goes
 
 
 def test_name_node_that_pauses_for_seconds_fails_nothing(submit, hdfs, base, tmp_path):
-    client = submit(TestSource(*scripts(None, None, None, Pause(OUTAGE_S * 1000))))
+    client = submit(NUMBERS.source(None, None, None, Pause(OUTAGE_S * 1000)))
     more_completed(client, 1)
     hdfs.pause_name_node()
     threading.Timer(OUTAGE_S, hdfs.continue_name_node).start()
@@ -221,29 +195,29 @@ def test_name_node_that_pauses_for_seconds_fails_nothing(submit, hdfs, base, tmp
 
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 0)
     assert [one for one in client.checkpoints() if one.status == "failed"] == []
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert_nothing_is_left(base, client)
 
 
 @pytest.mark.parametrize("base", ["hdfs", "webhdfs"], indirect=True)
 def test_job_goes_on_from_a_savepoint_and_from_its_latest_checkpoint(submit, base, tmp_path):
-    first = submit(TestSource(*scripts(None, Pause(FOR_EVER_MS), None)))
+    first = submit(NUMBERS.source(None, Pause(FOR_EVER_MS), None))
     more_completed(first, 2)
     savepoint = first.stop()
     assert savepoint.startswith(f"{base}-kept/savepoint-")
 
     second = submit(
-        TestSource(*scripts(None, Pause(0), Pause(FOR_EVER_MS))), execution_state_recovery_path=savepoint
+        NUMBERS.source(None, Pause(0), Pause(FOR_EVER_MS)), execution_state_recovery_path=savepoint
     )
     more_completed(second, 2)
     second.cancel()
     second.wait(PATIENCE)
     assert_nothing_is_left(base, second)
 
-    source = TestSource(*scripts(None, Pause(0), Pause(0)))
+    source = NUMBERS.source(None, Pause(0), Pause(0))
     third = submit(source, execution_state_recovery_path="latest")
     assert third.wait(PATIENCE).status is JobStatus.FINISHED
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert_nothing_is_left(base, third)
 
 
@@ -251,7 +225,7 @@ def test_job_goes_on_from_a_savepoint_and_from_its_latest_checkpoint(submit, bas
 @pytest.mark.usefixtures("address")
 def test_worker_that_is_killed_in_the_middle_of_an_upload_leaves_nothing(submit, base, tmp_path):
     client = submit(
-        TestSource(*scripts(None, None, None, Pause(500))),
+        NUMBERS.source(None, None, None, Pause(500)),
         CountOrDie(str(tmp_path / "died")),
         runner="ray",
         slot_cpus=0,
@@ -259,6 +233,6 @@ def test_worker_that_is_killed_in_the_middle_of_an_upload_leaves_nothing(submit,
     result = client.wait(PATIENCE)
 
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 1)
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert files_below(join_url(base, client.job_id, "shared")) == set()
     assert_nothing_is_left(base, client)

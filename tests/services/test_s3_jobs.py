@@ -2,49 +2,20 @@
 
 import pytest
 
-from raystream import JobStatus, KeyedProcessFunction, StreamEnvironment, ValueStateDescriptor
+from raystream import JobStatus, StreamEnvironment
 from raystream.connectors.files import FileSink
 from raystream.storage import s3
 from raystream.storage.metadata import files_of, shared_files_of
 from raystream.storage.snapshots import load_snapshot
-from raystream.testing import Barrier, Crash, Pause, TestSource
-from tests.published import counts_by_key, one_to_n
+from raystream.testing import Crash, Pause, TestSource
+from tests.counting_jobs import Count, Rounds
+from tests.published import counts_by_key
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
 
-KEYS = 200
-ROUNDS = 6
-LISTS = 4
+NUMBERS = Rounds(keys=200, rounds=6, lists=4)
 PATIENCE = "120s"
 FOR_EVER_MS = 1e9
 OUTAGE = "15s"
-
-
-class Count(KeyedProcessFunction):
-    """Emits each key with how often it has come, and keeps a kibibyte for it."""
-
-    def open(self, ctx):
-        self.seen = ctx.get_state(ValueStateDescriptor("seen", int, default=0))
-        self.text = ctx.get_state(ValueStateDescriptor("text", str))
-
-    def process_element(self, value, ctx):
-        self.seen.update(self.seen.value() + 1)
-        self.text.update(str(value).zfill(1024))
-        yield value, self.seen.value()
-
-
-def source(*between):
-    """Return lists with all keys in rounds; `between[n]`, if any, comes before round n of each."""
-    lists = []
-    for first in range(LISTS):
-        script = []
-        for number in range(ROUNDS):
-            script += [item for item in between[number : number + 1] if item is not None]
-            script += [Barrier(), *range(first, KEYS, LISTS)]
-        lists.append(script)
-    return TestSource(*lists)
-
-
-EXACT = one_to_n(list(range(KEYS)) * ROUNDS)
 
 
 @pytest.fixture
@@ -130,17 +101,17 @@ BREAKS = {
 @pytest.mark.parametrize("breaks", BREAKS.values(), ids=BREAKS)
 def test_a_job_outlasts_what_passes_by_and_a_crash(submit, store, bucket, tmp_path, breaks):
     store.faults(*breaks)
-    client = submit(source(None, None, None, None, Crash()))
+    client = submit(NUMBERS.source(None, None, None, None, Crash()))
     result = client.wait(PATIENCE)
 
     assert result.status is JobStatus.FINISHED
     assert result.restarts >= 1
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert_nothing_is_left(store, bucket)
 
 
 def test_a_job_outlasts_an_outage(submit, store, bucket, tmp_path):
-    client = submit(source(None, None, None, Pause(1_000)))
+    client = submit(NUMBERS.source(None, None, None, Pause(1_000)))
     before = len(completed(client, 2))
     store.faults({"match": ".", "kind": "refuse"})
     with pytest.raises(TimeoutError):
@@ -149,12 +120,12 @@ def test_a_job_outlasts_an_outage(submit, store, bucket, tmp_path):
     completed(client, before + 1)
 
     assert client.wait(PATIENCE).status is JobStatus.FINISHED
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert_nothing_is_left(store, bucket)
 
 
 def test_cancelled_job_goes_on_from_its_latest_checkpoint(submit, store, bucket, tmp_path):
-    first = submit(source(None, None, None, Pause(FOR_EVER_MS)))
+    first = submit(NUMBERS.source(None, None, None, Pause(FOR_EVER_MS)))
     completed(first, 3)
     store.faults({"match": "PUT", "kind": "lose", "status": 500, "code": "InternalError", "times": 3})
     completed(first, 5)
@@ -163,14 +134,15 @@ def test_cancelled_job_goes_on_from_its_latest_checkpoint(submit, store, bucket,
     newest = completed(first, 1)[-1].path
     assert_nothing_is_left(store, bucket, newest)
 
-    second = submit(source(None, None, None, Pause(0)), parallelism=3, execution_state_recovery_path="latest")
+    numbers = NUMBERS.source(None, None, None, Pause(0))
+    second = submit(numbers, parallelism=3, execution_state_recovery_path="latest")
     assert second.wait(PATIENCE).status is JobStatus.FINISHED
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert_nothing_is_left(store, bucket, newest)
 
 
 def test_no_secret_is_in_what_a_job_stores(submit, store, bucket):
-    client = submit(source(None, None, None, Pause(FOR_EVER_MS)))
+    client = submit(NUMBERS.source(None, None, None, Pause(FOR_EVER_MS)))
     completed(client, 3)
     stored = {key: _content(store, bucket, key) for key in store.keys(bucket)}
     client.cancel()
@@ -190,14 +162,14 @@ def _content(store, bucket, key) -> bytes:
 
 
 def test_stopped_job_goes_on_from_its_savepoint(submit, store, bucket, tmp_path):
-    first = submit(source(None, None, None, Pause(FOR_EVER_MS)))
+    first = submit(NUMBERS.source(None, None, None, Pause(FOR_EVER_MS)))
     completed(first, 2)
     savepoint = first.stop(f"s3://{bucket}/savepoints")
     first.wait(PATIENCE)
     assert savepoint.startswith(f"s3://{bucket}/savepoints/savepoint-")
     assert_nothing_is_left(store, bucket, savepoint)
 
-    second = submit(source(None, None, None, Pause(0)), execution_state_recovery_path=savepoint)
+    second = submit(NUMBERS.source(None, None, None, Pause(0)), execution_state_recovery_path=savepoint)
     assert second.wait(PATIENCE).status is JobStatus.FINISHED
-    assert counts_by_key(tmp_path / "out") == EXACT
+    assert counts_by_key(tmp_path / "out") == NUMBERS.exact
     assert_nothing_is_left(store, bucket, savepoint)

@@ -12,7 +12,7 @@ from raystream import JobStatus, KeyedProcessFunction, StreamEnvironment, ValueS
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
 from raystream.storage.s3_url import place_of
-from tests.e2e.conftest import ROOT, Outcome, environment, raystream  # noqa: F401 - fixtures
+from tests.e2e.conftest import ROOT, Outcome
 from tests.published import counts_by_key, one_to_n
 from tests.ray.conftest import NODE, completed, disconnect, handle_of, wait_until
 from tests.services.servers import SECRET_KEY, FaultyStore
@@ -29,7 +29,7 @@ STATE_BYTES = 1 << 20
 @pytest.fixture(scope="module")
 def cluster(moto_server: FaultyStore) -> Iterator[Cluster]:
     """A cluster of one node whose processes use the store."""
-    with pytest.MonkeyPatch.context() as environment:  # noqa: F811
+    with pytest.MonkeyPatch.context() as environment:
         for name, value in moto_server.environment.items():
             environment.setenv(name, value)
         environment.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))

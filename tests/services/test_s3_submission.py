@@ -2,26 +2,10 @@
 
 import pytest
 
-from tests.e2e.conftest import ROOT, Outcome, environment, raystream  # noqa: F401 - fixtures
+from tests.e2e.conftest import Outcome
 from tests.services.conftest import use
 from tests.services.processes import free_port
 from tests.services.servers import ACCESS_KEY, SECRET_KEY, ObjectStore
-
-JOB = ROOT / "jobs" / "keyed_state_backends.py"
-LOCAL = ("run", "--runner", "local", "-D", "execution.checkpointing.interval=100ms")
-
-
-@pytest.fixture
-def submit(request):
-    """Run a small job with checkpoints and its savepoint at a URL."""
-
-    def run(url: str) -> Outcome:
-        command = request.getfixturevalue("raystream")  # Sees the environment as the test has made it.
-        directories = [f"execution.checkpointing.{name}={url}" for name in ("dir", "savepoint-dir")]
-        options = [argument for one in directories for argument in ("-D", one)]
-        return command(*LOCAL, *options, JOB, "--keys", "100")
-
-    return run
 
 
 def refused(outcome: Outcome, *, cause: str, advice: str) -> None:

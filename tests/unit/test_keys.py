@@ -14,6 +14,7 @@ from decimal import Decimal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -277,7 +278,6 @@ def test_long_keys_are_not_held_by_the_cache():
 
 
 def test_numpy_scalars_are_the_numbers_and_strings_that_they_show():
-    np = pytest.importorskip("numpy", reason="numpy is not installed")
     pairs = [
         (np.int64(-7), -7),
         (np.uint64(2**64 - 1), 2**64 - 1),

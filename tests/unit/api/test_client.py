@@ -56,13 +56,14 @@ def test_format_of_a_savepoint_is_canonical_unless_it_is_said():
     client = submitted(runner)
     client.savepoint()
     client.savepoint("/sp", "native")
-    client.stop(format="native")
+    client.stop(format="native", drain=True)
 
     assert [request.format.value for request in runner.handles[0].requests] == [
         "canonical",
         "native",
         "native",
     ]
+    assert runner.handles[0].requests[-1].drain
 
 
 def test_format_that_does_not_exist_is_told_before_anything_is_asked_for():

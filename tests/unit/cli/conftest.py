@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from raystream.cli import attend, main
-from tests.unit.cli.fakes import FakeJob, FakeRunner
+from raystream.cli import attend, jobs, main
+from raystream.errors import ClusterNotFoundError
+from raystream.runtime.coordinator_view import archived
+from raystream.storage.archive import write_archive
+from raystream.storage.layout import JobLayout
+from raystream.storage.stores import open_file_system
+from tests.unit.cli.fakes import HITS, OLD_HITS, WORDS, FakeCluster, FakeJob, FakeRunner
 
 SCRIPT = """\
 from raystream import StreamEnvironment
@@ -75,3 +80,33 @@ def jobs_do(monkeypatch) -> Callable[..., FakeRunner]:
         return runner
 
     return install
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    cluster = FakeCluster(HITS, WORDS, OLD_HITS)
+    monkeypatch.setattr(jobs.Jobs, "running", lambda self: cluster.views)
+    monkeypatch.setattr(jobs, "runner_named", lambda name: cluster)
+    return cluster
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    def running(self, *wanted):
+        raise ClusterNotFoundError("no Ray cluster runs on this machine", hint="start one")
+
+    monkeypatch.setattr(jobs.Jobs, "running", running)
+    monkeypatch.setattr(jobs.Jobs, "client", running)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Leave the archive of a job in a checkpoint directory, and return the options that name it."""
+    directory = str(tmp_path / "checkpoints")
+
+    def leave(job):
+        fs = open_file_system(f"file://{directory}")
+        write_archive(fs, JobLayout(directory, job.job_id), archived(job, job.status))
+        return ("-D", f"execution.checkpointing.dir={directory}")
+
+    return leave

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raystream.api.runner import CancelRequest
+from raystream.cli.listing import JobRow, matching_job
 from raystream.ids import Attempt, CheckpointId, JobId, JobStatus, OperatorUid
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.coordinator_view import CheckpointRecord, JobView
@@ -104,3 +105,30 @@ class FakeRunner:
     def submit(self, submission: Any) -> FakeJob:
         self.submissions.append(submission)
         return self._jobs.pop(0)
+
+
+HITS = view(
+    job_id=JobId("ab" * 16), name="hits", parallelism=2, records_in=1_000, records_out=990, restarts=1,
+    last_checkpoint_id=8, checkpoints=(checkpoint(7), checkpoint(8)),
+)  # fmt: skip
+WORDS = view(job_id=JobId("ac" * 16), name="words [de]")
+OLD_HITS = view(JobStatus.FINISHED, job_id=JobId("ff" * 16), name="hits")
+
+
+class FakeCluster:
+    """A cluster with these jobs; requests are answered by what `answer` returns."""
+
+    def __init__(self, *views):
+        self.views = list(views)
+        self.requests = []
+        self.answer = lambda request: "file:///savepoints/savepoint-ababab-1"
+
+    def attach(self, job_id, *, address=None):
+        row = matching_job([JobRow.of(one) for one in self.views], job_id)
+        job = FakeJob([], now=view(job_id=row.job_id))
+        job.request = self.request
+        return job
+
+    def request(self, request):
+        self.requests.append(request)
+        return self.answer(request)

@@ -5,78 +5,16 @@ import re
 
 import pytest
 
-from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
-from raystream.cli import jobs
+from raystream.api.runner import CancelRequest, CheckpointRequest, SavepointRequest, StopRequest
 from raystream.cli.listing import JobRow, matching_job
-from raystream.errors import CheckpointError, ClusterNotFoundError, JobNotFoundError
+from raystream.errors import CheckpointError, ConfigError, JobNotFoundError
 from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus
 from raystream.records.elements import SnapshotKind
-from raystream.runtime.coordinator_view import archived
-from raystream.storage.archive import write_archive
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.layout import JobLayout
 from raystream.storage.snapshots import SnapshotStore
-from raystream.storage.stores import open_file_system
-from tests.unit.cli.fakes import FakeJob, checkpoint, view
+from tests.unit.cli.fakes import HITS, OLD_HITS, WORDS, view
 from tests.unit.storage import sample
-
-HITS = view(
-    job_id=JobId("ab" * 16), name="hits", parallelism=2, records_in=1_000, records_out=990, restarts=1,
-    last_checkpoint_id=8, checkpoints=(checkpoint(7), checkpoint(8)),
-)  # fmt: skip
-WORDS = view(job_id=JobId("ac" * 16), name="words [de]")
-OLD_HITS = view(JobStatus.FINISHED, job_id=JobId("ff" * 16), name="hits")
-
-
-class FakeCluster:
-    """A cluster with these jobs; requests are answered by what `answer` returns."""
-
-    def __init__(self, *views):
-        self.views = list(views)
-        self.requests = []
-        self.answer = lambda request: "file:///savepoints/savepoint-ababab-1"
-
-    def attach(self, job_id, *, address=None):
-        row = matching_job([JobRow.of(one) for one in self.views], job_id)
-        job = FakeJob([], now=view(job_id=row.job_id))
-        job.request = self.request
-        return job
-
-    def request(self, request):
-        self.requests.append(request)
-        return self.answer(request)
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    cluster = FakeCluster(HITS, WORDS, OLD_HITS)
-    monkeypatch.setattr(jobs.Jobs, "running", lambda self: cluster.views)
-    monkeypatch.setattr(jobs, "runner_named", lambda name: cluster)
-    return cluster
-
-
-@pytest.fixture
-def no_cluster(monkeypatch):
-    def running(self, *wanted):
-        raise ClusterNotFoundError("no Ray cluster runs on this machine", hint="start one")
-
-    monkeypatch.setattr(jobs.Jobs, "running", running)
-    monkeypatch.setattr(jobs.Jobs, "client", running)
-
-
-@pytest.fixture
-def archive(tmp_path):
-    """Leave the archive of a job in a checkpoint directory, and return the options that name it."""
-    directory = str(tmp_path / "checkpoints")
-
-    def leave(job):
-        fs = open_file_system(f"file://{directory}")
-        write_archive(fs, JobLayout(directory, job.job_id), archived(job, job.status))
-        return ("-D", f"execution.checkpointing.dir={directory}")
-
-    return leave
-
 
 # ---- list -------------------------------------------------------------------
 
@@ -171,7 +109,7 @@ def test_empty_text_means_no_job_even_if_there_is_only_one():
         matching_job(ROWS[:1], "")
 
 
-@pytest.mark.parametrize("command", ["savepoint", "stop", "cancel", "checkpoints"])
+@pytest.mark.parametrize("command", ["savepoint", "checkpoint", "stop", "cancel", "checkpoints"])
 def test_job_that_is_not_there_ends_with_3(raystream, cluster, command):
     outcome = raystream(command, "nobody")
 
@@ -182,7 +120,7 @@ def test_job_that_is_not_there_ends_with_3(raystream, cluster, command):
     ]
 
 
-@pytest.mark.parametrize("command", ["savepoint", "stop", "cancel", "checkpoints"])
+@pytest.mark.parametrize("command", ["savepoint", "checkpoint", "stop", "cancel", "checkpoints"])
 def test_commands_without_a_cluster_end_with_3(raystream, no_cluster, command):
     assert raystream(command, "hits").code == 3
 
@@ -231,6 +169,9 @@ def test_stop_prints_the_savepoint(raystream, cluster):
 
     assert outcome.out == "file:///savepoints/savepoint-ababab-1\n"
     assert isinstance(cluster.requests[0], StopRequest)
+    assert not cluster.requests[0].drain
+    assert raystream("stop", "ab", "--drain").code == 0
+    assert cluster.requests[1].drain
 
 
 @pytest.fixture
@@ -298,6 +239,57 @@ def test_cancel_prints_no_result(raystream, cluster):
     assert isinstance(cluster.requests[0], CancelRequest)
 
 
+@pytest.mark.parametrize(
+    ("options", "directory"),
+    [(("-s",), None), (("-s", "/sp"), "file:///sp"), (("--with-savepoint=/sp",), "file:///sp")],
+)
+def test_cancel_with_a_savepoint_prints_its_path_and_cancels_then(raystream, cluster, options, directory):
+    outcome = raystream("cancel", "hits", *options)
+
+    assert (outcome.code, outcome.out) == (0, "file:///savepoints/savepoint-ababab-1\n")
+    assert [type(request) for request in cluster.requests] == [SavepointRequest, CancelRequest]
+    assert cluster.requests[0].directory == directory
+
+
+def test_checkpoint_prints_its_path_and_nothing_else(raystream, cluster):
+    cluster.answer = lambda request: "file:///checkpoints/ab/chk-7"
+    outcome = raystream("checkpoint", "hits")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "file:///checkpoints/ab/chk-7\n", "")
+    assert raystream("checkpoint", "hits", "--full").code == 0
+
+    assert [type(request) for request in cluster.requests] == [CheckpointRequest] * 2
+    assert [request.full for request in cluster.requests] == [False, True]
+
+
+def test_checkpoint_without_checkpointing_is_a_wrong_configuration(raystream, cluster):
+    def refuse(request):
+        raise ConfigError("checkpoint was requested of a job whose checkpointing is off")
+
+    cluster.answer = refuse
+
+    assert raystream("checkpoint", "hits").code == 2
+
+
+def test_checkpoint_in_the_memory_of_the_job_master_has_no_path(raystream, cluster):
+    cluster.answer = lambda request: ""
+    outcome = raystream("checkpoint", "hits")
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "in the memory of the job master" in outcome.err
+
+
+def test_job_is_not_cancelled_when_the_savepoint_before_that_fails(raystream, cluster):
+    def refuse(request):
+        raise CheckpointError("savepoint was aborted: declined", hint="try again")
+
+    cluster.answer = refuse
+    outcome = raystream("cancel", "hits", "-s")
+
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "error: savepoint was aborted: declined" in outcome.err
+    assert [type(request) for request in cluster.requests] == [SavepointRequest]
+
+
 def test_savepoint_that_is_aborted_ends_with_1(raystream, cluster):
     def refuse(request):
         raise CheckpointError("savepoint was aborted: declined", hint="try again")
@@ -308,73 +300,3 @@ def test_savepoint_that_is_aborted_ends_with_1(raystream, cluster):
 
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.error == ["error: savepoint was aborted: declined", "hint: try again"]
-
-
-# ---- checkpoints ------------------------------------------------------------
-
-HISTORY = (
-    checkpoint(1, uploaded_bytes=512),
-    checkpoint(2, "failed", failure="declined: disk is full", size_bytes=0),
-    checkpoint(3, "pending", size_bytes=0, duration_ms=0.0, kind=SnapshotKind.SAVEPOINT),
-)
-
-
-def test_checkpoints_are_shown_with_what_became_of_them(raystream, cluster):
-    cluster.views = [view(checkpoints=HISTORY)]
-
-    lines = raystream("checkpoints", "numbers").out.splitlines()
-
-    assert [re.split(r" {2,}", line.strip()) for line in lines] == [
-        ["id", "kind", "status", "triggered", "duration", "size", "written", "path or failure"],
-        [
-            "1", "checkpoint", "completed", "2025-10-09 08:53:20Z", "84 ms", "2.0 KiB", "512 B",
-            "file:///checkpoints/5eed/chk-1",
-        ],
-        [
-            "2", "checkpoint", "failed", "2025-10-09 08:53:20Z", "84 ms", "0 B", "0 B",
-            "declined: disk is full",
-        ],
-        ["3", "savepoint", "pending", "2025-10-09 08:53:20Z", "0 ms", "0 B", "0 B", "-"],
-    ]  # fmt: skip
-
-
-def test_checkpoints_as_json(raystream, cluster):
-    cluster.views = [view(checkpoints=HISTORY)]
-
-    rows = json.loads(raystream("checkpoints", "numbers", "--json").out)
-
-    assert rows[0] == {
-        "checkpoint_id": 1,
-        "kind": "checkpoint",
-        "status": "completed",
-        "triggered_ms": 1_760_000_000_000,
-        "duration_ms": 84.0,
-        "size_bytes": 2048,
-        "uploaded_bytes": 512,
-        "path": "file:///checkpoints/5eed/chk-1",
-        "failure": "",
-    }
-    assert [row["status"] for row in rows] == ["completed", "failed", "pending"]
-
-
-@pytest.mark.parametrize("gone", [True, False])
-def test_checkpoints_that_were_deleted_have_no_path(raystream, cluster, archive, gone):
-    """Whether the job master still answers or only its archive."""
-    job = view(JobStatus.FINISHED, checkpoints=[checkpoint(1, path=""), checkpoint(2)])
-    cluster.views = [] if gone else [job]
-    options = archive(job)
-
-    rows = json.loads(raystream("checkpoints", "numbers", "--json", *options).out)
-
-    assert [(row["status"], row["path"]) for row in rows] == [
-        ("deleted", ""), ("completed", "file:///checkpoints/5eed/chk-2")
-    ]  # fmt: skip
-
-
-def test_checkpoints_of_a_job_whose_master_is_gone_come_from_its_archive(raystream, no_cluster, archive):
-    options = archive(view(JobStatus.FAILED, checkpoints=HISTORY[:2]))
-
-    rows = json.loads(raystream("checkpoints", "numbers", "--json", *options).out)
-
-    assert [(row["checkpoint_id"], row["status"]) for row in rows] == [(1, "completed"), (2, "failed")]
-    assert [(row["size_bytes"], row["uploaded_bytes"]) for row in rows] == [(2048, 512), (0, 0)]

@@ -95,9 +95,13 @@ class Driver:
     def decline(self, checkpoint_id, error=DECLINED):
         return self.snapshot_declined(self.now_ms, self.attempt, CheckpointId(checkpoint_id), error)
 
-    def savepoint(self, request_id, *, stop=False, base="", wanted=SavepointFormat.CANONICAL):
-        purpose = Purpose.STOP if stop else Purpose.SAVEPOINT
-        return self.savepoint_requested(self.now_ms, Request(purpose, request_id, base, wanted))
+    def savepoint(self, request_id, *, stop=False, base="", wanted=SavepointFormat.CANONICAL, drain=False):
+        purpose = Purpose.STOP if stop or drain else Purpose.SAVEPOINT
+        request = Request(purpose, request_id, base, wanted, drain=drain)
+        return self.checkpoint_requested(self.now_ms, request)
+
+    def checkpoint(self, request_id, *, full=False):
+        return self.checkpoint_requested(self.now_ms, Request(Purpose.MANUAL, request_id, full=full))
 
 
 def running(**options):

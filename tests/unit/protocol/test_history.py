@@ -3,21 +3,21 @@
 from raystream.errors import StorageError
 from raystream.handles import InlineHandle
 from raystream.protocol.checkpoint_commands import CheckpointFailureReason as Reason
-from raystream.protocol.checkpoint_commands import RecordFailure, StartCheckpoint, WriteMetadata
+from raystream.protocol.checkpoint_commands import RecordCompletion, RecordFailure, WriteMetadata
 from raystream.protocol.checkpoint_requests import Purpose
 from raystream.protocol.history import HISTORY_LENGTH_MAX, History, brief
 
 
 def test_steps_name_event_argument_and_commands():
     history = History()
-    commands = [StartCheckpoint(3, Purpose.PERIODIC, "")]
+    commands = [RecordCompletion(3, Purpose.PERIODIC)]
 
     assert history.done("time_passed", 5, commands) is commands
     history.done("job_submitted", None, [])
     assert history.broken("no", phase="x").context == {
         "phase": "x",
         "history": [
-            "time_passed 5 -> StartCheckpoint(3, periodic, '', canonical)",
+            "time_passed 5 -> RecordCompletion(3, periodic)",
             "job_submitted None -> nothing",
         ],
     }

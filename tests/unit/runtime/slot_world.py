@@ -295,7 +295,9 @@ class World:
         assert len(self.all(msg.SlotReady)) == len(self.slots)
         self.send(msg.Start)
 
-    def trigger(self, checkpoint_id, *, slots=None, stop=False, kind=SnapshotKind.CHECKPOINT):
+    def trigger(
+        self, checkpoint_id, *, slots=None, stop=False, drain=False, kind=SnapshotKind.CHECKPOINT
+    ):
         """Take a checkpoint; return what was acknowledged."""
         self.send(
             msg.TriggerCheckpoint,
@@ -305,6 +307,7 @@ class World:
             created_ms=self.clock.wall_ms(),
             directory="memory://snapshot",
             stop=stop,
+            drain=drain,
         )
         return self.acks(checkpoint_id)
 

@@ -1,11 +1,13 @@
 """Slots' links that a test polls by hand, and a dialer that breaks the rules on demand."""
 
+import contextlib
 import hmac
 import os
 import socket
 import struct
 
 from raystream.runtime.links import LinkIdentity
+from raystream.runtime.stream import PlainStream, TlsStream
 from raystream.runtime.tcp import TcpLinks
 from raystream.testing.source_run import ManualClock
 
@@ -17,11 +19,11 @@ SECRET = b"s" * 32
 class Node:
     """One slot's links, and what came in."""
 
-    def __init__(self, slot, **identity):
+    def __init__(self, slot, tls=lambda: None, **identity):
         self.slot = slot
         self.received = []
         self.clock = ManualClock()
-        self.links = TcpLinks("127.0.0.1", self.clock)
+        self.links = TcpLinks("127.0.0.1", self.clock, tls=tls)
         self.listen(**identity)
 
     def listen(self, *, job=JOB, attempt=1, secret=SECRET, slots=3):
@@ -104,3 +106,60 @@ class RawDialer:
             return False
         except ConnectionResetError:
             return True
+
+
+class Relay:
+    """Stands between two nodes, hands on what they say, and keeps it.
+
+    Args:
+        address: where the node listens that is dialed in the end.
+        tls: ends the encryption at both sides; None to hand on the bytes as they are.
+    """
+
+    def __init__(self, address, tls=None):
+        host, port = address.split("|")
+        self.seen = bytearray()
+        self._target = host, int(port)
+        self._tls = tls
+        self._listener = socket.create_server((host, 0))
+        self._listener.setblocking(False)
+        self.address = f"{host}|{self._listener.getsockname()[1]}"
+        self._sockets, self._streams, self._pending = [], [], [b"", b""]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        for sock in (self._listener, *self._sockets):
+            sock.close()
+
+    def move(self):
+        """Hand on what has come."""
+        if not self._streams:
+            self._accept()
+        for end, stream in enumerate(self._streams):
+            with contextlib.suppress(BlockingIOError):
+                self._pending[1 - end] += stream.receive(1 << 20)
+            self.seen += self._pending[1 - end]
+        for end, stream in enumerate(self._streams):
+            with contextlib.suppress(BlockingIOError):
+                while self._pending[end] or stream.unsent:
+                    taken = stream.send([memoryview(self._pending[end])])
+                    self._pending[end] = self._pending[end][taken:]
+
+    def _accept(self):
+        try:
+            inbound, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        outbound = socket.create_connection(self._target)
+        self._sockets = [inbound, outbound]
+        for sock in self._sockets:
+            sock.setblocking(False)
+        if self._tls is None:
+            self._streams = [PlainStream(sock) for sock in self._sockets]
+        else:
+            self._streams = [
+                TlsStream(sock, self._tls, dialed=dialed)
+                for sock, dialed in zip(self._sockets, (False, True), strict=True)
+            ]

@@ -185,6 +185,17 @@ def test_stop_fires_no_timer_that_the_savepoint_keeps():
     assert fired(world) == {1: [1], WATERMARK_MAX_MS: [2, 3]}
 
 
+def test_drain_fires_all_timers_and_the_savepoint_has_what_they_emitted():
+    script = [1, 2, Watermark(1), Barrier(), 3]
+    world = started(alarms(TestSource(script, script)))
+    acks = world.trigger(1, stop=True, drain=True, kind=SnapshotKind.SAVEPOINT)
+    assert acks.keys() == world.subtasks == {(r.vertex, r.subtask) for r in world.all(msg.InputEnded)}
+    world.send(msg.CheckpointCompleted, checkpoint_id=1, final=True)
+
+    assert fired(world) == {1: [1], WATERMARK_MAX_MS: [2]}, "what was not read before the drain is not read"
+    assert {(r.vertex, r.subtask) for r in world.all(msg.CommitsDone)} == world.subtasks
+
+
 def test_slow_split_holds_its_subtask_back_until_it_is_idle_also_after_a_restore(monkeypatch):
     monkeypatch.setattr(Feeds, "records", {"fast": [10, 20, 30], "slow": [12]})
     strategy = WatermarkStrategy.for_monotonous_timestamps().with_timestamp_assigner(lambda value: value)

@@ -6,18 +6,25 @@ import weakref
 import pytest
 
 from raystream.clock import SystemClock
-from raystream.errors import ConnectionLostError, ProtocolError
-from raystream.runtime.frame import FrameKind, FrameWriter
+from raystream.errors import ConnectionLostError
+from raystream.runtime.frame import FrameKind
 from raystream.runtime.links import LinkIdentity
-from tests.unit.runtime.tcp_nodes import JOB, SECRET, Node, RawDialer, connect, drive
+from raystream.runtime.tls import tls_of_environment
+from tests.certificates import Authority
+from tests.unit.runtime.tcp_nodes import JOB, SECRET, Node, connect, drive
 
 
-@pytest.fixture
-def make():
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    return tls_of_environment(Authority(tmp_path_factory.mktemp("authority")).environment("node"))
+
+
+@pytest.fixture(params=["plain", "tls"])
+def make(request, tls):
     nodes = []
 
     def make_node(slot, **identity):
-        nodes.append(Node(slot, **identity))
+        nodes.append(Node(slot, lambda: tls if request.param == "tls" else None, **identity))
         return nodes[-1]
 
     yield make_node
@@ -151,17 +158,6 @@ def test_same_links_serve_the_next_attempt(pair):
     drive(pair, lambda: pair[1].received)
 
     assert pair[1].received == [(0, 0, FrameKind.BATCH, b"second")]
-
-
-def test_frame_of_another_attempt_breaks_the_protocol(make):
-    acceptor = make(1)
-    with RawDialer(acceptor) as dialer:
-        dialer.shake_hands([acceptor])
-        header = FrameWriter(2).header(0, FrameKind.BATCH, b"x")
-        dialer.sock.sendall(header + b"x")
-
-        with pytest.raises(ProtocolError, match="another attempt"):
-            drive([acceptor], lambda: False)
 
 
 # ---- waiting ----------------------------------------------------------------

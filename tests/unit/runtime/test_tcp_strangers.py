@@ -6,7 +6,7 @@ import pytest
 
 from raystream.errors import ConnectionLostError, ProtocolError
 from raystream.runtime import tcp
-from raystream.runtime.frame import FrameKind
+from raystream.runtime.frame import FrameKind, FrameWriter
 from raystream.runtime.tcp import HANDSHAKE_TIMEOUT_MS
 from tests.unit.runtime.tcp_nodes import Node, RawDialer, begin, connect, drive
 
@@ -207,3 +207,14 @@ def test_slot_of_a_higher_id_does_not_dial(make):
     acceptor = make(1)
     with RawDialer(acceptor, slot=2) as dialer, pytest.raises(ProtocolError, match="second connection"):
         dialer.shake_hands([acceptor])
+
+
+def test_frame_of_another_attempt_breaks_the_protocol(make):
+    acceptor = make(1)
+    with RawDialer(acceptor) as dialer:
+        dialer.shake_hands([acceptor])
+        header = FrameWriter(2).header(0, FrameKind.BATCH, b"x")
+        dialer.sock.sendall(header + b"x")
+
+        with pytest.raises(ProtocolError, match="another attempt"):
+            drive([acceptor], lambda: False)

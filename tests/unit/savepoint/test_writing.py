@@ -5,6 +5,7 @@ import datetime as dt
 from datetime import timedelta
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -377,7 +378,6 @@ def test_savepoint_is_written_to_any_store():
 
 
 def test_other_tools_read_what_was_written(write):
-    duckdb = pytest.importorskip("duckdb")
     keys = [f"/{n}" for n in range(KEYS)]
     written = write(KeyedState("count hits", HITS, {"key": keys, "value": range(KEYS)}))
     files = f"{written.path.removeprefix('file://')}/count%20hits/hits/*.parquet"

@@ -274,7 +274,6 @@ def test_a_url_that_names_no_server_is_a_configuration_error(url):
 
 
 def test_a_name_service_that_is_not_configured_is_a_configuration_error(tmp_path, monkeypatch):
-    pytest.importorskip("hdfs_native")
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
     for url in ("hdfs://no-such-service/a", "hdfs:///a"):
         with pytest.raises(ConfigError, match="HDFS is not configured") as caught:
