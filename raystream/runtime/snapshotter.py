@@ -119,7 +119,7 @@ class Snapshotter:
             alignment_ms: from the first barrier to the last.
             flight: the records in flight that belong to it; may still be open.
         """
-        started_ms = self._clock.monotonic_ms()
+        started_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
         savepoint = barrier.kind is SnapshotKind.SAVEPOINT
         form = self._form(barrier)
         parts = []
@@ -137,7 +137,7 @@ class Snapshotter:
             subtask,
             parts,
             alignment_ms=alignment_ms,
-            start_delay_ms=max(self._clock.wall_ms() - barrier.created_ms - alignment_ms, 0.0),
+            start_delay_ms=max(wall_ms - barrier.created_ms - alignment_ms, 0.0),
             sync_ms=ended_ms - started_ms,
             sync_ended_ms=ended_ms,
             flight=flight,
