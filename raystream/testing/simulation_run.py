@@ -36,7 +36,7 @@ from raystream.testing.faults import (
     StorageFailure,
     TimedFault,
 )
-from raystream.testing.simulation_coordinator import CoordinatorProcess
+from raystream.testing.simulation_coordinator import JobMasters
 from raystream.testing.simulation_faults import FaultInjector, WorldFault
 from raystream.testing.simulation_marks import Mark
 from raystream.testing.simulation_sink import close_store, open_store, pending_parts, visible_records
@@ -132,7 +132,7 @@ class SimulatedRun:
         self._problems = self._injector.problems
         self._attempts = self._checkpoints = 0
         self._starts = 0
-        self._coordinator: CoordinatorProcess | None = None
+        self._masters: JobMasters | None = None
         self._resume: StopAndResume | CancelAndResume | None = None
 
     def execute(self, expected: Counter[str] | None, delivery: Delivery) -> RunResult:
@@ -196,13 +196,7 @@ class SimulatedRun:
         packed = self._pack(parallelism)
         self._starts += 1
         config = replace(packed.config, recovery=replace(packed.config.recovery, path=path))
-        pool = SimulatedSlotPool(
-            self._world,
-            Network(self._world, self._injector),
-            self._running,
-            watcher=self._injector,
-            open_fs=self._open_fs,
-        )
+        network = Network(self._world, self._injector)
         submission = JobSubmission(
             job_id=JobId(f"{self._starts:08x}{self._seed & (1 << 96) - 1:024x}"),
             name=packed.name,
@@ -210,28 +204,42 @@ class SimulatedRun:
             config=config,
             program=packed.program,
         )
-        coordinator = self._coordinator = CoordinatorProcess(
-            submission, self._world, pool, running=self._running, open_fs=self._open_fs
+        masters = self._masters = JobMasters(
+            submission,
+            self._world,
+            partial(self._make_pool, network),
+            running=self._running,
+            open_fs=self._open_fs,
         )
-        self._injector.attach(pool, parallelism)
-        coordinator.start()
-        self._world.run(lambda: coordinator.finished, steps_max=packed.steps_max)
-        coordinator.close()
+        self._injector.attach(masters, parallelism)
+        masters.start()
+        self._world.run(lambda: masters.finished, steps_max=packed.steps_max)
+        masters.close()
         self._injector.marks.job_ends()
-        return coordinator.view()
+        return masters.view()
+
+    def _make_pool(self, network: Network, master: int) -> SimulatedSlotPool:
+        return SimulatedSlotPool(
+            self._world,
+            network,
+            self._running,
+            watcher=self._injector,
+            open_fs=self._open_fs,
+            suffix=f" of {master}" if master > 1 else "",
+        )
 
     def _open_fs(self, _url: str) -> SimulatedFileSystem:
         return self._fs
 
     def _at_its_time(self, fault: TimedFault) -> None:
         """The time of a fault has come; one that finds nothing to do does not happen."""
-        coordinator = self._coordinator
-        assert coordinator is not None, "time passes only while a job runs"
+        masters = self._masters
+        assert masters is not None, "time passes only while a job runs"
         if isinstance(fault, WorldFault):
             self._injector.world_fault(fault)
             return
         if not isinstance(fault, Savepoint):
-            if self._resume is not None or coordinator.finished:
+            if self._resume is not None or masters.finished:
                 return
             self._resume = fault
         self._injector.happens(fault)
@@ -239,12 +247,12 @@ class SimulatedRun:
         request_id, wanted = f"request-{number}", _FORMATS[number % len(_FORMATS)]
         match fault:
             case Savepoint():
-                coordinator.request(SavepointRequest(request_id, None, wanted))
+                masters.request(SavepointRequest(request_id, None, wanted))
             case StopAndResume():
                 self._injector.marks.stop_requested()
-                coordinator.request(StopRequest(request_id, None, wanted, fault.drain))
+                masters.request(StopRequest(request_id, None, wanted, fault.drain))
             case CancelAndResume():
-                coordinator.request(CancelRequest(request_id))
+                masters.request(CancelRequest(request_id))
 
     # ---- the verdict -----------------------------------------------------------
 
