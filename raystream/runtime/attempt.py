@@ -271,6 +271,7 @@ class SlotAttempt:
             created_ms=command.created_ms,
             directory=command.directory,
             stop=command.stop,
+            full=command.full,
         )
         for subtask in self._sources:
             subtask.trigger(barrier, drain=command.drain)

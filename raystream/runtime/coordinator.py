@@ -20,7 +20,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
-from raystream.api.runner import CancelRequest, ClientRequest, SavepointRequest, StopRequest
+from raystream.api.runner import (
+    CancelRequest,
+    CheckpointRequest,
+    ClientRequest,
+    SavepointRequest,
+    StopRequest,
+)
 from raystream.errors import RaystreamError, StateCorruptError
 from raystream.ids import Attempt, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
@@ -78,13 +84,7 @@ class JobCoordinator:
         self._log = LogWriter(
             services.storage.log, services.log, later=self._later, conflicted=self._log_conflicted
         )
-        self._recovery = JobRecovery(
-            LogReader(services.storage, self._submission.config, services.clock),
-            services.log,
-            later=self._later,
-            begin=self._begin,
-            refused=self._log_conflicted,
-        )
+        self._recovery = self._make_recovery()
         self._deletions = Deletions(services.deletion, self._later)
         self._sources = SourceCoordinator(
             services.discovery, later=self._later, send=services.slots.send, failed=self._attempt_failed
@@ -111,8 +111,21 @@ class JobCoordinator:
             deleted=lambda: self._entries.archive(self.view()),
         )
         self._entries = self._make_entries()
-        self._reports = SlotReports(
-            services,
+        self._reports = self._make_reports(on_output)
+
+    def _make_recovery(self) -> JobRecovery:
+        services = self._services
+        return JobRecovery(
+            LogReader(services.storage, self._submission.config, services.clock),
+            services.log,
+            later=self._later,
+            begin=self._begin,
+            refused=self._log_conflicted,
+        )
+
+    def _make_reports(self, on_output: Callable[[msg.ClientOutput], None]) -> SlotReports:
+        return SlotReports(
+            self._services,
             job=self._job,
             checkpoints=self._checkpoints,
             sources=self._sources,
@@ -186,8 +199,8 @@ class JobCoordinator:
             return
         options = self._submission.config.checkpointing
         match request:
-            case SavepointRequest():
-                self._run(self._checkpoints.savepoint_requested(self._now_ms, as_wanted(request, options)))
+            case SavepointRequest() | CheckpointRequest():
+                self._run(self._checkpoints.checkpoint_requested(self._now_ms, as_wanted(request, options)))
             case StopRequest():
                 self._run(self._job.stop_requested(as_wanted(request, options)))
             case CancelRequest(request_id):
@@ -303,7 +316,7 @@ class JobCoordinator:
             case cmd.TakeFinalCheckpoint():
                 self._run(checkpoints.input_ended(self._now_ms))
             case cmd.TakeStopSavepoint(wanted):
-                self._run(checkpoints.savepoint_requested(self._now_ms, wanted))
+                self._run(checkpoints.checkpoint_requested(self._now_ms, wanted))
             case cmd.CommitSlots(attempt):
                 self._send_all(msg.CommitAtEnd(attempt=attempt), self._all_slots)
             case cmd.LogStop(request_id):

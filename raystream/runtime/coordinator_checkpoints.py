@@ -225,6 +225,7 @@ class CheckpointShell:
             directory=directory,
             stop=purpose is Purpose.STOP,
             drain=command.drain,
+            full=command.full,
         )
         for slot in self._source_slots():
             self._services.slots.send(slot, trigger)

@@ -109,6 +109,7 @@ class TriggerCheckpoint:
     stop: bool = False
     drain: bool = False
     """Sources end before the barrier, as if all their input were read."""
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
