@@ -153,6 +153,9 @@ class JobMasters:
         make_pool: gives the slots of the n-th one, from 1.
         running: told whose code runs.
         open_fs: gives the store.
+
+    Attributes:
+        job_id: of the job.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class JobMasters:
         self._make_pool = make_pool
         self._running = running
         self._open_fs = open_fs
+        self.job_id = submission.job_id
         self._lives: list[CoordinatorProcess] = []
         self._requests: list[ClientRequest] = []
         self._next_is_due = False
@@ -202,6 +206,11 @@ class JobMasters:
     def finished(self) -> bool:
         """True when no job master has anything to do any more."""
         return not self._next_is_due and all(life.finished for life in self._lives if life.alive)
+
+    @property
+    def contested(self) -> bool:
+        """True when more than one is alive."""
+        return sum(life.alive for life in self._lives) > 1
 
     def view(self) -> JobView:
         """Return how the job stands, by who is its master."""

@@ -153,8 +153,8 @@ class FaultInjector:
         """True for an error that faults of this run explain, or that is the business of user code."""
         if isinstance(error, ProtocolError):
             return any(isinstance(fault, FrameDamage) for fault in self.happened)
-        if isinstance(error, StateCorruptError):
-            return any(isinstance(fault, CheckpointDamage) for fault in self.happened)
+        if isinstance(error, StateCorruptError):  # An old job master restores what a new one has deleted.
+            return any(isinstance(fault, CheckpointDamage | MasterPresumedDead) for fault in self.happened)
         return isinstance(error, ConnectionLostError | StorageError | UserCodeError)
 
     def frame_arrived(self, slot: SlotId, kind: FrameKind, payload: bytes) -> None:
