@@ -64,7 +64,7 @@ class SlotAttempt:
         self._linger_ms = float(self._config.pipeline.buffer_timeout_ms)
         self._flush_at_ms = 0.0
         self._progress_at_ms = 0.0
-        self._last_progress = (-1, -1)
+        self._last_progress = (-1, -1, -1)
         self._commits_asked = False
         self._commits_reported: set[tuple[int, int]] = set()
         self._snapshotter = Snapshotter(
@@ -85,6 +85,7 @@ class SlotAttempt:
         self._states: tuple[RestoredState, ...] = ()
         self._sources: list[Subtask] = []
         self._consumers: list[Subtask] = []
+        self._unaligned = self._config.checkpointing.unaligned
 
     @property
     def restoring(self) -> bool:
@@ -170,6 +171,9 @@ class SlotAttempt:
             )
             return True
         if self._phase is _Phase.RUNNING:
+            if self._unaligned:  # Sources first: what overtakes goes through the slot in one round.
+                for subtask in self.subtasks:
+                    subtask.see_to_barriers()
             worked = self._run_records() or worked
             worked = self._snapshotter.advance() or worked
             worked = self._timed_work(idle=not worked) or worked
@@ -221,20 +225,23 @@ class SlotAttempt:
         """Return when `round` next has timed work, in ms of the monotonic clock."""
         if self._phase is not _Phase.RUNNING:
             return None
-        return min([self._progress_at_ms, *self._timers.values()])
+        barriers = [subtask.next_barrier_ms() for subtask in self.subtasks] if self._unaligned else []
+        return min([self._progress_at_ms, *self._timers.values(), *(at for at in barriers if at is not None)])
 
     def report_progress(self) -> None:
         """Report how many records came in and went out, if that has changed."""
         records_in = sum(subtask.records_in for subtask in self._sources)
         records_out = sum(subtask.records_out for subtask in self.subtasks)
-        if (records_in, records_out) != self._last_progress:
-            self._last_progress = records_in, records_out
+        dead_letters = sum(subtask.dead_letters for subtask in self.subtasks)
+        if (records_in, records_out, dead_letters) != self._last_progress:
+            self._last_progress = records_in, records_out, dead_letters
             self._report(
                 msg.Progress(
                     attempt=self._deploy.attempt,
                     slot=self._deploy.slot,
                     records_in=records_in,
                     records_out=records_out,
+                    dead_letters=dead_letters,
                 )
             )
 
