@@ -43,6 +43,9 @@ class JobResult:
     records_out: int
     """Records that the sinks took."""
     restarts: int
+    dead_letters: int = 0
+    """Records on which user code raised, where the operator has `on_error="dead-letter"`; those that a
+    restart has repeated are counted again, as in the other two."""
 
 
 class JobClient:
@@ -238,6 +241,7 @@ def _result(view: JobView) -> JobResult:
         records_in=view.records_in,
         records_out=view.records_out,
         restarts=view.restarts,
+        dead_letters=view.dead_letters,
     )
 
 

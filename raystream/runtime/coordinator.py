@@ -164,7 +164,7 @@ class JobCoordinator:
         logger.warning("job goes on under another job master", extra={"attempt": logged.attempt})
         self._started_ms = now_ms - max(wall_ms - logged.started_ms, 0)
         self._started_from = logged.started_from
-        self._reports.counted_before((logged.records_in, logged.records_out))
+        self._reports.counted_before(logged.records)
         self._requests.recovered(logged.outcomes)
         self._preparation.recovered()
         self._run(self._checkpoints.job_began(logged.beginning))
@@ -234,7 +234,7 @@ class JobCoordinator:
 
     def view(self) -> JobView:
         """Return how the job stands now."""
-        job, (records_in, records_out) = self._job, self._reports.records
+        job, records = self._job, self._reports.records
         now_ms = self._now_ms if self._ended_ms is None else self._ended_ms
         return JobView(
             job_id=self._submission.job_id,
@@ -243,8 +243,9 @@ class JobCoordinator:
             parallelism=max(vertex.parallelism for vertex in self._submission.plan.vertices),
             attempt=job.attempt,
             restarts=max(job.attempt - 1, 0),
-            records_in=records_in,
-            records_out=records_out,
+            records_in=records.records_in,
+            records_out=records.records_out,
+            dead_letters=records.dead_letters,
             duration_ms=round(now_ms - self._started_ms),
             checkpoints=self._shell.records.shown(),
             last_checkpoint_id=self._checkpoints.recovery_point,

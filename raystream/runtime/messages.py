@@ -251,6 +251,7 @@ class Progress:
     slot: SlotId
     records_in: int
     records_out: int
+    dead_letters: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
