@@ -21,7 +21,7 @@ import asyncio
 import logging
 import random
 import secrets
-import time
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -165,7 +165,8 @@ class JobMasterActor:
 
     async def expire(self) -> None:
         """End the process if it gets no job in time: its client has died."""
-        await asyncio.sleep(ACCEPT_WAIT_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), ACCEPT_WAIT_S)
         if self._job is None:
             ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
@@ -198,7 +199,7 @@ class JobMasterActor:
             except StorageError as error:
                 logger.warning("checkpoint directory does not answer", extra={"left": left}, exc_info=error)
                 if left:
-                    time.sleep(RECOVERY_RETRY_MS / 1000.0)
+                    threading.Event().wait(RECOVERY_RETRY_MS / 1000.0)
 
     def _begin(self, packed: bytes, known: Directory | None = None) -> None:
         """Begin the job, or go on with the one whose program is `known` to a directory."""

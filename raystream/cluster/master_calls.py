@@ -6,7 +6,7 @@ dead has no other life.
 """
 
 import logging
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +36,7 @@ class MasterCalls:
         self._master = master
         self._gone = gone
         self._clock = SystemClock()
+        self._pause = threading.Event()  # Never set.
 
     def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
         """Return what a call returns.
@@ -66,7 +67,7 @@ class MasterCalls:
             if not told:
                 told = True
                 logger.info("job master is not there for a moment, trying again")
-            time.sleep(RETRY_S)
+            self._pause.wait(RETRY_S)
 
 
 def cause_of(error: RayTaskError) -> Exception:
