@@ -103,7 +103,7 @@ class Snapshotter:
         alignment_ms: float,
     ) -> None:
         """Take the synchronous part of a subtask's snapshot; nothing is written yet."""
-        started_ms = self._clock.monotonic_ms()
+        started_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
         savepoint = barrier.kind is SnapshotKind.SAVEPOINT
         form = self._form(barrier)
         parts = []
@@ -121,7 +121,7 @@ class Snapshotter:
             subtask,
             parts,
             alignment_ms=alignment_ms,
-            start_delay_ms=max(self._clock.wall_ms() - barrier.created_ms - alignment_ms, 0.0),
+            start_delay_ms=max(wall_ms - barrier.created_ms - alignment_ms, 0.0),
             sync_ms=ended_ms - started_ms,
             sync_ended_ms=ended_ms,
             unencoded=deque(part.keyed for part in parts if part.keyed is not None),
