@@ -20,7 +20,14 @@ from dataclasses import dataclass, field
 
 from raystream.errors import ConfigError, GraphError
 from raystream.graph.logical import ChainHint, LogicalGraph, LogicalNode, NodeId, Upstream
-from raystream.graph.physical import Edge, OperatorNode, Partitioning, PhysicalPlan, Vertex
+from raystream.graph.physical import (
+    Edge,
+    OperatorNode,
+    Partitioning,
+    PhysicalPlan,
+    Vertex,
+    chain_name,
+)
 from raystream.graph.uid import assign_uids
 from raystream.ids import ChannelId, OperatorUid, VertexId
 from raystream.keygroup import check_parallelism, default_max_parallelism
@@ -124,26 +131,28 @@ def _vertex(
     given = configured if head.max_parallelism is None else head.max_parallelism
     _check_counts(head, chain.parallelism, given)
     positions = {node.id: position for position, node in enumerate(chain.nodes)}
+    operators = tuple(
+        OperatorNode(
+            uid=uids[node.id],
+            uid_generated=node.uid is None,
+            name=node.name,
+            factory=node.factory,
+            stateful=node.stateful,
+            transactional=node.transactional,
+            parallelism_given=node.parallelism is not None,
+            chained=tuple((tag, positions[child]) for tag, child in chain.children.get(node.id, ())),
+            source=node.source,
+        )
+        for node in chain.nodes
+    )
     return Vertex(
         id=number,
-        name=_chain_name(chain, head),
+        name=chain_name(operators, 0),
         parallelism=chain.parallelism,
         max_parallelism=default_max_parallelism(chain.parallelism) if given is None else given,
         max_parallelism_explicit=given is not None,
         slot_offset=0,
-        operators=tuple(
-            OperatorNode(
-                uid=uids[node.id],
-                uid_generated=node.uid is None,
-                name=node.name,
-                factory=node.factory,
-                stateful=node.stateful,
-                transactional=node.transactional,
-                chained=tuple((tag, positions[child]) for tag, child in chain.children.get(node.id, ())),
-                source=node.source,
-            )
-            for node in chain.nodes
-        ),
+        operators=operators,
         keyed=_keyed(head),
     )
 
@@ -164,19 +173,6 @@ def _check_counts(node: LogicalNode, parallelism: int, max_parallelism: int | No
         )
     except ConfigError as error:
         raise ConfigError(error.message, hint=error.hint, operator=node.label, **error.context) from None
-
-
-def _chain_name(chain: _Chain, node: LogicalNode) -> str:
-    """Return `a -> b -> c` for a line of operators and `a -> (b, c -> d)` for a tree."""
-    by_id = {member.id: member for member in chain.nodes}
-    branches = [_chain_name(chain, by_id[child]) for _, child in chain.children.get(node.id, ())]
-    match branches:
-        case []:
-            return node.name
-        case [only]:
-            return f"{node.name} -> {only}"
-        case _:
-            return f"{node.name} -> ({', '.join(branches)})"
 
 
 def _edges(

@@ -9,7 +9,7 @@ calls.  Subtask `i` of every vertex runs in slot `i` of its slot-sharing group. 
 the head of another vertex through one channel per pair of subtasks that it connects.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -59,6 +59,8 @@ class OperatorNode:
     """True for operators that may register keyed or operator state."""
     transactional: bool = False
     """True for a sink whose output becomes visible by a commit, or that does not say how."""
+    parallelism_given: bool = False
+    """True when the user gave the operator its parallelism, which a rescale of the job leaves alone."""
     chained: tuple[tuple[str | None, int], ...] = ()
     source: Any = None
     """The `Source` when this is a source operator, else None."""
@@ -208,3 +210,16 @@ def _peers(partitioning: Partitioning, subtask: int, own: int, other: int) -> ra
             return range(peer, peer + 1)
         case _:
             return range(other)
+
+
+def chain_name(operators: Sequence[OperatorNode], position: int) -> str:
+    """Return `a -> b -> c` for a line of operators and `a -> (b, c -> d)` for a tree."""
+    node = operators[position]
+    branches = [chain_name(operators, child) for _, child in node.chained]
+    match branches:
+        case []:
+            return node.name
+        case [only]:
+            return f"{node.name} -> {only}"
+        case _:
+            return f"{node.name} -> ({', '.join(branches)})"

@@ -52,8 +52,8 @@ from raystream.protocol.checkpoint_ids import CheckpointIds
 from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
-from raystream.protocol.recovery import RecoveryPoint
-from raystream.protocol.savepoint_answers import SavepointAnswers, too_many_wait
+from raystream.protocol.recovery import Beginning, RecoveryPoint
+from raystream.protocol.savepoint_answers import SavepointAnswers
 from raystream.protocol.subtasks import Subtask
 
 
@@ -122,18 +122,13 @@ class CheckpointCoordinator:
 
     # ---- the attempt and the clients -----------------------------------------
 
-    def snapshot_restored(self, checkpoint_id: CheckpointId, *, claimed: bool) -> list[Command]:
-        """The job begins with a snapshot that is not its own; ids go on from there.
-
-        Args:
-            checkpoint_id: its id.
-            claimed: the snapshot belongs to this job from now on and is deleted when it is subsumed.
-        """
+    def job_began(self, beginning: Beginning) -> list[Command]:
+        """The job begins with a snapshot of another one, or goes on with what its log names."""
         if self._ids.last:
-            raise self._history.broken("snapshot restored after a checkpoint", checkpoint_id=checkpoint_id)
-        self._ids.begin_above(checkpoint_id)
-        self._recovery.began(checkpoint_id, claimed=claimed)
-        return self._done("snapshot_restored", (checkpoint_id, claimed), [])
+            raise self._history.broken("job began after a checkpoint", beginning=beginning)
+        self._ids.begin_above(beginning.newest)
+        self._recovery.began(beginning)
+        return self._done("job_began", beginning, [])
 
     def attempt_started(self, now_ms: float, attempt: Attempt) -> list[Command]:
         """All slots process records; checkpoints may be taken."""
@@ -161,17 +156,17 @@ class CheckpointCoordinator:
         self._settling = True
         return self._done("attempt_ended", None, commands + self._settle())
 
-    def savepoint_requested(self, now_ms: float, request: Request) -> list[Command]:
-        """A client wants a savepoint; it waits until the job runs."""
+    def checkpoint_requested(self, now_ms: float, request: Request) -> list[Command]:
+        """A client wants a checkpoint or savepoint; it waits until the job runs."""
         commands = self._answers.joined(request)
         if commands is None and self._ended:
-            error = CheckpointError("savepoint was requested after the end of the job")
+            error = CheckpointError(f"{request.purpose.noun} was requested after the end of the job")
             commands = self._answers.resolved(request, None, error)
-        elif commands is None and not self._requests.savepoint_requested(request):
-            commands = self._answers.resolved(request, None, too_many_wait())
+        elif commands is None and (refusal := self._requests.requested(request)):
+            commands = self._answers.resolved(request, None, refusal)
         elif commands is None:
             commands = self._start_due(now_ms)
-        return self._done("savepoint_requested", request, commands)
+        return self._done("checkpoint_requested", request, commands)
 
     def input_ended(self, now_ms: float) -> list[Command]:
         """All subtasks have processed all their input: take the final checkpoint, or commit without one."""
@@ -183,9 +178,9 @@ class CheckpointCoordinator:
         if self._running or self._pending:
             raise self._history.broken("job ended during an attempt", status=status.value)
         self._ended = True
-        error = CheckpointError(f"job is {status.value}; the savepoint was not taken")
         commands: list[Command] = []
         for request in self._requests.drain():
+            error = CheckpointError(f"job is {status.value}; the {request.purpose.noun} was not taken")
             commands += self._answers.resolved(request, None, error)
         commands += [*self._recovery.job_ended(status), ConfirmDeleted()]
         return self._done("job_ended", status.value, commands)
@@ -314,7 +309,7 @@ class CheckpointCoordinator:
         for pending in self._pending:
             if pending.stage is Stage.WRITTEN:
                 pending.stage = Stage.LOGGING
-                return [LogCompletion(pending.id, pending.purpose)]
+                return [LogCompletion(pending.id, pending.purpose, self._answers.of(pending.request))]
         return []
 
     def _take_logging(self, checkpoint_id: CheckpointId) -> PendingCheckpoint:

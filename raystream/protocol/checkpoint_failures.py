@@ -89,7 +89,7 @@ def savepoint_error(
         return error
     goes_on = request.purpose is Purpose.STOP and reason is not CheckpointFailureReason.ATTEMPT_ENDED
     outcome = CheckpointError(
-        f"savepoint was aborted{', and the job goes on' if goes_on else ''}: {error.message}",
+        f"{request.purpose.noun} was aborted{', and the job goes on' if goes_on else ''}: {error.message}",
         hint=error.hint,
         **{"reason": reason.value, **error.context},
     )

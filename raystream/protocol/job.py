@@ -11,9 +11,9 @@ STOPPING is left when no slot runs anything of the attempt, no checkpoint of it 
 more, and its `Aim` is clear.  Peers of a dead slot report broken connections before the death is
 known, so a failure that is probably a consequence waits briefly for its cause.
 
-When the final checkpoint or a stop savepoint is complete, only commits are left to do.  An attempt
-that fails after it is followed by one that restores it: restoring commits, so when all its slots
-are ready the job has ended, and no record is processed.
+When the final checkpoint or a stop savepoint is complete, only commits are left to do.  A failed attempt
+is then followed by one that restores it: restoring commits, so when all its slots are ready the job has
+ended, and no record is processed.  A job master that goes on after another one begins in STOPPING.
 
 Knows numbers of slots and names of subtasks; knows nothing of processes and files.  From any phase
 a conflict in the job log leads to ABANDONED: the job lives on elsewhere.
@@ -49,13 +49,11 @@ from raystream.protocol.job_commands import (
 )
 from raystream.protocol.job_end import JobEnd, refusal
 from raystream.protocol.job_failures import Failure, FailureJudge
-from raystream.protocol.job_phases import STATUS, STOPPING_STATUS, TERMINAL_STATUS, TRANSITIONS, Aim, Phase
+from raystream.protocol.job_past import JobPast
+from raystream.protocol.job_phases import TERMINAL_STATUS, TRANSITIONS, Aim, Phase, status_of
 from raystream.protocol.restart import GiveUp, Restart, RestartStrategy
 from raystream.protocol.slot_roster import KILL_RETRY_MS, SlotRoster, SlotState
 from raystream.protocol.subtasks import Roll, Subtask
-
-_WITHOUT_SLOTS = (Phase.PREPARING, Phase.LOGGING)
-_WITH_SLOTS = (Phase.ACQUIRING, Phase.DEPLOYING, Phase.CONNECTING, Phase.RUNNING, Phase.COMMITTING)
 
 
 class Job:
@@ -110,12 +108,7 @@ class Job:
     @property
     def status(self) -> JobStatus:
         """Where the job stands, as users see it."""
-        if self._phase is Phase.ENDED:
-            assert self._end.status is not None, "an ended job has a terminal status"
-            return self._end.status
-        if self._phase in (Phase.STOPPING, Phase.CLOSING):
-            return STOPPING_STATUS[self._aim]
-        return STATUS.get(self._phase, JobStatus.RESTARTING if self._attempt > 1 else JobStatus.CREATED)
+        return status_of(self._phase, self._aim, restarted=self._attempt > 1, ended_as=self._end.status)
 
     @property
     def error(self) -> RaystreamError | None:
@@ -135,10 +128,10 @@ class Job:
     @property
     def next_deadline_ms(self) -> float | None:
         """When `time_passed` has something to do, monotonic; None when only an event can change that."""
-        deadlines = [self._kill_ms, self._end.next_deadline_ms]
-        if self._phase is Phase.STOPPING and self._aim is Aim.UNDECIDED:
+        deadlines, stopping = [self._kill_ms, self._end.next_deadline_ms], self._phase is Phase.STOPPING
+        if stopping and self._aim is Aim.UNDECIDED:
             deadlines.append(self._judge.decision_ms)
-        elif self._phase is Phase.STOPPING and self._aim is Aim.RESTART and self._stopped:
+        elif stopping and self._aim is Aim.RESTART and self._stopped:
             deadlines.append(self._restart_ms)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
@@ -146,9 +139,15 @@ class Job:
 
     def job_submitted(self) -> list[Command]:
         """The job exists: start the first attempt."""
-        return self._done(
-            "job_submitted", None, self._begin_attempt() if self._phase is Phase.CREATED else []
-        )
+        commands = self._begin_attempt() if self._phase is Phase.CREATED else []
+        return self._done("job_submitted", None, commands)
+
+    def job_recovered(self, now_ms: float, past: JobPast) -> list[Command]:
+        """The job ran under a job master that is gone: restart it, or do what is left of its end."""
+        self._attempt, self._only_commits_left, self._logged = past.attempt, past.only_commits_left, True
+        self._judge.recovered(now_ms, past.failures, progress=past.progress, last=past.failure)
+        self._end.recovered(past.status)
+        return self._done("job_recovered", past, self._stop(now_ms, past.aim) + self._advance(now_ms))
 
     def attempt_prepared(self, attempt: Attempt) -> list[Command]:
         """State to restore and splits are known."""
@@ -233,7 +232,7 @@ class Job:
         """The process of a slot is gone, or is not to be had."""
         commands: list[Command] = []
         if self._roster.lost(slot):
-            needed = self._phase not in _WITHOUT_SLOTS  # Else it is replaced when slots are acquired.
+            needed = not self._phase.slotless  # Else it is replaced when slots are acquired.
             commands = self._fail(now_ms, failure) if needed else []
         return self._done("slot_lost", (slot, failure), commands)
 
@@ -281,8 +280,7 @@ class Job:
         elif self._aim is Aim.CANCEL and self._phase is not Phase.ENDED:
             self._end.cancel_requested(request_id)
         else:
-            answer = refusal(self._end.status or TERMINAL_STATUS[self._aim])
-            commands = [ResolveCancel(request_id, answer)]
+            commands = [ResolveCancel(request_id, refusal(self._end.status or TERMINAL_STATUS[self._aim]))]
         return self._done("cancel_requested", request_id, commands)
 
     def time_passed(self, now_ms: float) -> list[Command]:
@@ -338,7 +336,7 @@ class Job:
         """Take in a failure of the current attempt."""
         if failure.passed_over:  # For a checkpoint before the one that would have ended the job.
             self._only_commits_left = False
-        if self._phase in (*_WITHOUT_SLOTS, *_WITH_SLOTS):
+        if self._phase.attempted:
             self._judge.failure_reported(now_ms, failure)
             return self._stop(now_ms, Aim.UNDECIDED) + self._advance(now_ms)
         if self._phase is Phase.STOPPING and self._aim is Aim.UNDECIDED:
@@ -394,7 +392,7 @@ class Job:
         self._judge.validate()
         stopping = self._phase in (Phase.STOPPING, Phase.CLOSING, Phase.ENDED)
         assert self._phase is Phase.ABANDONED or stopping == (self._aim is not Aim.NONE), self._aim
-        if self._phase in (*_WITHOUT_SLOTS, Phase.ACQUIRING, Phase.CLOSING):
+        if self._phase.slotless or self._phase in (Phase.ACQUIRING, Phase.CLOSING):
             idle = self._roster.slots(SlotState.ABSENT, SlotState.WANTED, SlotState.IDLE)
             assert idle == self._roster.slots(*SlotState), "a slot still runs"
         assert self._phase is not Phase.RUNNING or self._roster.all_in(SlotState.READY)

@@ -10,6 +10,7 @@ from typing import Any
 
 from raystream.errors import RaystreamError, StorageError
 from raystream.ids import Attempt, CheckpointId, JobStatus
+from raystream.metrics import Counters
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.job import Job
 from raystream.protocol.job_commands import Command
@@ -34,6 +35,7 @@ class JobEntries:
         location: gives the location of a complete checkpoint.
         program_checksum: gives that of the stored program.
         leftovers: sweeps what older attempts left.
+        records: gives the records in and out so far.
         later: for the bound of the archive.
         run: executes the commands that an event leads to.
         failed: told when an attempt can not be logged.
@@ -52,6 +54,7 @@ class JobEntries:
         location: Callable[[CheckpointId | None], str | None],
         program_checksum: Callable[[], str | None],
         leftovers: Leftovers,
+        records: Callable[[], Counters],
         later: Later,
         run: Callable[[Iterable[Command]], None],
         failed: Callable[[Attempt, RaystreamError], None],
@@ -63,6 +66,7 @@ class JobEntries:
         self._location = location
         self._program_checksum = program_checksum
         self._leftovers = leftovers
+        self._records = records
         self._later = later
         self._run = run
         self._failed = failed
@@ -72,6 +76,7 @@ class JobEntries:
         """Log the attempt, and sweep what earlier ones left while it goes on."""
         checkpoints = self._checkpoints
         restored, newest = checkpoints.recovery_point, checkpoints.newest
+        records = self._records()
         entry = AttemptStarted(
             attempt=attempt,
             job_name=self._services.submission.name,
@@ -81,6 +86,9 @@ class JobEntries:
             newest_checkpoint=newest or None,
             passed_over=checkpoints.passed_over,
             program_checksum=self._program_checksum(),
+            records_in=records.records_in,
+            records_out=records.records_out,
+            dead_letters=records.dead_letters,
         )
 
         def appended(error: StorageError | None) -> None:
@@ -116,9 +124,10 @@ class JobEntries:
     def archive(self, view: JobView) -> None:
         """Leave what `list -a` shows, then the job has ended."""
         directory, status = self._services.storage.directory, self.archived_as
-        if directory is None or status is None:
+        if directory is None:
             self._run(self._job.cleaned_up())
             return
+        archive = None if status is None else archived(view, status)
 
         def write(over: Callable[[], None]) -> None:
             def written(result: Any) -> None:
@@ -126,8 +135,7 @@ class JobEntries:
                     logger.warning("archive of the job was not written", exc_info=result)
                 over()
 
-            work = partial(directory.write_archive, archived(view, status))
-            self._services.background.submit(work, written)
+            self._services.background.submit(partial(directory.leave, archive), written)
 
         go_on_within(
             ARCHIVE_WAIT_MS,

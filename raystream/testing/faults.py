@@ -1,21 +1,12 @@
 """What goes wrong in a simulated run, as data.
 
-A run has a tuple of faults.  `Faults` draws it from the seed; a tuple written by hand does as
-well.  Nothing here does anything: `raystream.testing.simulation_faults` makes faults happen.
+A run has a tuple of faults.  `raystream.testing.drawn_faults.Faults` draws it from the seed; a tuple
+written by hand does as well.  Nothing here does anything: `raystream.testing.simulation_faults` makes
+faults happen.
 """
 
-import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-
-from raystream.storage.layout import METADATA_NAME
-
-CHECKPOINTS = (1, 2, 3)
-"""Checkpoints in which slots crash."""
-
-START_MS = 300.0
-"""Faults that come at a time come before this one, while most jobs still run."""
 
 
 class CheckpointPhase(Enum):
@@ -94,7 +85,8 @@ class StorageFailure:
 class CheckpointDamage:
     """A file of a checkpoint is lost, or a bit of it flips, as soon as the checkpoint is complete.
 
-    Never drawn: what follows depends on how many checkpoints are retained and on the sinks.
+    It happens only while an older checkpoint is whole.  `Faults` never draws it: what follows depends on
+    how many checkpoints are retained and on the sinks.
     """
 
     checkpoint_id: int
@@ -137,6 +129,56 @@ class ConnectionBreak:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestartCrash:
+    """The process of a slot dies while an attempt starts: from the first `Deploy` to the last `SlotReady`."""
+
+    attempt: int
+    """Counted from 1; from the second one on it is a crash during a restart."""
+    moment: int
+    """At the n-th message of this start, from 0: two commands and two answers for every slot."""
+    slot: int | None = None
+    """Which one; None for the one that the message is about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotPresumedDead:
+    """A slot does nothing for so long that it is given up and replaced; then it wakes up and works on."""
+
+    at_ms: float
+    slot: int
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowSlot:
+    """Every step of a slot's loop takes long for a while."""
+
+    at_ms: float
+    slot: int
+    duration_ms: float
+    step_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowConnections:
+    """Every frame takes longer for a while."""
+
+    at_ms: float
+    duration_ms: float
+    delay_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockJump:
+    """The clock on the wall of a machine is set, forwards or backwards."""
+
+    at_ms: float
+    by_ms: float
+    slot: int | None = None
+    """Whose machine; None for that of the job master."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Savepoint:
     """A client wants a savepoint; the job goes on."""
 
@@ -163,154 +205,14 @@ class CancelAndResume:
     """Of the new start."""
 
 
+TimedFault = (
+    SlotKill | SlotPause | SlotPresumedDead | SlowSlot | SlowConnections | ClockJump
+    | Savepoint | StopAndResume | CancelAndResume
+)  # fmt: skip
+"""What comes at a time."""
+
 Fault = (
-    SlotCrash | SlotKill | SlotPause | StorageFailure | CheckpointDamage | WorkDelay | FrameDelay
-    | FrameDamage | ConnectionBreak | Savepoint | StopAndResume | CancelAndResume
+    SlotCrash | RestartCrash | StorageFailure | CheckpointDamage | WorkDelay | FrameDelay
+    | FrameDamage | ConnectionBreak | TimedFault
 )  # fmt: skip
 """What happens to a run; what a client does counts, since it comes as untimely as a crash."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Faults:
-    """How many faults of each kind a run has at most; which ones is drawn from its seed.
-
-    Example:
-        >>> Faults(crashes=1).draw(0, slot_count=2)[0].phase
-        CheckpointPhase.BEFORE_TRIGGER
-    """
-
-    crashes: int = 3
-    """Slots that die in a phase of a checkpoint.  The first one goes through all phases and
-    checkpoints, seed by seed."""
-    kills: int = 1
-    pauses: int = 1
-    storage_failures: int = 2
-    work_delays: int = 2
-    frame_delays: int = 2
-    frame_damages: int = 1
-    connection_breaks: int = 1
-    savepoints: int = 1
-    stops: int = 1
-    cancels: int = 1
-    parallelism_max: int = 3
-    """Highest parallelism of a start after a stop or cancel."""
-
-    def draw(self, seed: int, *, slot_count: int) -> tuple[Fault, ...]:
-        """Return the faults of one run."""
-        draw = _Draw(random.Random(f"faults/{seed}"), slot_count, self.parallelism_max)
-        kinds: list[tuple[int, Callable[[], Fault]]] = [
-            (self.crashes - 1, draw.crash),
-            (self.kills, draw.kill),
-            (self.pauses, draw.pause),
-            (self.storage_failures, draw.storage_failure),
-            (self.work_delays, draw.work_delay),
-            (self.frame_delays, draw.frame_delay),
-            (self.frame_damages, draw.frame_damage),
-            (self.connection_breaks, draw.connection_break),
-            (self.savepoints, draw.savepoint),
-            (self.stops, draw.stop),
-            (self.cancels, draw.cancel),
-        ]
-        faults: list[Fault] = [draw.nth_crash(seed)] if self.crashes else []
-        for most, one in kinds:
-            faults += [one() for _ in range(draw.rng.randint(0, max(most, 0)))]
-        return tuple(faults)
-
-
-NO_FAULTS = Faults(
-    crashes=0,
-    kills=0,
-    pauses=0,
-    storage_failures=0,
-    work_delays=0,
-    frame_delays=0,
-    frame_damages=0,
-    connection_breaks=0,
-    savepoints=0,
-    stops=0,
-    cancels=0,
-)
-
-
-class _Draw:
-    """Draws one fault of each kind."""
-
-    def __init__(self, rng: random.Random, slot_count: int, parallelism_max: int) -> None:
-        self.rng = rng
-        self._slot_count = slot_count
-        self._parallelism_max = parallelism_max
-
-    def nth_crash(self, number: int) -> Fault:
-        """Return the crash of this number; as many numbers in a row have every phase and checkpoint."""
-        phases = list(CheckpointPhase)
-        return SlotCrash(
-            checkpoint_id=CHECKPOINTS[number // len(phases) % len(CHECKPOINTS)],
-            phase=phases[number % len(phases)],
-            slot=self._slot_or_none(),
-        )
-
-    def crash(self) -> Fault:
-        rng = self.rng
-        return SlotCrash(
-            checkpoint_id=rng.choice(CHECKPOINTS),
-            phase=rng.choice(list(CheckpointPhase)),
-            slot=self._slot_or_none(),
-            moment=rng.choice((0, 0, 1, 2, 3)),
-        )
-
-    def kill(self) -> Fault:
-        return SlotKill(at_ms=self._time_ms(), slot=self._slot())
-
-    def pause(self) -> Fault:
-        return SlotPause(at_ms=self._time_ms(), slot=self._slot(), duration_ms=self._ms(1, 200))
-
-    def storage_failure(self) -> Fault:
-        rng = self.rng
-        where = rng.choice(("", "", "/log", METADATA_NAME, "/pending", "/visible"))
-        # More of the early calls: with them a job starts, and not every run has many.
-        calls = 12 if where else rng.choice((30, 100, 300))
-        return StorageFailure(
-            call=rng.randrange(calls),
-            count=rng.choice((1, 1, 1, 2, 5)),
-            where=where,
-            effective=rng.random() < 0.5,
-        )
-
-    def work_delay(self) -> Fault:
-        return WorkDelay(work=self.rng.randrange(100), delay_ms=self._ms(10, 800))
-
-    def frame_delay(self) -> Fault:
-        return FrameDelay(frame=self._frame(), delay_ms=self._ms(5, 300))
-
-    def frame_damage(self) -> Fault:
-        return FrameDamage(frame=self._frame(), damage=self.rng.choice(list(Damage)))
-
-    def connection_break(self) -> Fault:
-        return ConnectionBreak(frame=self._frame())
-
-    def savepoint(self) -> Fault:
-        return Savepoint(at_ms=self._time_ms())
-
-    def stop(self) -> Fault:
-        return StopAndResume(at_ms=self._time_ms(), parallelism=self._parallelism())
-
-    def cancel(self) -> Fault:
-        return CancelAndResume(at_ms=self._time_ms(), parallelism=self._parallelism())
-
-    def _ms(self, least: float, most: float) -> float:
-        return round(self.rng.uniform(least, most), 3)
-
-    def _time_ms(self) -> float:
-        return self._ms(0, START_MS)
-
-    def _frame(self) -> int:
-        return self.rng.randrange(200)
-
-    def _slot(self) -> int:
-        return self.rng.randrange(self._slot_count)
-
-    def _slot_or_none(self) -> int | None:
-        return self.rng.choice((None, self._slot()))
-
-    def _parallelism(self) -> int:
-        return self.rng.randint(1, self._parallelism_max)

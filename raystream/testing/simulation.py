@@ -10,65 +10,17 @@ blocking work, processes and the order of everything are simulated.  Nothing is 
 the seed, so a run that fails is repeated exactly by simulating its seed again.
 """
 
-import itertools
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raystream.api.environment import StreamEnvironment
-from raystream.api.runner import JobHandle, Submission
-from raystream.api.stream import DataStream
-from raystream.config.load import load_config
-from raystream.errors import ConfigError
-from raystream.runtime.program import Program, pack
-from raystream.testing.faults import Fault, Faults
-from raystream.testing.simulation_run import PackedJob, RunResult, SimulatedRun, counted
-from raystream.testing.simulation_sink import SimulatedSink
+from raystream.testing.drawn_faults import Faults
+from raystream.testing.faults import Fault
+from raystream.testing.simulation_job import STEPS_MAX, Job, SeedResult, Simulation
+from raystream.testing.simulation_run import Delivery
 from raystream.testing.simulation_world import SimulationError
 
-Job = Callable[[StreamEnvironment], DataStream[Any] | None]
-"""Builds a job; the stream that it returns is the output that is checked."""
-
-_OPTIONS: dict[str, object] = {
-    "execution_checkpointing_interval": "30ms",
-    "execution_checkpointing_timeout": "1s",
-    "execution_checkpointing_dir": "memory://simulated-checkpoints",
-    "execution_checkpointing_savepoint_dir": "memory://simulated-savepoints",
-    "execution_checkpointing_data_inline_threshold": "100",
-    "execution_checkpointing_tolerable_failed_checkpoints": 1000,
-    "restart_strategy_type": "fixed-delay",
-    "restart_strategy_fixed_delay_attempts": 100,
-    "restart_strategy_fixed_delay_delay": "10ms",
-    "task_cancellation_timeout": "2s",
-}
-
-STEPS_MAX = 50_000
-"""Rounds of all loops together in one run; a small job takes about a thousand."""
-
 _FAILURES_SHOWN_MAX = 20
-_runs = itertools.count()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeedResult:
-    """What came of one seed."""
-
-    seed: int
-    ok: bool
-    problems: tuple[str, ...]
-    """What went wrong."""
-    faults: tuple[Fault, ...]
-    """Those that happened, in order; others were planned and found nothing to happen to."""
-    trace_hash: str
-    """Hash of everything that happened, and when; the same for the same seed."""
-    trace: tuple[str, ...]
-    """The last events, for people."""
-    attempts: int
-    checkpoints: int
-    """Id of the newest complete checkpoint."""
-    virtual_ms: float
-    steps: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +35,10 @@ class SimulationReport:
     name: str
     reference: tuple[Any, ...]
     rows: tuple[SeedResult, ...]
-    repeat: str
-    """How to simulate a seed again, with `{seed}` in its place."""
+    repeat: Callable[[int, Sequence[Fault] | None], str]
+    """Says how to simulate a seed again, with the faults that are drawn for it or with others."""
+    shrink: Callable[[SeedResult], tuple[Fault, ...]]
+    """Finds the shortest list of faults with which a seed still fails."""
 
     @property
     def ok(self) -> bool:
@@ -100,11 +54,13 @@ class SimulationReport:
         """Accept a simulation in which nothing went wrong.
 
         Raises:
-            SimulationError: something did; with the trace of the first seed, and what repeats it.
+            SimulationError: something did; with the trace of the first seed, what repeats it, and the
+                shortest list of faults with which it fails.
         """
         if self.ok:
             return
         first = self.failed[0]
+        shortest = self.shrink(first)
         raise SimulationError(
             "\n".join(
                 [
@@ -114,9 +70,12 @@ class SimulationReport:
                     *first.trace,
                     *(f"  happened: {fault}" for fault in first.faults),
                     *(f"  problem: {problem}" for problem in first.problems),
+                    "it fails as well with these faults alone:",
+                    *(f"  {fault}" for fault in shortest),
                 ]
             ),
-            hint="repeat it with: " + self.repeat.format(seed=first.seed),
+            hint=f"repeat it with: {self.repeat(first.seed, None)}\n"
+            f"or, shorter: {self.repeat(first.seed, shortest)}",
         )
 
     def __str__(self) -> str:
@@ -135,14 +94,14 @@ def simulate(
     seeds: Iterable[int],
     faults: Faults | Sequence[Fault] | None = None,
     expected: Iterable[Any] | None = None,
+    delivery: Delivery | None = None,
     parallelism: int = 2,
     steps_max: int = STEPS_MAX,
     **options: object,
 ) -> SimulationReport:
     """Run a job once for every seed, with faults, and check what comes of it.
 
-    The output must not depend on the order in which records of different splits arrive, since that
-    differs from run to run.
+    The output must not depend on the order in which records of different splits arrive: it differs.
 
     Args:
         job: builds the job and returns the stream whose records are checked; None checks only that
@@ -150,123 +109,48 @@ def simulate(
         seeds: one run for each.
         faults: what is drawn for each seed, or the faults themselves; `Faults()` by default.
         expected: the output, in any order; by default that of a run without faults.
+        delivery: how the output may differ from it; by default as the mode of checkpoints promises.
         parallelism: of the job's first start.
         steps_max: rounds of all loops together after which a run counts as endless.
         options: configuration keys, as for `StreamEnvironment`.
 
     Raises:
         SimulationError: the job does not run even without faults.
-        ConfigError: it cannot start as configured.
-        GraphError: the program does not describe a job that can run.
+        ConfigError, GraphError: as of `Simulation`.
     """
-    jobs = _Jobs(job, options, steps_max)
-    slot_count = jobs.packed(parallelism).plan.slot_count
-    reference: tuple[Any, ...]
-    if expected is None:
-        reference = _reference(jobs)
-    else:
-        reference = tuple(expected)
+    simulation = Simulation(
+        job, expected=expected, delivery=delivery, parallelism=parallelism, steps_max=steps_max, **options
+    )
+    settings: dict[str, object] = {} if delivery is None else {"delivery": delivery}
+    settings |= {"parallelism": parallelism, **options}
     drawn = Faults() if faults is None else faults
-    rows = []
-    for seed in seeds:
-        planned = drawn.draw(seed, slot_count=slot_count) if isinstance(drawn, Faults) else drawn
-        run = SimulatedRun(jobs.packed, parallelism, seed=seed, faults=planned, store_name=jobs.store_name)
-        rows.append(_row(seed, run.execute(counted(reference))))
+
+    def run(seed: int) -> SeedResult:
+        return simulation.run(seed, simulation.drawn(seed, drawn) if isinstance(drawn, Faults) else drawn)
+
+    def repeat(seed: int, others: Sequence[Fault] | None) -> str:
+        return _command(job, seed, faults if others is None else tuple(others), settings)
+
     return SimulationReport(
-        name=jobs.name,
-        reference=reference,
-        rows=tuple(rows),
-        repeat=_repeat(job, faults, parallelism, options),
+        name=simulation.name,
+        reference=simulation.reference,
+        rows=tuple(map(run, seeds)),
+        repeat=repeat,
+        shrink=simulation.shrink,
     )
 
 
-class _Jobs:
-    """A job at every parallelism at which it was asked for."""
-
-    def __init__(self, job: Job, options: dict[str, object], steps_max: int) -> None:
-        self.name: str = getattr(job, "__name__", "simulated job")
-        self.store_name = f"{os.getpid()}-{next(_runs)}"
-        self._job = job
-        self._options = {**_OPTIONS, **options}
-        self._steps_max = steps_max
-        self._packed: dict[int, PackedJob] = {}
-
-    def packed(self, parallelism: int) -> PackedJob:
-        """Return the job at a parallelism."""
-        if parallelism not in self._packed:
-            self._packed[parallelism] = self._pack(parallelism)
-        return self._packed[parallelism]
-
-    def _pack(self, parallelism: int) -> PackedJob:
-        capture = _Capture()
-        config = load_config(keywords={**self._options, "parallelism_default": parallelism})
-        env = StreamEnvironment(config, runner=capture)
-        stream = self._job(env)
-        if stream is not None:
-            stream.sink_to(SimulatedSink(self.store_name), name="simulated sink", uid="simulated-sink")
-        env.submit(self.name)
-        submission = capture.submission
-        assert submission is not None, "an environment submits to its runner"
-        if not all(vertex.source.bounded for vertex in submission.plan.vertices if vertex.source is not None):
-            raise ConfigError("simulated job never ends", hint="give its sources an end")
-        program = Program(job_name=self.name, plan=submission.plan, config=submission.config)
-        return PackedJob(
-            name=self.name,
-            plan=submission.plan,
-            config=submission.config,
-            program=pack(program),
-            steps_max=self._steps_max,
-        )
-
-
-class _Capture:
-    """A runner that only keeps what it is given."""
-
-    submission: Submission | None = None
-
-    def submit(self, submission: Submission) -> JobHandle:
-        self.submission = submission
-        return submission  # type: ignore[return-value]
-
-    def attach(self, job_id: str, *, address: str | None = None) -> JobHandle:
-        raise ConfigError("simulated jobs have no clients", job_id=job_id)
-
-
-def _reference(jobs: _Jobs) -> tuple[Any, ...]:
-    """Return the output of a run in which nothing goes wrong."""
-    run = SimulatedRun(jobs.packed, 1, seed=0, faults=(), store_name=jobs.store_name)
-    result = run.execute(None)
-    if result.problems:
-        raise SimulationError(
-            "\n".join(["job does not run even without faults", *result.trace, *result.problems])
-        )
-    return result.records
-
-
-def _row(seed: int, result: RunResult) -> SeedResult:
-    return SeedResult(
-        seed=seed,
-        ok=not result.problems,
-        problems=result.problems,
-        faults=result.faults,
-        trace_hash=result.trace_hash,
-        trace=result.trace,
-        attempts=result.attempts,
-        checkpoints=result.checkpoints,
-        virtual_ms=result.virtual_ms,
-        steps=result.steps,
-    )
-
-
-def _repeat(
-    job: Job, faults: Faults | Sequence[Fault] | None, parallelism: int, options: dict[str, object]
+def _command(
+    job: Job, seed: int, faults: Faults | Sequence[Fault] | None, settings: dict[str, object]
 ) -> str:
+    """Return what simulates a seed again."""
     module, name = job.__module__, job.__qualname__
-    arguments = ["seeds=[{seed}]"]
+    arguments = [f"seeds=[{seed}]"]
     arguments += [f"faults={faults!r}"] if faults is not None else []
-    arguments += [f"parallelism={parallelism}", *(f"{key}={value!r}" for key, value in options.items())]
+    arguments += [f"{key}={value!r}" for key, value in settings.items()]
     call = f"simulate({name}, {', '.join(arguments)}).check()"
     if module == "__main__" or not name.isidentifier():
         return call  # Nobody else can import the function.
     imports = f"from {module} import {name}; from raystream.testing.faults import *"
-    return f'python -c "{imports}; from raystream.testing import simulate; {call}"'
+    imports += "; from raystream.testing import Delivery, Faults, simulate"
+    return f'python -c "{imports}; {call}"'

@@ -15,7 +15,9 @@ from raystream.runtime.coordinator_storage import open_storage
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.mailbox import Mailbox
 from raystream.storage.filesystem import OpenFileSystem
-from raystream.testing.simulation_slots import Running, SimulatedBackground, SimulatedSlotPool
+from raystream.testing.simulation_faults import MASTER_MACHINE
+from raystream.testing.simulation_slots import SimulatedSlotPool
+from raystream.testing.simulation_work import Running, SimulatedBackground
 from raystream.testing.simulation_world import VirtualClock, World
 
 _CLOCK_READ_MS = 0.001
@@ -54,7 +56,7 @@ class CoordinatorProcess:
                 submission=submission,
                 storage=open_storage(submission.job_id, submission.config, open_fs=open_fs),
                 slots=pool,
-                clock=VirtualClock(world, _CLOCK_READ_MS),
+                clock=VirtualClock(world, _CLOCK_READ_MS, MASTER_MACHINE),
                 background=background,
                 log=background,
                 discovery=background,

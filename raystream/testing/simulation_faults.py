@@ -7,6 +7,8 @@ checkpoint; production code has no hook for it.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -26,25 +28,38 @@ from raystream.storage.layout import METADATA_NAME
 from raystream.testing.faults import (
     CheckpointDamage,
     CheckpointPhase,
+    ClockJump,
     ConnectionBreak,
     Fault,
     FrameDamage,
     FrameDelay,
+    RestartCrash,
     SlotCrash,
     SlotKill,
     SlotPause,
+    SlotPresumedDead,
+    SlowConnections,
+    SlowSlot,
     StorageFailure,
     WorkDelay,
 )
+from raystream.testing.simulation_marks import Marks
 from raystream.testing.simulation_sink import checkpoint_of_output
-from raystream.testing.simulation_slots import Running, SimulatedSlotPool
+from raystream.testing.simulation_slots import SimulatedSlotPool, machine_of
 from raystream.testing.simulation_sockets import FrameFate
 from raystream.testing.simulation_storage import StorageCall
+from raystream.testing.simulation_work import Running
 from raystream.testing.simulation_world import World
 
 _METADATA = re.compile(rf"/chk-([0-9]+)/{METADATA_NAME}$")
 _LOG_ENTRY = re.compile(r"/log/[0-9]+$")
 _PROBE = "/probe-"
+
+
+MASTER_MACHINE = "machine of the job master"
+
+WorldFault = SlotKill | SlotPause | SlotPresumedDead | SlowSlot | SlowConnections | ClockJump
+"""What happens at a time, and not by a client."""
 
 
 class FaultInjector:
@@ -55,6 +70,8 @@ class FaultInjector:
         completed_id: newest checkpoint that is complete, because its log entry exists.
         problems: what was seen and must not be.
         files: those of the store, by URL.
+        marks: rare moments that the run has reached.
+        storage_calls: number of calls of the store that could have failed.
     """
 
     def __init__(self, world: World, faults: Sequence[Fault], running: Running) -> None:
@@ -62,11 +79,15 @@ class FaultInjector:
         self.happened: list[Fault] = []
         self.completed_id = 0
         self.problems: list[str] = []
+        self.marks = Marks()
+        self.storage_calls = 0
         self._world = world
         self._running = running
         self._pool: SimulatedSlotPool | None = None
         self._crashes = [fault for fault in faults if isinstance(fault, SlotCrash)]
+        self._restart_crashes = [fault for fault in faults if isinstance(fault, RestartCrash)]
         self._damages = [fault for fault in faults if isinstance(fault, CheckpointDamage)]
+        self._damaged: set[int] = set()
         self._storage = [fault for fault in faults if isinstance(fault, StorageFailure)]
         self._work = [fault for fault in faults if isinstance(fault, WorkDelay)]
         self._frames = [
@@ -75,11 +96,15 @@ class FaultInjector:
         self._moments: dict[tuple[int, CheckpointPhase], int] = {}
         self._calls = dict.fromkeys(self._storage, 0)
         self._works = self._frame_count = 0
+        self._slow_until_ms = self._frame_extra_ms = 0.0
+        self._starting: tuple[int, int] | None = None  # An attempt, and the messages of its start so far.
         self._log_written = False  # A job that keeps everything in the job master's memory has no files.
 
-    def attach(self, pool: SimulatedSlotPool) -> None:
-        """Let faults happen to the slots of this pool."""
+    def attach(self, pool: SimulatedSlotPool, parallelism: int) -> None:
+        """Let faults happen to the slots of a new job."""
         self._pool = pool
+        self._starting = None
+        self.marks.job_starts(parallelism)
 
     def happens(self, fault: Fault) -> None:
         """Remember that a fault has happened."""
@@ -90,14 +115,26 @@ class FaultInjector:
     # ---- checkpoints ---------------------------------------------------------
 
     def command_sent(self, slot: SlotId, command: msg.Command) -> None:
+        self.marks.command_sent(slot, command)
         match command:
+            case msg.Deploy() | msg.Connect():
+                self._start_moment(command.attempt, slot)
             case msg.TriggerCheckpoint():
                 self._moment(command.checkpoint_id, CheckpointPhase.BEFORE_TRIGGER, slot)
             case msg.CheckpointCompleted():
                 self._moment(command.checkpoint_id, CheckpointPhase.LOGGED, slot)
 
+    def command_lost(self, slot: SlotId, command: msg.Command) -> None:
+        self.marks.command_lost(command)
+
+    def presumed_dead_woke(self, slot: SlotId) -> None:
+        self.marks.woke()
+
     def report_received(self, report: msg.Report, slot: SlotId) -> None:
+        self.marks.report_received(report, slot)
         match report:
+            case msg.SlotDeployed() | msg.SlotReady():
+                self._start_moment(report.attempt, slot)
             case msg.SnapshotAcked():
                 self._moment(report.checkpoint_id, CheckpointPhase.ACKNOWLEDGED, slot)
             case msg.SlotFailed() if not self._excused(report.error):
@@ -115,6 +152,7 @@ class FaultInjector:
         if kind is FrameKind.CONTROL:
             control = decode_control(memoryview(payload))
             if isinstance(control, Barrier):
+                self.marks.barrier_arrived(slot, control.checkpoint_id)
                 self._moment(control.checkpoint_id, CheckpointPhase.ALIGNMENT, slot)
 
     def _moment(self, checkpoint_id: int, phase: CheckpointPhase, slot: SlotId | None) -> None:
@@ -126,18 +164,44 @@ class FaultInjector:
                 self._crashes.remove(fault)
                 self._crash(fault, fault.slot if fault.slot is not None else slot or 0)
 
+    def _start_moment(self, attempt: int, slot: SlotId) -> None:
+        """A message of an attempt's start goes by; crash whoever is to crash at it."""
+        number = self._starting[1] if self._starting is not None and self._starting[0] == attempt else 0
+        self._starting = attempt, number + 1
+        for fault in list(self._restart_crashes):
+            if (fault.attempt, fault.moment) == (attempt, number):
+                self._restart_crashes.remove(fault)
+                self._crash(fault, fault.slot if fault.slot is not None else slot)
+
     def _crash(self, fault: Fault, slot: int) -> None:
         assert self._pool is not None, "a fault before the start"
         if self._pool.crash(SlotId(slot)):
+            self.marks.crashed()
             self.happens(fault)
 
-    def slot_fault(self, fault: SlotKill | SlotPause) -> None:
-        """The time of a fault has come."""
-        assert self._pool is not None, "a fault before the start"
-        if isinstance(fault, SlotKill):
-            self._crash(fault, fault.slot)
-        elif self._pool.pause(SlotId(fault.slot), fault.duration_ms):
-            self.happens(fault)
+    def world_fault(self, fault: WorldFault) -> None:
+        """The time of a fault has come; one that finds nothing to do does not happen."""
+        pool = self._pool
+        assert pool is not None, "a fault before the start"
+        match fault:
+            case SlotKill():
+                self._crash(fault, fault.slot)
+            case SlotPause() if pool.pause(SlotId(fault.slot), fault.duration_ms):
+                self.happens(fault)
+            case SlotPresumedDead() if pool.presume_dead(SlotId(fault.slot), fault.duration_ms):
+                self.marks.crashed()
+                self.happens(fault)
+            case SlowSlot() if pool.slow(SlotId(fault.slot), fault.duration_ms, fault.step_ms):
+                self.happens(fault)
+            case SlowConnections():
+                self._slow_until_ms = self._world.now_ms + fault.duration_ms
+                self._frame_extra_ms = fault.delay_ms
+                self.happens(fault)
+            case ClockJump():
+                machine = MASTER_MACHINE if fault.slot is None else machine_of(SlotId(fault.slot))
+                ahead = self._world.clocks_ahead_ms
+                ahead[machine] = ahead.get(machine, 0.0) + fault.by_ms
+                self.happens(fault)
 
     # ---- storage -------------------------------------------------------------
 
@@ -149,6 +213,7 @@ class FaultInjector:
         self._running.stop_if_dead()
         # A store that is down when the job is submitted is told to the user, and no restart follows.
         if _PROBE not in call.url:
+            self.storage_calls += 1
             for fault in self._storage:
                 self._calls[fault] += fault.where in call.url
             self._fail_storage(call, effective=False)
@@ -172,17 +237,28 @@ class FaultInjector:
 
     def _storage_moment(self, call: StorageCall, *, before: bool) -> None:
         """Find out what a file means for its checkpoint."""
+        if (
+            before
+            and call.operation == "exists"
+            and call.url in self.files
+            and checkpoint_of_output(call.url)
+        ):
+            self.marks.published_again()
         if call.operation != "create_exclusive":
             return
         slot = None if self._running.process is None else self._running.process.slot_id
         self._log_written = self._log_written or bool(_LOG_ENTRY.search(call.url))
         if found := _METADATA.search(call.url):
             phase = CheckpointPhase.ACKNOWLEDGED if before else CheckpointPhase.METADATA_WRITTEN
+            if not before:
+                self.marks.metadata_written(int(found[1]))
             self._moment(int(found[1]), phase, slot)
-        elif (checkpoint_id := _completed_by(call)) is not None:
+        elif (entry := _completed_by(call)) is not None:
+            checkpoint_id = entry["checkpoint_id"]
             phase = CheckpointPhase.METADATA_WRITTEN if before else CheckpointPhase.LOGGED
             if not before:
                 self.completed_id = max(self.completed_id, checkpoint_id)
+                self.marks.checkpoint_logged(checkpoint_id, entry)
                 self._damage(checkpoint_id)
             self._moment(checkpoint_id, phase, slot)
         elif (checkpoint_id := checkpoint_of_output(call.url)) is not None:
@@ -197,14 +273,21 @@ class FaultInjector:
             places = (f"/chk-{checkpoint_id}/", f"/shared/c{checkpoint_id}-")
             found = [url for place in places for url in sorted(self.files) if place in url]
             url = next((url for url in found if fault.where in url), None)
-            if fault.checkpoint_id != checkpoint_id or url is None:
+            if fault.checkpoint_id != checkpoint_id or url is None or not self._older_than(checkpoint_id):
                 continue
             self.happens(fault)
+            self._damaged.add(checkpoint_id)
+            self.marks.damaged(checkpoint_id)
             content = self.files.pop(url)
             if not fault.lost:
                 middle = len(content) // 2
                 flipped = bytes([content[middle] ^ 1]) if content else b""
                 self.files[url] = content[:middle] + flipped + content[middle + 1 :]
+
+    def _older_than(self, checkpoint_id: int) -> bool:
+        """True when there is an older checkpoint that is whole: nobody survives the loss of the only one."""
+        older = (int(found[1]) for url in self.files if (found := _METADATA.search(url)))
+        return any(other < checkpoint_id and other not in self._damaged for other in older)
 
     # ---- work and frames -----------------------------------------------------
 
@@ -224,17 +307,19 @@ class FaultInjector:
             if fault.frame == number:
                 self.happens(fault)
                 fate = _fate(fault)
+        if self._world.now_ms < self._slow_until_ms:
+            fate = replace(fate, delay_ms=fate.delay_ms + self._frame_extra_ms)
         return fate
 
 
-def _completed_by(call: StorageCall) -> int | None:
-    """Return the checkpoint that a log entry makes complete; None for any other file."""
+def _completed_by(call: StorageCall) -> dict[str, Any] | None:
+    """Return the log entry that makes a checkpoint complete; None for any other file."""
     if not _LOG_ENTRY.search(call.url):
         return None
     record = msgspec.json.decode(call.data)["content"]
     if record["type"] == "checkpoint-completed" or record["entry"].get("stop"):
-        checkpoint_id: int = record["entry"]["checkpoint_id"]
-        return checkpoint_id
+        entry: dict[str, Any] = record["entry"]
+        return entry
     return None
 
 

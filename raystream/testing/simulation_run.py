@@ -6,7 +6,7 @@
 
 A run has several jobs when a client stops or cancels one and goes on from its snapshot; the
 store is the same throughout.  What must hold in every run is checked here: the job finishes,
-the output is there exactly once (where that is the mode, at least once), nothing was visible
+the output is there as often as was promised, nothing was visible
 before its checkpoint was complete, nobody broke the protocol, nothing is left over.
 """
 
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -31,22 +32,37 @@ from raystream.testing.faults import (
     CancelAndResume,
     Fault,
     Savepoint,
-    SlotKill,
-    SlotPause,
     StopAndResume,
     StorageFailure,
+    TimedFault,
 )
 from raystream.testing.simulation_coordinator import CoordinatorProcess
-from raystream.testing.simulation_faults import FaultInjector
+from raystream.testing.simulation_faults import FaultInjector, WorldFault
+from raystream.testing.simulation_marks import Mark
 from raystream.testing.simulation_sink import close_store, open_store, pending_parts, visible_records
-from raystream.testing.simulation_slots import Running, SimulatedSlotPool
+from raystream.testing.simulation_slots import SimulatedSlotPool
 from raystream.testing.simulation_sockets import Network
 from raystream.testing.simulation_storage import SimulatedFileSystem
+from raystream.testing.simulation_work import Running
 from raystream.testing.simulation_world import SimulationError, World
 
 _FORMATS = tuple(SavepointFormat)
 _SHOWN_MAX = 5
 """Records of a wrong output that are shown."""
+
+
+class Delivery(Enum):
+    """How the output of a run may differ from what is expected."""
+
+    EXACTLY_ONCE = "exactly-once"
+    """Not at all."""
+    REPEATED = "repeated"
+    """Records may be there more than once; state has had each once, so that no others are there."""
+    AT_LEAST_ONCE = "at-least-once"
+    """Nothing is missing."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +87,14 @@ class RunResult:
     """The visible output, in no order that means anything."""
     faults: tuple[Fault, ...]
     """Those that happened, in order."""
+    marks: dict[Mark, int]
     trace_hash: str
     trace: tuple[str, ...]
     """The last events."""
     attempts: int
     checkpoints: int
     """Id of the newest complete one."""
+    storage_calls: int
     virtual_ms: float
     steps: int
 
@@ -114,19 +132,19 @@ class SimulatedRun:
         self._problems = self._injector.problems
         self._attempts = self._checkpoints = 0
         self._starts = 0
-        self._repeats = pack(parallelism).config.checkpointing.mode == "at-least-once"
         self._coordinator: CoordinatorProcess | None = None
         self._resume: StopAndResume | CancelAndResume | None = None
 
-    def execute(self, expected: Counter[str] | None) -> RunResult:
+    def execute(self, expected: Counter[str] | None, delivery: Delivery) -> RunResult:
         """Run to the end and judge.
 
         Args:
             expected: number of each record's `repr` in the output; None when it is not judged.
+            delivery: how the output may differ.
         """
         open_store(self._store_name, self._fs)
         for fault in self._faults:
-            if isinstance(fault, SlotKill | SlotPause | Savepoint | StopAndResume | CancelAndResume):
+            if isinstance(fault, TimedFault):
                 self._world.after(fault.at_ms, partial(self._at_its_time, fault))
         try:
             with _logs_in(self._world):
@@ -139,15 +157,17 @@ class SimulatedRun:
             close_store(self._store_name)
         records = tuple(visible_records(self._fs.files))
         if expected is not None:
-            self._problems += _differences(expected, counted(records), repeats=self._repeats)
+            self._problems += _differences(expected, counted(records), delivery)
         return RunResult(
             problems=tuple(self._problems),
             records=records,
             faults=tuple(self._injector.happened),
+            marks=dict(self._injector.marks.reached),
             trace_hash=self._world.trace.digest(),
             trace=self._world.trace.last(),
             attempts=self._attempts,
             checkpoints=self._checkpoints,
+            storage_calls=self._injector.storage_calls,
             virtual_ms=self._world.now_ms,
             steps=self._world.steps,
         )
@@ -193,21 +213,22 @@ class SimulatedRun:
         coordinator = self._coordinator = CoordinatorProcess(
             submission, self._world, pool, running=self._running, open_fs=self._open_fs
         )
-        self._injector.attach(pool)
+        self._injector.attach(pool, parallelism)
         coordinator.start()
         self._world.run(lambda: coordinator.finished, steps_max=packed.steps_max)
         coordinator.close()
+        self._injector.marks.job_ends()
         return coordinator.view()
 
     def _open_fs(self, _url: str) -> SimulatedFileSystem:
         return self._fs
 
-    def _at_its_time(self, fault: SlotKill | SlotPause | Savepoint | StopAndResume | CancelAndResume) -> None:
+    def _at_its_time(self, fault: TimedFault) -> None:
         """The time of a fault has come; one that finds nothing to do does not happen."""
         coordinator = self._coordinator
         assert coordinator is not None, "time passes only while a job runs"
-        if isinstance(fault, SlotKill | SlotPause):
-            self._injector.slot_fault(fault)
+        if isinstance(fault, WorldFault):
+            self._injector.world_fault(fault)
             return
         if not isinstance(fault, Savepoint):
             if self._resume is not None or coordinator.finished:
@@ -220,6 +241,7 @@ class SimulatedRun:
             case Savepoint():
                 coordinator.request(SavepointRequest(request_id, None, wanted))
             case StopAndResume():
+                self._injector.marks.stop_requested()
                 coordinator.request(StopRequest(request_id, None, wanted, fault.drain))
             case CancelAndResume():
                 coordinator.request(CancelRequest(request_id))
@@ -251,10 +273,13 @@ def _newest_retained(view: JobView) -> str:
     return left[-1].path if left else ""
 
 
-def _differences(expected: Counter[str], actual: Counter[str], *, repeats: bool) -> Iterator[str]:
+def _differences(expected: Counter[str], actual: Counter[str], delivery: Delivery) -> Iterator[str]:
     yield from _difference("missing from the output", expected - actual)
-    if not repeats:
+    if delivery is Delivery.EXACTLY_ONCE:
         yield from _difference("too much in the output", actual - expected)
+    elif delivery is Delivery.REPEATED:
+        others = Counter({record: count for record, count in actual.items() if record not in expected})
+        yield from _difference("wrong in the output", others)
 
 
 def _difference(what: str, records: Counter[str]) -> Iterator[str]:

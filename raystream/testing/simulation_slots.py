@@ -5,11 +5,9 @@ takes is drawn by the world; messages are pickled, so that no two processes shar
 """
 
 import pickle
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from raystream.errors import RaystreamError, SlotLostError
 from raystream.ids import SlotId
@@ -20,18 +18,14 @@ from raystream.runtime.tcp import TcpLinks
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import OpenFileSystem
 from raystream.testing.simulation_sockets import HOST, Network, ProcessSockets
+from raystream.testing.simulation_work import Running, SimulatedBackground
 from raystream.testing.simulation_world import ProcessDiedError, VirtualClock, World
 
 MESSAGE_MS_MAX = 3.0
-WORK_MS_MAX = 12.0
-"""Longest time of a piece of blocking work that no fault delays."""
 START_MS_MAX = 20.0
 """Longest time that a new process takes to start."""
 DEATH_NOTICE_MS_MAX = 400.0
 """Longest time until the death of a process is known; peers may notice first."""
-THREADS = 4
-"""Pieces of blocking work of one process at a time, as in `ThreadBackground`."""
-
 CLOCK_READ_MS = (0.0, 0.001, 0.05, 0.4)
 """What reading the clock takes in a process; one is drawn for each."""
 
@@ -42,101 +36,17 @@ class ProcessWatcher(Protocol):
     def command_sent(self, slot: SlotId, command: msg.Command) -> None:
         """The coordinator has sent a command, which is still on its way."""
 
+    def command_lost(self, slot: SlotId, command: msg.Command) -> None:
+        """A command has reached nobody: the slot is dead."""
+
     def report_received(self, report: msg.Report, slot: SlotId) -> None:
-        """A report has arrived; the coordinator does not know it yet."""
+        """A report has arrived; the coordinator does not know it yet, or never will."""
+
+    def presumed_dead_woke(self, slot: SlotId) -> None:
+        """A process that was given up as dead has had a turn."""
 
     def work_begun(self) -> float:
         """Return what a new piece of blocking work takes longer than usual, in ms."""
-
-
-class Running:
-    """Whose code runs now; a process that is killed by what it does stops at once."""
-
-    def __init__(self) -> None:
-        self.process: SlotProcess | None = None
-
-    @contextmanager
-    def inside(self, process: "SlotProcess | None") -> Iterator[None]:
-        """Run code of a process, None for the coordinator."""
-        before, self.process = self.process, process
-        try:
-            yield
-        finally:
-            self.process = before
-
-    def stop_if_dead(self) -> None:
-        """Unwind what runs, when its process is dead.
-
-        Raises:
-            ProcessDiedError: it is.
-        """
-        if self.process is not None and not self.process.alive:
-            raise ProcessDiedError
-
-
-class SimulatedBackground:
-    """Runs blocking work later, some pieces at a time, and loses it with its process.
-
-    Args:
-        world: draws how long it takes.
-        mailbox: where outcomes go.
-        running: told whose work runs.
-        process: owner of the work, None for the coordinator.
-        extra_ms: what faults add to a piece.
-    """
-
-    def __init__(
-        self,
-        world: World,
-        mailbox: Mailbox,
-        running: Running,
-        *,
-        process: "SlotProcess | None",
-        extra_ms: Callable[[], float],
-    ) -> None:
-        self._world = world
-        self._mailbox = mailbox
-        self._running = running
-        self._process = process
-        self._extra_ms = extra_ms
-        self._waiting: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
-        self._threads = 0
-
-    def submit(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Call `work` after a while, then `done` with its result or its exception on the owner's loop."""
-        self._waiting.append((work, done))
-        self._begin()
-
-    @property
-    def _lost(self) -> bool:
-        return self._process is not None and not self._process.alive
-
-    def _begin(self) -> None:
-        while self._waiting and self._threads < THREADS:
-            work, done = self._waiting.popleft()
-            self._threads += 1
-            delay_ms = self._world.delay_ms(WORK_MS_MAX) + self._extra_ms()
-            self._world.after(delay_ms, partial(self._run, work, done))
-
-    def _run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        if self._lost:
-            return
-        result: Any
-        try:
-            with self._running.inside(self._process):
-                result = work()
-        except ProcessDiedError:
-            return
-        except Exception as error:
-            result = error
-
-        def deliver() -> None:
-            self._threads -= 1
-            if not self._lost:
-                self._mailbox.post(lambda: done(result))
-                self._begin()
-
-        self._world.after(self._world.delay_ms(WORK_MS_MAX), deliver)
 
 
 class SlotProcess:
@@ -157,7 +67,7 @@ class SlotProcess:
         self._commands_ms = self._reports_ms = 0.0
         mailbox = Mailbox(self._wake)
         self._sockets = ProcessSockets(pool.network, slot, self._wake)
-        clock = VirtualClock(world, world.rng.choice(CLOCK_READ_MS))
+        clock = VirtualClock(world, world.rng.choice(CLOCK_READ_MS), machine_of(slot))
         background = SimulatedBackground(
             world, mailbox, pool.running, process=self, extra_ms=pool.watcher.work_begun
         )
@@ -175,6 +85,8 @@ class SlotProcess:
 
     def step(self) -> bool:
         """Do one round of the slot's loop."""
+        if self.told_dead:
+            self._pool.watcher.presumed_dead_woke(self.slot_id)
         try:
             with self._pool.running.inside(self):
                 return self._slot.step() or self._sockets.ready
@@ -195,6 +107,8 @@ class SlotProcess:
             if self.alive:
                 self._world.record(self.name, f"gets {_describe(command)}")
                 self._slot.deliver(pickle.loads(data))
+            else:
+                self._pool.watcher.command_lost(self.slot_id, command)
 
         self._world.at(self._commands_ms, arrive)
 
@@ -216,9 +130,7 @@ class SlotProcess:
         self._reports_ms = max(self._reports_ms, arrival_ms)
 
         def arrive() -> None:
-            # What a process has said before its death may still arrive, until the death is known.
-            if not self.told_dead:
-                self._pool.reported(self, pickle.loads(data))
+            self._pool.reported(self, pickle.loads(data))
 
         self._world.at(self._reports_ms, arrive)
 
@@ -262,6 +174,7 @@ class SimulatedSlotPool:
         self.open_fs = open_fs
         self.lives = 0
         self._processes: dict[SlotId, SlotProcess] = {}
+        self._given_up: list[SlotProcess] = []  # Alive, and presumed dead.
         self._released = False
 
     def acquire(self, slots: Sequence[SlotId]) -> None:
@@ -273,7 +186,9 @@ class SimulatedSlotPool:
         """Send a command; it is lost with a process that is dead, whether that is known or not."""
         process = self._processes.get(slot)
         self.watcher.command_sent(slot, command)
-        if process is not None:
+        if process is None:
+            self.watcher.command_lost(slot, command)
+        else:
             process.send(command)
 
     def kill(self, slot: SlotId) -> None:
@@ -283,7 +198,7 @@ class SimulatedSlotPool:
     def release(self, released: Callable[[], None]) -> None:
         """Stop all processes, at once."""
         self._released = True
-        for process in self._processes.values():
+        for process in (*self._processes.values(), *self._given_up):
             if process.alive:
                 process.die()
         self._processes = {}
@@ -296,15 +211,39 @@ class SimulatedSlotPool:
             return False
         self.world.record(process.name, "dies")
         process.die()
+        self._noticed_later(process, "process of a slot died")
+        return True
+
+    def presume_dead(self, slot: SlotId, duration_ms: float) -> bool:
+        """Pause a process and give it up before it wakes up; False when there is none."""
+        process = self._processes.get(slot)
+        if process is None or not process.alive:
+            return False
+        self.world.record(process.name, f"pauses for {duration_ms} ms and is given up")
+        self.world.pause(process, duration_ms)
+        self._given_up.append(process)
+        self._noticed_later(process, "process of a slot did not answer")
+        return True
+
+    def slow(self, slot: SlotId, duration_ms: float, step_ms: float) -> bool:
+        """Let every step of a process take long for a while; False when there is none."""
+        process = self._processes.get(slot)
+        if process is None or not process.alive:
+            return False
+        self.world.record(process.name, f"is slow for {duration_ms} ms")
+        self.world.slow(process, duration_ms, step_ms)
+        return True
+
+    def _noticed_later(self, process: SlotProcess, message: str) -> None:
+        slot = process.slot_id
 
         def noticed() -> None:
             process.told_dead = True
             if self._processes.get(slot) is process:
                 del self._processes[slot]
-                self.user.slot_lost(slot, SlotLostError("process of a slot died", slot=slot))
+                self.user.slot_lost(slot, SlotLostError(message, slot=slot))
 
         self.world.after(self.world.delay_ms(DEATH_NOTICE_MS_MAX), noticed)
-        return True
 
     def pause(self, slot: SlotId, duration_ms: float) -> bool:
         """Let a process do nothing for a while; False when there is none."""
@@ -316,10 +255,19 @@ class SimulatedSlotPool:
         return True
 
     def reported(self, process: SlotProcess, report: msg.Report) -> None:
-        """Hand a report on."""
-        if not self._released:
-            self.watcher.report_received(report, process.slot_id)
+        """Hand a report on.
+
+        What a process has said before its death may still arrive, until the death is known.  One that was
+        given up ends when nobody takes its reports.
+        """
+        if self._released:
+            return
+        self.watcher.report_received(report, process.slot_id)
+        if not process.told_dead:
             self.user.slot_reported(report)
+        elif process.alive:
+            self.world.record(process.name, "is told that it was given up, and ends")
+            process.die()
 
     def _start(self, slot: SlotId) -> None:
         if self._released:
@@ -329,6 +277,11 @@ class SimulatedSlotPool:
         self.world.add(process)
         self.world.record(process.name, "starts")
         self.user.slot_acquired(slot)
+
+
+def machine_of(slot: SlotId) -> str:
+    """Return the name of the machine on which a slot runs."""
+    return f"machine of slot {slot}"
 
 
 def _describe(message: msg.Command | msg.Report) -> str:

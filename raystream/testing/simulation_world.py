@@ -90,6 +90,7 @@ class World:
         now_ms: virtual time since the start of the run.
         rng: source of everything random.
         trace: what has happened.
+        clocks_ahead_ms: how far the clock on the wall of a machine is ahead of the time, by its name.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -104,6 +105,8 @@ class World:
         self._awake: list[Actor] = []
         self._alarms: dict[Actor, float] = {}
         self._paused_until_ms: dict[Actor, float] = {}
+        self._slow: dict[Actor, tuple[float, float]] = {}
+        self.clocks_ahead_ms: dict[str, float] = {}
 
     # ---- actors ------------------------------------------------------------
 
@@ -126,6 +129,10 @@ class World:
     def pause(self, actor: Actor, duration_ms: float) -> None:
         """Give an actor no turn for a while, as if its machine were busy with something else."""
         self._paused_until_ms[actor] = self.now_ms + duration_ms
+
+    def slow(self, actor: Actor, duration_ms: float, step_ms: float) -> None:
+        """Let every step of an actor take up to `step_ms` for a while; the others go on meanwhile."""
+        self._slow[actor] = self.now_ms + duration_ms, step_ms
 
     # ---- time --------------------------------------------------------------
 
@@ -198,11 +205,21 @@ class World:
         self.trace.add_step(self.now_ms, actor.name)
         worked = actor.step()
         self.now_ms += self.rng.random() * STEP_MS_MAX
+        if self._slow and actor in self._slow:
+            self._rest(actor)
         if worked:
             self._worked_ms = self.now_ms
             self.wake(actor)
         elif actor not in self._awake:
             self._set_alarm(actor)
+
+    def _rest(self, actor: Actor) -> None:
+        """Give a slow actor no turn until its step would have ended."""
+        until_ms, step_ms = self._slow[actor]
+        if self.now_ms < until_ms:
+            self.pause(actor, self.rng.random() * step_ms)
+        else:
+            del self._slow[actor]
 
     def _set_alarm(self, actor: Actor) -> None:
         """Wake an actor that waits at its deadline."""
@@ -234,15 +251,18 @@ class VirtualClock:
     Args:
         world: whose time it shows.
         read_ms: what passes with each reading.
+        machine: where it is; the clock on the wall there may be wrong.
     """
 
-    def __init__(self, world: World, read_ms: float) -> None:
+    def __init__(self, world: World, read_ms: float, machine: str = "") -> None:
         self._world = world
         self._read_ms = read_ms
+        self._machine = machine
 
     def monotonic_ms(self) -> float:
         self._world.now_ms += self._read_ms
         return self._world.now_ms
 
     def wall_ms(self) -> int:
-        return WALL_EPOCH_MS + int(self._world.now_ms)
+        ahead_ms = self._world.clocks_ahead_ms.get(self._machine, 0.0)
+        return WALL_EPOCH_MS + int(self._world.now_ms + ahead_ms)

@@ -26,7 +26,7 @@ def everything(env):
 def test_every_key_of_every_kind_and_every_timer_is_there_whatever_goes_wrong(backend, seeds, local_path):
     simulate(
         everything,
-        seeds=seeds[: len(seeds) // 15],  # The first crash goes through all phases of three checkpoints: 18.
+        seeds=seeds[: len(seeds) // 15],
         expected=expected(COUNT),
         pipeline_auto_watermark_interval="5ms",
         state_backend_type=backend,

@@ -7,7 +7,8 @@ import pytest
 
 from raystream.cli.script import run_script
 from raystream.testing import Faults, simulate
-from raystream.testing.faults import CHECKPOINTS, CheckpointPhase, SlotCrash
+from raystream.testing.drawn_faults import CHECKPOINTS
+from raystream.testing.faults import CheckpointPhase, SlotCrash
 from tests.simulation import jobs
 
 pytestmark = pytest.mark.simulation

@@ -9,8 +9,9 @@ import pytest
 
 from raystream import KeyedProcessFunction, ValueStateDescriptor
 from raystream.errors import ConfigError
-from raystream.testing import NO_FAULTS, Crash, Faults, SimulationReport, TestSource, simulate
-from raystream.testing.faults import CheckpointPhase, SlotCrash, StorageFailure
+from raystream.testing import NO_FAULTS, Crash, Delivery, Faults, SimulationReport, TestSource, simulate
+from raystream.testing.faults import CheckpointPhase, ClockJump, SlotCrash, SlowConnections, StorageFailure
+from raystream.testing.simulation_shrink import shortest_failing
 from raystream.testing.simulation_world import SimulationError
 from tests.simulation import jobs
 
@@ -22,7 +23,7 @@ def hashes(report):
 
 
 def test_the_same_seed_gives_the_same_trace_hash_twice():
-    seeds = range(12)
+    seeds = range(6)
 
     assert hashes(simulate(jobs.united, seeds=seeds)) == hashes(simulate(jobs.united, seeds=seeds))
 
@@ -37,7 +38,7 @@ def test_another_seed_gives_another_trace_hash():
 def test_trace_hashes_depend_neither_on_the_process_nor_on_its_hash_salt():
     script = (
         "from tests.simulation import jobs; from raystream.testing import simulate;"
-        "print(*[row.trace_hash for row in simulate(jobs.united, seeds=range(6)).rows])"
+        "print(*[row.trace_hash for row in simulate(jobs.united, seeds=range(3)).rows])"
     )
     printed = [
         subprocess.run(
@@ -51,7 +52,7 @@ def test_trace_hashes_depend_neither_on_the_process_nor_on_its_hash_salt():
     ]
 
     assert printed[0] == printed[1]
-    assert printed[0].split() == hashes(simulate(jobs.united, seeds=range(6)))
+    assert printed[0].split() == hashes(simulate(jobs.united, seeds=range(3)))
 
 
 class Forgetful(KeyedProcessFunction):
@@ -89,12 +90,55 @@ def test_the_command_that_repeats_a_seed_finds_the_same(monkeypatch):
     with pytest.raises(SimulationError) as caught:
         report.check()
 
-    command = shlex.split(caught.value.hint.removeprefix("repeat it with: "))
+    repeat, _ = caught.value.hint.splitlines()
+    command = shlex.split(repeat.removeprefix("repeat it with: "))
     assert command[:2] == ["python", "-c"]
     repeated = {}
     monkeypatch.setattr(SimulationReport, "check", lambda self: repeated.update(hash=self.rows[0].trace_hash))
     exec(command[2], {})
     assert repeated["hash"] == report.rows[0].trace_hash
+
+
+def test_failing_seed_is_shrunk_to_the_faults_that_it_takes_and_they_are_in_the_command():
+    crash = SlotCrash(checkpoint_id=2, phase=CheckpointPhase.LOGGED)
+    others = [
+        StorageFailure(call=30, where="/log"),
+        SlowConnections(at_ms=20.0, duration_ms=50.0, delay_ms=5.0),
+        ClockJump(at_ms=60.0, by_ms=-5000.0),
+    ]
+    report = simulate(forgetful, seeds=[1], faults=[*others, crash], parallelism=2)
+    with pytest.raises(SimulationError, match="with these faults alone") as caught:
+        report.check()
+
+    assert report.shrink(report.rows[0]) == (crash,)
+    _, shorter = caught.value.hint.splitlines()
+    assert f"simulate(forgetful, seeds=[1], faults={(crash,)!r}, parallelism=2).check()" in shorter
+
+
+def test_run_that_fails_without_faults_is_shrunk_to_none():
+    report = simulate(jobs.chained, seeds=[1], expected=[])
+
+    assert report.shrink(report.rows[0]) == ()
+
+
+def test_shortest_list_keeps_faults_that_only_fail_together():
+    faults = [StorageFailure(call=call) for call in range(16)]
+    together = (faults[3], faults[12])
+
+    assert shortest_failing(faults, lambda some: set(together) <= set(some)) == together
+
+
+def test_output_that_may_be_repeated_may_hold_nothing_else():
+    def job(env):
+        return env.from_collection([1, 2, 2, 3])
+
+    def problems(delivery, expected):
+        return simulate(job, seeds=[0], faults=(), expected=expected, delivery=delivery).rows[0].problems
+
+    assert problems(Delivery.REPEATED, [1, 2, 3]) == ()
+    assert problems(Delivery.REPEATED, [1, 2]) == ("wrong in the output: 3",)
+    assert problems(Delivery.AT_LEAST_ONCE, [1, 2]) == ()
+    assert problems(Delivery.AT_LEAST_ONCE, [1, 4]) == ("missing from the output: 4",)
 
 
 def test_output_of_a_test_source_that_crashes_is_there_once():

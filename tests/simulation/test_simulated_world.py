@@ -9,12 +9,13 @@ import pytest
 from raystream.errors import StorageError
 from raystream.ids import SlotId
 from raystream.testing import SinkContract
-from raystream.testing.faults import Faults, SlotCrash, StorageFailure
+from raystream.testing.drawn_faults import Faults
+from raystream.testing.faults import SlotCrash, StorageFailure
 from raystream.testing.simulation_faults import FaultInjector
 from raystream.testing.simulation_sink import SimulatedSink, close_store, open_store, visible_records
-from raystream.testing.simulation_slots import Running
 from raystream.testing.simulation_sockets import HOST, FrameFate, Network, ProcessSockets
 from raystream.testing.simulation_storage import SimulatedFileSystem
+from raystream.testing.simulation_work import Running
 from raystream.testing.simulation_world import SimulationError, VirtualClock, World
 from tests.unit.storage.contract import FileSystemContract
 

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import replace
 from functools import partial
 
-from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
+from raystream.api.runner import CancelRequest, CheckpointRequest, SavepointRequest, StopRequest
 from raystream.config.load import load_config
 from raystream.errors import SlotLostError, StorageError, UserCodeError
 from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
@@ -253,8 +253,7 @@ class World:
         self.coordinator.slot_lost(SlotId(slot), SlotLostError("process of the slot is gone", slot=slot))
 
     def fail(self, slot=0, error=CRASH, **flags):
-        attempt = self.coordinator.view().attempt
-        self.report(msg.SlotFailed(attempt=attempt, slot=SlotId(slot), error=error, **flags))
+        self.report(msg.SlotFailed(attempt=self.view.attempt, slot=SlotId(slot), error=error, **flags))
         return self.settle()
 
     def _answer(self, slot, command):
@@ -306,8 +305,7 @@ class World:
 
     def run_for(self, ms):
         """Let time pass, from one deadline to the next."""
-        end_ms = self.clock.now_ms + ms
-        self.settle()
+        end_ms = self.settle().clock.now_ms + ms
         while (deadline_ms := self.coordinator.next_deadline_ms()) is not None and deadline_ms <= end_ms:
             self.clock.now_ms = max(deadline_ms, self.clock.now_ms)
             self.settle()
@@ -323,15 +321,19 @@ class World:
         return self.run_for(RESTART_DELAY_MS)
 
     def savepoint(self, request_id="s", directory=None, wanted=SavepointFormat.CANONICAL):
-        self.coordinator.request(SavepointRequest(request_id, directory, wanted))
-        return self.settle()
+        return self.request(SavepointRequest(request_id, directory, wanted))
+
+    def checkpoint(self, request_id="m", *, full=False):
+        return self.request(CheckpointRequest(request_id, full))
 
     def stop(self, request_id="stop", directory=None, wanted=SavepointFormat.CANONICAL, *, drain=False):
-        self.coordinator.request(StopRequest(request_id, directory, wanted, drain))
-        return self.settle()
+        return self.request(StopRequest(request_id, directory, wanted, drain))
 
     def cancel(self, request_id="c"):
-        self.coordinator.request(CancelRequest(request_id))
+        return self.request(CancelRequest(request_id))
+
+    def request(self, request):
+        self.coordinator.request(request)
         return self.settle()
 
     # ---- what came of it -----------------------------------------------------------

@@ -1,0 +1,158 @@
+"""Rare moments of a simulated run, seen from outside: they tell whether a simulation went where it must.
+
+A simulation that passes says little when what is hard never happened in it.  `Marks` watches the
+messages, frames and calls of the store that go by, and notes each `Mark` that it recognises.
+Production code has no hook for it.
+"""
+
+from collections import Counter
+from enum import Enum
+from typing import Any
+
+from raystream.ids import SlotId
+from raystream.runtime import messages as msg
+
+
+class Mark(Enum):
+    """A moment that a simulation should have reached."""
+
+    ABORTED_DURING_ALIGNMENT = "checkpoint aborted or declined while a slot aligned for it"
+    LATE_ACK = "acknowledgement of an attempt that is over"
+    METADATA_WITHOUT_ENTRY = "metadata written, and the log entry never"
+    ENTRY_WITHOUT_NOTICE = "log entry written, and a slot never told"
+    COMMIT_REPEATED = "commit of what was published before"
+    CRASH_BEFORE_STOP_ENTRY = "crash after a stop was requested, before its savepoint was logged"
+    CRASH_AFTER_STOP_ENTRY = "crash after the savepoint of a stop was logged"
+    RESTART_DURING_RESTART = "crash during a restart"
+    RESCALED_AFTER_CRASH = "resumed at another parallelism after a crash"
+    PRESUMED_DEAD_WOKE = "slot given up as dead went on"
+    OLDER_CHECKPOINT = "fall-back to an older checkpoint"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Marks:
+    """The marks that a run has reached.
+
+    Attributes:
+        reached: how often each.
+    """
+
+    def __init__(self) -> None:
+        self.reached: Counter[Mark] = Counter()
+        self._crashed = False
+        self._parallelism = 0
+        self._damaged: set[int] = set()
+        self._begin_job()
+
+    def _begin_job(self) -> None:
+        self._barriers: Counter[tuple[SlotId, int]] = Counter()
+        self._barriers_max: Counter[SlotId] = Counter()  # Of one checkpoint: then a slot has aligned.
+        self._unlogged: set[int] = set()
+        self._attempt = 0  # The newest that was deployed.
+        self._over = 0  # The newest that was stopped.
+        self._starting = False
+        self._stop_requested = self._stop_logged = False
+
+    def job_starts(self, parallelism: int) -> None:
+        """A job begins, the first one or one that goes on from a snapshot."""
+        self._begin_job()
+        if self._crashed and self._parallelism not in (0, parallelism):
+            self._reach(Mark.RESCALED_AFTER_CRASH)
+        self._parallelism = parallelism
+
+    def job_ends(self) -> None:
+        """A job has ended: no log entry follows any metadata that has none."""
+        if self._unlogged:
+            self._reach(Mark.METADATA_WITHOUT_ENTRY)
+
+    def stop_requested(self) -> None:
+        """A client stops the job with a savepoint."""
+        self._stop_requested = True
+
+    def crashed(self) -> None:
+        """A process has died that nobody wanted dead."""
+        self._crashed = True
+        if self._starting and self._attempt > 1:
+            self._reach(Mark.RESTART_DURING_RESTART)
+        if self._stop_logged:
+            self._reach(Mark.CRASH_AFTER_STOP_ENTRY)
+        elif self._stop_requested:
+            self._reach(Mark.CRASH_BEFORE_STOP_ENTRY)
+
+    def woke(self) -> None:
+        """A process that was given up has had a turn."""
+        self._reach(Mark.PRESUMED_DEAD_WOKE)
+
+    # ---- messages and frames -------------------------------------------------
+
+    def command_sent(self, slot: SlotId, command: msg.Command) -> None:
+        match command:
+            case msg.Deploy():
+                self._attempt, self._starting = command.attempt, True
+                self._look_at_restored(command)
+            case msg.Start():
+                self._starting = False
+            case msg.StopAttempt():
+                self._over = max(self._over, command.attempt)
+            case msg.CheckpointAborted():
+                self._aborted(slot, command.checkpoint_id)
+
+    def command_lost(self, command: msg.Command) -> None:
+        """A command has reached nobody, since its slot is dead."""
+        if isinstance(command, msg.CheckpointCompleted):
+            self._reach(Mark.ENTRY_WITHOUT_NOTICE)
+
+    def report_received(self, report: msg.Report, slot: SlotId) -> None:
+        match report:
+            case msg.SnapshotAcked():
+                if report.attempt < self._attempt or report.attempt <= self._over:
+                    self._reach(Mark.LATE_ACK)
+            case msg.SnapshotDeclined():
+                self._aborted(slot, report.checkpoint_id)
+
+    def barrier_arrived(self, slot: SlotId, checkpoint_id: int) -> None:
+        """One channel of a slot has a barrier."""
+        self._barriers[slot, checkpoint_id] += 1
+        self._barriers_max[slot] = max(self._barriers_max[slot], self._barriers[slot, checkpoint_id])
+
+    def _aborted(self, slot: SlotId, checkpoint_id: int) -> None:
+        if 0 < self._barriers.pop((slot, checkpoint_id), 0) < self._barriers_max[slot]:
+            self._reach(Mark.ABORTED_DURING_ALIGNMENT)
+
+    def _look_at_restored(self, command: msg.Deploy) -> None:
+        directories = {
+            restored.directory for subtask in command.restore.values() for restored in subtask.values()
+        }
+        newest = max(self._damaged, default=0)
+        if newest and any(_checkpoint_in(directory) < newest for directory in directories):
+            self._reach(Mark.OLDER_CHECKPOINT)
+
+    # ---- the store -----------------------------------------------------------
+
+    def damaged(self, checkpoint_id: int) -> None:
+        """A file of a complete checkpoint is lost or damaged."""
+        self._damaged.add(checkpoint_id)
+
+    def metadata_written(self, checkpoint_id: int) -> None:
+        """`_metadata` of a checkpoint is there."""
+        self._unlogged.add(checkpoint_id)
+
+    def checkpoint_logged(self, checkpoint_id: int, entry: dict[str, Any]) -> None:
+        """The log entry of a checkpoint is there."""
+        self._unlogged.discard(checkpoint_id)
+        self._stop_logged = self._stop_logged or bool(entry.get("stop"))
+
+    def published_again(self) -> None:
+        """A committer was given what was published before."""
+        self._reach(Mark.COMMIT_REPEATED)
+
+    def _reach(self, mark: Mark) -> None:
+        self.reached[mark] += 1
+
+
+def _checkpoint_in(directory: str) -> int:
+    """Return the id of the checkpoint with this directory; a large number for a savepoint."""
+    name = directory.rstrip("/").rpartition("/")[2]
+    return int(name.removeprefix("chk-")) if name.startswith("chk-") else 1 << 62
