@@ -24,6 +24,11 @@ MODES: dict[str, dict[str, object]] = {
         "execution_checkpointing_num_retained": 3,
     },
     "at-least-once": {"execution_checkpointing_mode": "at-least-once"},
+    "unaligned": {"execution_checkpointing_unaligned_enabled": True},
+    "unaligned after a timeout": {
+        "execution_checkpointing_unaligned_enabled": True,
+        "execution_checkpointing_aligned_checkpoint_timeout": "15ms",
+    },
 }
 
 FAULT_SETS = {
