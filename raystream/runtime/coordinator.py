@@ -116,7 +116,7 @@ class JobCoordinator:
     def _make_recovery(self) -> JobRecovery:
         services = self._services
         return JobRecovery(
-            LogReader(services.storage, self._submission.config, services.clock),
+            LogReader(services.storage, self._submission, services.clock),
             services.log,
             later=self._later,
             begin=self._begin,

@@ -24,9 +24,14 @@ class Mark(Enum):
     CRASH_BEFORE_STOP_ENTRY = "crash after a stop was requested, before its savepoint was logged"
     CRASH_AFTER_STOP_ENTRY = "crash after the savepoint of a stop was logged"
     RESTART_DURING_RESTART = "crash during a restart"
+    MASTER_REPLACED = "another job master went on with the job"
+    MASTER_FENCED = "old job master found the log taken by a new one"
     RESCALED_AFTER_CRASH = "resumed at another parallelism after a crash"
     PRESUMED_DEAD_WOKE = "slot given up as dead went on"
     OLDER_CHECKPOINT = "fall-back to an older checkpoint"
+    IN_FLIGHT_STORED = "records in flight stored by an unaligned checkpoint"
+    IN_FLIGHT_RESTORED = "records in flight restored"
+    IN_FLIGHT_RESCALED = "records in flight restored at another parallelism"
 
     def __repr__(self) -> str:
         return str(self)
@@ -43,6 +48,7 @@ class Marks:
         self.reached: Counter[Mark] = Counter()
         self._crashed = False
         self._parallelism = 0
+        self._rescaled = False  # The job has gone on at another parallelism.
         self._damaged: set[int] = set()
         self._begin_job()
 
@@ -50,15 +56,17 @@ class Marks:
         self._barriers: Counter[tuple[SlotId, int]] = Counter()
         self._barriers_max: Counter[SlotId] = Counter()  # Of one checkpoint: then a slot has aligned.
         self._unlogged: set[int] = set()
+        self._unnoticed: set[int] = set()  # Checkpoints in the log of which nobody was told.
         self._attempt = 0  # The newest that was deployed.
         self._over = 0  # The newest that was stopped.
-        self._starting = False
+        self._starting = self._replaced = False
         self._stop_requested = self._stop_logged = False
 
     def job_starts(self, parallelism: int) -> None:
         """A job begins, the first one or one that goes on from a snapshot."""
         self._begin_job()
-        if self._crashed and self._parallelism not in (0, parallelism):
+        self._rescaled = self._parallelism not in (0, parallelism)
+        if self._crashed and self._rescaled:
             self._reach(Mark.RESCALED_AFTER_CRASH)
         self._parallelism = parallelism
 
@@ -81,6 +89,17 @@ class Marks:
         elif self._stop_requested:
             self._reach(Mark.CRASH_BEFORE_STOP_ENTRY)
 
+    def master_replaced(self) -> None:
+        """A job master has died, or is presumed to be dead."""
+        self.crashed()
+        self._replaced = True
+        if self._unnoticed:
+            self._reach(Mark.ENTRY_WITHOUT_NOTICE)
+
+    def master_fenced(self) -> None:
+        """An older job master wants a number of the log that is taken."""
+        self._reach(Mark.MASTER_FENCED)
+
     def woke(self) -> None:
         """A process that was given up has had a turn."""
         self._reach(Mark.PRESUMED_DEAD_WOKE)
@@ -90,12 +109,17 @@ class Marks:
     def command_sent(self, slot: SlotId, command: msg.Command) -> None:
         match command:
             case msg.Deploy():
+                if self._replaced:
+                    self._replaced = False
+                    self._reach(Mark.MASTER_REPLACED)
                 self._attempt, self._starting = command.attempt, True
                 self._look_at_restored(command)
             case msg.Start():
                 self._starting = False
             case msg.StopAttempt():
                 self._over = max(self._over, command.attempt)
+            case msg.CheckpointCompleted():
+                self._unnoticed.discard(command.checkpoint_id)
             case msg.CheckpointAborted():
                 self._aborted(slot, command.checkpoint_id)
 
@@ -107,6 +131,8 @@ class Marks:
     def report_received(self, report: msg.Report, slot: SlotId) -> None:
         match report:
             case msg.SnapshotAcked():
+                if any(handle.records for one in report.snapshot.operators for handle in one.channels):
+                    self._reach(Mark.IN_FLIGHT_STORED)
                 if report.attempt < self._attempt or report.attempt <= self._over:
                     self._reach(Mark.LATE_ACK)
             case msg.SnapshotDeclined():
@@ -122,9 +148,12 @@ class Marks:
             self._reach(Mark.ABORTED_DURING_ALIGNMENT)
 
     def _look_at_restored(self, command: msg.Deploy) -> None:
-        directories = {
-            restored.directory for subtask in command.restore.values() for restored in subtask.values()
-        }
+        all_restored = [one for subtask in command.restore.values() for one in subtask.values()]
+        directories = {restored.directory for restored in all_restored}
+        if any(restored.channels for restored in all_restored):
+            self._reach(Mark.IN_FLIGHT_RESTORED)
+            if self._rescaled:
+                self._reach(Mark.IN_FLIGHT_RESCALED)
         newest = max(self._damaged, default=0)
         if newest and any(_checkpoint_in(directory) < newest for directory in directories):
             self._reach(Mark.OLDER_CHECKPOINT)
@@ -142,6 +171,7 @@ class Marks:
     def checkpoint_logged(self, checkpoint_id: int, entry: dict[str, Any]) -> None:
         """The log entry of a checkpoint is there."""
         self._unlogged.discard(checkpoint_id)
+        self._unnoticed.add(checkpoint_id)
         self._stop_logged = self._stop_logged or bool(entry.get("stop"))
 
     def published_again(self) -> None:
