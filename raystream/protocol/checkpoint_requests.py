@@ -7,7 +7,7 @@ files or how a checkpoint ends.  `raystream.protocol.checkpoint` asks it after e
 
 * A savepoint starts whatever is pending, but for too many other savepoints, since every pending
   one holds a copy of the state; one that stops the job waits for other savepoints to end, and
-  nothing starts after it.
+  nothing starts after it.  The checkpoint of a rescale is one of these.
 * The final checkpoint of a job whose input has ended waits for savepoints, and keeps
   periodic ones from starting.
 * A periodic checkpoint starts when its time has come, fewer than `max_concurrent` are pending
@@ -42,6 +42,8 @@ class Purpose(Enum):
     SAVEPOINT = "savepoint"
     STOP = "stop"
     """A savepoint after which the job commits and ends."""
+    RESCALE = "rescale"
+    """A checkpoint after which the attempt ends, and the next one has another parallelism."""
 
     @property
     def savepoint(self) -> bool:
@@ -58,6 +60,11 @@ class Purpose(Enum):
         """True when the job ends with its completion."""
         return self in (Purpose.FINAL, Purpose.STOP)
 
+    @property
+    def ends_attempt(self) -> bool:
+        """True when nothing may start until it has completed or failed."""
+        return self.ends_job or self is Purpose.RESCALE
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -65,7 +72,7 @@ class Request:
 
     purpose: Purpose
     request_id: str = ""
-    """Of the client's request; empty unless it is a savepoint."""
+    """Of the client's request; empty unless it is a savepoint or the checkpoint of a rescale."""
     base: str = ""
     """Directory that the client wants the savepoint in; empty for the configured one."""
     format: SavepointFormat = SavepointFormat.CANONICAL
@@ -82,7 +89,7 @@ class Load:
     """All checkpoints and savepoints."""
     savepoints: int
     ending: bool
-    """A final checkpoint or a stop is among them."""
+    """One that ends the attempt is among them."""
 
 
 class CheckpointRequests:
@@ -145,7 +152,7 @@ class CheckpointRequests:
         if load.ending:
             return None
         if self._savepoints:
-            at_once = 1 if self._savepoints[0].purpose is Purpose.STOP else SAVEPOINTS_PENDING_MAX
+            at_once = 1 if self._savepoints[0].purpose.ends_attempt else SAVEPOINTS_PENDING_MAX
             return self._savepoints.popleft() if load.savepoints < at_once else None
         due_ms = self.deadline_ms(load)
         if due_ms is None or now_ms < due_ms:
@@ -176,5 +183,5 @@ class CheckpointRequests:
     def validate(self) -> None:
         """Assert every invariant."""
         assert len(self._savepoints) <= SAVEPOINTS_WAITING_MAX
-        assert all(request.purpose.savepoint and request.request_id for request in self._savepoints)
+        assert all(request.request_id for request in self._savepoints)
         assert self._periodic_ms is None or self._interval_ms is not None

@@ -11,6 +11,8 @@ STOPPING is left when no slot runs anything of the attempt, no checkpoint of it 
 more, and its `Aim` is clear.  Peers of a dead slot report broken connections before the death is
 known, so a failure that is probably a consequence waits briefly for its cause.
 
+The checkpoint of a rescale ends the attempt too, and the next one has another shape.
+
 When the final checkpoint or a stop savepoint is complete, only commits are left to do.  An attempt
 that fails after it is followed by one that restores it: restoring commits, so when all its slots
 are ready the job has ended, and no record is processed.
@@ -20,8 +22,6 @@ a conflict in the job log leads to ABANDONED: the job lives on elsewhere.
 
 Source: Flink's `AdaptiveScheduler` states; Ray Train's controller.
 """
-
-from collections.abc import Iterable
 
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, JobStatus, SlotId
@@ -41,6 +41,7 @@ from raystream.protocol.job_commands import (
     LogCancel,
     LogStop,
     PrepareAttempt,
+    ReshapeJob,
     ResolveCancel,
     StartSlots,
     StopSlots,
@@ -52,7 +53,7 @@ from raystream.protocol.job_failures import Failure, FailureJudge
 from raystream.protocol.job_phases import STATUS, STOPPING_STATUS, TERMINAL_STATUS, TRANSITIONS, Aim, Phase
 from raystream.protocol.restart import GiveUp, Restart, RestartStrategy
 from raystream.protocol.slot_roster import KILL_RETRY_MS, SlotRoster, SlotState
-from raystream.protocol.subtasks import Roll, Subtask
+from raystream.protocol.subtasks import JobShape, Roll, Subtask
 
 _WITHOUT_SLOTS = (Phase.PREPARING, Phase.LOGGING)
 _WITH_SLOTS = (Phase.ACQUIRING, Phase.DEPLOYING, Phase.CONNECTING, Phase.RUNNING, Phase.COMMITTING)
@@ -62,8 +63,7 @@ class Job:
     """Decides what a job does next.
 
     Args:
-        slot_count: processes that the job needs.
-        subtasks: every subtask of the plan.
+        shape: of the job, until it is rescaled.
         strategy: whether and when a failed attempt is followed by another one.
         cancellation_timeout_ms: time that slots have to stop before they are killed.
     """
@@ -71,19 +71,21 @@ class Job:
     def __init__(
         self,
         *,
-        slot_count: int,
-        subtasks: Iterable[Subtask],
+        shape: JobShape,
         strategy: RestartStrategy,
         cancellation_timeout_ms: float,
     ) -> None:
-        self._subtasks = frozenset(subtasks)
+        self._shape = shape
+        self._reshape: tuple[JobShape, tuple[SlotId, ...]] | None = (
+            None  # Of the next attempt; its new slots.
+        )
         self._cancellation_timeout_ms = cancellation_timeout_ms
-        self._roster = SlotRoster(slot_count)
+        self._roster = SlotRoster(shape.slot_count)
         self._phase = Phase.CREATED
         self._aim = Aim.NONE
         self._attempt = Attempt(0)
-        self._unread = Roll(self._subtasks)  # Who still has input.
-        self._uncommitted = Roll(self._subtasks)  # Who still has something to commit.
+        self._unread = Roll(shape.subtasks)  # Who still has input.
+        self._uncommitted = Roll(shape.subtasks)  # Who still has something to commit.
         self._judge = FailureJudge(strategy)
         self._settled = True  # Nothing of an earlier attempt can complete any more.
         self._only_commits_left = False  # What ends the job is complete.
@@ -171,7 +173,8 @@ class Job:
 
     def slot_acquired(self, slot: SlotId) -> list[Command]:
         """The process of a slot is there."""
-        self._roster.move(slot, SlotState.IDLE)
+        if self._roster.state(slot) is SlotState.WANTED:
+            self._roster.move(slot, SlotState.IDLE)
         return self._done("slot_acquired", slot, self._deploy_if_complete())
 
     def slot_deployed(self, slot: SlotId, address: str) -> list[Command]:
@@ -222,6 +225,16 @@ class Job:
         """A subtask has committed everything."""
         complete = self._uncommitted.answered(subtask) and self._phase is Phase.COMMITTING
         return self._done("commits_done", subtask, self._finish(now_ms) if complete else [])
+
+    def rescale_ready(self, now_ms: float, shape: JobShape, slots: tuple[SlotId, ...]) -> list[Command]:
+        """The checkpoint of a rescale is complete: go on from there in another shape, with these new slots."""
+        commands: list[Command] = []
+        if self._aim in (Aim.NONE, Aim.UNDECIDED, Aim.RESTART) and self._phase is not Phase.COMMITTING:
+            self._reshape = shape, slots
+            if self._aim is Aim.NONE:
+                self._restart_ms = now_ms
+                commands = self._stop(now_ms, Aim.RESTART) + self._advance(now_ms)
+        return self._done("rescale_ready", shape, commands)
 
     # ---- failures ------------------------------------------------------------
 
@@ -316,10 +329,15 @@ class Job:
 
     def _begin_attempt(self) -> list[Command]:
         self._enter(Phase.PREPARING)
+        commands: list[Command] = []
+        if self._reshape is not None:
+            (self._shape, slots), self._reshape = self._reshape, None
+            commands = [ReshapeJob(self._shape, self._roster.resize(self._shape.slot_count, slots))]
+        subtasks = self._shape.subtasks
         self._attempt = Attempt(self._attempt + 1)
-        self._aim, self._unread, self._uncommitted = Aim.NONE, Roll(self._subtasks), Roll(self._subtasks)
+        self._aim, self._unread, self._uncommitted = Aim.NONE, Roll(subtasks), Roll(subtasks)
         self._judge.attempt_started()
-        return [PrepareAttempt(self._attempt)]
+        return [*commands, PrepareAttempt(self._attempt)]
 
     def _deploy_if_complete(self) -> list[Command]:
         if self._phase is not Phase.ACQUIRING or not self._roster.all_in(SlotState.IDLE):

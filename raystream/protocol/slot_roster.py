@@ -12,6 +12,7 @@ A slot that is IDLE or further belongs to the job; an attempt leaves it IDLE for
 Knows states; what to do about them is decided by `raystream.protocol.job`.
 """
 
+from collections.abc import Iterable
 from enum import Enum
 
 from raystream.errors import ProtocolError
@@ -67,9 +68,26 @@ class SlotRoster:
         """Where each slot listens for its peers, as it has said last."""
         return dict(self._addresses)
 
+    def resize(self, count: int, further: Iterable[SlotId]) -> tuple[SlotId, ...]:
+        """Change the number of slots, while none is busy, and return those that are left out.
+
+        Args:
+            count: how many there are from now on.
+            further: new ones whose processes are there.
+        """
+        assert not self.slots(*_BUSY, SlotState.STOPPING), "a slot is busy"
+        dropped = tuple(slot for slot in self._states if slot >= count)
+        there = dict.fromkeys(further, SlotState.IDLE)
+        self._states = {
+            slot: self._states.get(slot) or there.get(slot, SlotState.ABSENT)
+            for slot in map(SlotId, range(count))
+        }
+        self._addresses = {slot: self._addresses[slot] for slot in self._addresses if slot < count}
+        return dropped
+
     def state(self, slot: SlotId) -> SlotState:
-        """Return what a slot does."""
-        return self._states[slot]
+        """Return what a slot does; one that the job does not have is absent."""
+        return self._states.get(slot, SlotState.ABSENT)
 
     def slots(self, *states: SlotState) -> tuple[SlotId, ...]:
         """Return the slots in any of these states, in order."""
@@ -112,7 +130,7 @@ class SlotRoster:
 
     def lost(self, slot: SlotId) -> bool:
         """The slot's process is gone or was not to be had; False when that is known already."""
-        if self._states[slot] is SlotState.ABSENT:
+        if self.state(slot) is SlotState.ABSENT:
             return False
         self.move(slot, SlotState.ABSENT)
         return True
