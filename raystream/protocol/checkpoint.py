@@ -52,7 +52,7 @@ from raystream.protocol.checkpoint_ids import CheckpointIds
 from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
-from raystream.protocol.recovery import RecoveryPoint
+from raystream.protocol.recovery import Beginning, RecoveryPoint
 from raystream.protocol.savepoint_answers import SavepointAnswers, too_many_wait
 from raystream.protocol.subtasks import Subtask
 
@@ -121,18 +121,13 @@ class CheckpointCoordinator:
 
     # ---- the attempt and the clients -----------------------------------------
 
-    def snapshot_restored(self, checkpoint_id: CheckpointId, *, claimed: bool) -> list[Command]:
-        """The job begins with a snapshot that is not its own; ids go on from there.
-
-        Args:
-            checkpoint_id: its id.
-            claimed: the snapshot belongs to this job from now on and is deleted when it is subsumed.
-        """
+    def job_began(self, beginning: Beginning) -> list[Command]:
+        """The job begins with a snapshot of another one, or goes on with what its log names."""
         if self._ids.last:
-            raise self._history.broken("snapshot restored after a checkpoint", checkpoint_id=checkpoint_id)
-        self._ids.begin_above(checkpoint_id)
-        self._recovery.began(checkpoint_id, claimed=claimed)
-        return self._done("snapshot_restored", (checkpoint_id, claimed), [])
+            raise self._history.broken("job began after a checkpoint", beginning=beginning)
+        self._ids.begin_above(beginning.newest)
+        self._recovery.began(beginning)
+        return self._done("job_began", beginning, [])
 
     def attempt_started(self, now_ms: float, attempt: Attempt) -> list[Command]:
         """All slots process records; checkpoints may be taken."""
@@ -146,7 +141,8 @@ class CheckpointCoordinator:
 
     def job_reshaped(self, subtasks: Iterable[Subtask]) -> None:
         """The next attempt has these subtasks."""
-        assert not self._running and not self._pending, "shape of a job changed during an attempt"
+        assert not self._running, "shape of a job changed during an attempt"
+        assert not self._pending, "shape of a job changed with a checkpoint pending"
         self._pending.subtasks = frozenset(subtasks)
 
     def restore_damaged(self, attempt: Attempt, error: RaystreamError) -> list[Command]:
@@ -318,7 +314,7 @@ class CheckpointCoordinator:
         for pending in self._pending:
             if pending.stage is Stage.WRITTEN:
                 pending.stage = Stage.LOGGING
-                return [LogCompletion(pending.id, pending.purpose)]
+                return [LogCompletion(pending.id, pending.purpose, self._answers.of(pending.request))]
         return []
 
     def _take_logging(self, checkpoint_id: CheckpointId) -> PendingCheckpoint:

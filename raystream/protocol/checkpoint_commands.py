@@ -95,6 +95,8 @@ class LogCompletion:
 
     checkpoint_id: CheckpointId
     purpose: Purpose
+    request_ids: tuple[str, ...] = ()
+    """Of the clients that it answers."""
 
 
 @dataclass(frozen=True, slots=True)

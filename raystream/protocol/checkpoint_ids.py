@@ -6,9 +6,6 @@ ever give an id that such a master may still use.  Therefore nobody gives more t
 ids above the newest one in the job log, and a successor begins above those.  When half of them are
 used up without a completed checkpoint, an entry of its own names the newest one.
 
-Both are kept to now so that a job master can one day recover a job of today by its log; nothing reads
-the ids in it yet, and a job ends with its job master.
-
 Knows ids; knows nothing of how a checkpoint ends.
 """
 
@@ -53,7 +50,7 @@ class CheckpointIds:
             self.logged(checkpoint_id)
 
     def begin_above(self, checkpoint_id: CheckpointId) -> None:
-        """Go on from an id that somebody else has given; before the first of our own."""
+        """Go on above an id that somebody else has given, or may have; before the first of our own."""
         assert not self._last, "ids were given before"
         self._last = self._logged = checkpoint_id
 

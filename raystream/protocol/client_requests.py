@@ -3,6 +3,7 @@
 A client that repeats a request, because an answer was lost, finds the first one's outcome.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raystream.errors import ProtocolError, RaystreamError
@@ -42,6 +43,12 @@ class ClientRequests:
             return False
         self._open.add(request_id)
         return True
+
+    def recovered(self, outcomes: Iterable[RequestOutcome]) -> None:
+        """Know answers that an earlier job master may have given; its other requests are made again."""
+        self._outcomes = {outcome.request_id: outcome for outcome in outcomes}
+        for request_id in [*self._outcomes][:-OUTCOMES_REMEMBERED_MAX]:
+            del self._outcomes[request_id]
 
     def request_resolved(self, outcome: RequestOutcome) -> None:
         """Keep the answer.

@@ -11,11 +11,10 @@ STOPPING is left when no slot runs anything of the attempt, no checkpoint of it 
 more, and its `Aim` is clear.  Peers of a dead slot report broken connections before the death is
 known, so a failure that is probably a consequence waits briefly for its cause.
 
-The checkpoint of a rescale ends the attempt too, and the next one has another shape.
-
-When the final checkpoint or a stop savepoint is complete, only commits are left to do.  An attempt
-that fails after it is followed by one that restores it: restoring commits, so when all its slots
-are ready the job has ended, and no record is processed.
+When the final checkpoint or a stop savepoint is complete, only commits are left to do.  A failed attempt
+is then followed by one that restores it: restoring commits, so when all its slots are ready the job has
+ended, and no record is processed.  The checkpoint of a rescale ends its attempt, and the next one has another
+shape.  A job master that goes on after another one begins in STOPPING.
 
 Knows numbers of slots and names of subtasks; knows nothing of processes and files.  From any phase
 a conflict in the job log leads to ABANDONED: the job lives on elsewhere.
@@ -50,13 +49,11 @@ from raystream.protocol.job_commands import (
 )
 from raystream.protocol.job_end import JobEnd, refusal
 from raystream.protocol.job_failures import Failure, FailureJudge
-from raystream.protocol.job_phases import STATUS, STOPPING_STATUS, TERMINAL_STATUS, TRANSITIONS, Aim, Phase
+from raystream.protocol.job_past import JobPast
+from raystream.protocol.job_phases import TERMINAL_STATUS, TRANSITIONS, Aim, Phase, status_of
 from raystream.protocol.restart import GiveUp, Restart, RestartStrategy
-from raystream.protocol.slot_roster import KILL_RETRY_MS, SlotRoster, SlotState
+from raystream.protocol.slot_roster import SlotRoster, SlotState
 from raystream.protocol.subtasks import JobShape, Roll, Subtask
-
-_WITHOUT_SLOTS = (Phase.PREPARING, Phase.LOGGING)
-_WITH_SLOTS = (Phase.ACQUIRING, Phase.DEPLOYING, Phase.CONNECTING, Phase.RUNNING, Phase.COMMITTING)
 
 
 class Job:
@@ -68,17 +65,9 @@ class Job:
         cancellation_timeout_ms: time that slots have to stop before they are killed.
     """
 
-    def __init__(
-        self,
-        *,
-        shape: JobShape,
-        strategy: RestartStrategy,
-        cancellation_timeout_ms: float,
-    ) -> None:
+    def __init__(self, *, shape: JobShape, strategy: RestartStrategy, cancellation_timeout_ms: float) -> None:
         self._shape = shape
-        self._reshape: tuple[JobShape, tuple[SlotId, ...]] | None = (
-            None  # Of the next attempt; its new slots.
-        )
+        self._reshape: tuple[JobShape, tuple[SlotId, ...]] | None = None  # And slots that it has more.
         self._cancellation_timeout_ms = cancellation_timeout_ms
         self._roster = SlotRoster(shape.slot_count)
         self._phase = Phase.CREATED
@@ -90,7 +79,6 @@ class Job:
         self._settled = True  # Nothing of an earlier attempt can complete any more.
         self._only_commits_left = False  # What ends the job is complete.
         self._restart_ms = 0.0
-        self._kill_ms: float | None = None
         self._logged = False  # An attempt is in the log, or may be.
         self._conflict: RaystreamError | None = None
         self._end = JobEnd()
@@ -112,12 +100,7 @@ class Job:
     @property
     def status(self) -> JobStatus:
         """Where the job stands, as users see it."""
-        if self._phase is Phase.ENDED:
-            assert self._end.status is not None, "an ended job has a terminal status"
-            return self._end.status
-        if self._phase in (Phase.STOPPING, Phase.CLOSING):
-            return STOPPING_STATUS[self._aim]
-        return STATUS.get(self._phase, JobStatus.RESTARTING if self._attempt > 1 else JobStatus.CREATED)
+        return status_of(self._phase, self._aim, restarted=self._attempt > 1, ended_as=self._end.status)
 
     @property
     def error(self) -> RaystreamError | None:
@@ -137,10 +120,11 @@ class Job:
     @property
     def next_deadline_ms(self) -> float | None:
         """When `time_passed` has something to do, monotonic; None when only an event can change that."""
-        deadlines = [self._kill_ms, self._end.next_deadline_ms]
-        if self._phase is Phase.STOPPING and self._aim is Aim.UNDECIDED:
+        deadlines = [self._roster.kill_ms, self._end.next_deadline_ms]
+        stopping = self._phase is Phase.STOPPING
+        if stopping and self._aim is Aim.UNDECIDED:
             deadlines.append(self._judge.decision_ms)
-        elif self._phase is Phase.STOPPING and self._aim is Aim.RESTART and self._stopped:
+        elif stopping and self._aim is Aim.RESTART and self._stopped:
             deadlines.append(self._restart_ms)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
@@ -148,9 +132,15 @@ class Job:
 
     def job_submitted(self) -> list[Command]:
         """The job exists: start the first attempt."""
-        return self._done(
-            "job_submitted", None, self._begin_attempt() if self._phase is Phase.CREATED else []
-        )
+        commands = self._begin_attempt() if self._phase is Phase.CREATED else []
+        return self._done("job_submitted", None, commands)
+
+    def job_recovered(self, now_ms: float, past: JobPast) -> list[Command]:
+        """The job ran under a job master that is gone: restart it, or do what is left of its end."""
+        self._attempt, self._only_commits_left, self._logged = past.attempt, past.only_commits_left, True
+        self._judge.recovered(now_ms, past.failures, progress=past.progress, last=past.failure)
+        self._end.recovered(past.status)
+        return self._done("job_recovered", past, self._stop(now_ms, past.aim) + self._advance(now_ms))
 
     def attempt_prepared(self, attempt: Attempt) -> list[Command]:
         """State to restore and splits are known."""
@@ -173,7 +163,7 @@ class Job:
 
     def slot_acquired(self, slot: SlotId) -> list[Command]:
         """The process of a slot is there."""
-        if self._roster.state(slot) is SlotState.WANTED:
+        if self._roster.has(slot):
             self._roster.move(slot, SlotState.IDLE)
         return self._done("slot_acquired", slot, self._deploy_if_complete())
 
@@ -227,13 +217,11 @@ class Job:
         return self._done("commits_done", subtask, self._finish(now_ms) if complete else [])
 
     def rescale_ready(self, now_ms: float, shape: JobShape, slots: tuple[SlotId, ...]) -> list[Command]:
-        """The checkpoint of a rescale is complete: go on from there in another shape, with these new slots."""
-        commands: list[Command] = []
-        if self._aim in (Aim.NONE, Aim.UNDECIDED, Aim.RESTART) and self._phase is not Phase.COMMITTING:
-            self._reshape = shape, slots
-            if self._aim is Aim.NONE:
-                self._restart_ms = now_ms
-                commands = self._stop(now_ms, Aim.RESTART) + self._advance(now_ms)
+        """The checkpoint of a rescale is complete: go on in another shape, with these new slots."""
+        self._reshape, commands = (shape, slots), list[Command]()
+        if self._aim is Aim.NONE and self._phase not in (Phase.CREATED, Phase.COMMITTING):
+            self._restart_ms = now_ms
+            commands = self._stop(now_ms, Aim.RESTART) + self._advance(now_ms)
         return self._done("rescale_ready", shape, commands)
 
     # ---- failures ------------------------------------------------------------
@@ -246,7 +234,7 @@ class Job:
         """The process of a slot is gone, or is not to be had."""
         commands: list[Command] = []
         if self._roster.lost(slot):
-            needed = self._phase not in _WITHOUT_SLOTS  # Else it is replaced when slots are acquired.
+            needed = not self._phase.slotless  # Else it is replaced when slots are acquired.
             commands = self._fail(now_ms, failure) if needed else []
         return self._done("slot_lost", (slot, failure), commands)
 
@@ -272,7 +260,7 @@ class Job:
         """Somebody else owns the job log, or nobody can tell what it says: stop at once."""
         commands: list[Command] = []
         if self._phase not in (Phase.ABANDONED, Phase.ENDED):
-            self._phase, self._conflict, self._kill_ms = Phase.ABANDONED, error, None
+            self._phase, self._conflict = Phase.ABANDONED, error
             commands = [AbandonJob(self._roster.slots(*(set(SlotState) - {SlotState.ABSENT})))]
         return self._done("log_conflicted", error, commands)
 
@@ -294,16 +282,13 @@ class Job:
         elif self._aim is Aim.CANCEL and self._phase is not Phase.ENDED:
             self._end.cancel_requested(request_id)
         else:
-            answer = refusal(self._end.status or TERMINAL_STATUS[self._aim])
-            commands = [ResolveCancel(request_id, answer)]
+            commands = [ResolveCancel(request_id, refusal(self._end.status or TERMINAL_STATUS[self._aim]))]
         return self._done("cancel_requested", request_id, commands)
 
     def time_passed(self, now_ms: float) -> list[Command]:
         """Do what is due."""
         commands = self._end.time_passed(now_ms) + self._advance(now_ms)
-        if self._kill_ms is not None and now_ms >= self._kill_ms:
-            self._kill_ms = now_ms + KILL_RETRY_MS
-            commands += [KillSlot(slot) for slot in self._roster.slots(SlotState.STOPPING)]
+        commands += [KillSlot(slot) for slot in self._roster.overdue(now_ms)]
         return self._done("time_passed", now_ms, commands)
 
     # ---- the end -------------------------------------------------------------
@@ -333,9 +318,8 @@ class Job:
         if self._reshape is not None:
             (self._shape, slots), self._reshape = self._reshape, None
             commands = [ReshapeJob(self._shape, self._roster.resize(self._shape.slot_count, slots))]
-        subtasks = self._shape.subtasks
-        self._attempt = Attempt(self._attempt + 1)
-        self._aim, self._unread, self._uncommitted = Aim.NONE, Roll(subtasks), Roll(subtasks)
+        self._attempt, self._aim = Attempt(self._attempt + 1), Aim.NONE
+        self._unread, self._uncommitted = Roll(self._shape.subtasks), Roll(self._shape.subtasks)
         self._judge.attempt_started()
         return [*commands, PrepareAttempt(self._attempt)]
 
@@ -356,7 +340,7 @@ class Job:
         """Take in a failure of the current attempt."""
         if failure.passed_over:  # For a checkpoint before the one that would have ended the job.
             self._only_commits_left = False
-        if self._phase in (*_WITHOUT_SLOTS, *_WITH_SLOTS):
+        if self._phase.attempted:
             self._judge.failure_reported(now_ms, failure)
             return self._stop(now_ms, Aim.UNDECIDED) + self._advance(now_ms)
         if self._phase is Phase.STOPPING and self._aim is Aim.UNDECIDED:
@@ -374,8 +358,7 @@ class Job:
         self._enter(Phase.STOPPING)
         self._settled = False
         commands: list[Command] = [EndCheckpoints()]
-        if stopping := self._roster.stop_busy():
-            self._kill_ms = now_ms + self._cancellation_timeout_ms
+        if stopping := self._roster.stop_busy(now_ms + self._cancellation_timeout_ms):
             commands.append(StopSlots(self._attempt, stopping))
         return commands
 
@@ -387,7 +370,6 @@ class Job:
             self._decide(now_ms)
         if not self._stopped or self._aim is Aim.UNDECIDED:
             return []
-        self._kill_ms = None
         if self._aim is not Aim.RESTART:
             self._enter(Phase.CLOSING)
             error = self._judge.error if self._aim is Aim.FAIL else None
@@ -412,7 +394,7 @@ class Job:
         self._judge.validate()
         stopping = self._phase in (Phase.STOPPING, Phase.CLOSING, Phase.ENDED)
         assert self._phase is Phase.ABANDONED or stopping == (self._aim is not Aim.NONE), self._aim
-        if self._phase in (*_WITHOUT_SLOTS, Phase.ACQUIRING, Phase.CLOSING):
+        if self._phase.slotless or self._phase in (Phase.ACQUIRING, Phase.CLOSING):
             idle = self._roster.slots(SlotState.ABSENT, SlotState.WANTED, SlotState.IDLE)
             assert idle == self._roster.slots(*SlotState), "a slot still runs"
         assert self._phase is not Phase.RUNNING or self._roster.all_in(SlotState.READY)

@@ -163,7 +163,7 @@ class AbandonJob:
 
 
 Command = (
-    ReshapeJob | PrepareAttempt | LogAttempt | AcquireSlots | DeploySlots | ConnectSlots | StartSlots | StopSlots
-    | KillSlot | BeginCheckpoints | EndCheckpoints | TakeFinalCheckpoint | CommitSlots | LogStop
+    ReshapeJob | PrepareAttempt | LogAttempt | AcquireSlots | DeploySlots | ConnectSlots | StartSlots
+    | StopSlots | KillSlot | BeginCheckpoints | EndCheckpoints | TakeFinalCheckpoint | CommitSlots | LogStop
     | LogCancel | TakeStopSavepoint | LogEnd | CleanUp | ResolveCancel | AbandonJob
 )  # fmt: skip

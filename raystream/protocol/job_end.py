@@ -6,7 +6,7 @@
 
 A job whose end can not be written to the log has FAILED and keeps its checkpoints, whatever it
 was about to become: they are what another start can go on from.  One that never logged an
-attempt has nothing to write.
+attempt has nothing to write; for one of which the log says how it ended, the rest is done again.
 """
 
 from raystream.errors import ConfigError, RaystreamError
@@ -27,6 +27,7 @@ class JobEnd:
         self._status: JobStatus | None = None
         self._error: RaystreamError | None = None
         self._tries = 0
+        self._in_log = False
         self._retry_ms: float | None = None
         self._cancellations: list[str] = []
 
@@ -45,9 +46,15 @@ class JobEnd:
         """When `time_passed` has something to do."""
         return self._retry_ms
 
+    def recovered(self, status: JobStatus | None) -> None:
+        """Another job master wrote the terminal entry, before the end begins here; None when none did."""
+        self._in_log = status is not None
+
     def begin(self, status: JobStatus, error: RaystreamError | None, *, logged: bool) -> list[Command]:
         """No attempt runs, none will; `logged` says whether one was ever logged."""
         self._status, self._error = status, error
+        if self._in_log:
+            return self.end_logged()
         return self._log() if logged else [CleanUp(status, archive=False)]
 
     def end_logged(self) -> list[Command]:

@@ -9,6 +9,7 @@ committed and those that had not: from then on no failure is followed by a resta
 read all input again and write it twice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raystream.errors import RaystreamError
@@ -40,6 +41,16 @@ class Failure:
         return 0 if self.consequence else 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastFailure:
+    """A failure after which the job went on, under an earlier job master."""
+
+    at_ms: float
+    """Monotonic; about when it was."""
+    progress: bool
+    """A checkpoint had completed since the failure before it."""
+
+
 class FailureJudge:
     """Finds the primary cause of a failed attempt and asks the restart strategy about it.
 
@@ -69,6 +80,23 @@ class FailureJudge:
         """When the primary cause is certain: at once for a cause, after a wait for a consequence."""
         assert self._primary is not None, "nothing has failed"
         return self._first_ms + (0 if self._primary.rank else CAUSE_WAIT_MS)
+
+    def recovered(
+        self, now_ms: float, before: Sequence[PastFailure], *, progress: bool, last: Failure | None
+    ) -> None:
+        """Learn of failures under an earlier job master.
+
+        Args:
+            now_ms: monotonic.
+            before: after which the job went on; the strategy is asked about each once more, to know it.
+            progress: a checkpoint has completed since.
+            last: what is to be decided about now, or was.
+        """
+        for failure in before:
+            self._strategy.failure_occurred(failure.at_ms, checkpoint_completed_since=failure.progress)
+        self._progress = progress
+        if last is not None:
+            self.failure_reported(now_ms, last)
 
     def attempt_started(self) -> None:
         """Forget the failures of the attempt before."""

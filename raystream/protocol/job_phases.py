@@ -28,6 +28,22 @@ class Phase(Enum):
     ABANDONED = "abandoned"
     """Another process owns the job."""
 
+    @property
+    def slotless(self) -> bool:
+        """True when there is an attempt that needs no slots yet."""
+        return self in (Phase.PREPARING, Phase.LOGGING)
+
+    @property
+    def attempted(self) -> bool:
+        """True when there is an attempt that does not stop."""
+        return self.slotless or self in (
+            Phase.ACQUIRING,
+            Phase.DEPLOYING,
+            Phase.CONNECTING,
+            Phase.RUNNING,
+            Phase.COMMITTING,
+        )
+
 
 class Aim(Enum):
     """What an attempt that stops is followed by."""
@@ -74,6 +90,24 @@ STOPPING_STATUS: dict[Aim, JobStatus] = {
     Aim.FINISH: JobStatus.RUNNING,
 }
 """What users see of STOPPING and CLOSING."""
+
+
+def status_of(phase: Phase, aim: Aim, *, restarted: bool, ended_as: JobStatus | None) -> JobStatus:
+    """Return where a job stands, as users see it.
+
+    Args:
+        phase: of the machine.
+        aim: of an attempt that stops.
+        restarted: an attempt has failed before.
+        ended_as: how the job has ended.
+    """
+    if phase is Phase.ENDED:
+        assert ended_as is not None, "an ended job has a terminal status"
+        return ended_as
+    if phase in (Phase.STOPPING, Phase.CLOSING):
+        return STOPPING_STATUS[aim]
+    return STATUS.get(phase, JobStatus.RESTARTING if restarted else JobStatus.CREATED)
+
 
 TERMINAL_STATUS: dict[Aim, JobStatus] = {
     Aim.FAIL: JobStatus.FAILED,

@@ -14,6 +14,8 @@ Several slots may find damage in one attempt, in the same snapshot; the first on
 Knows ids; knows nothing of files.  What is kept is decided by `raystream.protocol.retention`.
 """
 
+from dataclasses import dataclass
+
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.protocol.checkpoint_commands import (
@@ -24,6 +26,20 @@ from raystream.protocol.checkpoint_commands import (
     RecordDamage,
 )
 from raystream.protocol.retention import Retention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """What a job has when a job master begins with it: a snapshot of another job, or its own checkpoints."""
+
+    newest: CheckpointId
+    """Ids go on above this one."""
+    point: CheckpointId | None
+    """What the next attempt restores; None for nothing."""
+    retained: tuple[CheckpointId, ...] = ()
+    """Complete checkpoints that the job owns, oldest first; one that it claimed is among them."""
+    damaged: tuple[CheckpointId, ...] = ()
+    """Those of them that cannot be restored."""
 
 
 class RecoveryPoint:
@@ -57,11 +73,10 @@ class RecoveryPoint:
         """Those of them that are damaged, so that no attempt restores them."""
         return self._retention.damaged
 
-    def began(self, checkpoint_id: CheckpointId, *, claimed: bool) -> None:
-        """The job begins with a snapshot, which is its own when it was claimed."""
-        self._point = checkpoint_id
-        if claimed:
-            self._retention.checkpoint_completed(checkpoint_id)
+    def began(self, beginning: Beginning) -> None:
+        """The job does not begin with nothing."""
+        self._point = beginning.point
+        self._retention.began(beginning.retained, beginning.damaged)
 
     def completed(self, checkpoint_id: CheckpointId) -> None:
         """A snapshot is complete, and a failure from now on restores it."""

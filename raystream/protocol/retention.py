@@ -27,8 +27,6 @@ class Retention:
     Args:
         num_retained: completed checkpoints to keep, at least 1.
         delete_on_cancellation: whether a canceled job leaves no checkpoint.
-        retained: completed checkpoints that the job owns from the start, in any order: those of
-            its log, or one that it claimed.
     """
 
     def __init__(
@@ -36,12 +34,11 @@ class Retention:
         num_retained: int,
         *,
         delete_on_cancellation: bool = False,
-        retained: Iterable[CheckpointId] = (),
     ) -> None:
         assert num_retained >= 1, "the newest checkpoint is what a failure recovers from"
         self._num_retained = num_retained
         self._delete_on_cancellation = delete_on_cancellation
-        self._retained: list[CheckpointId] = sorted(set(retained))  # Oldest first.
+        self._retained: list[CheckpointId] = []  # Oldest first.
         self._damaged: set[CheckpointId] = set()  # Some of those.
         self._ended = False
         self._history: deque[tuple[str, Any]] = deque(maxlen=_HISTORY_LENGTH_MAX)
@@ -60,6 +57,13 @@ class Retention:
     def newest(self) -> CheckpointId | None:
         """The newest checkpoint that can be restored, as far as is known; None when there is none."""
         return max(self._whole, default=None)
+
+    def began(self, retained: Iterable[CheckpointId], damaged: Iterable[CheckpointId]) -> None:
+        """Keep what the job owns from the start: the checkpoints of its log, or one that it claimed."""
+        self._record("began", retained)
+        if self._retained:
+            raise self._broken("job began twice")
+        self._retained, self._damaged = sorted(set(retained)), set(damaged)
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> list[CheckpointId]:
         """Keep a checkpoint whose log entry exists; return those to delete for it, oldest first.

@@ -55,13 +55,18 @@ class SavepointAnswers:
         self._waiting.append(request.request_id)
         return []
 
+    def of(self, request: Request) -> tuple[str, ...]:
+        """Return the clients' requests that wait for a savepoint; none if no client wants it."""
+        own = [request.request_id] if request.request_id else []
+        return tuple(own + self._waiting if request.purpose is Purpose.STOP else own)
+
     def resolved(
         self, request: Request, checkpoint_id: CheckpointId | None, error: RaystreamError | None
     ) -> list[Command]:
         """Return the answers when a checkpoint is complete or never will be; none if no client wants it."""
-        waiting = [request.request_id] if request.request_id else []
+        waiting = self.of(request)
         if request.purpose is Purpose.STOP:
-            waiting, self._waiting = waiting + self._waiting, []
+            self._waiting = []
             self._stopped_at = checkpoint_id
             if checkpoint_id is None:
                 self._stop = None

@@ -56,12 +56,18 @@ class SlotRoster:
         assert count >= 1, count
         self._states = {SlotId(slot): SlotState.ABSENT for slot in range(count)}
         self._addresses: dict[SlotId, str] = {}
+        self._kill_ms = 0.0  # When slots that stop are to be killed.
 
     @property
     def waiting_for(self) -> str:
         """Which slots are asked for and not there, for people; empty when none is."""
         wanted = len(self.slots(SlotState.WANTED))
         return f"{wanted} of {len(self._states)} slots" if wanted else ""
+
+    @property
+    def kill_ms(self) -> float | None:
+        """When slots that have not stopped are to be killed; None when all have."""
+        return self._kill_ms if self.slots(SlotState.STOPPING) else None
 
     @property
     def addresses(self) -> dict[SlotId, str]:
@@ -84,6 +90,10 @@ class SlotRoster:
         }
         self._addresses = {slot: self._addresses[slot] for slot in self._addresses if slot < count}
         return dropped
+
+    def has(self, slot: SlotId) -> bool:
+        """Return whether the job has this slot now."""
+        return slot in self._states
 
     def state(self, slot: SlotId) -> SlotState:
         """Return what a slot does; one that the job does not have is absent."""
@@ -121,12 +131,20 @@ class SlotRoster:
         self.move(slot, SlotState.DEPLOYED)
         self._addresses[slot] = address
 
-    def stop_busy(self) -> tuple[SlotId, ...]:
-        """Change all slots that were told to deploy to STOPPING, and return them in order."""
+    def stop_busy(self, kill_ms: float) -> tuple[SlotId, ...]:
+        """Change all slots that were told to deploy to STOPPING until then, and return them in order."""
+        self._kill_ms = kill_ms
         moved = self.slots(*_BUSY)
         for slot in moved:
             self.move(slot, SlotState.STOPPING)
         return moved
+
+    def overdue(self, now_ms: float) -> tuple[SlotId, ...]:
+        """Return the slots that are to be killed now, and again after a while."""
+        if self.kill_ms is None or now_ms < self.kill_ms:
+            return ()
+        self._kill_ms = now_ms + KILL_RETRY_MS
+        return self.slots(SlotState.STOPPING)
 
     def lost(self, slot: SlotId) -> bool:
         """The slot's process is gone or was not to be had; False when that is known already."""

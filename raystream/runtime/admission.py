@@ -44,7 +44,7 @@ def admit(
     submission = _resolved(submission, alive)
     recovery = submission.config.recovery
     try:
-        loaded = load_initial(storage, submission.config)
+        loaded = load_initial(storage, recovery)
     except StorageError as error:
         logger.warning("snapshot to start from could not be read yet", exc_info=error)
         return submission

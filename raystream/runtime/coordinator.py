@@ -4,6 +4,8 @@
                                               ^          |
                                               +----------+ what concerns the other one
 
+The job log is read first (`coordinator_recovery`): the job may have run before, under another job master.
+
 Two machines decide, `raystream.protocol.job` and `raystream.protocol.checkpoint`; this module and
 its neighbours (`coordinator_*`) execute.  Everything happens on one thread, the owner's: it calls
 the methods here, and `step` when `next_deadline_ms` has come.  Nothing here blocks: what may block
@@ -19,12 +21,11 @@ from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from raystream.api.runner import CancelRequest, ClientRequest, SavepointRequest, StopRequest
-from raystream.errors import CheckpointError, RaystreamError, StateCorruptError
+from raystream.errors import RaystreamError, StateCorruptError
 from raystream.ids import Attempt, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
 from raystream.protocol import job_commands as cmd
 from raystream.protocol.client_requests import ClientRequests, RequestOutcome
-from raystream.protocol.job_failures import Failure
 from raystream.protocol.job_phases import Phase
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_attempt import AttemptPreparation
@@ -33,6 +34,8 @@ from raystream.runtime.coordinator_end import Deletions, release_slots
 from raystream.runtime.coordinator_entries import JobEntries
 from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, make_job
+from raystream.runtime.coordinator_recovery import JobRecovery, LogReader, RecoveredJob
+from raystream.runtime.coordinator_reports import SlotReports
 from raystream.runtime.coordinator_requests import as_wanted
 from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
@@ -45,7 +48,7 @@ Command = cmd.Command | checkpoint_cmd.Command
 
 
 class JobCoordinator:
-    """Runs one job, from its submission to its end.
+    """Runs one job, from its submission, or from where its log says that it is, to its end.
 
     Args:
         services: the job, and the world it runs in.
@@ -63,19 +66,24 @@ class JobCoordinator:
         self._services = services
         self._submission = services.submission
         self._on_change = on_change
-        self._on_output = on_output
         self._queue: deque[Command] = deque()
         self._running = False  # A command is being executed.
         self._timers = Timers()
-        self._progress: dict[SlotId, tuple[int, int]] = {}  # Of this attempt.
-        self._counted = (0, 0)  # Records in and out of earlier attempts.
         self._started_ms = services.clock.monotonic_ms()
         self._ended_ms: float | None = None
         self._job = make_job(services)
         self._checkpoints = make_checkpoint_coordinator(services)
         self._requests = ClientRequests()
+        self._started_from = self._submission.config.recovery.path
         self._log = LogWriter(
             services.storage.log, services.log, later=self._later, conflicted=self._log_conflicted
+        )
+        self._recovery = JobRecovery(
+            LogReader(services.storage, self._submission.config, services.clock),
+            services.log,
+            later=self._later,
+            begin=self._begin,
+            refused=self._log_conflicted,
         )
         self._deletions = Deletions(services.deletion, self._later)
         self._sources = SourceCoordinator(
@@ -99,9 +107,20 @@ class JobCoordinator:
             deletions=self._deletions,
             plan=lambda: self._preparation.plan,
             run=self._run,
+            records=lambda: self._reports.records,
             deleted=lambda: self._entries.archive(self.view()),
         )
         self._entries = self._make_entries()
+        self._reports = SlotReports(
+            services,
+            job=self._job,
+            checkpoints=self._checkpoints,
+            sources=self._sources,
+            check=lambda: self._preparation.check,
+            run=self._run,
+            failed=self._attempt_failed,
+            on_output=on_output,
+        )
 
     def _make_entries(self) -> JobEntries:
         return JobEntries(
@@ -112,6 +131,7 @@ class JobCoordinator:
             location=self._shell.location,
             program_checksum=lambda: self._preparation.program_checksum,
             leftovers=self._shell.leftovers,
+            records=lambda: self._reports.records,
             later=self._later,
             run=self._run,
             failed=self._attempt_failed,
@@ -120,8 +140,23 @@ class JobCoordinator:
     # ---- what the owner calls --------------------------------------------------
 
     def start(self) -> None:
-        """Begin the first attempt."""
-        self._run(self._job.job_submitted())
+        """Find out how the job stands, then begin its next attempt, or do what is left of its end."""
+        self._recovery.start()
+
+    def _begin(self, recovered: RecoveredJob | None) -> None:
+        if recovered is None:
+            self._run(self._job.job_submitted())
+            return
+        logged, now_ms, wall_ms = recovered.logged, self._now_ms, self._services.clock.wall_ms()
+        logger.warning("job goes on under another job master", extra={"attempt": logged.attempt})
+        self._started_ms = now_ms - max(wall_ms - logged.started_ms, 0)
+        self._started_from = logged.started_from
+        self._reports.counted_before((logged.records_in, logged.records_out))
+        self._requests.recovered(logged.outcomes)
+        self._preparation.recovered()
+        self._run(self._checkpoints.job_began(logged.beginning))
+        self._shell.recovered(recovered)
+        self._run(self._job.job_recovered(now_ms, logged.past(now_ms=now_ms, wall_ms=wall_ms)))
 
     def slot_acquired(self, slot: SlotId) -> None:
         """The process of a slot is there."""
@@ -135,10 +170,13 @@ class JobCoordinator:
     def slot_reported(self, report: msg.Report) -> None:
         """A slot says something; dropped when it is about another attempt."""
         if report.attempt == self._job.attempt:
-            self._take(report)
+            self._reports.take(report)
 
     def request(self, request: ClientRequest) -> None:
         """A client wants something; the answer is in the view.  Repeating a request is harmless."""
+        if not self._recovery.over:
+            self._recovery.hold(lambda: self.request(request))
+            return
         if not self._requests.request_received(request.request_id):
             return
         if self._job.phase is Phase.ABANDONED:  # The machines say nothing any more.
@@ -183,7 +221,7 @@ class JobCoordinator:
 
     def view(self) -> JobView:
         """Return how the job stands now."""
-        job = self._job
+        job, (records_in, records_out) = self._job, self._reports.records
         now_ms = self._now_ms if self._ended_ms is None else self._ended_ms
         return JobView(
             job_id=self._submission.job_id,
@@ -192,15 +230,15 @@ class JobCoordinator:
             parallelism=max(vertex.parallelism for vertex in self._submission.plan.vertices),
             attempt=job.attempt,
             restarts=max(job.attempt - 1, 0),
-            records_in=self._counted[0] + sum(count for count, _ in self._progress.values()),
-            records_out=self._counted[1] + sum(count for _, count in self._progress.values()),
+            records_in=records_in,
+            records_out=records_out,
             duration_ms=round(now_ms - self._started_ms),
             checkpoints=self._shell.records.shown(),
             last_checkpoint_id=self._checkpoints.recovery_point,
-            started_from=self._submission.config.recovery.path,
+            started_from=self._started_from,
             error=job.error,
             gave_up=job.gave_up,
-            waiting_for=job.waiting_for,
+            waiting_for=job.waiting_for or self._recovery.waiting_for,
             abandoned=job.phase is Phase.ABANDONED,
             outcomes=self._requests.outcomes,
         )
@@ -211,58 +249,6 @@ class JobCoordinator:
         self._checkpoints.validate()
         self._requests.validate()
         self._shell.shared.validate()
-
-    # ---- reports ---------------------------------------------------------------
-
-    def _take(self, report: msg.Report) -> None:
-        job, checkpoints, now_ms = self._job, self._checkpoints, self._now_ms
-        match report:
-            case msg.SlotDeployed():
-                self._run(job.slot_deployed(report.slot, report.address))
-            case msg.SlotReady():
-                self._slot_ready(report)
-            case msg.SlotStopped():
-                self._run(job.slot_stopped(now_ms, report.slot))
-            case msg.SlotFailed():
-                self._slot_failed(report)
-            case msg.SplitsRequested():
-                self._sources.splits_requested(report)
-            case msg.SnapshotAcked():
-                self._run(
-                    checkpoints.snapshot_acked(now_ms, report.attempt, report.checkpoint_id, report.snapshot)
-                )
-            case msg.SnapshotDeclined():
-                error = CheckpointError(report.reason, vertex=report.vertex, subtask=report.subtask)
-                self._run(checkpoints.snapshot_declined(now_ms, report.attempt, report.checkpoint_id, error))
-            case msg.InputEnded():
-                self._run(job.input_ended((report.vertex, report.subtask)))
-            case msg.CommitsDone():
-                self._run(job.commits_done(now_ms, (report.vertex, report.subtask)))
-            case msg.Progress():
-                self._progress[report.slot] = (report.records_in, report.records_out)
-            case msg.ClientOutput():
-                self._on_output(report)
-            case _:
-                assert_never(report)
-
-    def _slot_failed(self, report: msg.SlotFailed) -> None:
-        logger.warning("slot failed", extra={"slot": report.slot}, exc_info=report.error)
-        if report.damage:
-            self._run(self._checkpoints.restore_damaged(report.attempt, report.error))
-            return
-        failure = Failure(report.error, retryable=report.retryable, consequence=report.consequence)
-        self._run(self._job.slot_failed(self._now_ms, report.slot, failure))
-
-    def _slot_ready(self, report: msg.SlotReady) -> None:
-        """Take in that a slot could start; the last one is followed by the start, or by one error for all."""
-        try:
-            dropped = self._preparation.check.slot_found(report.slot, report.states)
-        except RaystreamError as error:
-            self._attempt_failed(report.attempt, error)
-            return
-        if dropped:
-            logger.warning("restored without some state\n%s", dropped)
-        self._run(self._job.slot_ready(self._now_ms, report.slot))
 
     # ---- commands --------------------------------------------------------------
 
@@ -291,7 +277,7 @@ class JobCoordinator:
         slots, checkpoints = self._services.slots, self._checkpoints
         match command:
             case cmd.PrepareAttempt(attempt):
-                self._count_records()
+                self._reports.counted_before(self._reports.records)
                 self._preparation.begin(attempt, self._shell.location(checkpoints.recovery_point))
             case cmd.LogAttempt(attempt):
                 self._entries.attempt_begins(attempt)
@@ -353,11 +339,6 @@ class JobCoordinator:
         self._sources.end()
         self._run(self._checkpoints.attempt_ended(self._now_ms))
 
-    def _count_records(self) -> None:
-        """Add the records of the attempt before; nothing it still says is listened to."""
-        view = self.view()
-        self._counted, self._progress = (view.records_in, view.records_out), {}
-
     def _log_conflicted(self, error: RaystreamError) -> None:
         self._run(self._job.log_conflicted(error))
 
@@ -383,8 +364,7 @@ class JobCoordinator:
             self._run(self._job.attempt_failed(self._now_ms, attempt, failure_of(error)))
 
     def _snapshot_restored(self, directory: str, metadata: SnapshotMetadata) -> None:
-        claimed = self._shell.began_with(directory, metadata)
-        self._run(self._checkpoints.snapshot_restored(metadata.checkpoint_id, claimed=claimed))
+        self._run(self._checkpoints.job_began(self._shell.began_with(directory, metadata)))
 
     def _later(self, delay_ms: float, call: Callable[[], None]) -> None:
         self._timers.add(self._now_ms + delay_ms, call)

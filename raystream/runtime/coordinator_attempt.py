@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
 CLAIM_STAYS = "snapshot that the job started from stays claimed"
-_NOT_CLEARED = "probe or program stays in the checkpoint directory"
+_NOT_CLEARED = "probe stays in the checkpoint directory"
 
 
 class AttemptPreparation:
@@ -75,7 +75,8 @@ class AttemptPreparation:
         self._directory: DirectorySetUp | None = None
         self._probe_served = False  # Every slot has read the probe, in some attempt.
         self._closed = False
-        self._unclaimed = self._submission.config.recovery.claim_mode == "claim"  # What the job starts from.
+        self._initial = self._submission.config.recovery  # What the job starts from.
+        self._unclaimed = self._initial.claim_mode == "claim"
 
     @property
     def plan(self) -> PhysicalPlan:
@@ -87,13 +88,17 @@ class AttemptPreparation:
         """Checksum of the stored program; None when nothing of the job is durable."""
         return None if self._directory is None else self._directory.program_checksum
 
+    def recovered(self) -> None:
+        """The job has begun before: what it started from is in its log, and claimed if it was to be."""
+        self._initial, self._unclaimed = replace(self._initial, path=None), False
+
     def begin(self, attempt: Attempt, location: str | None) -> None:
         """Prepare an attempt that restores a snapshot of this job, or else what the configuration says."""
         self._attempt = attempt
         self._restore = None
         self._secret = secrets.token_bytes(_SECRET_BYTES)
         if location is None:
-            load: Callable[[], Any] = partial(load_initial, self._services.storage, self._submission.config)
+            load: Callable[[], Any] = partial(load_initial, self._services.storage, self._initial)
         else:
             load = partial(self._services.storage.snapshots.load_complete, location)
         self._services.background.submit(load, partial(self._loaded, attempt, initial=location is None))
@@ -215,7 +220,7 @@ class AttemptPreparation:
     def _clear(self, set_up: DirectorySetUp | None) -> None:
         directory = self._services.storage.directory
         if set_up is not None and directory is not None:
-            self._deletions.submit(partial(directory.clear, set_up.probe), failed=_NOT_CLEARED)
+            self._deletions.submit(partial(directory.remove_probe, set_up.probe), failed=_NOT_CLEARED)
 
 
 def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:

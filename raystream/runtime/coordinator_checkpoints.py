@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, assert_never
 
-from raystream.errors import CheckpointError, RaystreamError, StorageError
+from raystream.errors import CheckpointError, RaystreamError
 from raystream.graph.physical import PhysicalPlan
 from raystream.handles import OperatorSnapshot, SavepointFormat, SubtaskSnapshot, files_in
 from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
@@ -21,19 +21,21 @@ from raystream.protocol.client_requests import ClientRequests, RequestOutcome
 from raystream.protocol.job import Job
 from raystream.protocol.job_commands import Command as JobCommand
 from raystream.protocol.job_failures import Failure
+from raystream.protocol.recovery import Beginning
 from raystream.protocol.shared_files import SharedFiles
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_attempt import CLAIM_STAYS
+from raystream.runtime.coordinator_completion import CompletionLog
 from raystream.runtime.coordinator_end import Deletions
 from raystream.runtime.coordinator_leftovers import Leftovers
 from raystream.runtime.coordinator_log import LogWriter
+from raystream.runtime.coordinator_recovery import Claimed, RecoveredJob
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import savepoint_directory
 from raystream.runtime.coordinator_view import CheckpointRecords
-from raystream.storage.job_log import CheckpointCompletedEntry, NewestId, SavepointCompleted
-from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata
+from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata, shared_files_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class CheckpointShell:
         deletions: take what nothing needs any more.
         plan: gives the plan of the current attempt.
         run: executes the commands that an event leads to.
+        records: gives the records in and out so far.
         deleted: called when the machine has ended and all deletions are over, or their time is.
 
     Attributes:
@@ -84,6 +87,7 @@ class CheckpointShell:
         deletions: Deletions,
         plan: Callable[[], PhysicalPlan],
         run: Run,
+        records: Callable[[], tuple[int, int]],
         deleted: Callable[[], None],
     ) -> None:
         self._services = services
@@ -93,6 +97,10 @@ class CheckpointShell:
         self._requests = requests
         self._sources = sources
         self._log = log
+        self.records = CheckpointRecords()
+        self._completions = CompletionLog(
+            services.clock, machine, log, shown=self.records, counted=records, run=run
+        )
         self._deletions = deletions
         self._plan = plan
         self._run = run
@@ -101,22 +109,39 @@ class CheckpointShell:
         self.leftovers = Leftovers(deletions, self._snapshots, self.shared)
         self._cuts: dict[CheckpointId, _Cut] = {}
         self._locations: dict[CheckpointId, str] = {}
-        self._claimed: tuple[str, SnapshotMetadata] | None = None  # What the job has begun with.
-        self.records = CheckpointRecords()
+        self._claimed: Claimed | None = None  # What the job has begun with.
 
     def location(self, checkpoint_id: CheckpointId | None) -> str | None:
         """Return where a complete checkpoint is, for `SnapshotStore.load`."""
         return None if checkpoint_id is None else self._locations[checkpoint_id]
 
-    def began_with(self, directory: str, metadata: SnapshotMetadata) -> bool:
-        """Remember the snapshot that the job starts from, and return whether it becomes the job's own."""
+    def began_with(self, directory: str, metadata: SnapshotMetadata) -> Beginning:
+        """Remember the snapshot that the job starts from, and return what it means for the job."""
         checkpoint_id = metadata.checkpoint_id
         self._locations[checkpoint_id] = directory
-        claimed = self._services.submission.config.recovery.claim_mode == "claim"
-        if claimed:
-            self._claimed = directory, metadata
-            self.shared.restored(checkpoint_id, ())  # Its shared files are elsewhere: nothing refers to them.
-        return claimed
+        if self._services.submission.config.recovery.claim_mode != "claim":
+            return Beginning(newest=checkpoint_id, point=checkpoint_id)
+        self._owns(directory, metadata)
+        return Beginning(newest=checkpoint_id, point=checkpoint_id, retained=(checkpoint_id,))
+
+    def recovered(self, job: RecoveredJob) -> None:
+        """Remember what the job had under an earlier job master."""
+        self._locations = dict(job.logged.locations)
+        self.records.recovered(job.logged.history)
+        retained = job.logged.beginning.retained
+        if job.claimed is not None:
+            self._owns(*job.claimed)
+            if job.claimed[1].checkpoint_id not in retained:
+                self._delete_checkpoint(job.claimed[1].checkpoint_id)  # Which may not have come to its end.
+        for checkpoint_id in retained:
+            metadata = job.snapshots.get(checkpoint_id)
+            if self._claimed is None or checkpoint_id != self._claimed[1].checkpoint_id:
+                self.shared.restored(checkpoint_id, shared_files_of(metadata) if metadata else ())
+
+    def _owns(self, directory: str, metadata: SnapshotMetadata) -> None:
+        self._claimed = directory, metadata
+        # Its shared files are elsewhere: nothing of this job refers to them.
+        self.shared.restored(metadata.checkpoint_id, ())
 
     def execute(self, command: cmd.Command) -> None:  # noqa: C901 - one arm for each command
         """Do what the machine decided."""
@@ -125,10 +150,11 @@ class CheckpointShell:
                 self._start(command)
             case cmd.WriteMetadata(checkpoint_id, snapshots):
                 self._write_metadata(checkpoint_id, snapshots)
-            case cmd.LogCompletion(checkpoint_id, purpose):
-                self._log_completion(checkpoint_id, purpose)
+            case cmd.LogCompletion(checkpoint_id):
+                attempt, location = self._cuts[checkpoint_id].attempt, self._locations[checkpoint_id]
+                self._completions.completed(command, attempt, location)
             case cmd.LogNewestId(checkpoint_id):
-                self._log_newest_id(checkpoint_id)
+                self._completions.newest_id(checkpoint_id)
             case cmd.RecordCompletion() | cmd.RecordFailure():
                 self._record(command)
             case cmd.RecordDamage(checkpoint_id, error, older):
@@ -259,33 +285,6 @@ class CheckpointShell:
         self._services.background.submit(
             partial(self._snapshots.write_metadata, directory, metadata), self._deletions.awaiting(written)
         )
-
-    def _log_completion(self, checkpoint_id: CheckpointId, purpose: Purpose) -> None:
-        attempt, location = self._cuts[checkpoint_id].attempt, self._locations[checkpoint_id]
-        entry: SavepointCompleted | CheckpointCompletedEntry
-        if purpose.savepoint:
-            entry = SavepointCompleted(
-                checkpoint_id=checkpoint_id,
-                directory=location,
-                attempt=attempt,
-                stop=purpose is Purpose.STOP,
-            )
-        else:
-            entry = CheckpointCompletedEntry(checkpoint_id=checkpoint_id, directory=location, attempt=attempt)
-
-        def appended(error: StorageError | None) -> None:
-            if error is None:
-                self._run(self._machine.completion_logged(self._now_ms, checkpoint_id))
-            else:
-                self._run(self._machine.completion_not_logged(self._now_ms, checkpoint_id, error))
-
-        self._log.append(entry, appended)
-
-    def _log_newest_id(self, checkpoint_id: CheckpointId) -> None:
-        def appended(error: StorageError | None) -> None:
-            self._run(self._machine.newest_id_logged(self._now_ms, checkpoint_id, error))
-
-        self._log.append(NewestId(newest_checkpoint=checkpoint_id), appended)
 
     def _record(self, command: cmd.RecordCompletion | cmd.RecordFailure) -> None:
         checkpoint_id = command.checkpoint_id

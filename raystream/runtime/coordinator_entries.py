@@ -34,6 +34,7 @@ class JobEntries:
         location: gives the location of a complete checkpoint.
         program_checksum: gives that of the stored program.
         leftovers: sweeps what older attempts left.
+        records: gives the records in and out so far.
         later: for the bound of the archive.
         run: executes the commands that an event leads to.
         failed: told when an attempt can not be logged.
@@ -52,6 +53,7 @@ class JobEntries:
         location: Callable[[CheckpointId | None], str | None],
         program_checksum: Callable[[], str | None],
         leftovers: Leftovers,
+        records: Callable[[], tuple[int, int]],
         later: Later,
         run: Callable[[Iterable[Command]], None],
         failed: Callable[[Attempt, RaystreamError], None],
@@ -63,6 +65,7 @@ class JobEntries:
         self._location = location
         self._program_checksum = program_checksum
         self._leftovers = leftovers
+        self._records = records
         self._later = later
         self._run = run
         self._failed = failed
@@ -72,6 +75,7 @@ class JobEntries:
         """Log the attempt, and sweep what earlier ones left while it goes on."""
         checkpoints = self._checkpoints
         restored, newest = checkpoints.recovery_point, checkpoints.newest
+        records_in, records_out = self._records()
         entry = AttemptStarted(
             attempt=attempt,
             job_name=self._services.submission.name,
@@ -81,6 +85,8 @@ class JobEntries:
             newest_checkpoint=newest or None,
             passed_over=checkpoints.passed_over,
             program_checksum=self._program_checksum(),
+            records_in=records_in,
+            records_out=records_out,
         )
 
         def appended(error: StorageError | None) -> None:
@@ -116,9 +122,10 @@ class JobEntries:
     def archive(self, view: JobView) -> None:
         """Leave what `list -a` shows, then the job has ended."""
         directory, status = self._services.storage.directory, self.archived_as
-        if directory is None or status is None:
+        if directory is None:
             self._run(self._job.cleaned_up())
             return
+        archive = None if status is None else archived(view, status)
 
         def write(over: Callable[[], None]) -> None:
             def written(result: Any) -> None:
@@ -126,8 +133,7 @@ class JobEntries:
                     logger.warning("archive of the job was not written", exc_info=result)
                 over()
 
-            work = partial(directory.write_archive, archived(view, status))
-            self._services.background.submit(work, written)
+            self._services.background.submit(partial(directory.leave, archive), written)
 
         go_on_within(
             ARCHIVE_WAIT_MS,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from raystream.errors import FencedError, RaystreamError, StateError, StorageError
+from raystream.errors import FencedError, RaystreamError, StorageError
 from raystream.ids import CheckpointId
 from raystream.operators.operator import Background
 from raystream.storage.job_log import AttemptStarted, JobLog, LogEntry, StaleLogError
@@ -47,7 +47,7 @@ class LogWriter:
     """The only user of a job's log.
 
     Args:
-        log: the log; not read before the first append.
+        log: the log, which was read before.
         background: runs what blocks.
         later: for another try.
         conflicted: told once when nothing may be appended any more.
@@ -66,12 +66,11 @@ class LogWriter:
         self._later = later
         self._conflicted = conflicted
         self._tasks: deque[_Task] = deque()
-        self._read = False
         self._stopped = False
 
     def append(self, entry: LogEntry, done: Appended) -> None:
         """Append an entry behind everything that was appended before."""
-        self._add(_Task(partial(self._append, entry), partial(self._append_again, entry), done))
+        self._add(_Task(partial(self._log.append, entry), partial(self._append_again, entry), done))
 
     def prune(self, keep: Collection[CheckpointId]) -> None:
         """Remove entries of checkpoints that are no longer kept; failing to is harmless."""
@@ -117,15 +116,6 @@ class LogWriter:
         self._conflicted(error)
 
     # ---- in a thread ---------------------------------------------------------
-
-    def _append(self, entry: LogEntry) -> None:
-        if not self._read:
-            try:
-                self._log.read()
-            except StateError as error:  # Nothing was appended, so that there is no doubt.
-                raise StorageError("job log cannot be read", cause=str(error)) from error
-            self._read = True
-        self._log.append(entry)
 
     def _append_again(self, entry: LogEntry) -> None:
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from raystream.config.options import JobConfig
+from raystream.config.options import JobConfig, RecoveryConfig
 from raystream.errors import ConfigError, StorageError
 from raystream.ids import JobId
 from raystream.storage.archive import ArchivedJob, write_archive
@@ -59,30 +59,26 @@ class Directory:
             raise
         return DirectorySetUp(probe=probe, program_checksum=xxhash.xxh3_64_hexdigest(program))
 
-    def clear(self, probe: str) -> None:
-        """Delete what `set_up` has written; the job has ended.
-
-        Raises:
-            StorageError: the store refused.
-        """
-        self.remove_probe(probe)
-        self.fs.delete_file(self.layout.graph_path)
-
     def remove_probe(self, probe: str) -> None:
-        """Delete a probe alone.
+        """Delete a probe that nobody reads any more.
 
         Raises:
             StorageError: the store refused.
         """
         remove_probe(self.fs, probe)
 
-    def write_archive(self, job: ArchivedJob) -> None:
-        """Leave what `list -a` shows when the job master is gone.
+    def leave(self, archive: ArchivedJob | None) -> None:
+        """Leave what `list -a` shows when the job master is gone; without the program no other one begins.
+
+        Args:
+            archive: how the job ended; None when it never started, so that it leaves nothing.
 
         Raises:
             StorageError: the store refused.
         """
-        write_archive(self.fs, self.layout, job)
+        if archive is not None:
+            write_archive(self.fs, self.layout, archive)
+        self.fs.delete_file(self.layout.graph_path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +129,7 @@ def check_directory(job_id: JobId, config: JobConfig) -> None:
             directory.remove_probe(write_probe(directory.fs, directory.layout))
 
 
-def load_initial(storage: JobStorage, config: JobConfig) -> tuple[str, SnapshotMetadata] | None:
+def load_initial(storage: JobStorage, recovery: RecoveryConfig) -> tuple[str, SnapshotMetadata] | None:
     """Return directory and content of the snapshot that the job starts from; None when there is none.
 
     Raises:
@@ -141,11 +137,11 @@ def load_initial(storage: JobStorage, config: JobConfig) -> tuple[str, SnapshotM
         StateCorruptError: the snapshot is damaged.
         StorageError: the store did not answer.
     """
-    path = config.recovery.path
+    path = recovery.path
     if path is None:
         return None
     directory, metadata = storage.snapshots.load(path)
-    if config.recovery.claim_mode == "no-claim" and (owner := storage.claims.owner(directory)) is not None:
+    if recovery.claim_mode == "no-claim" and (owner := storage.claims.owner(directory)) is not None:
         logger.warning(
             "job starts from a snapshot that another job has claimed, and may delete at any time",
             extra={"snapshot": directory, "claimed_by": owner},

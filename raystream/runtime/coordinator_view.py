@@ -122,6 +122,19 @@ class CheckpointRecords:
             del self._records[oldest]
             self._started_ms.pop(oldest, None)
 
+    def recovered(self, history: Iterable[ArchivedCheckpoint]) -> None:
+        """Show what is known of checkpoints under an earlier job master."""
+        for one in history:
+            self._put(_record_of(one))
+
+    def history(self, completing: CheckpointId, now_ms: float) -> tuple[ArchivedCheckpoint, ...]:
+        """Return all that have ended, oldest first, with the one that this entry makes complete."""
+        records = [record for record in self._records.values() if record.status != "pending"]
+        if (record := self._records.get(completing)) is not None:
+            duration_ms = now_ms - self._started_ms[completing]
+            records.append(replace(record, status="completed", duration_ms=duration_ms))
+        return tuple(map(_archived_record, sorted(records, key=lambda record: record.checkpoint_id)))
+
     def acknowledged(self, checkpoint_id: CheckpointId, snapshots: Iterable[SubtaskSnapshot]) -> None:
         """Show what the subtasks said."""
         subtasks = tuple(
@@ -196,18 +209,38 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
         duration_ms=view.duration_ms,
         last_checkpoint_id=view.last_checkpoint_id,
         error=str(view.error) if status is JobStatus.FAILED and view.error is not None else "",
-        checkpoints=tuple(
-            ArchivedCheckpoint(
-                checkpoint_id=record.checkpoint_id,
-                kind=record.kind,
-                location=record.path,
-                created_ms=record.triggered_ms,
-                duration_ms=record.duration_ms,
-                size_bytes=record.size_bytes,
-                uploaded_bytes=record.uploaded_bytes,
-                failure=record.failure,
-                damaged=record.status == "damaged",
-            )
-            for record in view.checkpoints
-        ),
+        checkpoints=tuple(map(_archived_record, view.checkpoints)),
+    )
+
+
+def _archived_record(record: CheckpointRecord) -> ArchivedCheckpoint:
+    return ArchivedCheckpoint(
+        checkpoint_id=record.checkpoint_id,
+        kind=record.kind,
+        location=record.path,
+        created_ms=record.triggered_ms,
+        duration_ms=record.duration_ms,
+        size_bytes=record.size_bytes,
+        uploaded_bytes=record.uploaded_bytes,
+        failure=record.failure,
+        damaged=record.status == "damaged",
+        purpose=record.purpose,
+        attempt=record.attempt,
+    )
+
+
+def _record_of(archived: ArchivedCheckpoint) -> CheckpointRecord:
+    status = "failed" if archived.failure else "completed"
+    return CheckpointRecord(
+        checkpoint_id=archived.checkpoint_id,
+        kind=archived.kind,
+        purpose=archived.purpose,
+        status="damaged" if archived.damaged else status,
+        attempt=Attempt(archived.attempt),
+        triggered_ms=archived.created_ms,
+        duration_ms=archived.duration_ms,
+        size_bytes=archived.size_bytes,
+        uploaded_bytes=archived.uploaded_bytes,
+        path=archived.location,
+        failure=archived.failure,
     )

@@ -39,6 +39,10 @@ class ArchivedCheckpoint:
     """It was complete, and could not be restored; `failure` says why."""
     uploaded_bytes: int = 0
     """How much of `size_bytes` was written for this checkpoint."""
+    purpose: str = ""
+    """`periodic`, `final`, `savepoint` or `stop`; empty in what older versions wrote."""
+    attempt: int = 0
+    """The attempt that took it; 0 in what older versions wrote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,6 +125,19 @@ class SnapshotClaims:
             raise StateRestoreError("snapshot does not exist any more", snapshot=directory)
         self._ours.add(directory)
 
+    def resume(self, directory: str) -> bool:
+        """Return whether this job has claimed a snapshot, in another process; then it is its own here too.
+
+        Raises:
+            StateCorruptError: the claim is damaged.
+            StateRestoreError: the claim is of a format that is not read.
+            StorageError: the store did not answer.
+        """
+        ours = self.owner(directory) == self._job_id
+        if ours:
+            self._ours.add(directory)
+        return ours
+
     def reserve(self, directory: str) -> None:
         """Keep a directory in which a snapshot is to be written for this writer alone, until the release.
 

@@ -4,10 +4,11 @@ Knows entries, their order and who may write; knows nothing of why they are writ
 
 Each entry is a file `<log dir>/<number>`, created with create-if-absent and never changed.  A
 writer reads the log, decides, and appends under the next number.  Whoever finds that number
-taken has decided on something that is no longer true: the entry of a newer attempt means that
-this process was replaced and must stop (`FencedError`).  So a job master that was paused for an
-hour can never complete a checkpoint: the number it would need holds the entry with which its
-successor began, and those entries are never deleted.
+taken has decided on something that is no longer true: the entry of a newer attempt, or of a job
+master that begins after another one, means that this process was replaced and must stop
+(`FencedError`).  So a job master that was paused for an hour can never complete a checkpoint: the
+number it would need holds the entry with which its successor began, and those entries are never
+deleted.
 
 An entry is in the log or it is not; what a writer may not know is which.  `append` raises
 `StorageError` only when its entry is not there, and `StaleLogError` when that cannot be told.
@@ -22,6 +23,7 @@ import msgspec
 
 from raystream.errors import FencedError, ProtocolError, StateCorruptError, StateError, StorageError
 from raystream.ids import Attempt, CheckpointId, JobStatus
+from raystream.storage.archive import ArchivedCheckpoint
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.filesystem import FileSystem, MissingFileError
 from raystream.storage.layout import JobLayout, log_number_of
@@ -35,6 +37,19 @@ _FILE_KIND = "log-entry"
 
 class StaleLogError(StorageError):
     """The log has, or may have, an entry that this writer has not read; read it, then decide anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterStarted:
+    """A job master goes on after another one; it owns the log from here on, before it decides anything.
+
+    Whoever reads what stands before this entry reads all of it: no older writer appends any more.
+    """
+
+    attempt: Attempt
+    """Number of the next attempt, which is its own or, when it dies before, is left out."""
+    started_ms: int = 0
+    """Wall time, ms since epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +68,15 @@ class AttemptStarted:
     """Newest id that a checkpoint was given before; None when there was none.
 
     Whoever takes the log over gives ids from `protocol.checkpoint_ids.IDS_AHEAD_MAX` above the
-    newest one in it, since those below may still be used by the writer before, unknowingly.  Written now
-    so that a job master can one day recover a job of today; nothing reads it yet."""
+    newest one in it, since those below may still be used by the writer before, unknowingly."""
     passed_over: tuple[CheckpointId, ...] = ()
     """Complete checkpoints that could not be read, which no later attempt restores either."""
     program_checksum: str | None = None
-    """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told.  Written
-    now so that a job master can one day recover a job of today; nothing reads it yet."""
+    """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told."""
+    records_in: int = 0
+    """Records that sources had emitted in the attempts before."""
+    records_out: int = 0
+    """Records that sinks had taken in the attempts before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +86,15 @@ class CheckpointCompletedEntry:
     checkpoint_id: CheckpointId
     directory: str
     attempt: Attempt
+    final: bool = False
+    """All input had ended: what is left are the commits."""
+    records_in: int = 0
+    """Records that sources had emitted by then, in all attempts."""
+    records_out: int = 0
+    """Records that sinks had taken."""
+    history: tuple[ArchivedCheckpoint, ...] = ()
+    """The newest checkpoints and savepoints that have ended, this one included, oldest first.  They are
+    here and not in a file of their own because this entry is written anyway, and pruned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +105,15 @@ class SavepointCompleted:
     directory: str
     attempt: Attempt
     stop: bool = False
+    request_ids: tuple[str, ...] = ()
+    """The clients' requests that it answers."""
+    record: ArchivedCheckpoint | None = None
+    """For the history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewestId:
-    """An id that was given to a checkpoint, where many in a row were not completed.
-
-    Written now so that a job master can one day recover a job of today; nothing reads it yet.
-    """
+    """An id that was given to a checkpoint, where many in a row were not completed."""
 
     newest_checkpoint: CheckpointId
 
@@ -115,7 +142,8 @@ class Terminal:
 
 
 LogEntry = (
-    AttemptStarted
+    MasterStarted
+    | AttemptStarted
     | CheckpointCompletedEntry
     | SavepointCompleted
     | NewestId
@@ -125,6 +153,7 @@ LogEntry = (
 )
 
 _TYPES: dict[str, type[LogEntry]] = {
+    "master-started": MasterStarted,
     "attempt-started": AttemptStarted,
     "checkpoint-completed": CheckpointCompletedEntry,
     "savepoint-completed": SavepointCompleted,
@@ -211,7 +240,7 @@ class DurableJobLog:
         if self._next is None:
             raise ProtocolError("job log was appended to before it was read", entry=entry)
         number, self._next = self._next, None
-        attempt = entry.attempt if isinstance(entry, AttemptStarted) else self._attempt
+        attempt = entry.attempt if isinstance(entry, MasterStarted | AttemptStarted) else self._attempt
         data = self._encode(number, entry, attempt)
         try:
             created = self._create(number, data)
@@ -221,7 +250,7 @@ class DurableJobLog:
             raise
         if not created:
             raise self._taken(number, attempt)
-        if isinstance(entry, AttemptStarted):
+        if isinstance(entry, MasterStarted | AttemptStarted):
             self._verify_newest(number)
         self._attempt = attempt
         self._next = number + 1

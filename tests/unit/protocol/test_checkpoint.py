@@ -21,6 +21,7 @@ from raystream.protocol.checkpoint_commands import (
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.protocol.checkpoint_pending import FATES_REMEMBERED_MAX
 from raystream.protocol.checkpoint_requests import Purpose
+from raystream.protocol.recovery import Beginning
 from tests.unit.protocol.checkpoint_driver import (
     REFUSED,
     SUBTASKS,
@@ -65,7 +66,7 @@ def test_ids_count_up_and_are_never_used_again():
 
 def test_ids_go_on_after_the_snapshot_that_the_job_starts_from():
     job = Driver()
-    job.snapshot_restored(CheckpointId(41), claimed=False)
+    job.job_began(Beginning(newest=CheckpointId(41), point=CheckpointId(41)))
     job.start_attempt()
 
     assert job.tick() == [StartCheckpoint(42, PERIODIC, "")]
@@ -75,7 +76,8 @@ def test_ids_go_on_after_the_snapshot_that_the_job_starts_from():
 def test_restored_snapshot_is_deleted_only_when_it_was_claimed():
     for claimed in (False, True):
         job = Driver()
-        job.snapshot_restored(CheckpointId(7), claimed=claimed)
+        retained = (CheckpointId(7),) if claimed else ()
+        job.job_began(Beginning(newest=CheckpointId(7), point=CheckpointId(7), retained=retained))
         job.start_attempt()
         job.tick()
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from raystream.errors import StateCorruptError
 from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.protocol.checkpoint_commands import DeleteCheckpoint, FailAttempt, PruneLog, RecordDamage
-from raystream.protocol.recovery import RecoveryPoint
+from raystream.protocol.recovery import Beginning, RecoveryPoint
 from raystream.protocol.retention import Retention
 from tests.unit.protocol.checkpoint_driver import Driver, kinds
 
@@ -69,7 +69,7 @@ def test_job_whose_output_would_come_twice_ends_with_the_file_and_what_would_hel
 def test_snapshot_that_is_not_the_jobs_own_is_not_passed_over(begin):
     recovery = after()
     if begin is not None:
-        recovery.began(CheckpointId(begin), claimed=False)
+        recovery.began(Beginning(newest=CheckpointId(begin), point=CheckpointId(begin)))
 
     assert damaged(recovery, 2) == [FailAttempt(DAMAGE, retryable=False)]
 
@@ -83,7 +83,8 @@ def test_savepoint_with_which_the_job_was_stopped_is_not_passed_over():
 
 def test_claimed_snapshot_is_what_the_first_checkpoint_falls_back_to():
     recovery = after()
-    recovery.began(CheckpointId(7), claimed=True)
+    claimed = CheckpointId(7)
+    recovery.began(Beginning(newest=claimed, point=claimed, retained=(claimed,)))
     recovery.completed(CheckpointId(8))
     recovery.kept(CheckpointId(8))
 

@@ -29,7 +29,8 @@ def test_as_many_as_configured_are_kept():
 
 
 def test_what_a_restored_job_owns_counts():
-    retention = Retention(2, retained=[7, 5, 6])
+    retention = Retention(2)
+    retention.began([7, 5, 6], [])
 
     assert retention.retained == (5, 6, 7)
     assert retention.checkpoint_completed(8) == [5, 6]
@@ -91,7 +92,9 @@ def test_no_history_deletes_what_is_needed_or_keeps_too_much(
     """Complete checkpoints with gaps (aborted ones, savepoints), across new job masters."""
 
     def recovered(retained):
-        return Retention(num_retained, delete_on_cancellation=delete_on_cancellation, retained=retained)
+        made = Retention(num_retained, delete_on_cancellation=delete_on_cancellation)
+        made.began(retained, [])
+        return made
 
     retention, stored, completed = recovered(owned), set(owned), sorted(owned)
     for n, step in enumerate(steps):

@@ -45,8 +45,13 @@ def test_savepoint_is_answered_with_its_path_and_commits_nothing(directory, tmp_
     assert outcome.path.startswith(f"file://{tmp_path}/mine/savepoint-{JOB_ID[:6]}-")
     assert outcome.error is None
     assert not world.commands(msg.CheckpointCompleted)
-    assert world.log_entries[-1] == SavepointCompleted(
-        checkpoint_id=CheckpointId(1), directory=outcome.path, attempt=Attempt(1)
+    entry = world.log_entries[-1]
+    assert entry == SavepointCompleted(
+        checkpoint_id=CheckpointId(1),
+        directory=outcome.path,
+        attempt=Attempt(1),
+        request_ids=(outcome.request_id,),
+        record=entry.record,
     )
 
 

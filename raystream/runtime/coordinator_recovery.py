@@ -1,0 +1,175 @@
+"""How a coordinator begins: it reads the job log before it does anything else.
+
+    log is empty -------------------------------------------> the job begins
+    log of a job that has ended ----> what is left of its end is done
+    any other log --> taken over --> retained snapshots read --> the job goes on
+
+A job master that begins after another one takes the log over first, by an entry of its own, and decides
+by what stands before that: so nothing that an older one still appends, paused or cut off, is ever missed,
+and whoever of two loses the number has lost the job.  A store that does not answer is asked again.
+
+Requests of clients wait until it is known what they find.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raystream.clock import Clock
+from raystream.config.options import JobConfig
+from raystream.errors import FencedError, RaystreamError, StateError, StorageError
+from raystream.ids import Attempt, CheckpointId
+from raystream.operators.operator import Background
+from raystream.runtime.coordinator_log import Later
+from raystream.runtime.coordinator_services import as_error
+from raystream.runtime.coordinator_storage import JobStorage
+from raystream.runtime.logged_job import LoggedJob, logged_job
+from raystream.storage.job_log import MasterStarted
+from raystream.storage.metadata import SnapshotMetadata
+
+logger = logging.getLogger(__name__)
+
+RECOVERY_RETRY_MS = 1_000
+"""Time between two tries to read a job log."""
+RECOVERY_TRIES_MAX = 600
+"""Tries before the job is given up: its store is away, so that it could neither run nor end."""
+
+Claimed = tuple[str, SnapshotMetadata]
+"""Location and content of a snapshot that a job has claimed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveredJob:
+    """A job that ran under an earlier job master."""
+
+    logged: LoggedJob
+    snapshots: dict[CheckpointId, SnapshotMetadata]
+    """The checkpoints that it retains; a damaged one is missing."""
+    claimed: Claimed | None = None
+    """What the job started from, if that belongs to it."""
+
+
+class LogReader:
+    """Reads what there is of a job, in a thread; may be asked again after a `StorageError`.
+
+    Args:
+        storage: of the job.
+        config: of the job.
+        clock: for the entry that takes the log over.
+    """
+
+    def __init__(self, storage: JobStorage, config: JobConfig, clock: Clock) -> None:
+        self._storage = storage
+        self._config = config
+        self._clock = clock
+        self._logged: LoggedJob | None = None  # Once the log is ours.
+
+    def read(self) -> RecoveredJob | None:
+        """Return the job, whose log is ours then; None when it has not begun.
+
+        Raises:
+            FencedError: another job master has it.
+            StateError: the log is damaged, or of a format that is not read.
+            StorageError: the store did not answer.
+        """
+        if self._logged is None:
+            self._logged = self._take_over()
+        logged = self._logged
+        if logged is None:
+            return None
+        claimed, retained = self._claimed(logged), logged.beginning.retained
+        if claimed is None and logged.started_from_id in retained:
+            # It was deleted, or given back, by what was left of the job before.
+            retained = tuple(number for number in retained if number != logged.started_from_id)
+            logged = replace(logged, beginning=replace(logged.beginning, retained=retained))
+        own = [number for number in retained if claimed is None or number != claimed[1].checkpoint_id]
+        loaded = {number: self._load(logged.locations[number]) for number in own}
+        snapshots = {number: found for number, found in loaded.items() if found is not None}
+        return RecoveredJob(logged=logged, snapshots=snapshots, claimed=claimed)
+
+    def _take_over(self) -> LoggedJob | None:
+        log, claims = self._storage.log, self._config.recovery.claim_mode == "claim"
+        entries = log.read()
+        if not entries:
+            return None
+        num_retained = self._config.checkpointing.num_retained
+        logged = logged_job(entries, num_retained=num_retained, claims=claims)
+        if logged.end is None:  # Nobody appends behind a terminal entry.
+            attempt = Attempt(logged.attempt + 1)
+            log.append(MasterStarted(attempt=attempt, started_ms=round(self._clock.wall_ms())))
+        return logged
+
+    def _claimed(self, logged: LoggedJob) -> Claimed | None:
+        location = logged.started_from
+        if location is None or self._config.recovery.claim_mode != "claim":
+            return None
+        found = self._load(location)
+        ours = found is not None and self._storage.claims.resume(location)
+        return (location, found) if ours and found is not None else None
+
+    def _load(self, location: str) -> SnapshotMetadata | None:
+        try:
+            return self._storage.snapshots.load_complete(location)[1]
+        except StateError as error:
+            # Whoever restores it finds out, and decides; what it alone refers to nobody can read any more.
+            logger.warning("snapshot in the job log cannot be read", extra={"path": location}, exc_info=error)
+            return None
+
+
+class JobRecovery:
+    """Reads the job log, and tells the coordinator once what it says.
+
+    Args:
+        reader: reads it.
+        background: where it does.
+        later: for another try.
+        begin: told that the job begins, or as what it goes on.
+        refused: told why nobody can go on with it here.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader,
+        background: Background,
+        *,
+        later: Later,
+        begin: Callable[[RecoveredJob | None], None],
+        refused: Callable[[RaystreamError], None],
+    ) -> None:
+        self._reader = reader
+        self._background = background
+        self._later = later
+        self._begin = begin
+        self._refused = refused
+        self._tries = 0
+        self._held: list[Callable[[], None]] = []
+        self.over = False
+        """It is known how the job stands."""
+        self.waiting_for = ""
+        """What it waits for, for people."""
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._tries += 1
+        self._background.submit(self._reader.read, self._read)
+
+    def hold(self, call: Callable[[], None]) -> None:
+        """Make a call as soon as it is over."""
+        self._held.append(call)
+
+    def _read(self, result: Any) -> None:
+        away = isinstance(result, StorageError) and not isinstance(result, FencedError)
+        if away and self._tries < RECOVERY_TRIES_MAX:
+            self.waiting_for = f"the job log: {result.message}"
+            logger.warning("job log does not answer", extra={"tries": self._tries}, exc_info=result)
+            self._later(RECOVERY_RETRY_MS, self.start)
+            return
+        self.over, self.waiting_for = True, ""
+        if isinstance(result, Exception):
+            self._refused(as_error(result, "reading of the job log"))
+        else:
+            self._begin(result)
+        held, self._held = self._held, []
+        for call in held:
+            call()
