@@ -78,13 +78,7 @@ class JobCoordinator:
         self._log = LogWriter(
             services.storage.log, services.log, later=self._later, conflicted=self._log_conflicted
         )
-        self._recovery = JobRecovery(
-            LogReader(services.storage, self._submission.config, services.clock),
-            services.log,
-            later=self._later,
-            begin=self._begin,
-            refused=self._log_conflicted,
-        )
+        self._recovery = self._make_recovery()
         self._deletions = Deletions(services.deletion, self._later)
         self._sources = SourceCoordinator(
             services.discovery, later=self._later, send=services.slots.send, failed=self._attempt_failed
@@ -111,8 +105,21 @@ class JobCoordinator:
             deleted=lambda: self._entries.archive(self.view()),
         )
         self._entries = self._make_entries()
-        self._reports = SlotReports(
-            services,
+        self._reports = self._make_reports(on_output)
+
+    def _make_recovery(self) -> JobRecovery:
+        services = self._services
+        return JobRecovery(
+            LogReader(services.storage, self._submission.config, services.clock),
+            services.log,
+            later=self._later,
+            begin=self._begin,
+            refused=self._log_conflicted,
+        )
+
+    def _make_reports(self, on_output: Callable[[msg.ClientOutput], None]) -> SlotReports:
+        return SlotReports(
+            self._services,
             job=self._job,
             checkpoints=self._checkpoints,
             sources=self._sources,

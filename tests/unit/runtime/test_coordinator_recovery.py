@@ -2,15 +2,12 @@
 
 import pytest
 
-from raystream.errors import FencedError
 from raystream.handles import SharedFile
 from raystream.ids import Attempt, JobStatus
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS, RECOVERY_TRIES_MAX
 from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, MasterStarted, Terminal
-from raystream.storage.layout import JobLayout
-from raystream.storage.stores import open_file_system
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
     JOB_ID,
@@ -20,6 +17,7 @@ from tests.unit.runtime.coordinator_world import (
     chk,
     running,
 )
+from tests.unit.runtime.job_lives import next_life, restored
 
 NEXT_ID = IDS_AHEAD_MAX + 1
 PATH = "execution__state_recovery__path"
@@ -30,25 +28,8 @@ def directory(tmp_path):
     return tmp_path / "checkpoints"
 
 
-def next_life(directory, *, at_ms=0, **options):
-    """Return the world of a job master that begins where another one has died, after its first restart."""
-    world = World(directory, **options)
-    world.clock.now_ms = at_ms
-    return world.start().restart()
-
-
 def kinds(entries):
     return [type(entry) for entry in entries]
-
-
-def restored(world):
-    """Return the directories that the last attempt restores from."""
-    return {
-        part.directory
-        for subtasks in world.restored.values()
-        for restore in subtasks.values()
-        for part in restore.values()
-    }
 
 
 # ---- the way back ------------------------------------------------------------------
@@ -333,82 +314,6 @@ def test_savepoint_that_was_complete_is_not_taken_again_for_its_client(directory
 
     assert world.view.outcome("s") == outcome
     assert not world.commands(msg.TriggerCheckpoint)
-
-
-# ---- two at once -----------------------------------------------------------------------
-
-
-def test_zombie_can_neither_complete_a_checkpoint_nor_commit_nor_restart(directory):
-    zombie = running(directory)
-    zombie.held = {"append"}
-    zombie.run_for(INTERVAL_MS)
-    world = next_life(directory)
-    entries = world.log_entries
-
-    zombie.release_work("append")
-
-    assert zombie.view.abandoned
-    assert isinstance(zombie.view.error, FencedError)
-    assert zombie.killed == [0, 1]
-    assert not zombie.commands(msg.CheckpointCompleted)
-    assert world.log_entries == entries
-
-
-def test_zombie_that_fails_does_not_restart(directory):
-    zombie = running(directory)
-    world = next_life(directory)
-
-    zombie.fail(0).restart()
-
-    assert zombie.view.abandoned
-    assert world.status == "RUNNING"
-
-
-def test_zombie_does_not_run_a_job_that_has_finished(directory):
-    zombie = running(directory)
-    world = next_life(directory).end_input()
-    assert world.status == "FINISHED"
-    entries = world.log_entries
-
-    zombie.fail(0).restart()
-
-    assert zombie.view.abandoned
-    assert world.log_entries == entries
-
-
-def test_of_two_that_take_over_one_has_lost(directory):
-    running(directory)
-    worlds = [World(directory), World(directory)]
-    entries = open_file_system(str(directory)).list_dir(JobLayout(str(directory), JOB_ID).log_dir)
-    for world in worlds:
-        world.held = {"prepared"}
-        world.coordinator.start()
-    worlds[0].settle().restart()
-    assert len(entries) == 1
-
-    worlds[1].settle().restart()
-
-    assert worlds[0].fail(0).restart().view.abandoned
-    assert worlds[1].status == "RUNNING"
-
-
-def test_entry_that_an_older_master_appended_at_the_last_moment_counts(directory):
-    zombie = running(directory)
-    zombie.held = {"append"}
-    zombie.run_for(INTERVAL_MS)
-    world = World(directory)
-    create = world.storage.log._create
-
-    def late(number, data):
-        world.storage.log._create = create
-        zombie.release_work("append")
-        return create(number, data)
-
-    world.storage.log._create = late
-    world.start().run_for(RECOVERY_RETRY_MS + RESTART_DELAY_MS)
-
-    assert world.status == "RUNNING"
-    assert restored(world) == {f"file://{chk(directory, 1)}"}
 
 
 # ---- files ---------------------------------------------------------------------------

@@ -1,0 +1,95 @@
+"""Of two job masters of one job, one has lost it: whoever does not get the next number of the log."""
+
+import pytest
+
+from raystream.errors import FencedError
+from raystream.runtime import messages as msg
+from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS
+from tests.unit.runtime.coordinator_world import (
+    INTERVAL_MS,
+    RESTART_DELAY_MS,
+    World,
+    chk,
+    running,
+)
+from tests.unit.runtime.job_lives import next_life, restored
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def test_zombie_can_neither_complete_a_checkpoint_nor_commit_nor_restart(directory):
+    zombie = running(directory)
+    zombie.held = {"append"}
+    zombie.run_for(INTERVAL_MS)
+    world = next_life(directory)
+    entries = world.log_entries
+
+    zombie.release_work("append")
+
+    assert zombie.view.abandoned
+    assert isinstance(zombie.view.error, FencedError)
+    assert zombie.killed == [0, 1]
+    assert not zombie.commands(msg.CheckpointCompleted)
+    assert world.log_entries == entries
+
+
+def test_zombie_that_fails_does_not_restart(directory):
+    zombie = running(directory)
+    world = next_life(directory)
+
+    zombie.fail(0).restart()
+
+    assert zombie.view.abandoned
+    assert world.status == "RUNNING"
+
+
+def test_zombie_does_not_run_a_job_that_has_finished(directory):
+    zombie = running(directory)
+    world = next_life(directory).end_input()
+    assert world.status == "FINISHED"
+    entries = world.log_entries
+
+    zombie.fail(0).restart()
+
+    assert zombie.view.abandoned
+    assert world.log_entries == entries
+
+
+def before_its_next_entry(world, call):
+    """Let something happen between the read and the next append of a job master."""
+    create = world.storage.log._create
+
+    def late(number, data):
+        world.storage.log._create = create
+        call()
+        return create(number, data)
+
+    world.storage.log._create = late
+
+
+def test_of_two_that_take_over_one_has_lost(directory):
+    running(directory)
+    loser, winner = World(directory), World(directory)
+    before_its_next_entry(loser, lambda: winner.start().restart())
+
+    loser.start().restart()
+
+    assert isinstance(loser.view.error, FencedError)
+    assert not loser.sent
+    assert winner.status == "RUNNING"
+
+
+def test_entry_that_an_older_master_appended_at_the_last_moment_counts(directory):
+    zombie = running(directory)
+    zombie.held = {"append"}
+    zombie.run_for(INTERVAL_MS)
+    world = World(directory)
+    before_its_next_entry(world, lambda: zombie.release_work("append"))
+
+    world.start().run_for(RECOVERY_RETRY_MS + RESTART_DELAY_MS)
+
+    assert world.status == "RUNNING"
+    assert restored(world) == {f"file://{chk(directory, 1)}"}
