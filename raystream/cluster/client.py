@@ -175,7 +175,7 @@ class RayJobHandle:
             raise RaystreamError("job ended before the request was carried out", job_id=self._job_id)
         if outcome.error is not None:
             raise outcome.error
-        return outcome.path
+        return outcome.answer
 
     def _outcome(self, request_id: str, timeout_s: float | None) -> RequestOutcome | None:
         """Wait for the outcome of a request; without a time-out until the job's end at most."""

@@ -67,6 +67,7 @@ class CheckpointShell:
         deletions: take what nothing needs any more.
         plan: gives the plan of the current attempt.
         run: executes the commands that an event leads to.
+        rescales: told first how what was asked for has ended; False when it was not in order to rescale.
         records: gives the records in and out so far.
         deleted: called when the machine has ended and all deletions are over, or their time is.
 
@@ -87,6 +88,7 @@ class CheckpointShell:
         deletions: Deletions,
         plan: Callable[[], PhysicalPlan],
         run: Run,
+        rescales: Callable[[cmd.ResolveSavepoint], bool],
         records: Callable[[], tuple[int, int]],
         deleted: Callable[[], None],
     ) -> None:
@@ -104,6 +106,7 @@ class CheckpointShell:
         self._deletions = deletions
         self._plan = plan
         self._run = run
+        self._rescales = rescales
         self._deleted = deleted
         self.shared = SharedFiles()
         self.leftovers = Leftovers(deletions, self._snapshots, self.shared)
@@ -313,6 +316,8 @@ class CheckpointShell:
             logger.warning("checkpoint failed", extra=details, exc_info=command.error)
 
     def _resolve(self, command: cmd.ResolveSavepoint) -> None:
+        if self._rescales(command):
+            return
         path = self.location(command.checkpoint_id) or ""
         self._requests.request_resolved(
             RequestOutcome(

@@ -12,7 +12,7 @@ from raystream.errors import RaystreamError, StorageError
 from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.job import Job
-from raystream.protocol.job_commands import Command
+from raystream.protocol.job_commands import Command, LogCancel, LogStop
 from raystream.runtime.coordinator_end import ARCHIVE_WAIT_MS, go_on_within
 from raystream.runtime.coordinator_leftovers import Leftovers
 from raystream.runtime.coordinator_log import Later, LogWriter
@@ -34,6 +34,7 @@ class JobEntries:
         location: gives the location of a complete checkpoint.
         program_checksum: gives that of the stored program.
         leftovers: sweeps what older attempts left.
+        parallelism: gives that of a job that was rescaled.
         records: gives the records in and out so far.
         later: for the bound of the archive.
         run: executes the commands that an event leads to.
@@ -53,6 +54,7 @@ class JobEntries:
         location: Callable[[CheckpointId | None], str | None],
         program_checksum: Callable[[], str | None],
         leftovers: Leftovers,
+        parallelism: Callable[[], int | None],
         records: Callable[[], tuple[int, int]],
         later: Later,
         run: Callable[[Iterable[Command]], None],
@@ -66,6 +68,7 @@ class JobEntries:
         self._program_checksum = program_checksum
         self._leftovers = leftovers
         self._records = records
+        self._parallelism = parallelism
         self._later = later
         self._run = run
         self._failed = failed
@@ -87,6 +90,7 @@ class JobEntries:
             program_checksum=self._program_checksum(),
             records_in=records_in,
             records_out=records_out,
+            parallelism=self._parallelism(),
         )
 
         def appended(error: StorageError | None) -> None:
@@ -98,13 +102,10 @@ class JobEntries:
 
         self._log.append(entry, appended)
 
-    def stop_accepted(self, request_id: str) -> None:
-        """Log that a client may stop the job."""
-        self._log.append(StopAccepted(request_id=request_id), _request_logged)
-
-    def cancel_accepted(self, request_id: str) -> None:
-        """Log that a client may cancel the job."""
-        self._log.append(CancelAccepted(request_id=request_id), _request_logged)
+    def request_accepted(self, command: LogStop | LogCancel) -> None:
+        """Log that a client may stop or cancel the job."""
+        accepted = StopAccepted if isinstance(command, LogStop) else CancelAccepted
+        self._log.append(accepted(request_id=command.request_id), _request_logged)
 
     def job_ends(self, status: JobStatus, error: RaystreamError | None) -> None:
         """Log how the job ends."""

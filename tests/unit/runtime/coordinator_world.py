@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import replace
 from functools import partial
 
-from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
+from raystream.api.runner import CancelRequest, RescaleRequest, SavepointRequest, StopRequest
 from raystream.config.load import load_config
 from raystream.errors import SlotLostError, StorageError, UserCodeError
 from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
@@ -25,6 +25,7 @@ from raystream.runtime import messages as msg
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
+from raystream.runtime.program import Program, pack, unpack
 from raystream.storage.stores import open_file_system
 
 JOB_ID = JobId("0123456789abcdef" * 2)
@@ -145,7 +146,17 @@ class World:
 
     open_fs = staticmethod(open_file_system)
 
-    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, job_id=JOB_ID, **options):
+    def __init__(
+        self,
+        directory=None,
+        *,
+        source=None,
+        plan=None,
+        savepoints=None,
+        job_id=JOB_ID,
+        packed=False,
+        **options,
+    ):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
         settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
@@ -160,9 +171,11 @@ class World:
         settings |= {key.replace("__", ".").replace("_", "-"): str(value) for key, value in options.items()}
         settings = {key: value for key, value in settings.items() if value != "off"}
         self.config = load_config(overrides=settings)
+        self.packed = packed  # Slots are sent a program that can be unpacked.
+        program = pack(Program(job_name="hits", plan=self.plan, config=self.config)) if packed else b"program"
         self.clock = VirtualClock()
         self.silent, self.held, self.faults = set(), set(), {}
-        self.sent, self.outputs, self.killed = [], [], []
+        self.sent, self.outputs, self.killed, self.dismissed = [], [], [], []
         self.work = deque()
         self.done = []  # Names of work that was done, or has failed.
         self.shared = {}  # Shared files of keyed state, by checkpoint and subtask.
@@ -177,7 +190,7 @@ class World:
         self.coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=JobSubmission(
-                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=b"program"
+                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=program
                 ),
                 storage=self.storage,
                 slots=self,
@@ -238,6 +251,10 @@ class World:
         self.killed.append(slot)
         self.inbox.append(partial(self.lose, slot))
 
+    def dismiss(self, slots):
+        self.dismissed += slots
+        self.alive -= set(slots)
+
     def release(self, released):
         self.released = True
         self.alive.clear()
@@ -261,6 +278,7 @@ class World:
         attempt = command.attempt
         match command:
             case msg.Deploy():
+                self.plan = unpack(command.program).plan if self.packed else self.plan
                 self.restored[slot] = command.restore
                 self.report(msg.SlotDeployed(attempt=attempt, slot=slot, address=f"address-{slot}"))
             case msg.Connect():
@@ -332,6 +350,10 @@ class World:
 
     def cancel(self, request_id="c"):
         self.coordinator.request(CancelRequest(request_id))
+        return self.settle()
+
+    def rescale(self, parallelism, request_id="rescale"):
+        self.coordinator.request(RescaleRequest(request_id, parallelism))
         return self.settle()
 
     # ---- what came of it -----------------------------------------------------------
