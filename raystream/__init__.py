@@ -26,7 +26,8 @@ from raystream.api.functions import (
     ProcessFunction,
     ReduceFunction,
 )
-from raystream.api.stream import DataStream, KeyedStream, OutputTag, StreamSink
+from raystream.api.side_outputs import OutputTag
+from raystream.api.stream import DataStream, KeyedStream, StreamSink
 from raystream.clock import TimeDomain
 from raystream.config.options import JobConfig
 from raystream.errors import (
@@ -44,6 +45,7 @@ from raystream.errors import (
     UserCodeError,
 )
 from raystream.ids import JobStatus
+from raystream.operators.dead_letters import DeadLetter
 from raystream.operators.two_phase_sink import TwoPhaseCommitSink
 from raystream.operators.watermarks import WatermarkStrategy
 from raystream.state.descriptor import (
@@ -77,6 +79,7 @@ __all__ = [
     "ConfigError",
     "ConnectedStreams",
     "DataStream",
+    "DeadLetter",
     "FilterFunction",
     "FlatMapFunction",
     "GraphError",

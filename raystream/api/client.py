@@ -14,6 +14,7 @@ from raystream.api import ambient
 from raystream.api.bindings import bound
 from raystream.api.runner import (
     CancelRequest,
+    CheckpointRequest,
     JobHandle,
     JobView,
     OutputListener,
@@ -43,6 +44,9 @@ class JobResult:
     records_out: int
     """Records that the sinks took."""
     restarts: int
+    dead_letters: int = 0
+    """Records on which user code raised, where the operator has `on_error="dead-letter"`; those that a
+    restart has repeated are counted again, as in the other two."""
 
 
 class JobClient:
@@ -122,6 +126,22 @@ class JobClient:
         """
         return self._request(SavepointRequest(_request_id(), _absolute(directory), _format_named(format)))
 
+    def checkpoint(self, full: bool = False) -> str:
+        """Take a checkpoint now, whatever the interval and the pause, and return its path.
+
+        It is a checkpoint like any other: sinks commit with it, a failure recovers from it, and newer ones
+        take its place.
+
+        Args:
+            full: refer to no file of an older checkpoint, although checkpoints are incremental.
+
+        Raises:
+            CheckpointError: it was aborted; the message says why.
+            ConfigError: checkpointing is off.
+            JobFailedError: the job has failed.
+        """
+        return self._request(CheckpointRequest(_request_id(), full))
+
     def stop(
         self,
         directory: str | None = None,
@@ -174,7 +194,7 @@ class JobClient:
         """Return what is known of the job's checkpoints and savepoints, oldest first."""
         return self._handle.view().checkpoints
 
-    def _request(self, request: SavepointRequest | StopRequest | RescaleRequest) -> str:
+    def _request(self, request: SavepointRequest | CheckpointRequest | StopRequest | RescaleRequest) -> str:
         """Have a request carried out; when the job has failed meanwhile, say what it failed with."""
         try:
             return self._handle.request(request)
@@ -239,6 +259,7 @@ def _result(view: JobView) -> JobResult:
         records_in=view.records_in,
         records_out=view.records_out,
         restarts=view.restarts,
+        dead_letters=view.dead_letters,
     )
 
 

@@ -25,7 +25,7 @@ from raystream.api.client import (
 )
 from raystream.api.explain import explain_plan
 from raystream.api.factories import OperatorFactory
-from raystream.api.operator_options import OperatorOptions, chain_hint, checked_name
+from raystream.api.operator_options import OperatorOptions, chain_hint, checked_name, makes_dead_letters
 from raystream.api.runner import Runner, Submission
 from raystream.api.stream import DataStream
 from raystream.config.load import load_config
@@ -35,6 +35,7 @@ from raystream.graph.chaining import plan_job
 from raystream.graph.logical import LogicalGraph, LogicalNode, OperatorKind, Upstream, is_text
 from raystream.graph.physical import PhysicalPlan
 from raystream.ids import JobStatus, draw_job_id
+from raystream.operators.dead_letters import DEAD_LETTERS, DeadLetter
 from raystream.operators.sink_operator import SinkOperator
 from raystream.operators.source import Source
 from raystream.operators.source_operator import SourceOperator
@@ -130,6 +131,20 @@ class StreamEnvironment:
         factory = OperatorFactory(SourceOperator, bound("collection-source")(collection))
         return self._add_source(factory, "from_collection", "collection", options)
 
+    def dead_letters(self) -> DataStream[DeadLetter]:
+        """Return the dead letters of all operators so far that have `on_error="dead-letter"`.
+
+        Raises:
+            GraphError: there are none.
+        """
+        makers = [node.id for node in self._graph if node.dead_letters]
+        if not makers:
+            raise GraphError(
+                "dead letters of a job that makes none",
+                hint='say on_error="dead-letter" at an operator first: map(parse, on_error="dead-letter")',
+            )
+        return DataStream(self, self._graph, tuple(Upstream(node=node, tag=DEAD_LETTERS) for node in makers))
+
     def execute(self, name: str | None = None) -> JobResult:
         """Run the job to its end, or, under `raystream run --detached`, until all slots run.
 
@@ -206,6 +221,7 @@ class StreamEnvironment:
             max_parallelism=options.get("max_parallelism"),
             stateful=True,
             source=factory.function,
+            dead_letters=makes_dead_letters(options, operation, OperatorKind.SOURCE),
         )
         self._graph.add(node)
         return DataStream(self, self._graph, (Upstream(node=node.id),))
@@ -282,7 +298,7 @@ def _check_ends(graph: LogicalGraph) -> None:
     An operator that works by its side effects may be meant to have no sink, so it runs (Flink does the same).
 
     Raises:
-        GraphError: there are operators, but no sink.
+        GraphError: there are operators, but no sink, or dead letters without one.
     """
     read = {upstream.node for node in graph for upstream in node.upstreams}
     sinks = [node for node in graph if node.kind is OperatorKind.SINK]
@@ -292,6 +308,14 @@ def _check_ends(graph: LogicalGraph) -> None:
             "stream has no sink",
             hint="end it with .sink_to(...) or .print(); DiscardSink() drops what nobody needs",
             operator=", ".join(loose),
+        )
+    read_letters = {up.node for node in graph for up in node.upstreams if up.tag == DEAD_LETTERS}
+    lost = [node.label for node in graph if node.dead_letters and node.id not in read_letters]
+    if lost:
+        raise GraphError(
+            "dead letters have no sink",
+            hint='end them too: env.dead_letters().sink_to(FileSink.json_lines("dead-letters"))',
+            operator=", ".join(lost),
         )
     for operator in loose:
         logger.warning("stream has no sink, its records go nowhere", extra={"operator": operator})

@@ -24,6 +24,9 @@ class OperatorOptions(TypedDict, total=False):
     """Number of key groups, the bound of any later parallelism; the environment's by default."""
     chain: Literal["always", "head", "never"]
     """Whether the operator is fused with its neighbours, begins a chain, or stands alone."""
+    on_error: Literal["fail", "dead-letter"]
+    """What becomes of a record on which the function raises: it fails the job, or is left out and comes
+    with the error as a `DeadLetter` in `dead_letters()`.  Operators with a function only."""
 
 
 class NewOperator(TypedDict):
@@ -62,6 +65,29 @@ def chain_hint(options: OperatorOptions, operation: str) -> ChainHint:
             operation=operation,
             chain=options.get("chain"),
         ) from None
+
+
+def makes_dead_letters(options: OperatorOptions, operation: str, kind: OperatorKind) -> bool:
+    """Return whether the options ask for dead letters.
+
+    Raises:
+        GraphError: `on_error=` is none of its words, or the operator has no function.
+    """
+    on_error = options.get("on_error", "fail")
+    if on_error not in ("fail", "dead-letter"):
+        raise GraphError(
+            "on_error= is none of its words",
+            hint='write on_error="fail" or "dead-letter"',
+            operation=operation,
+            on_error=on_error,
+        )
+    if on_error == "dead-letter" and not kind.has_function:
+        raise GraphError(
+            "dead letters of an operator without a function",
+            hint="say on_error= where the function is: map(...), process(...) and so on",
+            operation=operation,
+        )
+    return on_error == "dead-letter"
 
 
 def checked_name(options: OperatorOptions, operation: str, default: str) -> str:

@@ -41,6 +41,15 @@ class SavepointRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointRequest:
+    """Take a checkpoint now; its path is the outcome."""
+
+    request_id: str
+    full: bool = False
+    """Refer to no file of an older checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequest:
     """Take a savepoint, commit, and end the job as FINISHED; the savepoint's path is the outcome."""
 
@@ -66,7 +75,7 @@ class RescaleRequest:
     parallelism: int
 
 
-ClientRequest = SavepointRequest | StopRequest | CancelRequest | RescaleRequest
+ClientRequest = SavepointRequest | CheckpointRequest | StopRequest | CancelRequest | RescaleRequest
 
 OutputListener = Callable[[OperatorUid, list[str] | bytes], None]
 """Takes what a sink sends to the client: printed lines, or collected values as bytes."""
@@ -87,6 +96,8 @@ class JobView(Protocol):
     def records_in(self) -> int: ...
     @property
     def records_out(self) -> int: ...
+    @property
+    def dead_letters(self) -> int: ...
     @property
     def duration_ms(self) -> int: ...
     @property
@@ -110,7 +121,7 @@ class JobHandle(Protocol):
     def request(self, request: ClientRequest) -> str:
         """Have a request carried out, wait for its outcome and return it; idempotent by request id.
 
-        A savepoint or stop waits until the job is RUNNING.
+        A savepoint, checkpoint or stop waits until the job is RUNNING.
 
         Raises:
             CheckpointError: the savepoint was aborted; the message carries the reason.

@@ -10,7 +10,7 @@ and `chain=` (see `OperatorOptions`); `key_by`, `rebalance`, `union` and
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from raystream.api.aggregates import SumField
 from raystream.api.bindings import bound
@@ -33,7 +33,9 @@ from raystream.api.operator_options import (
     chain_hint,
     checked_name,
     default_name,
+    makes_dead_letters,
 )
+from raystream.api.side_outputs import SideOutputs
 from raystream.errors import GraphError
 from raystream.graph.logical import LogicalGraph, LogicalNode, OperatorKind, Upstream
 from raystream.graph.physical import Partitioning
@@ -52,27 +54,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 K = TypeVar("K")
-S = TypeVar("S")
-
-
-class OutputTag(str, Generic[S]):
-    """The name of a side output; a plain `str` does as well.
-
-    Example:
-        >>> late = OutputTag("late")
-        >>> late == "late"
-        True
-    """
-
-    __slots__ = ()
-
-    @property
-    def name(self) -> str:
-        """The name as a plain text."""
-        return str(self)
-
-    def __repr__(self) -> str:
-        return f"OutputTag({str(self)!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +65,7 @@ class StreamSink:
     """None when it is generated."""
 
 
-class DataStream(Exchanges[T]):
+class DataStream(Exchanges[T], SideOutputs):
     """Records on their way from one operator to the next.
 
     Streams come from `env.from_source`, `env.from_collection` and from other streams.
@@ -168,29 +149,6 @@ class DataStream(Exchanges[T]):
             for upstream in self._upstreams
         )
         return KeyedStream(self._environment, self._graph, upstreams)
-
-    @overload
-    def get_side_output(self, tag: OutputTag[S]) -> "DataStream[S]": ...
-    @overload
-    def get_side_output(self, tag: str) -> "DataStream[Any]": ...
-    def get_side_output(self, tag: str) -> "DataStream[Any]":
-        """Return the records that the function of `process` gave to `ctx.output(tag, record)`.
-
-        Raises:
-            GraphError: the stream is not the direct result of `process`.
-        """
-        if not isinstance(tag, str) or not tag:
-            raise GraphError("tag of a side output is not a text", hint='write OutputTag("late")', tag=tag)
-        upstream = self._upstreams[0]
-        direct = self._upstreams == (Upstream(node=upstream.node),)
-        if not direct or not self._graph[upstream.node].kind.has_side_outputs:
-            raise GraphError(
-                "side output of something else than process",
-                hint="keep the stream that process(...) returned, and call get_side_output on it",
-                operator=self._graph[upstream.node].label,
-                tag=str(tag),
-            )
-        return DataStream(self._environment, self._graph, (Upstream(node=upstream.node, tag=str(tag)),))
 
     def sink_to(self, sink: Sink, **options: Unpack[OperatorOptions]) -> StreamSink:
         """End the stream in a sink.
@@ -284,6 +242,7 @@ class DataStream(Exchanges[T]):
             max_parallelism=options.get("max_parallelism"),
             stateful=declared["stateful"],
             transactional=declared.get("transactional", False),
+            dead_letters=makes_dead_letters(options, operation, declared["kind"]),
         )
         self._graph.add(node)
         return node

@@ -169,6 +169,22 @@ def _dispose(path: str) -> None:
     )
 
 
+@click.command("checkpoint", short_help="Take a checkpoint of a job now.")
+@click.argument("job", metavar="JOB")
+@click.option("--full", is_flag=True, help="Refer to no file of an older checkpoint.")
+@of_cluster
+def checkpoint(jobs: Jobs, job: str, full: bool) -> None:
+    """Take a checkpoint now, whatever the interval and the pause, and print its path.
+
+    It is a checkpoint like any other: sinks commit with it, and newer ones take its place.
+    """
+    path = jobs.client(job).checkpoint(full)
+    if path:
+        print(path)
+    else:
+        say("checkpoint is complete, in the memory of the job master")
+
+
 @click.command("stop", short_help="End a job with a savepoint.")
 @click.argument("job", metavar="JOB")
 @click.option("-p", "--savepoint-dir", "directory", metavar="DIR", help="Where to put the savepoint.")

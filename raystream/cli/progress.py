@@ -98,7 +98,8 @@ class Progress:
                 self._checkpoint_id = checkpoint.checkpoint_id
                 yield (
                     f"{describe_checkpoint(checkpoint)}: "
-                    f"{view.records_in:,} in, {view.records_out:,} out, {counted(view.restarts, 'restart')}"
+                    f"{view.records_in:,} in, {view.records_out:,} out, {_dead(view)}"
+                    f"{counted(view.restarts, 'restart')}"
                 )
 
     def _restarted(self, view: JobView) -> Iterator[str]:
@@ -125,8 +126,13 @@ def summary(view: JobView, duration_ms: float) -> str:
     restarts = counted(view.restarts, "restart")
     return (
         f"job {view.job_id} is {view.status.value}: {view.records_in:,} records in, "
-        f"{view.records_out:,} out, {checkpoints}, {restarts}, {elapsed(duration_ms)}"
+        f"{view.records_out:,} out, {_dead(view)}{checkpoints}, {restarts}, {elapsed(duration_ms)}"
     )
+
+
+def _dead(view: JobView) -> str:
+    """Return how many records went to the dead letters, if any did."""
+    return f"{counted(view.dead_letters, 'dead letter')}, " if view.dead_letters else ""
 
 
 def completed(checkpoints: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:

@@ -51,6 +51,11 @@ class OperatorKind(Enum):
         return self in _KEYED
 
     @property
+    def has_function(self) -> bool:
+        """True for operators that call a function of the user's with each record."""
+        return self not in _WITHOUT_FUNCTION
+
+    @property
     def has_side_outputs(self) -> bool:
         """True for operators whose function may call `ctx.output`."""
         return self in _WITH_SIDE_OUTPUTS
@@ -63,6 +68,7 @@ _KEYED = {
     OperatorKind.KEYED_CO_PROCESS,
     OperatorKind.KEYED_BROADCAST_PROCESS,
 }
+_WITHOUT_FUNCTION = {OperatorKind.SOURCE, OperatorKind.WATERMARKS, OperatorKind.SINK}
 _WITH_SIDE_OUTPUTS = {
     OperatorKind.PROCESS,
     OperatorKind.KEYED_PROCESS,
@@ -122,6 +128,8 @@ class LogicalNode:
     """True for a sink whose output becomes visible by a commit, or that does not say how."""
     source: Any = None
     """The `Source` of a source operator, else None."""
+    dead_letters: bool = False
+    """True when records on which its function raises go to a side output, and do not fail the job."""
 
     @property
     def label(self) -> str:

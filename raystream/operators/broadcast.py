@@ -137,7 +137,7 @@ class BroadcastProcessOperator(ProcessOperator):
     def process_broadcast(self, batch: RowBatch) -> None:
         """Handle the records of a batch of the broadcast stream; there is no current key."""
         ctx, call = self._broadcast_context, self._function.process_broadcast_element
-        ProcessOperator._run(self, batch, lambda value, _: call(value, ctx))
+        ProcessOperator._run(self, batch, self._guarded(lambda value, _: call(value, ctx), 1))
 
     @property
     def inputs(self) -> tuple[Emit, ...]:

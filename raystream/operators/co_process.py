@@ -19,11 +19,11 @@ class _TwoInputs(ProcessOperator):
     """Calls `process_element1` or `process_element2`, by the input that a record came through."""
 
     def process(self, batch: RowBatch) -> None:
-        self._run(batch, self._function.process_element1)
+        self._run(batch, self._guarded(self._function.process_element1))
 
     def process_second(self, batch: RowBatch) -> None:
         """Handle the records of a batch of the second input."""
-        self._run(batch, self._function.process_element2)
+        self._run(batch, self._guarded(self._function.process_element2, 1))
 
     @property
     def inputs(self) -> tuple[Emit, ...]:

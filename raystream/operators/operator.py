@@ -118,6 +118,11 @@ class Operator:
         """True when nothing that `open` began in the background is still under way."""
         return True
 
+    @property
+    def dead_letters(self) -> int:
+        """How many records have gone to the dead letters since the start of the attempt."""
+        return 0
+
     def start(self) -> None:
         """Called when every subtask of the job is open, before the first record."""
 

@@ -4,12 +4,14 @@ A keyed function that has `on_timer` has timers.  A watermark may be due to more
 fire in one go: then the operator is `catching_up`, and hands the watermark on behind the last one.
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 from raystream.clock import TimeDomain
 from raystream.operators.checkpointed import initialize_function, snapshot_function
+from raystream.operators.dead_letters import DEAD_LETTERS, DeadLetters, dead_letters_of, takes
 from raystream.operators.emission import Pass, collector
 from raystream.operators.operator import Operator
 from raystream.operators.timers import KeyedTimers, Timers, overridden
@@ -35,16 +37,17 @@ class ProcessContext(KeyCursor):
         timestamp: ms since the epoch, or None when the record has none; the timer's time in `on_timer`.
         timers: event time and processing time, and the timers of the current key.
         time_domain: which time the timer goes by, in `on_timer` only.
+        side: tag, timestamp and record of what the batch in hand has emitted to side outputs.
     """
 
-    __slots__ = ("_side", "emitted", "timers")
+    __slots__ = ("emitted", "side", "timers")
 
     timers: Timers
 
     def __init__(self) -> None:
         super().__init__()
         self.emitted: Pass | None = None
-        self._side: defaultdict[str, list[tuple[int | None, Any]]] = defaultdict(list)
+        self.side: list[tuple[str, int | None, Any]] = []
 
     def output(self, tag: Any, value: Any) -> None:
         """Emit a record to a side output.
@@ -55,17 +58,19 @@ class ProcessContext(KeyCursor):
         """
         if self.emitted is not None:
             value = self.emitted(value)
-        self._side[getattr(tag, "name", tag)].append((self.timestamp, value))
+        self.side.append((getattr(tag, "name", tag), self.timestamp, value))
 
-    def take_side_outputs(self) -> dict[str, list[tuple[int | None, Any]]]:
-        """Return (timestamp, record) of everything emitted to side outputs since the last call, by tag."""
-        side, self._side = self._side, defaultdict(list)
-        return side
-
-    @property
-    def has_side_outputs(self) -> bool:
-        """True when `take_side_outputs` would return something."""
-        return bool(self._side)
+    def take_side_outputs(self) -> Iterator[tuple[str, list[Any], list[Any]]]:
+        """Yield tag, timestamps and records of everything emitted to side outputs since the last call."""
+        side, self.side = self.side, []
+        tags, times, values = zip(*side, strict=True)
+        found = dict.fromkeys(tags)
+        if len(found) == 1:
+            yield tags[0], list(times), list(values)
+            return
+        for tag in found:
+            chosen = [other == tag for other in tags]
+            yield tag, list(compress(times, chosen)), list(compress(values, chosen))
 
 
 ProcessElement = Callable[[Any, ProcessContext], Iterable[Any] | None]
@@ -80,6 +85,8 @@ class ProcessOperator(Operator):
     def __init__(self, function: Any) -> None:
         self._function = function
         self._cursor = self.cursor_type()
+        self._letters: DeadLetters | None = None
+        self._passed: Pass | None = None  # What `_run` has records passed through that are emitted.
 
     @property
     def cursor(self) -> ProcessContext:
@@ -88,6 +95,8 @@ class ProcessOperator(Operator):
 
     def open(self) -> None:
         self._cursor.emitted = self.context.emitted
+        self._letters = dead_letters_of(self)
+        self._passed = self.context.emitted if self._letters is None else None  # Else `whole` does it.
         self._cursor.timers = self._make_timers()
         initialize_function(self._function, self.context)
         open_function(self._function, self.context)
@@ -102,14 +111,44 @@ class ProcessOperator(Operator):
         self.emit_event_time(element)
 
     def process(self, batch: RowBatch) -> None:
-        self._run(batch, self._function.process_element)
+        self._run(batch, self._guarded(self._function.process_element))
+
+    def _guarded(self, call: ProcessElement, input_number: int = 0) -> ProcessElement:
+        """Return the method as it is or, where there are dead letters, one that makes them of errors.
+
+        All that the method has emitted for such a record is dropped.
+        """
+        letters, cursor = self._letters, self._cursor
+        if letters is None:
+            return call
+        whole, side = letters.whole, cursor.side
+
+        def guarded(value: Any, ctx: ProcessContext) -> list[Any] | None:
+            kept = len(side)
+            try:
+                emitted = call(value, ctx)
+                return None if emitted is None else whole(emitted)
+            except BaseException as error:
+                if not takes(error):
+                    raise
+                del side[kept:]
+                key, timestamp = cursor.current_key, cursor.timestamp
+                letter = letters.letter(error, value, key=key, timestamp=timestamp, input_number=input_number)
+                cursor.output(DEAD_LETTERS, letter)
+                return None
+
+        return guarded
+
+    @property
+    def dead_letters(self) -> int:
+        return 0 if self._letters is None else self._letters.count
 
     def _run(self, batch: RowBatch, call: ProcessElement) -> None:
         """Call a method of the function for each record and emit what it yields."""
         ctx = self._cursor
         out: list[Any] = []
         stamps: list[int] | None = None
-        emit = collector(out, self.context.emitted)
+        emit = collector(out, self._passed)
         value = None
         try:
             if batch.timestamps is None:
@@ -139,11 +178,10 @@ class ProcessOperator(Operator):
         """
         if out:
             self.emit(RowBatch(out, stamps))
-        if self._cursor.has_side_outputs:
-            for tag, side in self._cursor.take_side_outputs().items():
+        if self._cursor.side:
+            for tag, times, values in self._cursor.take_side_outputs():
                 if tag in self.emit_side:
-                    times, values = zip(*side, strict=True)
-                    self.emit_side[tag](RowBatch(list(values), None if stamps is None else list(times)))
+                    self.emit_side[tag](RowBatch(values, None if stamps is None else times))
 
     def snapshot(self, checkpoint_id: int, *, savepoint: bool = False) -> list[OperatorState]:
         return snapshot_function(self._function, self.context, checkpoint_id, savepoint=savepoint)
@@ -178,7 +216,7 @@ class KeyedProcessOperator(ProcessOperator):
             return
         ctx = self._cursor
         out: list[Any] = []
-        emit = collector(out, self.context.emitted)
+        emit = collector(out, self._passed)
         keys, groups = _keys_of(batch)
         value = ctx.timestamp = None
         try:
@@ -196,7 +234,7 @@ class KeyedProcessOperator(ProcessOperator):
         ctx = self._cursor
         out: list[Any] = []
         stamps: list[int] = []
-        emit = collector(out, self.context.emitted)
+        emit = collector(out, self._passed)
         keys, groups = _keys_of(batch)
         value = None
         try:

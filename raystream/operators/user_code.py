@@ -242,8 +242,13 @@ def _user_code_error(message: str, error: BaseException, context: OperatorContex
         uid=context.uid,
         subtask=context.subtask,
         cause=said(error),
-        traceback="".join(traceback.format_exception(type(error), error, _users_frames(error))),
+        traceback=users_traceback(error),
     )
+
+
+def users_traceback(error: BaseException) -> str:
+    """Return an error as Python prints it, without the frames of raystream that lead to the user's code."""
+    return "".join(traceback.format_exception(type(error), error, _users_frames(error)))
 
 
 def _users_frames(error: BaseException) -> TracebackType | None:

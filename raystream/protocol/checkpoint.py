@@ -53,7 +53,7 @@ from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingChec
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
 from raystream.protocol.recovery import Beginning, RecoveryPoint
-from raystream.protocol.savepoint_answers import SavepointAnswers, too_many_wait
+from raystream.protocol.savepoint_answers import SavepointAnswers
 from raystream.protocol.subtasks import Subtask
 
 
@@ -161,17 +161,17 @@ class CheckpointCoordinator:
         self._settling = True
         return self._done("attempt_ended", None, commands + self._settle())
 
-    def savepoint_requested(self, now_ms: float, request: Request) -> list[Command]:
-        """A client wants a savepoint; it waits until the job runs."""
+    def checkpoint_requested(self, now_ms: float, request: Request) -> list[Command]:
+        """A client wants a checkpoint or savepoint; it waits until the job runs."""
         commands = self._answers.joined(request)
         if commands is None and self._ended:
-            error = CheckpointError("savepoint was requested after the end of the job")
+            error = CheckpointError(f"{request.purpose.noun} was requested after the end of the job")
             commands = self._answers.resolved(request, None, error)
-        elif commands is None and not self._requests.savepoint_requested(request):
-            commands = self._answers.resolved(request, None, too_many_wait())
+        elif commands is None and (refusal := self._requests.requested(request)):
+            commands = self._answers.resolved(request, None, refusal)
         elif commands is None:
             commands = self._start_due(now_ms)
-        return self._done("savepoint_requested", request, commands)
+        return self._done("checkpoint_requested", request, commands)
 
     def input_ended(self, now_ms: float) -> list[Command]:
         """All subtasks have processed all their input: take the final checkpoint, or commit without one."""
@@ -183,9 +183,9 @@ class CheckpointCoordinator:
         if self._running or self._pending:
             raise self._history.broken("job ended during an attempt", status=status.value)
         self._ended = True
-        error = CheckpointError(f"job is {status.value}; the savepoint was not taken")
         commands: list[Command] = []
         for request in self._requests.drain():
+            error = CheckpointError(f"job is {status.value}; the {request.purpose.noun} was not taken")
             commands += self._answers.resolved(request, None, error)
         commands += [*self._recovery.job_ended(status), ConfirmDeleted()]
         return self._done("job_ended", status.value, commands)

@@ -73,11 +73,14 @@ class StartCheckpoint:
     """Of the savepoint."""
     drain: bool = False
     """The sources end before it."""
+    full: bool = False
+    """It refers to no file of an older one."""
 
     @classmethod
     def of(cls, checkpoint_id: CheckpointId, request: Request) -> "StartCheckpoint":
         """Return the command that carries out a request."""
-        return cls(checkpoint_id, request.purpose, request.base, request.format, drain=request.drain)
+        extra = {"drain": request.drain, "full": request.full}
+        return cls(checkpoint_id, request.purpose, request.base, request.format, **extra)
 
 
 @dataclass(frozen=True, slots=True)

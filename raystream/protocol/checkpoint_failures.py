@@ -55,7 +55,7 @@ class TolerableFailures:
         error: RaystreamError,
     ) -> list[Command]:
         """Return what follows for the attempt, which goes on otherwise, when a checkpoint is given up."""
-        if request.request_id:
+        if request.purpose.savepoint or request.purpose is Purpose.RESCALE:
             if not request.drain or reason is CheckpointFailureReason.TRIGGER_FAILED:
                 return []
             return [FailAttempt(_drain_error(checkpoint_id, error), taken_back=True)]
@@ -85,11 +85,11 @@ def savepoint_error(
     request: Request, reason: CheckpointFailureReason, error: RaystreamError
 ) -> RaystreamError:
     """Return what the client is told; a request that could not even start is answered as it is."""
-    if reason is CheckpointFailureReason.TRIGGER_FAILED or not request.purpose.savepoint:
+    if reason is CheckpointFailureReason.TRIGGER_FAILED or request.purpose is Purpose.RESCALE:
         return error
     goes_on = request.purpose is Purpose.STOP and reason is not CheckpointFailureReason.ATTEMPT_ENDED
     outcome = CheckpointError(
-        f"savepoint was aborted{', and the job goes on' if goes_on else ''}: {error.message}",
+        f"{request.purpose.noun} was aborted{', and the job goes on' if goes_on else ''}: {error.message}",
         hint=error.hint,
         **{"reason": reason.value, **error.context},
     )

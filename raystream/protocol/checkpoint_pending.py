@@ -86,6 +86,7 @@ class PendingCheckpoints:
             pending=len(purposes),
             savepoints=sum(purpose.savepoint for purpose in purposes),
             ending=any(purpose.ends_attempt for purpose in purposes),
+            manual=purposes.count(Purpose.MANUAL),
         )
 
     def add(self, pending: PendingCheckpoint) -> None:

@@ -3,12 +3,13 @@
 Knows what was asked for, the period and how much is pending; knows nothing of acks,
 files or how a checkpoint ends.  `raystream.protocol.checkpoint` asks it after every event.
 
-    savepoints (in the order they were asked for)  >  the final checkpoint  >  periodic ones
+    savepoints  >  manual checkpoints  >  the final checkpoint  >  periodic ones
 
 * A savepoint starts whatever is pending, but for too many other savepoints, since every pending
   one holds a copy of the state; one that stops the job waits for other savepoints to end, and
   nothing starts after it.  The checkpoint of a rescale is one of these.
-* The final checkpoint of a job whose input has ended waits for savepoints, and keeps
+* A manual checkpoint starts when fewer than `max_concurrent` are pending, whatever the pause.
+* The final checkpoint of a job whose input has ended waits for what clients want, and keeps
   periodic ones from starting.
 * A periodic checkpoint starts when its time has come, fewer than `max_concurrent` are pending
   and the last completion is `min_pause_ms` ago.  The time for the next one counts from its start.
@@ -21,6 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
+from raystream.errors import CheckpointError, ConfigError, RaystreamError
 from raystream.handles import SavepointFormat
 
 SAVEPOINTS_WAITING_MAX = 100
@@ -37,6 +39,8 @@ class Purpose(Enum):
     """What a checkpoint is taken for."""
 
     PERIODIC = "periodic"
+    MANUAL = "manual"
+    """A checkpoint like a periodic one, that a client wants now."""
     FINAL = "final"
     """All input has ended; when it is complete the job commits and ends."""
     SAVEPOINT = "savepoint"
@@ -49,6 +53,11 @@ class Purpose(Enum):
     def savepoint(self) -> bool:
         """True when the snapshot belongs to the user: never subsumed, never deleted once complete."""
         return self in (Purpose.SAVEPOINT, Purpose.STOP)
+
+    @property
+    def noun(self) -> str:
+        """What a client that asked for it calls it."""
+        return "savepoint" if self.savepoint else "checkpoint"
 
     @property
     def recovers(self) -> bool:
@@ -72,13 +81,15 @@ class Request:
 
     purpose: Purpose
     request_id: str = ""
-    """Of the client's request; empty unless it is a savepoint or the checkpoint of a rescale."""
+    """Of the client's request; empty when no client wants it."""
     base: str = ""
     """Directory that the client wants the savepoint in; empty for the configured one."""
     format: SavepointFormat = SavepointFormat.CANONICAL
     """Of the savepoint."""
     drain: bool = False
     """The sources end before the savepoint that stops the job."""
+    full: bool = False
+    """The manual checkpoint refers to no file of an older one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,8 @@ class Load:
     savepoints: int
     ending: bool
     """One that ends the attempt is among them."""
+    manual: int = 0
+    """Checkpoints that clients wait for."""
 
 
 class CheckpointRequests:
@@ -113,6 +126,7 @@ class CheckpointRequests:
         self._max_concurrent = max_concurrent
         self._rng = rng
         self._savepoints: deque[Request] = deque()
+        self._manual: deque[Request] = deque()
         self._periodic_ms: float | None = None  # When the next one is due; None: no attempt, or none wanted.
         self._final_ms: float | None = None  # When the final one may start; None: input has not ended.
         self._pause_until_ms = float("-inf")
@@ -132,12 +146,18 @@ class CheckpointRequests:
         self._periodic_ms = None
         self._final_ms = None
 
-    def savepoint_requested(self, request: Request) -> bool:
-        """Queue a savepoint; False when too many wait already."""
-        if len(self._savepoints) >= SAVEPOINTS_WAITING_MAX:
-            return False
-        self._savepoints.append(request)
-        return True
+    def requested(self, request: Request) -> RaystreamError | None:
+        """Queue what a client wants, or return why it can not have it."""
+        queue = self._manual if request.purpose is Purpose.MANUAL else self._savepoints
+        if request.purpose is Purpose.MANUAL and not self.periodic:
+            return ConfigError(
+                "checkpoint was requested of a job whose checkpointing is off",
+                hint="set execution.checkpointing.interval, or take a savepoint, which needs none",
+            )
+        if len(queue) >= SAVEPOINTS_WAITING_MAX:
+            return too_many_wait(request.purpose)
+        queue.append(request)
+        return None
 
     def final_wanted(self, now_ms: float) -> None:
         """All input has ended, or the final checkpoint is to be tried again from this time on."""
@@ -154,6 +174,8 @@ class CheckpointRequests:
         if self._savepoints:
             at_once = 1 if self._savepoints[0].purpose.ends_attempt else SAVEPOINTS_PENDING_MAX
             return self._savepoints.popleft() if load.savepoints < at_once else None
+        if self._manual:
+            return self._manual.popleft() if load.pending < self._max_concurrent else None
         due_ms = self.deadline_ms(load)
         if due_ms is None or now_ms < due_ms:
             return None
@@ -165,23 +187,31 @@ class CheckpointRequests:
         return Request(Purpose.PERIODIC)
 
     def drain(self) -> list[Request]:
-        """Remove and return every savepoint that waits; the job has ended."""
-        waiting = list(self._savepoints)
+        """Remove and return everything that a client waits for; the job has ended."""
+        waiting = [*self._savepoints, *self._manual]
         self._savepoints.clear()
+        self._manual.clear()
         return waiting
 
     def deadline_ms(self, load: Load) -> float | None:
         """Return when `take` has something new to say, or None when only an event can change that."""
-        if load.ending or self._savepoints:
-            return None  # Savepoints start at once, or as soon as something else has ended.
+        if load.ending or self._savepoints or self._manual:
+            return None  # What clients want starts at once, or as soon as something else has ended.
         if self._final_ms is not None:
-            return None if load.savepoints else self._final_ms
+            return None if load.savepoints or load.manual else self._final_ms
         if self._periodic_ms is None or load.pending >= self._max_concurrent:
             return None
         return max(self._periodic_ms, self._pause_until_ms)
 
     def validate(self) -> None:
         """Assert every invariant."""
-        assert len(self._savepoints) <= SAVEPOINTS_WAITING_MAX
+        assert max(len(self._savepoints), len(self._manual)) <= SAVEPOINTS_WAITING_MAX
         assert all(request.request_id for request in self._savepoints)
+        assert all(request.purpose is Purpose.MANUAL and request.request_id for request in self._manual)
+        assert self.periodic or not self._manual
         assert self._periodic_ms is None or self._interval_ms is not None
+
+
+def too_many_wait(purpose: Purpose) -> CheckpointError:
+    """Return the answer to a request that does not even wait."""
+    return CheckpointError(f"too many {purpose.noun}s wait", hint="try again when some have completed")

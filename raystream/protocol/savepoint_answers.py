@@ -9,7 +9,7 @@ When a stop fails the job runs on, and the next one is a first one again.
 from raystream.errors import CheckpointError, RaystreamError
 from raystream.ids import CheckpointId
 from raystream.protocol.checkpoint_commands import Command, ResolveSavepoint
-from raystream.protocol.checkpoint_requests import SAVEPOINTS_WAITING_MAX, Purpose, Request
+from raystream.protocol.checkpoint_requests import SAVEPOINTS_WAITING_MAX, Purpose, Request, too_many_wait
 
 
 class SavepointAnswers:
@@ -51,7 +51,7 @@ class SavepointAnswers:
         if self._stopped_at is not None:
             return [ResolveSavepoint(request.request_id, self._stopped_at, None)]
         if len(self._waiting) >= SAVEPOINTS_WAITING_MAX:
-            return [ResolveSavepoint(request.request_id, None, too_many_wait())]
+            return [ResolveSavepoint(request.request_id, None, too_many_wait(Purpose.STOP))]
         self._waiting.append(request.request_id)
         return []
 
@@ -76,8 +76,3 @@ class SavepointAnswers:
         """Assert every invariant."""
         assert self._stop is not None or (not self._waiting and self._stopped_at is None)
         assert self._stopped_at is None or not self._waiting
-
-
-def too_many_wait() -> CheckpointError:
-    """Return the answer to a request that does not even wait."""
-    return CheckpointError("too many savepoints wait", hint="try again when some have completed")

@@ -29,6 +29,8 @@ class Barrier:
     empty with `jobmanager` storage, where everything is inline."""
     stop: bool = False
     """The job stops at this barrier: sources emit nothing after it unless it is aborted."""
+    full: bool = False
+    """The snapshot refers to no file of an older one."""
     routing_epoch: int = 0
     """Version of the table key group -> subtask that holds behind this barrier."""
 

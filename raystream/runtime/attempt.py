@@ -64,7 +64,7 @@ class SlotAttempt:
         self._linger_ms = float(self._config.pipeline.buffer_timeout_ms)
         self._flush_at_ms = 0.0
         self._progress_at_ms = 0.0
-        self._last_progress = (-1, -1)
+        self._last_progress = (-1, -1, -1)
         self._commits_asked = False
         self._commits_reported: set[tuple[int, int]] = set()
         self._snapshotter = Snapshotter(
@@ -227,14 +227,16 @@ class SlotAttempt:
         """Report how many records came in and went out, if that has changed."""
         records_in = sum(subtask.records_in for subtask in self._sources)
         records_out = sum(subtask.records_out for subtask in self.subtasks)
-        if (records_in, records_out) != self._last_progress:
-            self._last_progress = records_in, records_out
+        dead_letters = sum(subtask.dead_letters for subtask in self.subtasks)
+        if (records_in, records_out, dead_letters) != self._last_progress:
+            self._last_progress = records_in, records_out, dead_letters
             self._report(
                 msg.Progress(
                     attempt=self._deploy.attempt,
                     slot=self._deploy.slot,
                     records_in=records_in,
                     records_out=records_out,
+                    dead_letters=dead_letters,
                 )
             )
 
@@ -271,6 +273,7 @@ class SlotAttempt:
             created_ms=command.created_ms,
             directory=command.directory,
             stop=command.stop,
+            full=command.full,
         )
         for subtask in self._sources:
             subtask.trigger(barrier, drain=command.drain)

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
-from raystream.api.runner import CancelRequest, ClientRequest, RescaleRequest, SavepointRequest, StopRequest
+from raystream.api import runner
 from raystream.errors import RaystreamError, StateCorruptError
 from raystream.ids import Attempt, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
@@ -170,7 +170,7 @@ class JobCoordinator:
         logger.warning("job goes on under another job master", extra={"attempt": logged.attempt})
         self._started_ms = now_ms - max(wall_ms - logged.started_ms, 0)
         self._started_from = logged.started_from
-        self._reports.counted_before((logged.records_in, logged.records_out))
+        self._reports.counted_before(logged.records)
         self._requests.recovered(logged.outcomes)
         self._preparation.recovered()
         self._run(self._checkpoints.job_began(logged.beginning))
@@ -195,7 +195,7 @@ class JobCoordinator:
         if report.attempt == self._job.attempt:
             self._reports.take(report)
 
-    def request(self, request: ClientRequest) -> None:
+    def request(self, request: runner.ClientRequest) -> None:
         """A client wants something; the answer is in the view.  Repeating a request is harmless."""
         if not self._recovery.over:
             self._recovery.hold(lambda: self.request(request))
@@ -209,13 +209,13 @@ class JobCoordinator:
             return
         options = self._submission.config.checkpointing
         match request:
-            case SavepointRequest():
-                self._run(self._checkpoints.savepoint_requested(self._now_ms, as_wanted(request, options)))
-            case StopRequest():
+            case runner.SavepointRequest() | runner.CheckpointRequest():
+                self._run(self._checkpoints.checkpoint_requested(self._now_ms, as_wanted(request, options)))
+            case runner.StopRequest():
                 self._run(self._job.stop_requested(as_wanted(request, options)))
-            case CancelRequest(request_id):
+            case runner.CancelRequest(request_id):
                 self._run(self._job.cancel_requested(self._now_ms, request_id))
-            case RescaleRequest():
+            case runner.RescaleRequest():
                 self._rescale.requested(request)
             case _:
                 assert_never(request)
@@ -246,7 +246,7 @@ class JobCoordinator:
 
     def view(self) -> JobView:
         """Return how the job stands now."""
-        job, (records_in, records_out) = self._job, self._reports.records
+        job, records = self._job, self._reports.records
         now_ms = self._now_ms if self._ended_ms is None else self._ended_ms
         return JobView(
             job_id=self._submission.job_id,
@@ -255,8 +255,9 @@ class JobCoordinator:
             parallelism=max(vertex.parallelism for vertex in self._preparation.plan.vertices),
             attempt=job.attempt,
             restarts=max(job.attempt - 1, 0),
-            records_in=records_in,
-            records_out=records_out,
+            records_in=records.records_in,
+            records_out=records.records_out,
+            dead_letters=records.dead_letters,
             duration_ms=round(now_ms - self._started_ms),
             checkpoints=self._shell.records.shown(),
             last_checkpoint_id=self._checkpoints.recovery_point,
@@ -334,7 +335,7 @@ class JobCoordinator:
             case cmd.TakeFinalCheckpoint():
                 self._run(checkpoints.input_ended(self._now_ms))
             case cmd.TakeStopSavepoint(wanted):
-                self._run(checkpoints.savepoint_requested(self._now_ms, wanted))
+                self._run(checkpoints.checkpoint_requested(self._now_ms, wanted))
             case cmd.CommitSlots(attempt):
                 self._send_all(msg.CommitAtEnd(attempt=attempt), self._all_slots)
             case cmd.LogStop() | cmd.LogCancel():

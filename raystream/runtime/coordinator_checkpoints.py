@@ -13,6 +13,7 @@ from raystream.errors import CheckpointError, RaystreamError
 from raystream.graph.physical import PhysicalPlan
 from raystream.handles import OperatorSnapshot, SavepointFormat, SubtaskSnapshot, files_in
 from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
+from raystream.metrics import Counters
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.checkpoint_pending import FATES_REMEMBERED_MAX
@@ -89,7 +90,7 @@ class CheckpointShell:
         plan: Callable[[], PhysicalPlan],
         run: Run,
         rescales: Callable[[cmd.ResolveSavepoint], bool],
-        records: Callable[[], tuple[int, int]],
+        records: Callable[[], Counters],
         deleted: Callable[[], None],
     ) -> None:
         self._services = services
@@ -228,6 +229,7 @@ class CheckpointShell:
             directory=directory,
             stop=purpose is Purpose.STOP,
             drain=command.drain,
+            full=command.full,
         )
         for slot in self._source_slots():
             self._services.slots.send(slot, trigger)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from raystream.clock import Clock
 from raystream.errors import StorageError
 from raystream.ids import Attempt, CheckpointId
+from raystream.metrics import Counters
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.checkpoint_requests import Purpose
@@ -25,7 +26,7 @@ class CompletionLog:
         machine: the checkpoint machine, which is told what became of an entry.
         log: takes the entries.
         shown: the records of checkpoints.
-        counted: gives the records in and out so far.
+        counted: gives what slots have counted so far.
         run: executes the commands that an event leads to.
     """
 
@@ -36,7 +37,7 @@ class CompletionLog:
         log: LogWriter,
         *,
         shown: CheckpointRecords,
-        counted: Callable[[], tuple[int, int]],
+        counted: Callable[[], Counters],
         run: Callable[[Iterable[cmd.Command]], None],
     ) -> None:
         self._clock = clock
@@ -81,13 +82,14 @@ class CompletionLog:
                 request_ids=command.request_ids,
                 record=next((one for one in history if one.checkpoint_id == checkpoint_id), None),
             )
-        records_in, records_out = self._counted()
+        records = self._counted()
         return CheckpointCompletedEntry(
             checkpoint_id=checkpoint_id,
             directory=location,
             attempt=attempt,
             final=purpose.ends_job,
-            records_in=records_in,
-            records_out=records_out,
+            records_in=records.records_in,
+            records_out=records.records_out,
+            dead_letters=records.dead_letters,
             history=history,
         )

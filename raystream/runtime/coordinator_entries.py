@@ -10,6 +10,7 @@ from typing import Any
 
 from raystream.errors import RaystreamError, StorageError
 from raystream.ids import Attempt, CheckpointId, JobStatus
+from raystream.metrics import Counters
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.job import Job
 from raystream.protocol.job_commands import Command, LogCancel, LogStop
@@ -55,7 +56,7 @@ class JobEntries:
         program_checksum: Callable[[], str | None],
         leftovers: Leftovers,
         parallelism: Callable[[], int | None],
-        records: Callable[[], tuple[int, int]],
+        records: Callable[[], Counters],
         later: Later,
         run: Callable[[Iterable[Command]], None],
         failed: Callable[[Attempt, RaystreamError], None],
@@ -78,7 +79,7 @@ class JobEntries:
         """Log the attempt, and sweep what earlier ones left while it goes on."""
         checkpoints = self._checkpoints
         restored, newest = checkpoints.recovery_point, checkpoints.newest
-        records_in, records_out = self._records()
+        records = self._records()
         entry = AttemptStarted(
             attempt=attempt,
             job_name=self._services.submission.name,
@@ -88,8 +89,9 @@ class JobEntries:
             newest_checkpoint=newest or None,
             passed_over=checkpoints.passed_over,
             program_checksum=self._program_checksum(),
-            records_in=records_in,
-            records_out=records_out,
+            records_in=records.records_in,
+            records_out=records.records_out,
+            dead_letters=records.dead_letters,
             parallelism=self._parallelism(),
         )
 

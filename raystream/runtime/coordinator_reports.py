@@ -6,6 +6,7 @@ from typing import assert_never
 
 from raystream.errors import CheckpointError, RaystreamError
 from raystream.ids import Attempt, SlotId
+from raystream.metrics import Counters
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.checkpoint_commands import Command as CheckpointCommand
 from raystream.protocol.job import Job
@@ -53,16 +54,15 @@ class SlotReports:
         self._run = run
         self._failed = failed
         self._on_output = on_output
-        self._progress: dict[SlotId, tuple[int, int]] = {}  # Of this attempt.
-        self._counted = (0, 0)  # Records in and out of earlier attempts.
+        self._progress: dict[SlotId, Counters] = {}  # Of this attempt.
+        self._counted = Counters()  # Of earlier attempts.
 
     @property
-    def records(self) -> tuple[int, int]:
-        """Records in and out, in all attempts."""
-        counts = [self._counted, *self._progress.values()]
-        return sum(count for count, _ in counts), sum(count for _, count in counts)
+    def records(self) -> Counters:
+        """What was counted in all attempts."""
+        return Counters.total([self._counted, *self._progress.values()])
 
-    def counted_before(self, records: tuple[int, int]) -> None:
+    def counted_before(self, records: Counters) -> None:
         """Go on above the records of earlier attempts; nothing these still say is listened to."""
         self._counted, self._progress = records, {}
 
@@ -92,7 +92,8 @@ class SlotReports:
             case msg.CommitsDone():
                 self._run(job.commits_done(now_ms, (report.vertex, report.subtask)))
             case msg.Progress():
-                self._progress[report.slot] = (report.records_in, report.records_out)
+                counted = Counters(report.records_in, report.records_out, report.dead_letters)
+                self._progress[report.slot] = counted
             case msg.ClientOutput():
                 self._on_output(report)
             case _:

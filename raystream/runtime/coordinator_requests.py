@@ -2,11 +2,11 @@
 
 from typing import assert_never
 
-from raystream.api.runner import SavepointRequest, StopRequest
+from raystream.api.runner import CheckpointRequest, SavepointRequest, StopRequest
 from raystream.config.options import CheckpointConfig
 from raystream.protocol.checkpoint_requests import Purpose, Request
 
-SnapshotRequest = SavepointRequest | StopRequest
+SnapshotRequest = SavepointRequest | CheckpointRequest | StopRequest
 """Requests that a checkpoint or savepoint answers."""
 
 
@@ -15,6 +15,8 @@ def as_wanted(request: SnapshotRequest, options: CheckpointConfig) -> Request:
     match request:
         case SavepointRequest(request_id, directory, wanted_format):
             return Request(Purpose.SAVEPOINT, request_id, _base(directory, options), wanted_format)
+        case CheckpointRequest(request_id, full):
+            return Request(Purpose.MANUAL, request_id, full=full)
         case StopRequest(request_id, directory, wanted_format, drain):
             return Request(Purpose.STOP, request_id, _base(directory, options), wanted_format, drain=drain)
         case _:

@@ -136,7 +136,7 @@ class RescaleShell:
             case cmd.DismissSlots(slots):
                 self._services.slots.dismiss(slots)
             case cmd.TakeRescaleCheckpoint(wanted):
-                self._run(self._checkpoints.savepoint_requested(self._now_ms, wanted))
+                self._run(self._checkpoints.checkpoint_requested(self._now_ms, wanted))
             case cmd.RestartRescaled(shape, slots):
                 logger.info("job is rescaled", extra={"parallelism": shape.parallelism})
                 self._run(self._job.rescale_ready(self._now_ms, shape, slots))

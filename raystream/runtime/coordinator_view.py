@@ -72,6 +72,8 @@ class JobView:
     """Records that sources have emitted in all attempts, repeated ones included."""
     records_out: int
     duration_ms: int
+    dead_letters: int = 0
+    """Records that went to the dead letters, in all attempts, repeated ones included."""
     checkpoints: tuple[CheckpointRecord, ...] = ()
     """Oldest first."""
     last_checkpoint_id: CheckpointId | None = None
@@ -205,6 +207,7 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
         parallelism=view.parallelism,
         records_in=view.records_in,
         records_out=view.records_out,
+        dead_letters=view.dead_letters,
         restarts=view.restarts,
         duration_ms=view.duration_ms,
         last_checkpoint_id=view.last_checkpoint_id,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from raystream.errors import RaystreamError, StateCorruptError
 from raystream.ids import Attempt, CheckpointId
+from raystream.metrics import Counters
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.protocol.client_requests import RequestOutcome
 from raystream.protocol.job_failures import PastFailure
@@ -68,8 +69,7 @@ class LoggedJob:
     """A checkpoint has completed since the last of them."""
     outcomes: tuple[RequestOutcome, ...] = ()
     """Of savepoints that clients asked for."""
-    records_in: int = 0
-    records_out: int = 0
+    records: Counters
     history: tuple[ArchivedCheckpoint, ...] = ()
 
     def past(self, *, now_ms: float, wall_ms: float) -> JobPast:
@@ -121,7 +121,7 @@ class _Reader:
         self.canceled = False
         self.end: Terminal | None = None
         self.progress = False
-        self.records = (0, 0)
+        self.records = Counters()
         self.failures: list[LoggedFailure] = []
         self.locations: dict[CheckpointId, str] = {}
         self.outcomes: list[RequestOutcome] = []
@@ -138,7 +138,7 @@ class _Reader:
             case CheckpointCompletedEntry(checkpoint_id=number):
                 self._completed(number, entry.directory, ends_job=entry.final)
                 self.retention.checkpoint_completed(number)
-                self.records = entry.records_in, entry.records_out
+                self.records = Counters(entry.records_in, entry.records_out, entry.dead_letters)
                 self.history = {record.checkpoint_id: record for record in entry.history}
             case SavepointCompleted(checkpoint_id=number):
                 if entry.stop:
@@ -183,8 +183,7 @@ class _Reader:
             failures=tuple(self.failures),
             progress=self.progress,
             outcomes=tuple(self.outcomes),
-            records_in=self.records[0],
-            records_out=self.records[1],
+            records=self.records,
             history=tuple(self._history()),
         )
 
@@ -207,10 +206,8 @@ class _Reader:
         if self.point is not None and entry.restored_path is not None:
             self._named(self.point, entry.restored_path)
         self.newest = max(self.newest, entry.newest_checkpoint or self.newest)
-        self.records = (
-            max(self.records[0], entry.records_in),
-            max(self.records[1], entry.records_out),
-        )
+        logged = Counters(entry.records_in, entry.records_out, entry.dead_letters)
+        self.records = Counters(*map(max, self.records, logged))
 
     def _completed(self, number: CheckpointId, directory: str, *, ends_job: bool) -> None:
         self._named(number, directory)

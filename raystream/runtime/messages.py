@@ -109,6 +109,7 @@ class TriggerCheckpoint:
     stop: bool = False
     drain: bool = False
     """Sources end before the barrier, as if all their input were read."""
+    full: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +251,7 @@ class Progress:
     slot: SlotId
     records_in: int
     records_out: int
+    dead_letters: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,9 @@ class Snapshotter:
             return SnapshotForm.NATIVE if native else SnapshotForm.FULL
         # Shared files are beside the checkpoint's directory; with `jobmanager` storage there is none.
         incremental = self._incremental and bool(barrier.directory)
-        return SnapshotForm.INCREMENTAL if incremental else SnapshotForm.FULL
+        if not incremental:
+            return SnapshotForm.FULL
+        return SnapshotForm.ANEW if barrier.full else SnapshotForm.INCREMENTAL
 
     def _encode(self, snapshot: _Snapshot, deadline_ms: float) -> bool:
         """Encode a snapshot until a time; False when it has to wait before that."""

@@ -98,6 +98,11 @@ class Subtask:
         return sum(o.records_written for o in self.operators if isinstance(o, SinkOperator))
 
     @property
+    def dead_letters(self) -> int:
+        """Records of this chain that went to the dead letters."""
+        return sum(operator.dead_letters for operator in self.operators)
+
+    @property
     def committed(self) -> bool:
         """True when no commit of a sink in this chain is under way."""
         return all(operator.committed for operator in self.operators)

@@ -28,7 +28,7 @@ from raystream.state.rocksdb_collections import MapTable, map_key_of
 from raystream.state.rocksdb_directory import StoreDirectory
 from raystream.state.rocksdb_expiry import RocksDbSweep
 from raystream.state.rocksdb_full import FullSnapshot, stored_contents
-from raystream.state.rocksdb_incremental import IncrementalSnapshot, NativeSnapshot
+from raystream.state.rocksdb_incremental import AnewSnapshot, IncrementalSnapshot, NativeSnapshot
 from raystream.state.rocksdb_items import StoredKeys, state_prefix
 from raystream.state.rocksdb_lists import ListTable
 from raystream.state.rocksdb_restore import RestoredTable, StoreRestore
@@ -380,6 +380,7 @@ _SNAPSHOTS: dict[SnapshotForm, type[RocksDbSnapshot]] = {
     SnapshotForm.FULL: FullSnapshot,
     SnapshotForm.NATIVE: NativeSnapshot,
     SnapshotForm.INCREMENTAL: IncrementalSnapshot,
+    SnapshotForm.ANEW: AnewSnapshot,
 }
 
 

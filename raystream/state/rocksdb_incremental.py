@@ -121,3 +121,11 @@ class IncrementalSnapshot(NativeSnapshot):
 
     def _known(self, names: Sequence[str]) -> Mapping[str, SharedFile]:
         return self._origin.known.refer(self.checkpoint_id, names)
+
+
+class AnewSnapshot(IncrementalSnapshot):
+    """A `KeyedSnapshot` to whose files newer ones refer, and that refers to none itself."""
+
+    def _known(self, names: Sequence[str]) -> Mapping[str, SharedFile]:
+        self._origin.known.store_anew(self.checkpoint_id, names)
+        return {}

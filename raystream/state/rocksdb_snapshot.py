@@ -66,6 +66,11 @@ class KnownFiles:
             self._anew[checkpoint_id] = frozenset(names) - found.keys()
             return found
 
+    def store_anew(self, checkpoint_id: int, names: Iterable[str]) -> None:
+        """A checkpoint stores all of its files anew, those too to which it could refer."""
+        with self._lock:
+            self._anew[checkpoint_id] = frozenset(names)
+
     def uploaded(self, checkpoint_id: int, files: dict[str, SharedFile]) -> None:
         """A snapshot with these files is stored; whether it counts is not known yet."""
         with self._lock:

@@ -53,6 +53,8 @@ class SnapshotForm(Enum):
     """All of the files that the backend keeps anyway; one blob where it keeps none."""
     INCREMENTAL = "incremental"
     """Likewise, but what checkpoints have stored that are complete is only referred to."""
+    ANEW = "anew"
+    """All of the files, stored anew; later incremental ones refer to these."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class ArchivedJob:
     last_checkpoint_id: CheckpointId | None
     error: str = ""
     checkpoints: tuple[ArchivedCheckpoint, ...] = ()
+    dead_letters: int = 0
 
 
 _DECODER = msgspec.json.Decoder(ArchivedJob)

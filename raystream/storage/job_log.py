@@ -79,6 +79,8 @@ class AttemptStarted:
     """Records that sources had emitted in the attempts before."""
     records_out: int = 0
     """Records that sinks had taken in the attempts before."""
+    dead_letters: int = 0
+    """Records that had gone to the dead letters in the attempts before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,8 @@ class CheckpointCompletedEntry:
     """Records that sources had emitted by then, in all attempts."""
     records_out: int = 0
     """Records that sinks had taken."""
+    dead_letters: int = 0
+    """Records that had gone to the dead letters."""
     history: tuple[ArchivedCheckpoint, ...] = ()
     """The newest checkpoints and savepoints that have ended, this one included, oldest first.  They are
     here and not in a file of their own because this entry is written anyway, and pruned."""

@@ -23,11 +23,12 @@ Example:
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from raystream.config.options import BackendConfig, BackendType
 from raystream.errors import ConfigError
 from raystream.keygroup import check_parallelism, groups_of_subtask, routing_table
+from raystream.operators.dead_letters import DEAD_LETTERS, DeadLetter
 from raystream.operators.emission import copy_of, emitting
 from raystream.operators.operator import Emit, Operator, OperatorContext
 from raystream.operators.process import ProcessOperator
@@ -70,10 +71,12 @@ class OperatorHarness:
         operation: what a plain callable is for; `map` where there is no key.
         max_parallelism: number of key groups, the most that `parallelism` can be.
         copy_records: hand over copies of records, as with `pipeline.copy-records`.
+        on_error: whether a record on which the function raises ends the test, or goes to `dead_letters`.
 
     Attributes:
         outputs: every record emitted so far, also before a `restore`; may be cleared.
         side_outputs: the same for side outputs, by tag.
+        dead_letters: the same for the records on which the function raised.
 
     Raises:
         ConfigError: the arguments do not fit each other.
@@ -92,6 +95,7 @@ class OperatorHarness:
         operation: Operation | None = None,
         max_parallelism: int = MAX_PARALLELISM,
         copy_records: bool = False,
+        on_error: Literal["fail", "dead-letter"] = "fail",
     ) -> None:
         self._choice = OperatorChoice(function, operation, keyed=key is not None, broadcast=tuple(broadcast))
         self._keys = (key, key2)
@@ -99,6 +103,7 @@ class OperatorHarness:
             raise ConfigError("one input has keys and the other has none", hint="pass both key= and key2=")
         self._max_parallelism = max_parallelism
         self._copy_records = copy_records
+        self._makes_dead_letters = on_error == "dead-letter"
         self._clock = ManualClock()
         self._backends = BackendOpener(BackendConfig(type=backend), self._clock)
         self._watch = EmittedRecords()
@@ -106,6 +111,7 @@ class OperatorHarness:
         self._checkpoint_id = 0
         self.outputs: list[Any] = []
         self.side_outputs: dict[str, list[Any]] = {}
+        self.dead_letters: list[DeadLetter] = []
         self._subtasks: list[_Subtask] = []
         self._begin(parallelism, None)
 
@@ -299,7 +305,7 @@ class OperatorHarness:
             failed=_raise,
             emitted=copy_of if self._copy_records else self._watch,
         )
-        operator.setup(context, self._recorder(self.outputs), SideOutputs(self._side_recorder))
+        operator.setup(context, self._recorder(self.outputs), self._side_outputs())
         return _Subtask(operator, keyed, alarm)
 
     def _keyed_owner(self, operator: Operator, index: int, parallelism: int) -> KeyedOwner | None:
@@ -332,7 +338,12 @@ class OperatorHarness:
     def _recorder(self, records: list[Any]) -> Emit:
         return lambda batch: records.extend(batch.values)
 
+    def _side_outputs(self) -> SideOutputs:
+        return SideOutputs(self._side_recorder, dead_letters=self._makes_dead_letters)
+
     def _side_recorder(self, tag: str) -> Emit:
+        if tag == DEAD_LETTERS:
+            return self._recorder(self.dead_letters)
         return self._recorder(self.side_outputs.setdefault(tag, []))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from raystream.operators.dead_letters import DEAD_LETTERS
 from raystream.operators.operator import Emit
 from raystream.records.elements import Control
 from raystream.runtime.channel import Backlog
@@ -29,14 +30,20 @@ class HandOver:
 
 
 class SideOutputs(dict[str, Emit]):
-    """Takes whatever tag a function emits to."""
+    """Takes whatever tag a function emits to.
 
-    def __init__(self, make: Callable[[str], Emit]) -> None:
+    Args:
+        make: returns what takes the records of a tag.
+        dead_letters: there are dead letters among them, so that the operator makes some.
+    """
+
+    def __init__(self, make: Callable[[str], Emit], *, dead_letters: bool) -> None:
         super().__init__()
         self._make = make
+        self._dead_letters = dead_letters
 
     def __contains__(self, tag: object) -> bool:
-        return True
+        return self._dead_letters or tag != DEAD_LETTERS
 
     def __missing__(self, tag: str) -> Emit:
         emit = self[tag] = self._make(tag)

@@ -26,14 +26,14 @@ PATIENCE = "60s"
 def submit(tmp_path):
     """Start the counting job on RocksDB."""
 
-    def start(source: TestSource, *, checkpoints: str, parallelism: int = 2, **options):
+    def start(source: TestSource, *, checkpoints: str, parallelism=2, interval="20ms", **options):
         env = StreamEnvironment(
             runner="local",
             parallelism=parallelism,
             state_backend_type="rocksdb",
             state_backend_rocksdb_localdir=str(tmp_path / "local"),
             execution_checkpointing_dir=str(tmp_path / checkpoints),
-            execution_checkpointing_interval="20ms",
+            execution_checkpointing_interval=interval,
             execution_checkpointing_min_pause="0ms",
             restart_strategy_type="fixed-delay",
             restart_strategy_fixed_delay_delay="1ms",
@@ -68,6 +68,24 @@ def shared_in(directory: Path) -> list[str]:
 
 def metadata_of(checkpoint: Path) -> SnapshotMetadata:
     return load_snapshot(str(checkpoint))[1]
+
+
+def test_full_checkpoint_refers_to_no_older_file_and_the_next_one_to_its_files(submit, tmp_path, monkeypatch):
+    monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
+    source = Rounds(keys=KEYS, rounds=6, lists=2).source(*[None] * 5, Pause(FOR_EVER_MS))
+    client = submit(source, checkpoints="checkpoints", interval="1h", execution_checkpointing_num_retained=4)
+    created = []
+    for number, full in enumerate((False, False, False, True, False)):
+        path = client.checkpoint(full).removeprefix("file://")
+        created.append({file.created_by for file in shared_files_of(metadata_of(Path(path)))})
+        while client.progress().records_in < KEYS * number:
+            with pytest.raises(TimeoutError):
+                client.wait("20ms")
+    full = client.checkpoints()[3]
+    client.cancel()
+
+    assert created == [set(), set(), {3}, {4}, {4, 5}]
+    assert full.uploaded_bytes == full.size_bytes
 
 
 def test_job_that_crashes_goes_on_and_leaves_nothing_when_it_has_finished(submit, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ class FakeView:
     restarts: int = 0
     records_in: int = 3
     records_out: int = 2
+    dead_letters: int = 0
     duration_ms: int = 10
     checkpoints: tuple[Any, ...] = ()
     error: Exception | None = None

@@ -82,11 +82,11 @@ def test_status_and_checkpoints_are_those_of_the_job():
 
 
 def test_progress_tells_the_counts_so_far():
-    view = {"status": JobStatus.RUNNING, "records_in": 7, "records_out": 5, "restarts": 1}
+    view = {"status": JobStatus.RUNNING, "records_in": 7, "records_out": 5, "restarts": 1, "dead_letters": 2}
     progress = submitted(FakeRunner(prepare=view)).progress()
 
     assert (progress.status, progress.records_in, progress.records_out) == (JobStatus.RUNNING, 7, 5)
-    assert progress.restarts == 1
+    assert (progress.restarts, progress.dead_letters) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,13 @@ import re
 
 import pytest
 
-from raystream.api.runner import CancelRequest, RescaleRequest, SavepointRequest, StopRequest
+from raystream.api.runner import (
+    CancelRequest,
+    CheckpointRequest,
+    RescaleRequest,
+    SavepointRequest,
+    StopRequest,
+)
 from raystream.cli.listing import JobRow, matching_job
 from raystream.errors import CheckpointError, ConfigError, JobNotFoundError
 from raystream.handles import SavepointFormat
@@ -109,7 +115,7 @@ def test_empty_text_means_no_job_even_if_there_is_only_one():
         matching_job(ROWS[:1], "")
 
 
-@pytest.mark.parametrize("command", ["savepoint", "stop", "cancel", "checkpoints"])
+@pytest.mark.parametrize("command", ["savepoint", "checkpoint", "stop", "cancel", "checkpoints"])
 def test_job_that_is_not_there_ends_with_3(raystream, cluster, command):
     outcome = raystream(command, "nobody")
 
@@ -120,7 +126,7 @@ def test_job_that_is_not_there_ends_with_3(raystream, cluster, command):
     ]
 
 
-@pytest.mark.parametrize("command", ["savepoint", "stop", "cancel", "checkpoints"])
+@pytest.mark.parametrize("command", ["savepoint", "checkpoint", "stop", "cancel", "checkpoints"])
 def test_commands_without_a_cluster_end_with_3(raystream, no_cluster, command):
     assert raystream(command, "hits").code == 3
 
@@ -249,6 +255,33 @@ def test_cancel_with_a_savepoint_prints_its_path_and_cancels_then(raystream, clu
     assert (outcome.code, outcome.out) == (0, "file:///savepoints/savepoint-ababab-1\n")
     assert [type(request) for request in cluster.requests] == [SavepointRequest, CancelRequest]
     assert cluster.requests[0].directory == directory
+
+
+def test_checkpoint_prints_its_path_and_nothing_else(raystream, cluster):
+    cluster.answer = lambda request: "file:///checkpoints/ab/chk-7"
+    outcome = raystream("checkpoint", "hits")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "file:///checkpoints/ab/chk-7\n", "")
+    assert raystream("checkpoint", "hits", "--full").code == 0
+
+    assert [type(request) for request in cluster.requests] == [CheckpointRequest] * 2
+    assert [request.full for request in cluster.requests] == [False, True]
+
+
+def test_checkpoint_without_checkpointing_is_a_wrong_configuration(raystream, cluster):
+    def refuse(request):
+        raise ConfigError("checkpoint was requested of a job whose checkpointing is off")
+
+    cluster.answer = refuse
+
+    assert raystream("checkpoint", "hits").code == 2
+
+
+def test_checkpoint_in_the_memory_of_the_job_master_has_no_path(raystream, cluster):
+    cluster.answer = lambda request: ""
+    outcome = raystream("checkpoint", "hits")
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "in the memory of the job master" in outcome.err
 
 
 def test_job_is_not_cancelled_when_the_savepoint_before_that_fails(raystream, cluster):

@@ -117,6 +117,16 @@ def test_short_waits_do_not_add_up():
     assert progress.events(waiting, 5_500) == []
 
 
+def test_dead_letters_are_told_where_there_are_some():
+    ended = view(JobStatus.FINISHED, records_out=5, dead_letters=2, checkpoints=(checkpoint(1),))
+    progress = Progress(now_ms=0)
+    progress.lines(view(), 0)
+
+    (line,) = [line for line in progress.lines(ended, 1) if line.startswith("chk-1")]
+    assert line == "chk-1 84 ms 2.0 KiB: 0 in, 5 out, 2 dead letters, 0 restarts"
+    assert "5 out, 2 dead letters, 1 checkpoint" in summary(ended, 0)
+
+
 def test_summary_tells_how_a_job_ended():
     ended = view(JobStatus.FINISHED, records_in=10_000, records_out=9_990, checkpoints=(checkpoint(1),))
 

@@ -98,7 +98,10 @@ class Driver:
     def savepoint(self, request_id, *, stop=False, base="", wanted=SavepointFormat.CANONICAL, drain=False):
         purpose = Purpose.STOP if stop or drain else Purpose.SAVEPOINT
         request = Request(purpose, request_id, base, wanted, drain=drain)
-        return self.savepoint_requested(self.now_ms, request)
+        return self.checkpoint_requested(self.now_ms, request)
+
+    def checkpoint(self, request_id, *, full=False):
+        return self.checkpoint_requested(self.now_ms, Request(Purpose.MANUAL, request_id, full=full))
 
 
 def running(**options):

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from raystream.errors import ConfigError
 from raystream.protocol.checkpoint_requests import (
     SAVEPOINTS_PENDING_MAX,
     SAVEPOINTS_WAITING_MAX,
@@ -20,6 +21,8 @@ STOP_PENDING = Load(pending=1, savepoints=1, ending=True)
 
 SAVEPOINT = Request(Purpose.SAVEPOINT, "s1", "/backup")
 STOP = Request(Purpose.STOP, "s2", "")
+MANUAL = Request(Purpose.MANUAL, "m1")
+FULL = Request(Purpose.MANUAL, "m2", full=True)
 PERIODIC = Request(Purpose.PERIODIC)
 
 
@@ -63,7 +66,7 @@ def test_pending_savepoint_counts_against_periodic_checkpoints():
 
 def test_savepoint_waits_while_as_many_others_are_taken_as_may_be():
     requests = started()
-    requests.savepoint_requested(SAVEPOINT)
+    requests.requested(SAVEPOINT)
     full = Load(pending=SAVEPOINTS_PENDING_MAX, savepoints=SAVEPOINTS_PENDING_MAX, ending=False)
 
     assert requests.take(0, full) is None
@@ -82,15 +85,15 @@ def test_periodic_checkpoint_is_put_off_until_the_pause_after_a_completion_is_ov
 def test_savepoint_goes_first_and_ignores_pause_and_pending_checkpoints():
     requests = started(100, min_pause_ms=60)
     requests.checkpoint_completed(90)
-    requests.savepoint_requested(SAVEPOINT)
+    requests.requested(SAVEPOINT)
 
     assert requests.take(100, ONE_PENDING) == SAVEPOINT
 
 
 def test_stop_waits_for_other_savepoints_and_nothing_starts_after_it():
     requests = started(100, max_concurrent=9)
-    requests.savepoint_requested(STOP)
-    requests.savepoint_requested(SAVEPOINT)
+    requests.requested(STOP)
+    requests.requested(SAVEPOINT)
 
     assert requests.take(500, SAVEPOINT_PENDING) is None
     assert requests.deadline_ms(SAVEPOINT_PENDING) is None
@@ -118,7 +121,7 @@ def test_final_checkpoint_keeps_periodic_ones_from_starting():
 
 def test_without_period_only_savepoints_and_the_end_start():
     requests = started(None)
-    requests.savepoint_requested(SAVEPOINT)
+    requests.requested(SAVEPOINT)
 
     assert requests.take(0, IDLE) == SAVEPOINT
     assert requests.take(10**9, IDLE) is None
@@ -129,7 +132,7 @@ def test_without_period_only_savepoints_and_the_end_start():
 
 def test_savepoints_outlive_the_attempt_that_they_were_not_started_in():
     requests = started(100)
-    requests.savepoint_requested(SAVEPOINT)
+    requests.requested(SAVEPOINT)
     requests.final_wanted(0)
     requests.attempt_ended()
 
@@ -139,13 +142,64 @@ def test_savepoints_outlive_the_attempt_that_they_were_not_started_in():
     assert requests.take(1_000, IDLE) is None
 
 
-def test_more_savepoints_than_the_bound_are_refused():
-    requests = started(None)
-    accepted = [
-        requests.savepoint_requested(Request(Purpose.SAVEPOINT, str(n)))
-        for n in range(SAVEPOINTS_WAITING_MAX + 1)
-    ]
+def test_manual_checkpoint_ignores_the_pause_and_comes_behind_savepoints():
+    requests = started(100, min_pause_ms=60)
+    requests.checkpoint_completed(90)
+    requests.requested(MANUAL)
+    requests.requested(SAVEPOINT)
 
-    assert accepted == [True] * SAVEPOINTS_WAITING_MAX + [False]
+    assert requests.deadline_ms(IDLE) is None
+    assert requests.take(91, IDLE) == SAVEPOINT
+    assert requests.take(91, IDLE) == MANUAL
+    assert requests.take(91, IDLE) is None
+
+
+@pytest.mark.parametrize("pending", [ONE_PENDING, SAVEPOINT_PENDING])
+def test_manual_checkpoint_waits_while_as_much_is_pending_as_may_be_and_goes_before_periodic_ones(pending):
+    requests = started(100)
+    requests.requested(MANUAL)
+
+    assert requests.take(500, pending) is None
+    assert requests.deadline_ms(pending) is None
+    assert requests.take(501, IDLE) == MANUAL
+    assert requests.take(501, IDLE) == PERIODIC
+
+
+def test_manual_checkpoints_start_in_the_order_in_which_they_were_asked_for_also_in_the_next_attempt():
+    requests = started(100)
+    requests.requested(MANUAL)
+    requests.requested(FULL)
+    requests.attempt_ended()
+    requests.attempt_started(1_000)
+
+    assert [requests.take(1_000, IDLE) for _ in range(3)] == [MANUAL, FULL, None]
+
+
+def test_final_checkpoint_waits_for_manual_ones():
+    requests = started(100)
+    requests.requested(MANUAL)
+    requests.final_wanted(10)
+
+    assert requests.take(10, IDLE) == MANUAL
+    assert requests.take(10, Load(pending=1, savepoints=0, ending=False, manual=1)) is None
+    assert requests.take(10, IDLE) == Request(Purpose.FINAL)
+
+
+def test_manual_checkpoint_needs_checkpointing_and_says_so():
+    requests = started(None)
+    refusal = requests.requested(MANUAL)
+
+    assert isinstance(refusal, ConfigError)
+    assert "execution.checkpointing.interval" in refusal.hint
+    assert requests.take(0, IDLE) is None
+
+
+@pytest.mark.parametrize("purpose", [Purpose.SAVEPOINT, Purpose.MANUAL])
+def test_more_requests_than_the_bound_are_refused(purpose):
+    requests = started(1_000)
+    refusals = [requests.requested(Request(purpose, str(n))) for n in range(SAVEPOINTS_WAITING_MAX + 1)]
+
+    assert refusals[:-1] == [None] * SAVEPOINTS_WAITING_MAX
+    assert refusals[-1].message == f"too many {purpose.noun}s wait"
     assert len(requests.drain()) == SAVEPOINTS_WAITING_MAX
     requests.validate()

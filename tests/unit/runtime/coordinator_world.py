@@ -5,116 +5,33 @@ from collections import deque
 from dataclasses import replace
 from functools import partial
 
-from raystream.api.runner import CancelRequest, RescaleRequest, SavepointRequest, StopRequest
+from raystream.api.runner import (
+    CancelRequest,
+    CheckpointRequest,
+    RescaleRequest,
+    SavepointRequest,
+    StopRequest,
+)
 from raystream.config.load import load_config
 from raystream.errors import SlotLostError, StorageError, UserCodeError
-from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
 from raystream.handles import (
-    InlineHandle,
-    KeyedStateHandle,
-    OperatorSnapshot,
-    OperatorStateHandle,
-    Redistribution,
     SavepointFormat,
-    StateInfo,
-    SubtaskSnapshot,
 )
-from raystream.ids import Attempt, JobId, OperatorUid, SlotId, VertexId
-from raystream.keygroup import groups_of_subtask
+from raystream.ids import Attempt, JobId, OperatorUid, SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
 from raystream.runtime.program import Program, pack, unpack
 from raystream.storage.stores import open_file_system
+from tests.unit.runtime.coordinator_plans import FakeSource, make_plan, make_snapshot
 
 JOB_ID = JobId("0123456789abcdef" * 2)
-HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
 CRASH = UserCodeError("user function raised")
 REFUSED = StorageError("store refused")
 INTERVAL_MS = 1_000
 """In this time after the start of an attempt one checkpoint starts, then one in every such time."""
 RESTART_DELAY_MS = 10
-
-
-class FakeEnumerator:
-    """Hands out what is left of a list of splits, one for each request."""
-
-    def __init__(self, source, state):
-        self.source = source
-        self.discovery_interval_ms = source.discovery_interval_ms
-        self.splits = [] if state is None else state.split()
-        self.known = set(self.splits) if state is None else None
-
-    def discover(self):
-        if self.source.discoveries:
-            found = self.source.discoveries.popleft()
-            if isinstance(found, Exception):
-                raise found
-            return found
-        return []
-
-    def discovered(self, found):
-        self.splits += found
-
-    def next_splits(self, subtask):
-        return [self.splits.pop(0)] if self.splits else []
-
-    @property
-    def exhausted(self):
-        return self.discovery_interval_ms is None and not self.splits
-
-    def snapshot(self):
-        if self.source.snapshot_error is not None:
-            raise self.source.snapshot_error
-        return b" ".join(self.splits)
-
-
-class FakeSource:
-    bounded = True
-    rewindable = True
-
-    def __init__(self, discoveries=((b"s0", b"s1", b"s2"),), *, discovery_interval_ms=None):
-        self.discoveries = deque(
-            found if isinstance(found, Exception) else list(found) for found in discoveries
-        )
-        self.discovery_interval_ms = discovery_interval_ms
-        self.snapshot_error = None
-        self.made = []
-
-    def enumerator(self, context, state):
-        self.made.append((context, state))
-        return FakeEnumerator(self, state)
-
-
-def node(uid, *, source=None, stateful=True):
-    return OperatorNode(
-        uid=OperatorUid(uid),
-        uid_generated=False,
-        name=uid.upper(),
-        factory=object,
-        stateful=stateful,
-        source=source,
-    )
-
-
-def make_plan(source, *, parallelism=2, max_parallelism=128, explicit=True, count_uid="count"):
-    vertices = tuple(
-        Vertex(
-            id=VertexId(number),
-            name=name,
-            parallelism=parallelism,
-            max_parallelism=max_parallelism,
-            max_parallelism_explicit=explicit,
-            slot_offset=0,
-            operators=operators,
-            keyed=keyed,
-        )
-        for number, (name, operators, keyed) in enumerate(
-            [("read", (node("read", source=source),), False), ("count", (node(count_uid),), True)]
-        )
-    )
-    return PhysicalPlan(vertices=vertices, edges=(), slot_count=parallelism)
 
 
 class VirtualClock:
@@ -270,8 +187,7 @@ class World:
         self.coordinator.slot_lost(SlotId(slot), SlotLostError("process of the slot is gone", slot=slot))
 
     def fail(self, slot=0, error=CRASH, **flags):
-        attempt = self.coordinator.view().attempt
-        self.report(msg.SlotFailed(attempt=attempt, slot=SlotId(slot), error=error, **flags))
+        self.report(msg.SlotFailed(attempt=self.view.attempt, slot=SlotId(slot), error=error, **flags))
         return self.settle()
 
     def _answer(self, slot, command):
@@ -324,8 +240,7 @@ class World:
 
     def run_for(self, ms):
         """Let time pass, from one deadline to the next."""
-        end_ms = self.clock.now_ms + ms
-        self.settle()
+        end_ms = self.settle().clock.now_ms + ms
         while (deadline_ms := self.coordinator.next_deadline_ms()) is not None and deadline_ms <= end_ms:
             self.clock.now_ms = max(deadline_ms, self.clock.now_ms)
             self.settle()
@@ -341,20 +256,23 @@ class World:
         return self.run_for(RESTART_DELAY_MS)
 
     def savepoint(self, request_id="s", directory=None, wanted=SavepointFormat.CANONICAL):
-        self.coordinator.request(SavepointRequest(request_id, directory, wanted))
-        return self.settle()
+        return self.request(SavepointRequest(request_id, directory, wanted))
+
+    def checkpoint(self, request_id="m", *, full=False):
+        return self.request(CheckpointRequest(request_id, full))
 
     def stop(self, request_id="stop", directory=None, wanted=SavepointFormat.CANONICAL, *, drain=False):
-        self.coordinator.request(StopRequest(request_id, directory, wanted, drain))
-        return self.settle()
+        return self.request(StopRequest(request_id, directory, wanted, drain))
 
     def cancel(self, request_id="c"):
-        self.coordinator.request(CancelRequest(request_id))
+        return self.request(CancelRequest(request_id))
+
+    def request(self, request):
+        self.coordinator.request(request)
         return self.settle()
 
     def rescale(self, parallelism, request_id="rescale"):
-        self.coordinator.request(RescaleRequest(request_id, parallelism))
-        return self.settle()
+        return self.request(RescaleRequest(request_id, parallelism))
 
     # ---- what came of it -----------------------------------------------------------
 
@@ -379,27 +297,6 @@ class World:
 
     def _changed(self):
         self.changes += 1
-
-
-def make_snapshot(plan, vertex, subtask, checkpoint_id, *, data=None, shared=()):
-    """Return what a subtask acknowledges: its splits, or a keyed state that names its checkpoint."""
-    described = plan.vertices[vertex]
-    uid = described.operators[0].uid
-    if described.keyed:
-        groups = groups_of_subtask(subtask, described.max_parallelism, described.parallelism)
-        stored = data or InlineHandle(data=f"c{checkpoint_id}-{subtask}".encode())
-        part = OperatorSnapshot(
-            uid=uid,
-            subtask=subtask,
-            states=(HITS,),
-            keyed=(KeyedStateHandle(groups=groups, entries=1, data=stored, shared=shared),),
-        )
-    else:
-        splits = OperatorStateHandle(
-            name="_splits", mode=Redistribution.SPLIT, element_count=1, data=InlineHandle(data=b"split")
-        )
-        part = OperatorSnapshot(uid=uid, subtask=subtask, operator=(splits,))
-    return SubtaskSnapshot(vertex=VertexId(vertex), subtask=subtask, operators=(part,), sync_ms=1.0)
 
 
 def _name(work):

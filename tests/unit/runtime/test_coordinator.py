@@ -72,7 +72,7 @@ def test_all_slots_are_deployed_connected_and_started_in_step(directory):
 
 def test_view_can_be_pickled_and_shows_counts_of_all_attempts(directory):
     world = running(directory)
-    progress = msg.Progress(attempt=Attempt(1), slot=0, records_in=10, records_out=7)
+    progress = msg.Progress(attempt=Attempt(1), slot=0, records_in=10, records_out=7, dead_letters=2)
     world.report(progress)
     world.fail()
     world.report(progress)
@@ -83,6 +83,7 @@ def test_view_can_be_pickled_and_shows_counts_of_all_attempts(directory):
     view = pickle.loads(pickle.dumps(world.view))
 
     assert (view.records_in, view.records_out) == (15, 8), "a report of the dead attempt counts once"
+    assert view.dead_letters == 2
     assert (view.attempt, view.restarts, view.parallelism) == (2, 1, 2)
 
 

@@ -100,7 +100,7 @@ def test_job_without_a_checkpoint_of_its_own_begins_again_with_what_it_started_f
 
 def test_counts_history_and_time_of_the_job_go_on(directory):
     dies = running(directory)
-    dies.report(msg.Progress(attempt=Attempt(1), slot=0, records_in=10, records_out=7))
+    dies.report(msg.Progress(attempt=Attempt(1), slot=0, records_in=10, records_out=7, dead_letters=2))
     dies.run_for(2 * INTERVAL_MS)
     shown = {record.checkpoint_id: record for record in dies.view.checkpoints}
 
@@ -109,7 +109,7 @@ def test_counts_history_and_time_of_the_job_go_on(directory):
     world.start().restart()
 
     view = world.view
-    assert (view.records_in, view.records_out) == (10, 7)
+    assert (view.records_in, view.records_out, view.dead_letters) == (10, 7, 2)
     assert view.duration_ms == 5 * INTERVAL_MS + RESTART_DELAY_MS
     assert [record.checkpoint_id for record in view.checkpoints] == [1, 2]
     for record in view.checkpoints:

@@ -79,8 +79,8 @@ def contents(*subtasks):
 EXPECTED = {key: (key, [str(key)]) for key in range(KEYS)}
 
 
-def freeze(subtask, checkpoint_id):
-    snapshot = subtask.backend.freeze(checkpoint_id, form=SnapshotForm.INCREMENTAL)
+def freeze(subtask, checkpoint_id, form=SnapshotForm.INCREMENTAL):
+    snapshot = subtask.backend.freeze(checkpoint_id, form=form)
     encode(snapshot)
     return snapshot
 

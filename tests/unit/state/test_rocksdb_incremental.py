@@ -155,6 +155,30 @@ def test_first_checkpoint_after_a_restore_of_another_job_refers_to_nothing(opene
     assert created_by(take(restored, 3)) == [2]
 
 
+def test_snapshot_that_stores_all_anew_refers_to_nothing_and_is_what_later_ones_refer_to(opener):
+    subtask = opener()
+    fill(subtask)
+    assert created_by(take(subtask, 1)) == [1]
+    fill(subtask, [KEYS])
+
+    anew = MemorySnapshot.of(freeze(subtask, 2, SnapshotForm.ANEW))
+    subtask.backend.checkpoint_completed(2)
+    assert created_by(anew) == [2, 2]
+    assert contents(opener([anew])) == EXPECTED | {KEYS: (KEYS, [str(KEYS)])}
+    fill(subtask, [KEYS + 1])
+    assert created_by(take(subtask, 3)) == [2, 2, 3]
+
+
+def test_snapshot_behind_one_that_stores_all_anew_and_is_pending_refers_to_nothing_either(opener):
+    """Else it would refer to files that are deleted as soon as the one between is complete."""
+    subtask = opener()
+    fill(subtask)
+    take(subtask, 1)
+    MemorySnapshot.of(freeze(subtask, 2, SnapshotForm.ANEW))
+
+    assert created_by(take(subtask, 3)) == [3]
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_half_of_the_key_groups_is_cut_out_of_the_files(opener, own):
     subtask = opener()
