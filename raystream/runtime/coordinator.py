@@ -85,21 +85,9 @@ class JobCoordinator:
         self._sources = SourceCoordinator(
             services.discovery, later=self._later, send=services.slots.send, failed=self._attempt_failed
         )
-        self._preparation = AttemptPreparation(
-            services,
-            self._sources,
-            deletions=self._deletions,
-            restored=self._snapshot_restored,
-            ready=lambda attempt: self._run(self._job.attempt_prepared(attempt)),
-            failed=self._attempt_failed,
-        )
+        self._preparation = self._make_preparation()
         self._rescale = RescaleShell(
-            services,
-            job=self._job,
-            checkpoints=self._checkpoints,
-            requests=self._requests,
-            preparation=self._preparation,
-            run=self._run,
+            services, self._job, self._checkpoints, self._requests, self._preparation, run=self._run
         )
         self._shell = CheckpointShell(
             services,
@@ -118,11 +106,20 @@ class JobCoordinator:
         self._entries = self._make_entries()
         self._reports = self._make_reports(on_output)
 
+    def _make_preparation(self) -> AttemptPreparation:
+        return AttemptPreparation(
+            self._services,
+            self._sources,
+            deletions=self._deletions,
+            restored=self._snapshot_restored,
+            ready=lambda attempt: self._run(self._job.attempt_prepared(attempt)),
+            failed=self._attempt_failed,
+        )
+
     def _make_recovery(self) -> JobRecovery:
-        services = self._services
         return JobRecovery(
-            LogReader(services.storage, self._submission.config, services.clock),
-            services.log,
+            LogReader(self._services.storage, self._submission.config, self._services.clock),
+            self._services.log,
             later=self._later,
             begin=self._begin,
             refused=self._log_conflicted,

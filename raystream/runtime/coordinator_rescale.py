@@ -43,11 +43,11 @@ class RescaleShell:
     def __init__(
         self,
         services: CoordinatorServices,
-        *,
         job: Job,
         checkpoints: CheckpointCoordinator,
         requests: ClientRequests,
         preparation: AttemptPreparation,
+        *,
         run: Run,
     ) -> None:
         self._services = services

@@ -76,18 +76,7 @@ class World:
     ):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
-        settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
-        settings |= {
-            "restart-strategy.fixed-delay.attempts": "5",
-            "restart-strategy.fixed-delay.delay": "10ms",
-        }
-        if directory is not None:
-            settings["execution.checkpointing.dir"] = str(directory)
-        if savepoints is not None:
-            settings["execution.checkpointing.savepoint-dir"] = str(savepoints)
-        settings |= {key.replace("__", ".").replace("_", "-"): str(value) for key, value in options.items()}
-        settings = {key: value for key, value in settings.items() if value != "off"}
-        self.config = load_config(overrides=settings)
+        self.config = load_config(overrides=_settings(directory, savepoints, options))
         self.packed = packed  # Slots are sent a program that can be unpacked.
         program = pack(Program(job_name="hits", plan=self.plan, config=self.config)) if packed else b"program"
         self.clock = VirtualClock()
@@ -297,6 +286,22 @@ class World:
 
     def _changed(self):
         self.changes += 1
+
+
+def _settings(directory, savepoints, options):
+    """Return the configuration of a job; an option that is "off" is left out."""
+    settings = {
+        "execution.checkpointing.interval": "1s",
+        "restart-strategy.type": "fixed-delay",
+        "restart-strategy.fixed-delay.attempts": "5",
+        "restart-strategy.fixed-delay.delay": "10ms",
+    }
+    if directory is not None:
+        settings["execution.checkpointing.dir"] = str(directory)
+    if savepoints is not None:
+        settings["execution.checkpointing.savepoint-dir"] = str(savepoints)
+    settings |= {key.replace("__", ".").replace("_", "-"): str(value) for key, value in options.items()}
+    return {key: value for key, value in settings.items() if value != "off"}
 
 
 def _name(work):
