@@ -136,6 +136,46 @@ class OperatorStateHandle:
     data: Handle
 
 
+class ChannelStage(Enum):
+    """Where records in flight were; of one channel, those of an earlier stage come first at a restore."""
+
+    RESTORED = "restored"
+    """In the receiver, left over from what it had restored."""
+    INPUT = "input"
+    """In the receiver, ahead of the barrier."""
+    OUTPUT = "output"
+    """In the sender, overtaken by the barrier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSlice:
+    """The batches of one channel inside a blob of records in flight."""
+
+    sender: int
+    """Subtask; of a left-over the receiving one."""
+    receiver: int
+    offset: int
+    size_bytes: int
+    batches: int
+    """At least 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelStateHandle:
+    """Records in flight: what a barrier has overtaken on its way to one input of an operator."""
+
+    target: OperatorUid
+    """The operator that is to get them, whoever stored them."""
+    input: int
+    """The input of that operator, 0-based."""
+    stage: ChannelStage
+    keyed: bool
+    """The records have keys, and follow their key groups at another parallelism."""
+    records: int
+    slices: tuple[ChannelSlice, ...]
+    data: Handle
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorSnapshot:
     """The snapshot of one operator subtask."""
@@ -145,6 +185,8 @@ class OperatorSnapshot:
     states: tuple[StateInfo, ...] = ()
     keyed: tuple[KeyedStateHandle, ...] = ()
     operator: tuple[OperatorStateHandle, ...] = ()
+    channels: tuple[ChannelStateHandle, ...] = ()
+    """Records in flight that this subtask has stored, of its input and of its outputs."""
 
     @property
     def size_bytes(self) -> int:
@@ -164,6 +206,7 @@ def blobs_in(operators: Iterable[OperatorSnapshot]) -> tuple[Handle, ...]:
     for operator in operators:
         blobs += [handle.data for handle in operator.keyed]
         blobs += [handle.data for handle in operator.operator]
+        blobs += [handle.data for handle in operator.channels]
     return tuple(blobs)
 
 
@@ -200,6 +243,11 @@ class SubtaskSnapshot:
     def size_bytes(self) -> int:
         """Stored size of all operators' handles."""
         return size_of(self.operators)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Stored size of the records in flight alone."""
+        return sum(handle.data.size_bytes for one in self.operators for handle in one.channels)
 
     @property
     def shared_files(self) -> tuple[SharedFile, ...]:

@@ -19,13 +19,14 @@ from raystream.cli.listing import (
     JobRow,
     matching_job,
     print_checkpoints,
+    print_delays,
     print_jobs,
     print_json,
     shown_time,
 )
 from raystream.cli.progress import short_size
 from raystream.cli.run import address_option, config_option, define_option
-from raystream.errors import ClusterNotFoundError
+from raystream.errors import ClusterNotFoundError, ConfigError
 from raystream.handles import SavepointFormat
 from raystream.runtime.coordinator_view import JobView
 from raystream.storage.archive import ArchivedJob, read_archives
@@ -37,6 +38,9 @@ type_option = click.option(
     default=SavepointFormat.CANONICAL.value, show_default=True,
     help="canonical: any state backend restores it; native: the backend's own files, quicker.",
 )  # fmt: skip
+SUBTASKS_SHOWN_MAX = 10
+"""Of the newest checkpoint, when no other one is asked for."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -123,17 +127,34 @@ def list_jobs(jobs: Jobs, everything: bool, as_json: bool) -> None:
 
 @click.command("checkpoints", short_help="List the checkpoints of a job.")
 @click.argument("job", metavar="JOB")
+@click.option("--id", "checkpoint_id", type=int, metavar="N", help="Show this one, with all of its subtasks.")
 @json_option
 @of_cluster
-def checkpoints(jobs: Jobs, job: str, as_json: bool) -> None:
-    """List the latest checkpoints and savepoints of a job, oldest first."""
+def checkpoints(jobs: Jobs, job: str, checkpoint_id: int | None, as_json: bool) -> None:
+    """List the latest checkpoints and savepoints of a job, oldest first, and what held the last one up.
+
+    Of the newest one that is not pending its slowest subtasks are shown: the start delay until the first
+    barrier arrived, the alignment until the last one had, the synchronous part in which no record was
+    processed, and the asynchronous part until everything was stored.
+    """
     known = jobs.known()
     wanted = matching_job([JobRow.of(one) for one in known], job).job_id
     rows = [CheckpointRow.of(record) for one in known if one.job_id == wanted for record in one.checkpoints]
+    if checkpoint_id is not None:
+        rows = [row for row in rows if row.checkpoint_id == checkpoint_id]
+        if not rows:
+            raise ConfigError(
+                "checkpoint is not in the history of the job",
+                hint=f"`raystream checkpoints {job}` shows those that are",
+                checkpoint_id=checkpoint_id,
+            )
     if as_json:
         print_json(rows)
     elif rows:
         print_checkpoints(rows)
+        ended = [row for row in rows if row.status != "pending" or checkpoint_id is not None]
+        for row in ended[-1:]:
+            print_delays(row, len(row.subtasks) if checkpoint_id is not None else SUBTASKS_SHOWN_MAX)
     else:
         say("the job has taken no checkpoint")
 

@@ -15,7 +15,7 @@ from raystream.cli.progress import short_duration, short_size
 from raystream.errors import JobNotFoundError
 from raystream.ids import JobId, JobStatus
 from raystream.runtime.coordinator_view import CheckpointRecord, JobView
-from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob
+from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob, SubtaskRecord
 
 COLUMNS_IN_A_PIPE = 10_000
 """Width of tables that no terminal cuts."""
@@ -74,6 +74,16 @@ class CheckpointRow:
     path: str
     """Empty unless it is there."""
     failure: str
+    purpose: str
+    """`periodic`, `manual`, `final`, `savepoint` or `stop`."""
+    attempt: int
+    held_up_by: str
+    """What it waited for longest, in one line."""
+    missing: tuple[str, ...]
+    """Subtasks that had not acknowledged when it was given up, some of them."""
+    missing_count: int
+    subtasks: tuple[SubtaskRecord, ...]
+    """Slowest first; of older checkpoints only the slowest ones."""
 
     @classmethod
     def of(cls, checkpoint: CheckpointRecord | ArchivedCheckpoint) -> "CheckpointRow":
@@ -96,6 +106,12 @@ class CheckpointRow:
             uploaded_bytes=checkpoint.uploaded_bytes,
             path=path,
             failure=checkpoint.failure,
+            purpose=checkpoint.purpose,
+            attempt=checkpoint.attempt,
+            held_up_by=checkpoint.held_up_by,
+            missing=checkpoint.missing,
+            missing_count=checkpoint.missing_count,
+            subtasks=checkpoint.subtasks,
         )
 
 
@@ -162,6 +178,41 @@ def print_checkpoints(rows: Sequence[CheckpointRow]) -> None:
         ),
         numbers=frozenset({"id", "duration", "size", "written"}),
     )  # fmt: skip
+
+
+def print_delays(row: CheckpointRow, subtasks_max: int) -> None:
+    """Print where the time of a checkpoint went, if that is known.
+
+    Args:
+        row: the checkpoint.
+        subtasks_max: of its subtasks so many are shown, the slowest.
+    """
+    if not (row.held_up_by or row.subtasks):
+        return
+    print(f"\n{row.kind} {row.checkpoint_id}, {row.status}, {short_duration(row.duration_ms)}")
+    if row.held_up_by:
+        print(f"held up by: {visible(row.held_up_by)}")
+    if row.missing:
+        more = row.missing_count - len(row.missing)
+        names = ", ".join(map(visible, row.missing)) + (f" and {more} more" if more else "")
+        print(f"not acknowledged: {names}")
+    if not row.subtasks:
+        return
+    header = ("subtask", "total", "start delay", "alignment", "synchronous", "asynchronous", "size")
+    print_table(
+        header,
+        (
+            (
+                one.label, short_duration(one.total_ms), short_duration(one.start_delay_ms),
+                short_duration(one.alignment_ms), short_duration(one.sync_ms), short_duration(one.async_ms),
+                short_size(one.size_bytes),
+            )
+            for one in row.subtasks[:subtasks_max]
+        ),
+        numbers=frozenset(header[1:]),
+    )  # fmt: skip
+    if (more := len(row.subtasks) - subtasks_max) > 0:
+        print(f"and {more} quicker subtasks; `--id {row.checkpoint_id}` shows all")
 
 
 def print_json(rows: Sequence[JobRow | CheckpointRow]) -> None:

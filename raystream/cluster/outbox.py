@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from raystream.handles import InlineHandle, SubtaskSnapshot
+from raystream.handles import InlineHandle, SubtaskSnapshot, blobs_in
 from raystream.runtime.messages import ClientOutput, Report, SnapshotAcked
 
 logger = logging.getLogger(__name__)
@@ -143,6 +143,4 @@ def report_bytes(report: Report) -> int:
 
 
 def _inlined_bytes(snapshot: SubtaskSnapshot) -> int:
-    keyed = [handle.data for one in snapshot.operators for handle in one.keyed]
-    operator = [handle.data for one in snapshot.operators for handle in one.operator]
-    return sum(len(stored.data) for stored in (*keyed, *operator) if isinstance(stored, InlineHandle))
+    return sum(len(blob.data) for blob in blobs_in(snapshot.operators) if isinstance(blob, InlineHandle))

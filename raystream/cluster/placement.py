@@ -87,6 +87,8 @@ class RaySlotPool:
         clock: measures both.
         mailbox: brings Ray's answers to the job master's thread.
         changed: called when `waiting_for` has changed.
+        first_incarnation: numbers of processes go on above it; other ones than under any job master before.
+        inherits: the job ran under a job master that has died, so that Ray has killed its slots.
     """
 
     def __init__(
@@ -99,6 +101,8 @@ class RaySlotPool:
         clock: Clock,
         mailbox: Mailbox,
         changed: Callable[[], None],
+        first_incarnation: int = 0,
+        inherits: bool = False,
     ) -> None:
         self._job_id = job_id
         self._master = master
@@ -114,10 +118,12 @@ class RaySlotPool:
         self._actor_class: Any = ray.remote(SlotActor)
         self._workers: dict[SlotId, _Worker] = {}
         self._wanted: list[SlotId] = []  # Acquired while a former process may be left.
-        self._incarnations = 0
+        self._incarnations = first_incarnation
         self._listener: SlotListener | None = None
         self._look_ms: float | None = None  # When to find out what starting slots wait for.
         self.waiting_for = ""
+        if inherits:
+            self._endings.inherit(self._create_wanted)
 
     def attach(self, listener: SlotListener) -> None:
         """Tell this listener from now on."""

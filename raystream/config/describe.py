@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raystream.config import options
-from raystream.config.reserved import RESERVED
 from raystream.config.schema import Option, Section, own_options, subsections
 
 
@@ -28,11 +27,8 @@ class OptionDoc:
 def describe_options() -> list[OptionDoc]:
     """Return every configuration key, sorted by name."""
     texts = _field_texts()
-    described = [
-        *((declared, texts[field]) for field, declared in _declared(options.JobConfig)),
-        *((reserved, reserved.meaning) for reserved in RESERVED),
-    ]
-    return sorted((_document(declared, meaning) for declared, meaning in described), key=lambda doc: doc.key)
+    described = (_document(declared, texts[field]) for field, declared in _declared(options.JobConfig))
+    return sorted(described, key=lambda doc: doc.key)
 
 
 def _document(declared: Option, meaning: str) -> OptionDoc:

@@ -13,14 +13,13 @@ from pathlib import Path
 import yaml
 
 from raystream.config.options import JobConfig
-from raystream.config.reserved import RESERVED, ReservedOption
 from raystream.config.schema import Option, build, values
 from raystream.errors import ConfigError
 
 _DEFAULTS = JobConfig()
 _OPTIONS: dict[str, Option] = {
     name: declared
-    for declared in (*(declared for declared, _ in values(_DEFAULTS)), *RESERVED)
+    for declared, _ in values(_DEFAULTS)
     for name in (declared.key, *declared.aliases)
 }
 _PREFIXES = {name[:end] for name in _OPTIONS for end, letter in enumerate(name) if letter == "."}
@@ -119,9 +118,7 @@ def _read(written: Mapping[str, object], *, where: str) -> Layer:
                 where=where,
             )
         names[declared.key] = name
-        value = declared.parse(raw, where=where)
-        if not isinstance(declared, ReservedOption):
-            layer[declared.key] = value
+        layer[declared.key] = declared.parse(raw, where=where)
     return layer
 
 

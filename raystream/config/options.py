@@ -83,6 +83,13 @@ class CheckpointConfig(Section):
     )
     """What a restart guarantees for the effects of every record on state: exactly-once; or at-least-once,
     where nothing ever waits for a barrier."""
+    unaligned: bool = option("execution.checkpointing.unaligned.enabled", Boolean(), default=False)
+    """Let barriers overtake queued records, which are stored with the checkpoint: under back-pressure it is
+    not as slow as the queues.  Savepoints and inputs that are broadcast, forwarded or custom stay aligned."""
+    aligned_timeout_ms: int = option(
+        "execution.checkpointing.aligned-checkpoint-timeout", Duration(), default=0
+    )
+    """Unaligned: age up to which a checkpoint stays aligned; only then its barriers overtake."""
     timeout_ms: int = option("execution.checkpointing.timeout", Duration(minimum=1), default=600_000)
     """Age at which a checkpoint that is not complete is given up."""
     min_pause_ms: int = option("execution.checkpointing.min-pause", Duration(), default=0)
@@ -157,6 +164,18 @@ class CheckpointConfig(Section):
                 "checkpoints would start more often than the pause between them allows",
                 ("interval_ms", "min_pause_ms"),
                 hint="make the interval at least as long as the pause",
+            )
+        if self.unaligned and self.mode == "at-least-once":
+            raise self.conflict(
+                "barriers that are only counted have nothing to overtake",
+                ("unaligned", "mode"),
+                hint="set execution.checkpointing.mode to exactly-once, or unaligned.enabled to false",
+            )
+        if self.unaligned and self.max_concurrent > 1:
+            raise self.conflict(
+                "unaligned checkpoints are taken one at a time",
+                ("unaligned", "max_concurrent"),
+                hint="set execution.checkpointing.max-concurrent-checkpoints to 1",
             )
         if self.storage == "filesystem" and self.directory is None:
             raise self.conflict(

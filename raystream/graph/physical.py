@@ -38,6 +38,10 @@ class Partitioning(Enum):
     """Everything to every receiving subtask."""
 
 
+_OVERTAKEN = frozenset(
+    {Partitioning.HASH, Partitioning.REBALANCE, Partitioning.SHUFFLE, Partitioning.GLOBAL}
+)
+
 Partitioner = Callable[[Any, int], int]
 """Returns the receiving subtask, 0-based, of a record, given the number of receiving subtasks."""
 
@@ -182,6 +186,17 @@ class PhysicalPlan:
 
     def _parallelism(self, edge: Edge) -> tuple[int, int]:
         return self.vertices[edge.source].parallelism, self.vertices[edge.target].parallelism
+
+    def overtaken(self, vertex: Vertex) -> bool:
+        """Return whether unaligned barriers may overtake records on the way into a vertex.
+
+        They may where every record in flight has a place at any other parallelism: with its key, with
+        subtask 0, or anywhere.  They wait for their turn in all channels of a vertex of which one edge is
+        BROADCAST (its copies would no longer be the same everywhere), FORWARD or RESCALE (records
+        follow the subtask that has sent them) or CUSTOM (only the user knows where they belong).
+        """
+        entering = [edge for edge in self.edges if edge.target == vertex.id]
+        return bool(entering) and all(edge.partitioning in _OVERTAKEN for edge in entering)
 
     def subtasks(self) -> Iterator[tuple[Vertex, int]]:
         """Yield every (vertex, subtask), vertices in topological order."""

@@ -1,10 +1,19 @@
-"""Barrier alignment of one subtask in exactly-once mode: the state machine, without any I/O.
+"""Barriers of one subtask in exactly-once mode, aligned or not: the state machine, without any I/O.
 
          barrier on the first channel            barrier on the last channel
     IDLE ----------------------------> ALIGNING ----------------------------> IDLE
-      ^                                 |  |  ^
-      |   cancel or abort of the same   |  |  |  newer barrier: decline, start again
-      +-- or a newer checkpoint --------+  +--+
+      |  ^                              |  |  ^                                ^
+      |  | cancel or abort of the same  |  |  |  newer barrier: decline,        |
+      |  +-- or a newer checkpoint -----+  +--+  start again                   |
+      |                                 |                                      |
+      |   a barrier overtakes           | too old, or a barrier overtakes      |
+      +-----------> CAPTURING <---------+                                      |
+                        +-------------------- barrier on the last channel -----+
+
+ALIGNING: channels whose barrier has come are blocked; the snapshot follows the last barrier.
+CAPTURING: the snapshot was taken, ahead of what waits in the channels whose barrier has overtaken it
+or is still missing.  That is *captured*, records that still come ahead of a missing barrier too, and
+belongs to the snapshot.  Nothing is blocked.
 
 It knows checkpoint ids and channel numbers.  It does not know what a barrier asks for, what
 is in a snapshot, or what time it is: the shell keeps the barrier, feeds events and executes
@@ -15,8 +24,12 @@ The ids of the barriers on one channel increase.  A checkpoint is *settled* here
 snapshot was taken or when it can no longer complete; its later barriers are ignored, and if
 nobody else may have told the coordinator, it is declined.
 
+Whether a barrier overtakes is for the shell to say, for each one anew: both kinds may meet in a
+checkpoint, and the cut is right for every mixture.  An aligned barrier that others have overtaken may
+follow a newer one on its channel.
+
 Source: Chandy and Lamport, Distributed Snapshots (1985); Carbone et al., Lightweight
-Asynchronous Snapshots (2015); Flink `SingleCheckpointBarrierHandler`.
+Asynchronous Snapshots (2015); Flink `SingleCheckpointBarrierHandler` and FLIP-76.
 """
 
 from collections import deque
@@ -48,6 +61,28 @@ class ResumeChannels:
 @dataclass(frozen=True, slots=True)
 class ForwardBarrier:
     """Run the pre-barrier hook, then send the barrier to every output."""
+
+    checkpoint_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureInput:
+    """Add to the snapshot that is taken next what these channels have, and get, ahead of the barrier."""
+
+    checkpoint_id: int
+    channels: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishCapture:
+    """The last barrier has come: the snapshot has all that it will have."""
+
+    checkpoint_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropCapture:
+    """Forget what was captured: the checkpoint will not complete."""
 
     checkpoint_id: int
 
@@ -87,7 +122,7 @@ class ReadInputs:
 
 Command = (
     BlockChannel | ResumeChannels | ForwardBarrier | TakeSnapshot | DeclineCheckpoint | ForwardCancel
-    | ReadInputs
+    | ReadInputs | CaptureInput | FinishCapture | DropCapture
 )  # fmt: skip
 
 
@@ -95,16 +130,23 @@ class BarrierAligner:
     """Decides when a subtask may snapshot, given the barriers on its input channels.
 
     Invariant: a channel is blocked exactly while its barrier for the checkpoint in progress
-    has arrived and that checkpoint is not settled.
+    has arrived and the snapshot was not taken.
 
     Args:
         channel_count: input channels of the subtask, at least 1.
+
+    Attributes:
+        overtaking: barriers may overtake records, and other barriers, on the channels.
     """
 
-    def __init__(self, channel_count: int) -> None:
+    def __init__(self, channel_count: int, *, overtaking: bool = False) -> None:
         assert channel_count > 0, "a subtask without inputs has nothing to align"
         self._last_ids = [0] * channel_count  # Newest barrier of each channel; 0 before the first.
-        self._arrived: set[int] = set()  # Not empty: the newest checkpoint is in progress; empty: settled.
+        # The newest checkpoint is being aligned while something has arrived, and captured while something
+        # is missing; else it is settled.
+        self._arrived: set[int] = set()
+        self._missing: set[int] = set()
+        self.overtaking = overtaking
         self._newest_id = 0
         self._first_ms = 0.0
         self._given_up: deque[int] = deque(maxlen=GIVEN_UP_MAX)
@@ -112,11 +154,16 @@ class BarrierAligner:
 
     @property
     def checkpoint_in_progress(self) -> int | None:
-        """The checkpoint that is being aligned."""
-        return self._newest_id if self._arrived else None
+        """The checkpoint of which some barriers have come and others have not."""
+        return self._newest_id if self._arrived or self._missing else None
+
+    @property
+    def aligning(self) -> bool:
+        """True while channels are blocked."""
+        return bool(self._arrived)
 
     def barrier_received(self, channel: int, checkpoint_id: int, now_ms: float) -> list[Command]:
-        """Handle a barrier.
+        """Handle a barrier whose turn has come: all records ahead of it were processed.
 
         Args:
             channel: where it arrived, 0-based.
@@ -130,9 +177,38 @@ class BarrierAligner:
         event = f"barrier_received(channel={channel}, checkpoint_id={checkpoint_id}, now_ms={now_ms})"
         self._check_not_blocked(channel, event)
         if checkpoint_id <= self._last_ids[channel]:
-            raise self._error("barrier is not newer than the one before it on its channel", event)
+            if not self.overtaking:
+                raise self._error("barrier is not newer than the one before it on its channel", event)
+            return self._recorded(event, self._decline_once(checkpoint_id))
         self._last_ids[channel] = checkpoint_id
         return self._recorded(event, self._align(channel, checkpoint_id, now_ms))
+
+    def barrier_overtook(self, channel: int, checkpoint_id: int, now_ms: float) -> list[Command]:
+        """Handle a barrier that does not wait for its turn, but goes ahead of the records before it.
+
+        Args:
+            channel: where it is, 0-based; perhaps behind a barrier that blocks the channel.
+            checkpoint_id: its checkpoint.
+            now_ms: monotonic time.
+        """
+        event = f"barrier_overtook(channel={channel}, checkpoint_id={checkpoint_id}, now_ms={now_ms})"
+        assert self.overtaking, "no barrier overtakes here"
+        if checkpoint_id <= self._last_ids[channel] or self._settled(checkpoint_id):
+            self._last_ids[channel] = max(self._last_ids[channel], checkpoint_id)
+            return self._recorded(event, self._decline_once(checkpoint_id))
+        self._last_ids[channel] = checkpoint_id
+        if checkpoint_id == self._newest_id and self._missing:
+            return self._recorded(event, self._captured(channel))
+        commands = self._begin(checkpoint_id, now_ms)
+        return self._recorded(event, [*commands, *self._capture({channel}, now_ms)])
+
+    def alignment_timed_out(self, checkpoint_id: int, now_ms: float) -> list[Command]:
+        """Handle that a checkpoint has waited too long for its barriers: take it ahead of the records."""
+        event = f"alignment_timed_out(checkpoint_id={checkpoint_id}, now_ms={now_ms})"
+        assert self.overtaking, "no barrier overtakes here"
+        if not self._arrived or checkpoint_id != self._newest_id:
+            return self._recorded(event, [])
+        return self._recorded(event, self._capture(set(), now_ms))
 
     def cancel_received(self, channel: int, checkpoint_id: int) -> list[Command]:
         """Handle a cancel barrier: the sender takes no part in the checkpoint and has declined it.
@@ -163,9 +239,14 @@ class BarrierAligner:
         channels = range(len(self._last_ids))
         assert self._arrived < set(channels), "all have arrived, but nothing was done"
         assert all(last_id <= self._newest_id for last_id in self._last_ids)
+        assert not (self._arrived and self._missing)
+        assert self._missing < set(channels), "capturing before the first barrier"
+        at_newest = {c for c in channels if self._last_ids[c] == self._newest_id}
         if self._arrived:
-            at_newest = {c for c in channels if self._last_ids[c] == self._newest_id}
             assert at_newest == self._arrived
+            assert self._newest_id not in self._given_up
+        if self._missing:
+            assert at_newest == set(channels) - self._missing
             assert self._newest_id not in self._given_up
         assert len(self._given_up) <= GIVEN_UP_MAX
         assert len(self._history) <= HISTORY_MAX
@@ -173,10 +254,9 @@ class BarrierAligner:
     def _align(self, channel: int, checkpoint_id: int, now_ms: float) -> list[Command]:
         if self._settled(checkpoint_id):
             return self._decline_once(checkpoint_id)
-        commands: list[Command] = []
-        if checkpoint_id > self._newest_id:
-            commands = self._resume_declined()
-            self._newest_id, self._first_ms = checkpoint_id, now_ms
+        if checkpoint_id == self._newest_id and self._missing:
+            return self._captured(channel)
+        commands = self._begin(checkpoint_id, now_ms)
         self._arrived.add(channel)
         commands.append(BlockChannel(channel))
         if len(self._arrived) == len(self._last_ids):
@@ -190,25 +270,58 @@ class BarrierAligner:
             ]
         return commands
 
+    def _begin(self, checkpoint_id: int, now_ms: float) -> list[Command]:
+        """Begin a checkpoint with its first barrier; any later one changes nothing."""
+        if checkpoint_id == self._newest_id:
+            return []
+        commands = self._end_declined()
+        self._newest_id, self._first_ms = checkpoint_id, now_ms
+        return commands
+
+    def _capture(self, overtaken: set[int], now_ms: float) -> list[Command]:
+        """Take the snapshot now; of the channels of `overtaken` the barrier is there, behind records."""
+        blocked, self._arrived = frozenset(self._arrived), set()
+        self._missing = set(range(len(self._last_ids))) - blocked - overtaken
+        newest_id = self._newest_id
+        commands: list[Command] = [
+            ForwardBarrier(newest_id),
+            CaptureInput(newest_id, frozenset(self._missing | overtaken)),
+            TakeSnapshot(newest_id, now_ms - self._first_ms),
+        ]
+        commands += [ResumeChannels(blocked)] if blocked else []
+        return commands if self._missing else [*commands, FinishCapture(newest_id)]
+
+    def _captured(self, channel: int) -> list[Command]:
+        """The barrier of a channel that is being captured has come."""
+        self._missing.discard(channel)
+        return [] if self._missing else [FinishCapture(self._newest_id)]
+
     def _settled(self, checkpoint_id: int) -> bool:
         if checkpoint_id == self._newest_id:
-            return not self._arrived
+            return not self._arrived and not self._missing
         return checkpoint_id < self._newest_id
 
     def _give_up(self, checkpoint_id: int) -> list[Command]:
         if checkpoint_id > self._newest_id:
-            commands = self._resume_declined()
+            commands = self._end_declined()
         else:
-            commands = [self._resume()]
+            commands = self._end()
         self._newest_id = checkpoint_id
         self._given_up.append(checkpoint_id)
         return commands
 
-    def _resume_declined(self) -> list[Command]:
+    def _end_declined(self) -> list[Command]:
         # What is in progress, if anything, loses to a newer checkpoint.
-        if not self._arrived:
+        if self.checkpoint_in_progress is None:
             return []
-        return [*self._decline_once(self._newest_id), self._resume()]
+        return [*self._decline_once(self._newest_id), *self._end()]
+
+    def _end(self) -> list[Command]:
+        """Give up what is in progress."""
+        if self._missing:
+            self._missing = set()
+            return [DropCapture(self._newest_id)]
+        return [self._resume()]
 
     def _decline_once(self, checkpoint_id: int) -> list[Command]:
         if checkpoint_id in self._given_up:

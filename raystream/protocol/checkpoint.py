@@ -371,7 +371,9 @@ class CheckpointCoordinator:
         subsumed = reason is CheckpointFailureReason.SUBSUMED
         self._pending.end(pending, AckOutcome.SETTLED if subsumed else AckOutcome.TOO_LATE)
         commands: list[Command] = [NotifyAborted(pending.id)] if self._running else []
-        commands += [DeleteCheckpoint(pending.id), RecordFailure(pending.id, reason, error)]
+        missing, acknowledged = self._pending.missing(pending), tuple(pending.snapshots.values())
+        failure = RecordFailure(pending.id, reason, error, acknowledged, tuple(missing))
+        commands += [DeleteCheckpoint(pending.id), failure]
         commands += self._answers.resolved(
             pending.request, None, savepoint_error(pending.request, reason, error)
         )

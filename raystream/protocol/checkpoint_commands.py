@@ -7,6 +7,7 @@ from raystream.errors import RaystreamError
 from raystream.handles import SavepointFormat, SubtaskSnapshot
 from raystream.ids import CheckpointId
 from raystream.protocol.checkpoint_requests import Purpose, Request
+from raystream.protocol.subtasks import Subtask
 
 
 class CheckpointFailureReason(Enum):
@@ -124,6 +125,10 @@ class RecordFailure:
     checkpoint_id: CheckpointId
     reason: CheckpointFailureReason
     error: RaystreamError
+    acknowledged: tuple[SubtaskSnapshot, ...] = ()
+    """Of the subtasks that had stored their part."""
+    missing: tuple[Subtask, ...] = ()
+    """The others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,26 @@ changed; operator state follows its mode:
     UNION       every new subtask gets every element
     BROADCAST   new subtask i gets the copy of old subtask i % old p
 
+Records in flight go where their keys are, if they have any.  Others stay at their subtask, and at another
+parallelism are cut into p runs of batches like SPLIT state.  What comes of one old channel keeps its order.
+
 Source: Flink `RoundRobinOperatorStateRepartitioner`.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raystream.errors import StateCorruptError
-from raystream.handles import KeyedStateHandle, OperatorStateHandle, Redistribution
-from raystream.keygroup import KeyGroupRange
+from raystream.handles import (
+    ChannelSlice,
+    ChannelStage,
+    ChannelStateHandle,
+    KeyedStateHandle,
+    OperatorStateHandle,
+    Redistribution,
+)
+from raystream.keygroup import KeyGroupRange, groups_of_subtask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +38,18 @@ class ElementSlice:
     handle: OperatorStateHandle
     start: int
     stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyGroupLayout:
+    """How the key groups of an operator are dealt to its subtasks."""
+
+    max_parallelism: int
+    parallelism: int
+
+    def groups(self, subtask: int) -> KeyGroupRange:
+        """Return those of one subtask."""
+        return groups_of_subtask(subtask, self.max_parallelism, self.parallelism)
 
 
 Assignment = dict[int, list[ElementSlice]]
@@ -54,12 +76,82 @@ def holding(
     # A hash h is in the groups h mod M and h mod N; all that ties these two to each other is that
     # they are equal modulo the greatest common divisor.  For M = N that leaves the overlap.
     step = math.gcd(stored_max_parallelism, max_parallelism)
+    return [handle for handle in handles if _may_hold(handle.groups, groups, step)]
 
-    def may_hold(stored: KeyGroupRange) -> bool:
-        least, most = stored.start - (groups.stop - 1), (stored.stop - 1) - groups.start
-        return most // step * step >= least
 
-    return [handle for handle in handles if may_hold(handle.groups)]
+def _may_hold(stored: KeyGroupRange, wanted: KeyGroupRange, step: int) -> bool:
+    least, most = stored.start - (wanted.stop - 1), (stored.stop - 1) - wanted.start
+    return most // step * step >= least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRun:
+    """The batches `start <= i < stop` of one slice of records in flight; never empty."""
+
+    handle: ChannelStateHandle
+    slice: ChannelSlice
+    start: int
+    stop: int
+
+
+_STAGES = tuple(ChannelStage)
+
+
+def deal_in_flight(
+    handles: Iterable[ChannelStateHandle], old: KeyGroupLayout, new: KeyGroupLayout, *, only_first: bool
+) -> list[list[BatchRun]]:
+    """Return the records in flight to one operator that each of its new subtasks reads, in order.
+
+    Of a slice with keys a subtask takes only those in its own key groups.
+
+    Args:
+        handles: in stored order.
+        old: of the operator when they were stored.
+        new: of the operator now.
+        only_first: subtask 0 gets everything that has no keys.
+    """
+    ordered = sorted(handles, key=lambda handle: _STAGES.index(handle.stage))
+    whole = [
+        BatchRun(handle=handle, slice=part, start=0, stop=part.batches)
+        for handle in ordered
+        for part in handle.slices
+    ]
+    keyless = [run for run in whole if not run.handle.keyed]
+    if only_first:
+        dealt = [keyless, *([] for _ in range(1, new.parallelism))]
+    elif old.parallelism == new.parallelism:
+        dealt = [[run for run in keyless if run.slice.receiver == i] for i in range(new.parallelism)]
+    else:
+        dealt = _dealt_evenly(keyless, new.parallelism)
+    for subtask, runs in enumerate(dealt):
+        own = new.groups(subtask)
+        runs += [
+            run
+            for run in whole
+            if run.handle.keyed
+            and _may_hold(
+                old.groups(run.slice.receiver), own, math.gcd(old.max_parallelism, new.max_parallelism)
+            )
+        ]
+    return dealt
+
+
+def _dealt_evenly(whole: Iterable[BatchRun], parallelism: int) -> list[list[BatchRun]]:
+    runs = list(whole)
+    size, extras = divmod(sum(run.stop for run in runs), parallelism)
+    dealt: list[list[BatchRun]] = []
+    for subtask in range(parallelism):
+        room = size + (subtask < extras)
+        own: list[BatchRun] = []
+        while room:
+            run = runs.pop(0)
+            stop = min(run.start + room, run.stop)
+            own.append(replace(run, stop=stop))
+            room -= stop - run.start
+            if stop < run.stop:
+                runs.insert(0, replace(run, start=stop))
+        dealt.append(own)
+    return dealt
 
 
 def redistribute(old: Sequence[Iterable[OperatorStateHandle]], parallelism: int) -> Assignment:

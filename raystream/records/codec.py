@@ -11,6 +11,8 @@ was sent.  Keys that are the very objects of a column are sent as a reference to
 The class of a batch is named once per channel: an encoder and the decoder at the other
 end of its channel are a pair, and batches must be decoded in the order of encoding.
 
+Snapshots store batches in this encoding (`raystream.state.channel_state`, which has its version).
+
 Payload: msgpack `[class id, class or nil, columns, pickled column flags, keys, groups, timestamps]`.
 """
 
@@ -104,6 +106,12 @@ class BatchDecoder:
 
     def __init__(self) -> None:
         self._from_columns: dict[int, Callable[[list[list[Any]]], list[Any]]] = {}
+
+    def copy(self) -> "BatchDecoder":
+        """Return a decoder for what follows, independent of this one."""
+        other = BatchDecoder()
+        other._from_columns.update(self._from_columns)
+        return other
 
     def decode(self, payload: bytes | memoryview) -> RowBatch:
         """Return the batch of a payload.

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from raystream.clock import Clock
-from raystream.errors import StateError
+from raystream.errors import StateError, StateRestoreError
 from raystream.graph.physical import OperatorNode, Vertex
 from raystream.ids import CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import groups_of_subtask
@@ -22,7 +22,10 @@ from raystream.protocol.alignment import BarrierAligner
 from raystream.protocol.tracking import BarrierTracker
 from raystream.runtime import messages as msg
 from raystream.runtime.deployment import SlotBuilder, Wiring, make_operators
+from raystream.runtime.gate import Gate
+from raystream.runtime.in_flight import RestoredInput
 from raystream.runtime.links import Links
+from raystream.runtime.overtaking import Overtaking, OvertakingPolicy
 from raystream.runtime.program import Program
 from raystream.runtime.restore import KeyedOwner, RestoredOperator, read_operator
 from raystream.runtime.snapshotter import Snapshotter
@@ -35,10 +38,6 @@ from raystream.storage.layout import checkpoint_of
 
 logger = logging.getLogger(__name__)
 
-_MACHINES: dict[str, Callable[[int], BarrierMachine]] = {
-    "exactly-once": BarrierAligner,
-    "at-least-once": BarrierTracker,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,14 @@ class Assembly:
         self._deploy = deploy
         self._services = services
         self._copy_records = program.config.pipeline.copy_records
-        self._barriers = _MACHINES[program.config.checkpointing.mode]
+        checkpointing = program.config.checkpointing
+        self._mode = checkpointing.mode
+        self._policy = None
+        if checkpointing.unaligned:
+            self._policy = OvertakingPolicy(
+                timeout_ms=checkpointing.aligned_timeout_ms,
+                copied=copy_of if program.config.pipeline.copy_records else None,
+            )
         self._wake = wake
         self._set_timer = set_timer
         self._builder = SlotBuilder(program.plan, deploy.slot, services.links, program.config)
@@ -185,6 +191,7 @@ class Assembly:
             contexts = [self._context(draft, position, restored) for position in range(len(draft.operators))]
             contexts[0] = replace(contexts[0], select_inputs=gate.select)
             outputs = self._builder.wire_chain(draft.vertex, draft.index, draft.operators, contexts)
+            clock, policy = self._services.clock, self._policy
             subtasks.append(
                 Subtask(
                     draft.vertex,
@@ -194,13 +201,42 @@ class Assembly:
                     outputs=outputs,
                     snapshotter=snapshotter,
                     listener=listener,
-                    clock=self._services.clock,
-                    barriers=self._barriers,
+                    clock=clock,
+                    machine=self._machine(gate),
+                    overtaking=None if policy is None else Overtaking(policy, gate, outputs, clock),
+                    in_flight=self._in_flight(draft, restored),
                 )
             )
         self._builder.attach_local_channels()
         self._drafts = []  # Their operators know this assembly by their contexts: a cycle around all state.
         return subtasks
+
+    def _machine(self, gate: Gate) -> BarrierMachine | None:
+        if not gate.channels:
+            return None
+        if self._mode == "at-least-once":
+            return BarrierTracker(len(gate.channels))
+        return BarrierAligner(len(gate.channels), overtaking=gate.channels[0].route is not None)
+
+    def _in_flight(self, draft: _Draft, restored: Restored) -> list[RestoredInput]:
+        """Return the records in flight of a subtask.
+
+        Raises:
+            StateRestoreError: an operator does not have the input any more that they were for.
+        """
+        in_flight: list[RestoredInput] = []
+        for position, node in enumerate(draft.vertex.operators):
+            own = restored.get((draft.vertex.id, draft.index, node.uid), RestoredOperator())
+            for number, batch in own.in_flight:
+                if number >= len(draft.operators[position].inputs):
+                    raise StateRestoreError(
+                        "records in flight are for an input that the operator does not have",
+                        hint="restore with the program that took the checkpoint, or from a savepoint",
+                        operator=node.name,
+                        input=number,
+                    )
+                in_flight.append((position, number, batch))
+        return in_flight
 
     def close(self) -> None:
         """Let go of the local files of keyed state; a restore that is under way ends soon."""

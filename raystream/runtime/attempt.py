@@ -85,6 +85,7 @@ class SlotAttempt:
         self._states: tuple[RestoredState, ...] = ()
         self._sources: list[Subtask] = []
         self._consumers: list[Subtask] = []
+        self._unaligned = self._config.checkpointing.unaligned
 
     @property
     def restoring(self) -> bool:
@@ -170,6 +171,9 @@ class SlotAttempt:
             )
             return True
         if self._phase is _Phase.RUNNING:
+            if self._unaligned:  # Sources first: what overtakes goes through the slot in one round.
+                for subtask in self.subtasks:
+                    subtask.see_to_barriers()
             worked = self._run_records() or worked
             worked = self._snapshotter.advance() or worked
             worked = self._timed_work(idle=not worked) or worked
@@ -221,7 +225,8 @@ class SlotAttempt:
         """Return when `round` next has timed work, in ms of the monotonic clock."""
         if self._phase is not _Phase.RUNNING:
             return None
-        return min([self._progress_at_ms, *self._timers.values()])
+        barriers = [subtask.next_barrier_ms() for subtask in self.subtasks] if self._unaligned else []
+        return min([self._progress_at_ms, *self._timers.values(), *(at for at in barriers if at is not None)])
 
     def report_progress(self) -> None:
         """Report how many records came in and went out, if that has changed."""

@@ -5,20 +5,29 @@ by reference; a `RemoteOutput` encodes them and sends frames.  Both follow the s
 a batch needs credit, which comes back when the receiver *takes* the batch; a control
 element needs none but keeps its place in the order.  What has no credit waits in the
 output, and a subtask whose output waits is not run.
+
+On a channel that has a *route* a barrier may overtake batches, in the output (`send_ahead`) and in the
+queue; the snapshot then has them (`raystream.runtime.in_flight`).
 """
 
 import pickle
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from itertools import takewhile
+from typing import Any, Protocol, TypeVar
 
 from raystream.errors import UserCodeError
 from raystream.operators.user_code import cut_repr
-from raystream.protocol.credit import ReceiveCredit, SendCredit
+from raystream.protocol.credit import SendCredit
 from raystream.records.batch import RowBatch
-from raystream.records.codec import BatchDecoder, BatchEncoder
-from raystream.records.elements import Control
-from raystream.runtime.frame import FRAME_BYTES_MAX, FrameKind, decode_control, encode_control
+from raystream.records.codec import BatchEncoder
+from raystream.records.elements import Barrier, Control
+from raystream.runtime.frame import FRAME_BYTES_MAX, FrameKind, encode_control
+from raystream.runtime.in_flight import Route
+from raystream.runtime.input_channel import InputChannel
+
+E = TypeVar("E")
+S = TypeVar("S")
 
 COALESCE_RECORDS = 512
 """A remote output sends when it holds this many records, or when it is flushed."""
@@ -26,74 +35,6 @@ LOCAL_BYTES_MAX = 1 << 62
 """No batch is too large to be handed over inside a slot."""
 _RECORD_OVERHEAD_BYTES = 64
 _UNPICKLABLE_RECORD_BYTES = 1024
-
-
-class InputChannel:
-    """Elements that have arrived and are not yet taken, in order.
-
-    Args:
-        index: position of the channel in its gate.
-        input_number: input of the operator that it belongs to, 0-based.
-        became_ready: called when an element arrives in the empty queue.
-        grant: gives credit back to the sender, in bytes.
-    """
-
-    __slots__ = (
-        "_became_ready", "_credit", "_decoder", "_grant", "blocked", "deferred", "ended", "index",
-        "input_number", "queue",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        index: int,
-        window_bytes: int,
-        *,
-        frame_bytes_max: int,
-        became_ready: Callable[["InputChannel"], None],
-        grant: Callable[[int], None],
-        input_number: int = 0,
-    ) -> None:
-        self.index = index
-        self.input_number = input_number
-        self.blocked = False
-        self.deferred = False
-        self.ended = False
-        self.queue: deque[tuple[Any, int]] = deque()
-        self._became_ready = became_ready
-        self._credit = ReceiveCredit(window_bytes, frame_bytes_max)
-        self._grant = grant
-        self._decoder = BatchDecoder()
-
-    def put(self, element: Any, size_bytes: int) -> None:
-        """Append a batch, an encoded batch (memoryview) or a control element."""
-        if size_bytes:
-            self._credit.received(size_bytes)
-        self.queue.append((element, size_bytes))
-        if len(self.queue) == 1:
-            self._became_ready(self)
-
-    def frame_received(self, kind: FrameKind, payload: memoryview) -> None:
-        """Append what a frame carries; a batch stays encoded until it is taken."""
-        if kind is FrameKind.BATCH:
-            self.put(payload, len(payload))
-        else:
-            self.put(decode_control(payload), 0)
-
-    @property
-    def readable(self) -> bool:
-        """True when its gate may take the oldest element, which is there."""
-        return not self.blocked and (not self.deferred or not self.queue[0][1])
-
-    def take(self) -> RowBatch | Control:
-        """Remove and return the oldest element, and give its credit back."""
-        element, size_bytes = self.queue.popleft()
-        if size_bytes:
-            granted = self._credit.consumed(size_bytes)
-            if granted:
-                self._grant(granted)
-        if type(element) is memoryview:
-            return self._decoder.decode(element)
-        return element  # type: ignore[no-any-return]
 
 
 class Backlog:
@@ -116,12 +57,24 @@ class OutputChannel(Protocol):
 
     backlog: Backlog
     """Where the channel tells what waits in it; its own until it is one of several outputs."""
+    route: Route | None
+    """Set where barriers may overtake batches."""
 
     def send(self, batch: RowBatch) -> None:
         """Hand over a batch; it waits here when there is no credit."""
 
     def send_control(self, control: Control) -> None:
         """Hand over a control element behind everything sent before."""
+
+    def send_ahead(self, barrier: Barrier) -> list[tuple[RowBatch, int]]:
+        """Hand over a barrier ahead of what waits here, or ahead of that before it when it waits itself.
+
+        Returns:
+            The batches that it has overtaken, with their sizes.
+        """
+
+    def holds(self, barrier: Barrier) -> bool:
+        """Return whether a barrier waits here."""
 
     def flush(self) -> bool:
         """Send what was held back to make larger frames; True when there was any."""
@@ -140,8 +93,9 @@ class OutputChannel(Protocol):
 class LocalOutput:
     """A channel inside one slot: batches go over as references."""
 
-    def __init__(self, window_bytes: int) -> None:
+    def __init__(self, window_bytes: int, route: Route | None = None) -> None:
         self.backlog = Backlog()
+        self.route = route
         self._credit = SendCredit(window_bytes, LOCAL_BYTES_MAX)
         self._stuck = False
         self._waiting: deque[tuple[RowBatch | Control, int]] = deque()
@@ -158,6 +112,16 @@ class LocalOutput:
     def send_control(self, control: Control) -> None:
         self._waiting.append((control, 0))
         self._move()
+
+    def send_ahead(self, barrier: Barrier) -> list[tuple[RowBatch, int]]:
+        assert self._input is not None, "local output is not attached"
+        before = _pull(self._waiting, barrier)
+        self._input.put(barrier, 0)
+        self._move()
+        return [(element, size) for element, size in before if isinstance(element, RowBatch)]
+
+    def holds(self, barrier: Barrier) -> bool:
+        return any(element is barrier for element, _ in self._waiting)
 
     def flush(self) -> bool:
         return False
@@ -193,9 +157,14 @@ class RemoteOutput:
     """
 
     def __init__(
-        self, window_bytes: int, send_frame: Callable[[FrameKind, bytes], None], describe: str
+        self,
+        window_bytes: int,
+        send_frame: Callable[[FrameKind, bytes], None],
+        describe: str,
+        route: Route | None = None,
     ) -> None:
         self.backlog = Backlog()
+        self.route = route
         self._credit = SendCredit(window_bytes, FRAME_BYTES_MAX)
         self._send_frame = send_frame
         self._describe = describe
@@ -203,7 +172,8 @@ class RemoteOutput:
         self._held: RowBatch | None = None
         self._listed = False  # In `backlog.held`.
         self._stuck = False
-        self._waiting: deque[tuple[FrameKind, bytes]] = deque()
+        # With a route, frames of batches come with the batch: it may have to be stored.
+        self._waiting: deque[tuple[RowBatch | Control | None, bytes]] = deque()
         self._record_bytes = 0.0
 
     def send(self, batch: RowBatch) -> None:
@@ -223,8 +193,21 @@ class RemoteOutput:
 
     def send_control(self, control: Control) -> None:
         self.flush()
-        self._waiting.append((FrameKind.CONTROL, encode_control(control)))
+        self._waiting.append((control, encode_control(control)))
         self._move()
+
+    def send_ahead(self, barrier: Barrier) -> list[tuple[RowBatch, int]]:
+        waited = self.holds(barrier)
+        before = _pull(self._waiting, barrier)
+        overtaken = [(batch, len(payload)) for batch, payload in before if isinstance(batch, RowBatch)]
+        if self._held is not None and not waited:
+            overtaken.append((self._held, estimated_bytes(self._held)))
+        self._send_frame(FrameKind.CONTROL, encode_control(barrier))
+        self._move()
+        return overtaken
+
+    def holds(self, barrier: Barrier) -> bool:
+        return any(element is barrier for element, _ in self._waiting)
 
     def flush(self) -> bool:
         if self._held is None:
@@ -265,7 +248,7 @@ class RemoteOutput:
         self._record_bytes = max(len(payload) / count, 1.0)
         too_large = self._credit.too_large(len(payload))
         if too_large is None:
-            self._waiting.append((FrameKind.BATCH, payload))
+            self._waiting.append((None if self.route is None else part, payload))
             return
         if count == 1:
             raise UserCodeError(
@@ -298,7 +281,8 @@ class RemoteOutput:
 
     def _move(self) -> None:
         while self._waiting:
-            kind, payload = self._waiting[0]
+            element, payload = self._waiting[0]
+            kind = FrameKind.BATCH if element is None or type(element) is RowBatch else FrameKind.CONTROL
             if kind is FrameKind.BATCH:
                 if not self._credit.can_send(len(payload)):
                     break
@@ -308,6 +292,14 @@ class RemoteOutput:
         if self._stuck is not bool(self._waiting):
             self._stuck = not self._stuck
             self.backlog.stuck += 1 if self._stuck else -1
+
+
+def _pull(waiting: deque[tuple[E, S]], barrier: Barrier) -> list[tuple[E, S]]:
+    """Remove a barrier, if it is there, and return what waits before it; else all that waits."""
+    before = list(takewhile(lambda entry: entry[0] is not barrier, waiting))
+    if len(before) < len(waiting):
+        del waiting[len(before)]
+    return before
 
 
 def estimated_bytes(batch: RowBatch) -> int:

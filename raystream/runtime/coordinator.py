@@ -118,7 +118,7 @@ class JobCoordinator:
 
     def _make_recovery(self) -> JobRecovery:
         return JobRecovery(
-            LogReader(self._services.storage, self._submission.config, self._services.clock),
+            LogReader(self._services.storage, self._submission, self._services.clock),
             self._services.log,
             later=self._later,
             begin=self._begin,

@@ -26,6 +26,7 @@ from raystream.protocol.recovery import Beginning
 from raystream.protocol.shared_files import SharedFiles
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
+from raystream.runtime.checkpoint_delays import failure_text
 from raystream.runtime.coordinator_attempt import CLAIM_STAYS
 from raystream.runtime.coordinator_completion import CompletionLog
 from raystream.runtime.coordinator_end import Deletions
@@ -254,7 +255,7 @@ class CheckpointShell:
     # ---- completion ------------------------------------------------------------
 
     def _write_metadata(self, checkpoint_id: CheckpointId, snapshots: tuple[SubtaskSnapshot, ...]) -> None:
-        self.records.acknowledged(checkpoint_id, snapshots)
+        self.records.acknowledged(checkpoint_id, self._plan(), snapshots)
         self.leftovers.acknowledged(snapshots)
         cut = self._cuts[checkpoint_id]
         try:
@@ -309,7 +310,10 @@ class CheckpointShell:
             self._run(self._job.checkpoint_completed(command.purpose))
             return
         self.leftovers.given_up(checkpoint_id)
-        failure = f"{command.reason.value}: {command.error.message}"
+        if command.missing:
+            acknowledged, missing = command.acknowledged, command.missing
+            self.records.acknowledged(checkpoint_id, self._plan(), acknowledged, missing)
+        failure = failure_text(self._plan(), command.reason.value, command.error)
         self.records.ended(checkpoint_id, self._now_ms, failure=failure)
         details = {"checkpoint_id": checkpoint_id, "reason": command.reason.value}
         if command.reason.routine:
@@ -320,15 +324,13 @@ class CheckpointShell:
     def _resolve(self, command: cmd.ResolveSavepoint) -> None:
         if self._rescales(command):
             return
-        path = self.location(command.checkpoint_id) or ""
-        self._requests.request_resolved(
-            RequestOutcome(
-                request_id=command.request_id,
-                checkpoint_id=command.checkpoint_id,
-                path=path,
-                error=command.error,
-            )
+        outcome = RequestOutcome(
+            request_id=command.request_id,
+            checkpoint_id=command.checkpoint_id,
+            path=self.location(command.checkpoint_id) or "",
+            error=command.error,
         )
+        self._requests.request_resolved(outcome)
 
     # ---- deletion --------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
 from raystream.ids import CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import groups_of_subtask
 from raystream.protocol.redistribution import holding, redistribute
+from raystream.runtime.in_flight_restore import in_flight_problems, restore_in_flight, targets_of
 from raystream.runtime.messages import OperatorRestore, OperatorStateSlice, SubtaskRestore
 from raystream.runtime.restored_states import RestoredState, table
 from raystream.state.registry import Verdict
@@ -62,6 +63,7 @@ def plan_restore(
     problems: list[str] = []
     vertices = tuple(_with_stored_groups(vertex, metadata, problems) for vertex in plan.vertices)
     missing = _missing(plan, metadata)
+    problems += in_flight_problems(plan, metadata)
     if missing and not allow_non_restored:
         shown = table(_operators(plan, metadata, missing))
         problems.append(f"state of {len(missing)} operator(s) is not in the program:\n{shown}")
@@ -78,7 +80,7 @@ def plan_restore(
     subtasks = {
         (vertex.id, subtask): restore
         for vertex in vertices
-        for subtask, restore in _restore_vertex(vertex, directory, metadata, own=own).items()
+        for subtask, restore in _restore_vertex(plan, vertex, directory, metadata, own=own).items()
     }
     return Restore(
         checkpoint_id=metadata.checkpoint_id,
@@ -146,15 +148,19 @@ def _keyed(operator: OperatorMetadata) -> bool:
 
 
 def _restore_vertex(
-    vertex: Vertex, directory: str, metadata: SnapshotMetadata, *, own: bool
+    plan: PhysicalPlan, vertex: Vertex, directory: str, metadata: SnapshotMetadata, *, own: bool
 ) -> dict[int, SubtaskRestore]:
     restores: dict[int, SubtaskRestore] = {}
     for node in vertex.operators:
         stored = metadata.operator(node.uid)
-        if stored is None or not stored.stateful:
+        if stored is None:
             continue
-        for subtask, restore in enumerate(_restore_operator(vertex, directory, stored)):
-            restores.setdefault(subtask, {})[node.uid] = replace(restore, own=own)
+        in_flight = restore_in_flight(plan, vertex, node, stored, metadata)
+        if stored.stateful or any(in_flight):
+            for subtask, restore in enumerate(_restore_operator(vertex, directory, stored)):
+                restores.setdefault(subtask, {})[node.uid] = replace(
+                    restore, own=own, channels=in_flight[subtask]
+                )
     return restores
 
 
@@ -192,8 +198,12 @@ def _nodes(plan: PhysicalPlan) -> dict[OperatorUid, OperatorNode]:
 
 def _missing(plan: PhysicalPlan, metadata: SnapshotMetadata) -> list[OperatorMetadata]:
     """Return the operators that have state in the snapshot and are not in the program."""
-    nodes = _nodes(plan)
-    return [operator for operator in metadata.operators if operator.stateful and operator.uid not in nodes]
+    nodes, targets = _nodes(plan), targets_of(metadata)
+    return [
+        operator
+        for operator in metadata.operators
+        if (operator.stateful or operator.uid in targets) and operator.uid not in nodes
+    ]
 
 
 def _operators(

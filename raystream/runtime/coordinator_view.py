@@ -3,33 +3,30 @@
 Knows nothing of how a job works.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from raystream.errors import RaystreamError
+from raystream.graph.physical import PhysicalPlan
 from raystream.handles import SubtaskSnapshot
-from raystream.ids import Attempt, CheckpointId, JobId, JobStatus, VertexId
+from raystream.ids import Attempt, CheckpointId, JobId, JobStatus
 from raystream.protocol.checkpoint_requests import Purpose
 from raystream.protocol.client_requests import RequestOutcome
+from raystream.protocol.subtasks import Subtask
 from raystream.records.elements import SnapshotKind
-from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob
+from raystream.runtime.checkpoint_delays import held_up_by, label, master_delay, subtask_records, waited_for
+from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob, SubtaskRecord
 from raystream.storage.metadata import SnapshotMetadata, shared_files_of
 
 RECORDS_MAX = 100
 """Checkpoints and savepoints that a view shows, the newest ones."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubtaskRecord:
-    """One subtask's part of a checkpoint."""
-
-    vertex: VertexId
-    subtask: int
-    size_bytes: int
-    start_delay_ms: float
-    alignment_ms: float
-    sync_ms: float
-    async_ms: float
+SUBTASKS_MAX = 1_000
+"""Subtasks that are shown of all checkpoints together, of the newest ones; the newest has all of its own."""
+SUBTASKS_KEPT = 3
+"""Subtasks that are shown of each older one, the slowest."""
+MISSING_MAX = 20
+"""Subtasks that are named of those which had not acknowledged a checkpoint that was given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +36,7 @@ class CheckpointRecord:
     checkpoint_id: CheckpointId
     kind: SnapshotKind
     purpose: str
-    """`periodic`, `final`, `savepoint` or `stop`."""
+    """`periodic`, `manual`, `final`, `savepoint` or `stop`."""
     status: str
     """`pending`, `completed`, `failed`, or `damaged` when it was complete and could not be restored."""
     attempt: Attempt
@@ -55,7 +52,14 @@ class CheckpointRecord:
     """Directory of `_metadata`, once complete and until it is deleted."""
     failure: str = ""
     """Reason and cause, if it failed; what is damaged, if it is."""
+    held_up_by: str = ""
+    """What it waited for longest, in one line."""
+    missing: tuple[str, ...] = ()
+    """Subtasks that had not acknowledged when it was given up, up to `MISSING_MAX` of them."""
+    missing_count: int = 0
+    """All of them."""
     subtasks: tuple[SubtaskRecord, ...] = ()
+    """Those that have acknowledged, slowest first; of older checkpoints only `SUBTASKS_KEPT`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,24 +139,29 @@ class CheckpointRecords:
         if (record := self._records.get(completing)) is not None:
             duration_ms = now_ms - self._started_ms[completing]
             records.append(replace(record, status="completed", duration_ms=duration_ms))
-        return tuple(map(_archived_record, sorted(records, key=lambda record: record.checkpoint_id)))
+        records.sort(key=lambda record: record.checkpoint_id)
+        # Every entry of the log has the whole history, so that it is without the subtasks.
+        return tuple(_archived_record(replace(record, subtasks=())) for record in records)
 
-    def acknowledged(self, checkpoint_id: CheckpointId, snapshots: Iterable[SubtaskSnapshot]) -> None:
-        """Show what the subtasks said."""
-        subtasks = tuple(
-            SubtaskRecord(
-                vertex=snapshot.vertex,
-                subtask=snapshot.subtask,
-                size_bytes=snapshot.size_bytes,
-                start_delay_ms=snapshot.start_delay_ms,
-                alignment_ms=snapshot.alignment_ms,
-                sync_ms=snapshot.sync_ms,
-                async_ms=snapshot.async_ms,
-            )
-            for snapshot in snapshots
-        )
+    def acknowledged(
+        self,
+        checkpoint_id: CheckpointId,
+        plan: PhysicalPlan,
+        snapshots: Iterable[SubtaskSnapshot],
+        missing: Sequence[Subtask] = (),
+    ) -> None:
+        """Show what the subtasks said, and who has said nothing when the checkpoint is given up."""
         if record := self._records.get(checkpoint_id):
-            self._put(replace(record, subtasks=subtasks))
+            subtasks = subtask_records(plan, snapshots)
+            record = replace(
+                record,
+                subtasks=subtasks,
+                missing=tuple(label(plan, one) for one in missing[:MISSING_MAX]),
+                missing_count=len(missing),
+                held_up_by=waited_for(plan, missing) if missing else held_up_by(plan, subtasks),
+            )
+            self._put(record)
+            self._bound_subtasks(record)
 
     def written(self, path: str, metadata: SnapshotMetadata) -> None:
         """Show where a snapshot is, and how large."""
@@ -166,10 +175,13 @@ class CheckpointRecords:
         record = self._records.get(checkpoint_id)
         if record is None:
             return None
+        duration_ms = now_ms - self._started_ms.pop(checkpoint_id)
         record = replace(
             record,
             status="failed" if failure else "completed",
-            duration_ms=now_ms - self._started_ms.pop(checkpoint_id),
+            duration_ms=duration_ms,
+            held_up_by=("" if record.missing else master_delay(record.subtasks, duration_ms))
+            or record.held_up_by,
             failure=failure,
             path="" if failure else record.path,
         )
@@ -192,6 +204,16 @@ class CheckpointRecords:
         if self._shown is None:
             self._shown = tuple(self._records.values())
         return self._shown
+
+    def _bound_subtasks(self, newest: CheckpointRecord) -> None:
+        """Forget most subtasks of the older checkpoints when there are too many of all."""
+        left = SUBTASKS_MAX - len(newest.subtasks)
+        for record in reversed(list(self._records.values())):
+            if record is newest or len(record.subtasks) <= SUBTASKS_KEPT:
+                continue
+            left -= len(record.subtasks)
+            if left < 0:
+                self._put(replace(record, subtasks=record.subtasks[:SUBTASKS_KEPT]))
 
     def _put(self, record: CheckpointRecord) -> None:
         self._records[record.checkpoint_id] = record
@@ -216,6 +238,24 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
     )
 
 
+def view_of(archive: ArchivedJob) -> JobView:
+    """Return what is left to show of a job that has ended."""
+    return JobView(
+        job_id=archive.job_id,
+        name=archive.name,
+        status=archive.status,
+        parallelism=archive.parallelism,
+        attempt=Attempt(archive.restarts + 1),
+        restarts=archive.restarts,
+        records_in=archive.records_in,
+        records_out=archive.records_out,
+        duration_ms=archive.duration_ms,
+        checkpoints=tuple(map(_record_of, archive.checkpoints)),
+        last_checkpoint_id=archive.last_checkpoint_id,
+        error=RaystreamError(archive.error) if archive.error else None,
+    )
+
+
 def _archived_record(record: CheckpointRecord) -> ArchivedCheckpoint:
     return ArchivedCheckpoint(
         checkpoint_id=record.checkpoint_id,
@@ -229,6 +269,10 @@ def _archived_record(record: CheckpointRecord) -> ArchivedCheckpoint:
         damaged=record.status == "damaged",
         purpose=record.purpose,
         attempt=record.attempt,
+        held_up_by=record.held_up_by,
+        missing=record.missing,
+        missing_count=record.missing_count,
+        subtasks=record.subtasks,
     )
 
 
@@ -246,4 +290,8 @@ def _record_of(archived: ArchivedCheckpoint) -> CheckpointRecord:
         uploaded_bytes=archived.uploaded_bytes,
         path=archived.location,
         failure=archived.failure,
+        held_up_by=archived.held_up_by,
+        missing=archived.missing,
+        missing_count=archived.missing_count,
+        subtasks=archived.subtasks,
     )

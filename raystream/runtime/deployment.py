@@ -13,22 +13,18 @@ from typing import Any
 from raystream.config.options import JobConfig
 from raystream.errors import ConnectionLostError
 from raystream.graph.physical import Channel, Edge, Partitioning, PhysicalPlan, Vertex
-from raystream.ids import SlotId
+from raystream.ids import OperatorUid, SlotId
 from raystream.keygroup import routing_table
 from raystream.operators.emission import copy_of, emitting
 from raystream.operators.operator import Emit, EmitEventTime, Operator, OperatorContext, drop
 from raystream.protocol.credit import window_bytes_of
 from raystream.records.batch import RowBatch
 from raystream.records.elements import EventTime
-from raystream.runtime.channel import (
-    LOCAL_BYTES_MAX,
-    InputChannel,
-    LocalOutput,
-    OutputChannel,
-    RemoteOutput,
-)
+from raystream.runtime.channel import LOCAL_BYTES_MAX, LocalOutput, OutputChannel, RemoteOutput
 from raystream.runtime.frame import FRAME_BYTES_MAX, FrameKind
 from raystream.runtime.gate import GATE_BUDGET_BYTES, Gate
+from raystream.runtime.in_flight import Route
+from raystream.runtime.input_channel import InputChannel
 from raystream.runtime.links import Links
 from raystream.runtime.output import (
     BroadcastWriter,
@@ -84,6 +80,7 @@ class SlotBuilder:
         self._slot = slot
         self._links = links
         self._copy_records = config.pipeline.copy_records
+        self._unaligned = config.checkpointing.unaligned
         self._local_outputs: dict[int, LocalOutput] = {}
         self.wiring = Wiring()
 
@@ -99,9 +96,27 @@ class SlotBuilder:
         for channel in incoming:
             largest = LOCAL_BYTES_MAX if channel.sender_slot == self._slot else FRAME_BYTES_MAX
             self.wiring.inputs[channel.id] = gate.add_channel(
-                window, largest, self._grant(channel), input_number=channel.edge.input
+                window,
+                largest,
+                self._grant(channel),
+                input_number=channel.edge.input,
+                route=self._route(channel, vertex.operators[0].uid),
             )
         return gate
+
+    def _route(self, channel: Channel, owner: OperatorUid) -> Route | None:
+        """Return how records in flight on a channel are stored; None where no barrier overtakes any."""
+        target = self._plan.vertices[channel.edge.target]
+        if not self._unaligned or not self._plan.overtaken(target):
+            return None
+        return Route(
+            owner=owner,
+            target=target.operators[0].uid,
+            input=channel.edge.input,
+            sender=channel.sender,
+            receiver=channel.receiver,
+            keyed=channel.edge.partitioning is Partitioning.HASH,
+        )
 
     def _grant(self, channel: Channel) -> Callable[[int], None]:
         if channel.sender_slot == self._slot:
@@ -115,9 +130,7 @@ class SlotBuilder:
     def edge_writer(self, edge: Edge, subtask: int, context: OperatorContext) -> EdgeWriter:
         """Return the sending side of an edge in one of its subtasks."""
         target = self._plan.vertices[edge.target]
-        channels = [
-            self._output_channel(channel, context.name) for channel in self._plan.outgoing(edge, subtask)
-        ]
+        channels = [self._output_channel(channel, context) for channel in self._plan.outgoing(edge, subtask)]
         match edge.partitioning:
             case Partitioning.FORWARD | Partitioning.GLOBAL:
                 return ForwardWriter(channels)
@@ -140,17 +153,19 @@ class SlotBuilder:
                     context=context,
                 )
 
-    def _output_channel(self, channel: Channel, operator: str) -> OutputChannel:
+    def _output_channel(self, channel: Channel, context: OperatorContext) -> OutputChannel:
         target = self._plan.vertices[channel.edge.target]
+        route = self._route(channel, OperatorUid(context.uid))
         window = window_bytes_of(GATE_BUDGET_BYTES, self._plan.incoming_count(target, channel.receiver))
         if channel.receiver_slot == self._slot:
-            local = self._local_outputs[channel.id] = LocalOutput(window)
+            local = self._local_outputs[channel.id] = LocalOutput(window, route)
             return local
         self.wiring.peers.add(channel.receiver_slot)
         remote = RemoteOutput(
             window,
             lambda kind, payload: self._links.send(channel.receiver_slot, channel.id, kind, payload),
-            operator,
+            context.name,
+            route,
         )
         self.wiring.remote_outputs[channel.id] = remote
         return remote

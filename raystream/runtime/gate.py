@@ -20,8 +20,9 @@ from collections import deque
 from collections.abc import Callable, Container
 
 from raystream.records.batch import RowBatch
-from raystream.records.elements import Control
-from raystream.runtime.channel import InputChannel
+from raystream.records.elements import Barrier, Control
+from raystream.runtime.in_flight import InFlight, Route
+from raystream.runtime.input_channel import InputChannel
 
 GATE_BUDGET_BYTES = 4 << 20
 """Bytes that may wait in all channels of a gate together."""
@@ -31,16 +32,26 @@ class Gate:
     """Reads the channels of a subtask round-robin and leaves blocked ones alone.
 
     Invariant: `_ready` holds exactly the channels that have an element and are `readable`.
+
+    Attributes:
+        arrived: barriers in channels that have a route, with their channels, in the order of arrival.
     """
 
     def __init__(self) -> None:
         self.channels: list[InputChannel] = []
+        self.arrived: list[tuple[InputChannel, Barrier]] = []
         self._ready: deque[InputChannel] = deque()
         self._selected: Container[int] | None = None
         self._all_read = False
 
     def add_channel(
-        self, window: int, frame_bytes_max: int, grant: Callable[[int], None], *, input_number: int = 0
+        self,
+        window: int,
+        frame_bytes_max: int,
+        grant: Callable[[int], None],
+        *,
+        input_number: int = 0,
+        route: Route | None = None,
     ) -> InputChannel:
         """Add a channel of one of the operator's inputs and return it."""
         channel = InputChannel(
@@ -50,6 +61,8 @@ class Gate:
             became_ready=self._became_ready,
             grant=grant,
             input_number=input_number,
+            route=route,
+            barrier_arrived=lambda channel, barrier: self.arrived.append((channel, barrier)),
         )
         self.channels.append(channel)
         return channel
@@ -104,6 +117,23 @@ class Gate:
                 self._ready.append(channel)
         if self._selected is not None:
             self._defer()
+
+    def pull(self, channel: InputChannel, barrier: Barrier) -> None:
+        """Remove a barrier from where it has arrived; it has overtaken what is ahead of it."""
+        self.arrived.remove((channel, barrier))
+        del channel.queue[next(n for n, (element, _) in enumerate(channel.queue) if element is barrier)]
+        if channel in self._ready and not (channel.queue and channel.readable):
+            self._ready.remove(channel)
+
+    def capture(self, checkpoint_id: int, indexes: frozenset[int], flight: InFlight) -> None:
+        """Add to a snapshot what channels have, and get, ahead of the barrier of a checkpoint."""
+        for index in sorted(indexes):
+            self.channels[index].capture(checkpoint_id, flight)
+
+    def stop_capture(self) -> None:
+        """Add nothing more to a snapshot."""
+        for channel in self.channels:
+            channel.stop_capture()
 
     def end(self, channel: InputChannel) -> None:
         """Take note that no records follow on a channel."""

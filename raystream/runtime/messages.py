@@ -11,6 +11,7 @@ from typing import Any
 
 from raystream.errors import RaystreamError
 from raystream.handles import (
+    Handle,
     KeyedStateHandle,
     OperatorStateHandle,
     SavepointFormat,
@@ -18,6 +19,7 @@ from raystream.handles import (
     SubtaskSnapshot,
 )
 from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, SlotId, VertexId
+from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.restored_states import RestoredState
 
@@ -34,6 +36,24 @@ class OperatorStateSlice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelRun:
+    """Batches `[start, stop)` of one slice of records in flight."""
+
+    data: Handle
+    offset: int
+    """Of the slice, in the blob."""
+    size_bytes: int
+    start: int
+    stop: int
+    input: int
+    """The operator's input that they are for."""
+    groups: KeyGroupRange | None = None
+    """Only records of these key groups; None for all."""
+    max_parallelism: int | None = None
+    """Number of key groups, where keys are dealt out anew; None where it is what it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorRestore:
     """What one operator subtask reads back."""
 
@@ -45,6 +65,8 @@ class OperatorRestore:
     keyed: tuple[KeyedStateHandle, ...] = ()
     """Old handles that overlap the new key-group range; the reader takes only its own groups."""
     operator: tuple[OperatorStateSlice, ...] = ()
+    channels: tuple[ChannelRun, ...] = ()
+    """Records in flight, in the order in which they are processed."""
 
 
 SubtaskRestore = dict[OperatorUid, OperatorRestore]

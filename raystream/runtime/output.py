@@ -14,12 +14,14 @@ from typing import Any, Protocol
 
 from raystream.errors import KeyTypeError, UserCodeError
 from raystream.graph.physical import Partitioner
+from raystream.handles import ChannelStage
 from raystream.keys import KeyGroupCache, key_groups
 from raystream.operators.operator import OperatorContext
 from raystream.operators.user_code import call_for_each, cut_repr
 from raystream.records.batch import RowBatch
-from raystream.records.elements import Control
+from raystream.records.elements import Barrier, Control
 from raystream.runtime.channel import Backlog, OutputChannel
+from raystream.runtime.in_flight import InFlight
 
 KEY_CACHE_ENTRIES_MAX = 1 << 17
 """Bound on the keys whose group a hash edge remembers."""
@@ -240,6 +242,24 @@ class Outputs:
     def broadcast(self, control: Control) -> None:
         """Send a control element through every channel."""
         broadcast(self._channels, control)
+
+    def send_ahead(self, barrier: Barrier, flight: InFlight) -> None:
+        """Send a barrier through every channel, ahead of what waits in those that have a route."""
+        for channel in self._channels:
+            if channel.route is None:
+                channel.send_control(barrier)
+            else:
+                flight.channel(channel.route, ChannelStage.OUTPUT, channel.send_ahead(barrier))
+
+    def holds(self, barrier: Barrier) -> bool:
+        """Return whether a barrier waits for credit where it may overtake."""
+        return any(channel.route is not None and channel.holds(barrier) for channel in self._channels)
+
+    def hurry(self, barrier: Barrier, flight: InFlight) -> None:
+        """Have a barrier that was sent overtake what it waits behind."""
+        for channel in self._channels:
+            if channel.route is not None and channel.holds(barrier):
+                flight.channel(channel.route, ChannelStage.OUTPUT, channel.send_ahead(barrier))
 
     def flush(self) -> bool:
         """Send what channels hold back; True when there was any."""

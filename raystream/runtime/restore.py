@@ -1,16 +1,20 @@
 """Reads back what a restore gives to one operator subtask; reading blocks, so it runs in a thread."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 
 from raystream.handles import KeyedStateHandle
 from raystream.keygroup import KeyGroupRange
+from raystream.keys import KeyGroupCache, key_groups
 from raystream.operators.operator import OperatorContext
-from raystream.runtime.messages import OperatorRestore
+from raystream.records.batch import RowBatch
+from raystream.runtime.messages import ChannelRun, OperatorRestore
 from raystream.runtime.restored_states import RestoredState
 from raystream.state.backend import KeyedStateBackend
 from raystream.state.canonical_index import PartPlace
+from raystream.state.channel_state import decode_slice
 from raystream.state.operator_store import OperatorStore
 from raystream.state.stored import Stored, open_stored, stored_elements
 from raystream.storage.blobs import SnapshotFiles
@@ -33,6 +37,8 @@ class RestoredOperator:
     operator_state: dict[str, list[bytes]] = field(default_factory=dict)
     store: OperatorStore = field(default_factory=OperatorStore)
     """What of it the program declares, once it has opened."""
+    in_flight: tuple[tuple[int, RowBatch], ...] = ()
+    """Records in flight, each batch with the input that it is for, in order."""
 
 
 def read_operator(
@@ -52,7 +58,38 @@ def read_operator(
         operator_state.setdefault(part.handle.name, []).extend(elements[part.start : part.stop])
     if keyed is not None:
         keyed.backend.restore(_open(files, restore, handle, keyed) for handle in restore.keyed)
-    return RestoredOperator(operator_state, OperatorStore(operator_state, restore.states, is_restored=True))
+    store = OperatorStore(operator_state, restore.states, is_restored=True)
+    in_flight = tuple((run.input, batch) for run in restore.channels for batch in _read(files, restore, run))
+    return RestoredOperator(operator_state, store, in_flight)
+
+
+def _read(files: SnapshotFiles, restore: OperatorRestore, run: ChannelRun) -> Iterator[RowBatch]:
+    """Yield the batches of a run, without the records of others."""
+    blob = files.open_handle(restore.directory, run.data)
+    for batch in decode_slice(blob.read_range(run.offset, run.size_bytes), blob.path)[run.start : run.stop]:
+        own = batch if run.groups is None else _records_of(batch, run.groups, run.max_parallelism)
+        if own.values:
+            yield own
+
+
+def _records_of(batch: RowBatch, owned: KeyGroupRange, max_parallelism: int | None) -> RowBatch:
+    """Return the records of some key groups.
+
+    Args:
+        batch: keyed.
+        owned: the key groups.
+        max_parallelism: number of key groups, when it is not what it was; else None.
+    """
+    keys, groups, stamps = batch.keys or [], batch.groups or [], batch.timestamps
+    if max_parallelism is not None:
+        keys, groups = key_groups(keys, KeyGroupCache(max_parallelism, entries_max=len(keys)))
+    own = [owned.start <= group < owned.stop for group in groups]
+    return RowBatch(
+        list(compress(batch.values, own)),
+        None if stamps is None else list(compress(stamps, own)),
+        list(compress(keys, own)),
+        list(compress(groups, own)),
+    )
 
 
 def _open(

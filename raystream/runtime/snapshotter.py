@@ -2,6 +2,7 @@
 
     take (at the barrier: freeze keyed state, ask operators for theirs)
       -> advance (encode frozen tables in slices, on the loop)
+      -> wait for the records in flight, where barriers overtake
       -> upload (in a thread, `raystream.runtime.upload`) -> acknowledge
 
 Several snapshots may be under way, of several subtasks and of several checkpoints.  Those of a
@@ -13,7 +14,8 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from raystream.clock import Clock
 from raystream.graph.physical import Vertex
@@ -21,6 +23,7 @@ from raystream.handles import OperatorSnapshot, SavepointFormat, SubtaskSnapshot
 from raystream.ids import Attempt, CheckpointId
 from raystream.operators.operator import Background, Operator
 from raystream.records.elements import Barrier, SnapshotKind
+from raystream.runtime.in_flight import InFlight
 from raystream.runtime.upload import OperatorPart, Upload, UploadsUnderWay, UploadTarget
 from raystream.state.backend import KeyedSnapshot
 from raystream.state.snapshot_files import SnapshotForm
@@ -44,6 +47,7 @@ class _Snapshot:
     start_delay_ms: float
     sync_ms: float
     sync_ended_ms: float
+    flight: InFlight | None
     unencoded: deque[KeyedSnapshot] = field(default_factory=deque)
     waits: bool = False
     """True while a thread waits until encoding can go on."""
@@ -90,6 +94,7 @@ class Snapshotter:
         self._acknowledge = acknowledge
         self._failed = failed
         self._encoding: deque[_Snapshot] = deque()
+        self._in_flight: list[_Snapshot] = []  # Encoded, but for records in flight that are still missing.
         self._uploading: list[_Snapshot] = []  # Submitted; of dropped ones only the mark is left.
         self.slice_ms_total = 0.0
         self.slice_ms_longest = 0.0
@@ -100,10 +105,21 @@ class Snapshotter:
         subtask: int,
         operators: Sequence[Operator],
         barrier: Barrier,
+        *,
         alignment_ms: float,
+        flight: InFlight | None = None,
     ) -> None:
-        """Take the synchronous part of a subtask's snapshot; nothing is written yet."""
-        started_ms = self._clock.monotonic_ms()
+        """Take the synchronous part of a subtask's snapshot; nothing is written yet.
+
+        Args:
+            vertex: of the subtask.
+            subtask: its index.
+            operators: its chain.
+            barrier: what the snapshot is for.
+            alignment_ms: from the first barrier to the last.
+            flight: the records in flight that belong to it; may still be open.
+        """
+        started_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
         savepoint = barrier.kind is SnapshotKind.SAVEPOINT
         form = self._form(barrier)
         parts = []
@@ -121,9 +137,10 @@ class Snapshotter:
             subtask,
             parts,
             alignment_ms=alignment_ms,
-            start_delay_ms=max(self._clock.wall_ms() - barrier.created_ms - alignment_ms, 0.0),
+            start_delay_ms=max(wall_ms - barrier.created_ms - alignment_ms, 0.0),
             sync_ms=ended_ms - started_ms,
             sync_ended_ms=ended_ms,
+            flight=flight,
             unencoded=deque(part.keyed for part in parts if part.keyed is not None),
         )
         self._under_way.begun(barrier.checkpoint_id)
@@ -215,17 +232,25 @@ class Snapshotter:
 
     def abort(self, checkpoint_id: CheckpointId) -> None:
         """Drop the snapshots of a checkpoint, and what is written of them already."""
-        for snapshot in [*self._encoding, *self._uploading]:
+        for snapshot in [*self._encoding, *self._in_flight, *self._uploading]:
             if snapshot.barrier.checkpoint_id == checkpoint_id:
                 self._drop(snapshot)
 
     def close(self) -> None:
         """Drop everything: the attempt is over."""
-        for snapshot in [*self._encoding, *self._uploading]:
+        for snapshot in [*self._encoding, *self._in_flight, *self._uploading]:
             self._drop(snapshot)
 
     def _write(self, snapshot: _Snapshot) -> None:
-        """Store the encoded parts in a thread, then acknowledge."""
+        """Store the encoded parts in a thread, then acknowledge; wait for what is still in flight."""
+        flight = snapshot.flight
+        if flight is not None and flight.open:
+            self._in_flight.append(snapshot)
+            flight.when_closed = partial(self._flight_closed, snapshot)
+            return
+        if flight is not None:
+            snapshot.flight = None
+            snapshot.parts = [replace(part, channels=flight.stored_by(part.uid)) for part in snapshot.parts]
         tokens = [self._rng.randbytes(4).hex() for part in snapshot.parts for _ in range(part.blob_count)]
         upload = snapshot.upload = Upload(
             UploadTarget(
@@ -254,6 +279,11 @@ class Snapshotter:
         self._uploading.append(snapshot)
         self._background.submit(upload.run, written)
 
+    def _flight_closed(self, snapshot: _Snapshot) -> None:
+        if not snapshot.dropped:
+            self._in_flight.remove(snapshot)
+            self._write(snapshot)
+
     def _stored(self, snapshot: _Snapshot, operators: tuple[OperatorSnapshot, ...]) -> SubtaskSnapshot:
         return SubtaskSnapshot(
             vertex=snapshot.vertex.id,
@@ -276,7 +306,9 @@ class Snapshotter:
         if snapshot.dropped:
             return
         snapshot.dropped = True
-        snapshot.parts = []
+        snapshot.parts, snapshot.flight = [], None
+        if snapshot in self._in_flight:
+            self._in_flight.remove(snapshot)
         for keyed in snapshot.unencoded:
             keyed.discard()
         if snapshot.upload is not None:

@@ -9,7 +9,7 @@ have all fired, in slices, nothing else is taken from the gate.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, assert_never
 
 from raystream.clock import Clock
@@ -25,7 +25,9 @@ from raystream.protocol.tracking import BarrierTracker
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Active, Barrier, CancelBarrier, EndOfInput, Idle, Watermark
 from raystream.runtime.gate import Gate
+from raystream.runtime.in_flight import IN_FLIGHT_BYTES_MAX, RestoredInput
 from raystream.runtime.output import Outputs
+from raystream.runtime.overtaking import Overtaking
 from raystream.runtime.snapshotter import Snapshotter
 
 BarrierMachine = align.BarrierAligner | BarrierTracker
@@ -46,7 +48,9 @@ class Subtask:
     """One parallel instance of a vertex.
 
     Args:
-        barriers: makes the machine for a number of channels.
+        machine: decides when snapshots are taken; None where there is no input.
+        overtaking: set where barriers may overtake records, in the input or the outputs.
+        in_flight: records that a snapshot had in flight; processed before all others.
 
     Attributes:
         operators: the chain, head first, in the order of `Vertex.operators`.
@@ -64,7 +68,9 @@ class Subtask:
         snapshotter: Snapshotter,
         listener: SubtaskListener,
         clock: Clock,
-        barriers: Callable[[int], BarrierMachine] = align.BarrierAligner,
+        machine: BarrierMachine | None,
+        overtaking: Overtaking | None = None,
+        in_flight: Iterable[RestoredInput] = (),
     ) -> None:
         self.vertex = vertex
         self.index = index
@@ -78,8 +84,10 @@ class Subtask:
         inputs = operators[0].inputs
         self._process = [inputs[channel.input_number] for channel in gate.channels]
         self._head = operators[0]
-        self._aligner = barriers(len(gate.channels)) if gate.channels else None
+        self._aligner = machine
         self._valve = wm.WatermarkValve(len(gate.channels)) if gate.channels else None
+        self._overtaking = overtaking
+        self._in_flight = deque(in_flight)
         self._woken: deque[Operator] = deque()
         self._barriers: dict[CheckpointId, Barrier] = {}
         self._ended = False
@@ -112,15 +120,20 @@ class Subtask:
     @property
     def ready_count(self) -> int:
         """Number of channels that have an element to process, at least 1 when `run` has something to do."""
-        return self.gate.ready_count or int(self._head.catching_up)
+        return self.gate.ready_count or int(self._head.catching_up or bool(self._in_flight))
 
     @property
     def can_run(self) -> bool:
         """True when `run` would process an element."""
-        return (self.gate.has_input or self._head.catching_up) and self.outputs.has_room
+        return self.outputs.has_room and bool(
+            self.gate.has_input or self._head.catching_up or self._in_flight
+        )
 
     def run(self) -> None:
         """Process the next element of the gate, or some more of the last one."""
+        if self._in_flight:
+            self._run_in_flight()
+            return
         if self._head.catching_up:
             self._head.catch_up()
             self._end_when_all_ended()
@@ -134,6 +147,8 @@ class Subtask:
         assert self._valve is not None, "a subtask without inputs has no gate to take from"
         match element:
             case Barrier():
+                if channel.route is not None:
+                    self.gate.arrived.remove((channel, element))
                 self._barriers[element.checkpoint_id] = element
                 self._execute(
                     self._aligner.barrier_received(
@@ -155,6 +170,10 @@ class Subtask:
             case _:
                 raise AssertionError(f"element on a channel: {element!r}")
 
+    def _run_in_flight(self) -> None:
+        position, input_number, batch = self._in_flight.popleft()
+        self.operators[position].inputs[input_number](batch)
+
     @property
     def can_poll(self) -> bool:
         """True when `poll_source` may find records."""
@@ -163,6 +182,9 @@ class Subtask:
     def poll_source(self) -> bool:
         """Read one batch from the source; True when something happened."""
         assert isinstance(self.operators[0], SourceOperator), "poll of a subtask with inputs"
+        if self._in_flight:
+            self._run_in_flight()
+            return True
         self._asleep = True  # A wake-up that comes during the poll must not be lost.
         result = self.operators[0].poll()
         if isinstance(result, int):
@@ -225,7 +247,13 @@ class Subtask:
     # ---- checkpoints ------------------------------------------------------
 
     def trigger(self, barrier: Barrier, *, drain: bool = False) -> None:
-        """Emit a barrier from this source subtask, now; with `drain` behind the end of its input."""
+        """Emit a barrier from this source subtask, now; with `drain` behind the end of its input.
+
+        The snapshot holds the splits as they are at this moment, since the job master gives new ones
+        behind it.  So nothing is left for later of what was restored in flight, whatever room there is.
+        """
+        while self._in_flight:
+            self._run_in_flight()
         if barrier.stop:
             self._stopped_by = barrier.checkpoint_id
         if drain:
@@ -243,10 +271,46 @@ class Subtask:
         """Unblock what waits for this checkpoint, and take a stop at it back."""
         if self._stopped_by == checkpoint_id:
             self._stopped_by = None
+        if self._overtaking is not None:
+            self._overtaking.drop(checkpoint_id)
         if self._aligner is not None:
             self._execute(self._aligner.barrier_aborted(checkpoint_id))
         for operator in self.operators:
             operator.checkpoint_aborted(checkpoint_id)
+
+    def see_to_barriers(self) -> None:
+        """Take the barriers that overtake now; nothing is half processed when this is called."""
+        overtaking, aligner = self._overtaking, self._aligner
+        if overtaking is None:
+            return
+        if isinstance(aligner, align.BarrierAligner):
+            now_ms = self._clock.monotonic_ms()
+            for channel, barrier in overtaking.due_in_input():
+                self._barriers[barrier.checkpoint_id] = barrier
+                self._execute(aligner.barrier_overtook(channel.index, barrier.checkpoint_id, now_ms))
+                self.gate.pull(channel, barrier)  # Last, since it tells what is ahead of it.
+            aligning = self._aligning
+            if aligning is not None and aligner.overtaking and overtaking.is_due(aligning):
+                self._execute(aligner.alignment_timed_out(aligning.checkpoint_id, now_ms))
+        overtaking.hurry_outputs()
+        checkpoint_id = overtaking.too_large
+        if checkpoint_id is not None:
+            self.checkpoint_aborted(checkpoint_id)
+            self._listener.snapshot_declined(
+                self, checkpoint_id, f"more than {IN_FLIGHT_BYTES_MAX} bytes of records are in flight"
+            )
+
+    def next_barrier_ms(self) -> float | None:
+        """Return when `see_to_barriers` has something to do by itself, in ms of the monotonic clock."""
+        return None if self._overtaking is None else self._overtaking.next_due_ms(self._aligning)
+
+    @property
+    def _aligning(self) -> Barrier | None:
+        """The barrier that channels are blocked for."""
+        aligner = self._aligner
+        if not isinstance(aligner, align.BarrierAligner) or not aligner.aligning:
+            return None
+        return self._barriers[CheckpointId(aligner.checkpoint_in_progress or 0)]
 
     def _execute(self, commands: Sequence[align.Command]) -> None:
         for command in commands:
@@ -255,6 +319,15 @@ class Subtask:
                     self.gate.block(channel)
                 case align.ResumeChannels(channels):
                     self.gate.resume(channels)
+                case align.CaptureInput(checkpoint_id, channels):
+                    assert self._overtaking is not None, "captured where no barrier overtakes"
+                    self._overtaking.capture(CheckpointId(checkpoint_id), channels)
+                case align.FinishCapture():
+                    assert self._overtaking is not None, "captured where no barrier overtakes"
+                    self._overtaking.captured()
+                case align.DropCapture(checkpoint_id):
+                    assert self._overtaking is not None, "captured where no barrier overtakes"
+                    self._overtaking.drop(checkpoint_id)
                 case align.ReadInputs(all_of_them):
                     self.gate.read_all(all_of_them)
                 case align.ForwardBarrier(checkpoint_id):
@@ -278,9 +351,20 @@ class Subtask:
     def _forward(self, barrier: Barrier) -> None:
         for operator in self.operators:
             operator.prepare_barrier(barrier.checkpoint_id)
-        self.outputs.broadcast(barrier)
+        if self._overtaking is None:
+            self.outputs.broadcast(barrier)
+        else:
+            self._overtaking.forward(barrier)
 
     def _snapshot(self, barrier: Barrier, alignment_ms: float) -> None:
         for stale in [n for n in self._barriers if n < barrier.checkpoint_id]:
             del self._barriers[stale]
-        self._snapshotter.take(self.vertex, self.index, self.operators, barrier, alignment_ms)
+        flight = None if self._overtaking is None else self._overtaking.flight_of(barrier)
+        if flight is not None:
+            uids = [node.uid for node in self.vertex.operators]
+            flight.left_over(self._in_flight, uids, self.index)
+        else:
+            assert not self._in_flight, "snapshot ahead of records that were restored in flight"
+        self._snapshotter.take(
+            self.vertex, self.index, self.operators, barrier, alignment_ms=alignment_ms, flight=flight
+        )

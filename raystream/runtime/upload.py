@@ -19,6 +19,8 @@ import xxhash
 from raystream.errors import CheckpointError, StateError, StorageError
 from raystream.graph.physical import Vertex
 from raystream.handles import (
+    ChannelSlice,
+    ChannelStateHandle,
     FileHandle,
     Handle,
     KeyedStateHandle,
@@ -31,7 +33,9 @@ from raystream.handles import (
 from raystream.ids import Attempt, CheckpointId, OperatorUid
 from raystream.keygroup import groups_of_subtask
 from raystream.records.elements import Barrier, SnapshotKind
+from raystream.runtime.in_flight import CapturedInput
 from raystream.state.backend import KeyedSnapshot
+from raystream.state.channel_state import encode_slice
 from raystream.state.operator_state import OperatorState, encode_elements
 from raystream.state.snapshot_files import LocalFile
 from raystream.storage.blobs import SnapshotFiles
@@ -58,11 +62,13 @@ class OperatorPart:
     keyed: KeyedSnapshot | None
     sync: Callable[[], None]
     """Makes durable what the states refer to; blocks."""
+    channels: tuple[CapturedInput, ...] = ()
+    """Records in flight that it stores."""
 
     @property
     def blob_count(self) -> int:
         """How many blobs it is stored as."""
-        return len(self.states) + (self.keyed is not None)
+        return len(self.states) + (self.keyed is not None) + len(self.channels)
 
     def discard(self) -> None:
         """Free what is encoded; may be called again."""
@@ -196,6 +202,7 @@ class Upload:
             ),
             keyed=keyed,
             operator=operator,
+            channels=tuple(self._store_channels(part.uid, captured) for captured in part.channels),
         )
 
     def _canonical(self, uid: OperatorUid) -> "SubtaskParts":
@@ -228,6 +235,36 @@ class Upload:
             mode=state.mode,
             element_count=len(state.elements),
             data=self._store(uid, _file_kind(state), [blob], next(self._tokens)),
+        )
+
+    def _store_channels(self, uid: OperatorUid, captured: CapturedInput) -> ChannelStateHandle:
+        slices: list[ChannelSlice] = []
+        pieces: list[bytes] = []
+        offset = records = 0
+        for channel in captured.channels:
+            self._look()
+            batches = channel.batches()
+            piece = encode_slice(batches)
+            slices.append(
+                ChannelSlice(
+                    sender=channel.route.sender,
+                    receiver=channel.route.receiver,
+                    offset=offset,
+                    size_bytes=len(piece),
+                    batches=len(batches),
+                )
+            )
+            pieces.append(piece)
+            offset += len(piece)
+            records += sum(map(len, batches))
+        return ChannelStateHandle(
+            target=captured.target,
+            input=captured.input,
+            stage=captured.stage,
+            keyed=captured.keyed,
+            records=records,
+            slices=tuple(slices),
+            data=self._store(uid, "in-flight", pieces, next(self._tokens)),
         )
 
     def _store_keyed(self, uid: OperatorUid, keyed: KeyedSnapshot) -> KeyedStateHandle:

@@ -22,6 +22,42 @@ _FILE_KIND = "archive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubtaskRecord:
+    """One subtask's part of a checkpoint, as it is shown and kept."""
+
+    vertex: int
+    name: str
+    """Of the vertex, for people."""
+    subtask: int
+    """0-based; people count from 1."""
+    parallelism: int
+    size_bytes: int
+    start_delay_ms: float
+    """From the trigger until the first barrier had arrived."""
+    alignment_ms: float
+    """From the first barrier to the last one."""
+    sync_ms: float
+    """Time that records were not processed."""
+    async_ms: float
+    """From then on until it had acknowledged: what was written meanwhile held up no record."""
+
+    @property
+    def passed_ms(self) -> float:
+        """From the trigger until it could pass the barrier on."""
+        return self.start_delay_ms + self.alignment_ms
+
+    @property
+    def total_ms(self) -> float:
+        """From the trigger until it had acknowledged."""
+        return self.passed_ms + self.sync_ms + self.async_ms
+
+    @property
+    def label(self) -> str:
+        """What it is called, `count hits 3/4`."""
+        return f"{self.name} {self.subtask + 1}/{self.parallelism}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArchivedCheckpoint:
     """One checkpoint or savepoint in a job's history."""
 
@@ -40,9 +76,17 @@ class ArchivedCheckpoint:
     uploaded_bytes: int = 0
     """How much of `size_bytes` was written for this checkpoint."""
     purpose: str = ""
-    """`periodic`, `final`, `savepoint` or `stop`; empty in what older versions wrote."""
+    """`periodic`, `manual`, `final`, `savepoint` or `stop`; empty in what older versions wrote."""
     attempt: int = 0
     """The attempt that took it; 0 in what older versions wrote."""
+    held_up_by: str = ""
+    """What it waited for longest, in one line."""
+    missing: tuple[str, ...] = ()
+    """Subtasks that had not acknowledged when it was given up, some of them."""
+    missing_count: int = 0
+    """All of them."""
+    subtasks: tuple[SubtaskRecord, ...] = ()
+    """Slowest first; of older checkpoints only the slowest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

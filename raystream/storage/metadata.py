@@ -34,16 +34,19 @@ from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.installed import installed_version
 from raystream.storage.metadata_handles import (
+    StoredChannels,
     StoredKeyed,
     StoredOperatorState,
+    load_channels,
     load_keyed,
     load_operator_state,
+    store_channels,
     store_keyed,
     store_operator_state,
 )
 
-FORMAT_VERSION = 3
-"""That is written, and read with the one before, in which a snapshot had no files beside its blobs."""
+FORMAT_VERSION = 4
+"""That is written, and read with the one before, in which a snapshot had no records in flight."""
 
 _FILE_KIND = "snapshot"
 
@@ -66,7 +69,10 @@ class OperatorMetadata:
     @property
     def stateful(self) -> bool:
         """True when there is something to restore."""
-        return bool(self.states) or any(subtask.keyed or subtask.operator for subtask in self.subtasks)
+        return bool(self.states) or any(
+            subtask.keyed or subtask.operator or any(handle.target == self.uid for handle in subtask.channels)
+            for subtask in self.subtasks
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -133,6 +139,7 @@ def map_blobs(metadata: SnapshotMetadata, change: Callable[[Handle], Handle]) ->
             snapshot,
             keyed=tuple(replace(handle, data=change(handle.data)) for handle in snapshot.keyed),
             operator=tuple(replace(handle, data=change(handle.data)) for handle in snapshot.operator),
+            channels=tuple(replace(handle, data=change(handle.data)) for handle in snapshot.channels),
         )
 
     operators = tuple(
@@ -194,7 +201,7 @@ def decode_metadata(data: bytes, *, path: str) -> SnapshotMetadata:
         raise StateCorruptError("snapshot file breaks its format", path=path, cause=str(error)) from error
 
 
-# ---- format 3 -----------------------------------------------------------------
+# ---- format 4 -----------------------------------------------------------------
 _WallMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]  # Up to the end of the year 9999.
 
 
@@ -213,6 +220,7 @@ class _StoredSubtask(msgspec.Struct, frozen=True, kw_only=True):
     """Positions in the operator's `states`; a keyed and an operator state may share a name."""
     keyed: list[StoredKeyed]
     operator: list[StoredOperatorState]
+    channels: list[StoredChannels] = []
 
 
 class _StoredOperator(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +280,7 @@ def _store_subtask(snapshot: OperatorSnapshot, positions: Mapping[StateInfo, int
         states=[positions[state] for state in snapshot.states],
         keyed=[store_keyed(handle) for handle in snapshot.keyed],
         operator=[store_operator_state(handle) for handle in snapshot.operator],
+        channels=[store_channels(handle) for handle in snapshot.channels],
     )
 
 
@@ -312,4 +321,5 @@ def _load_subtask(
         states=tuple(states[position] for position in stored.states),
         keyed=tuple(map(load_keyed, stored.keyed)),
         operator=tuple(map(load_operator_state, stored.operator)),
+        channels=tuple(map(load_channels, stored.channels)),
     )

@@ -7,6 +7,9 @@ Bytes of inline state are base64 there.
 import msgspec
 
 from raystream.handles import (
+    ChannelSlice,
+    ChannelStage,
+    ChannelStateHandle,
     FileHandle,
     Footer,
     Handle,
@@ -17,7 +20,7 @@ from raystream.handles import (
     Redistribution,
     SharedFile,
 )
-from raystream.ids import CheckpointId
+from raystream.ids import CheckpointId, OperatorUid
 from raystream.keygroup import KeyGroupRange
 
 
@@ -76,6 +79,28 @@ class StoredOperatorState(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     redistribution: str
     elements: int
+    data: StoredFile | StoredInline
+
+
+class StoredSlice(msgspec.Struct, frozen=True, kw_only=True):
+    """A `ChannelSlice`."""
+
+    sender: int
+    receiver: int
+    offset: int
+    size_bytes: int
+    batches: int
+
+
+class StoredChannels(msgspec.Struct, frozen=True, kw_only=True):
+    """A `ChannelStateHandle`."""
+
+    target: str
+    input: int
+    stage: str
+    keyed: bool
+    records: int
+    slices: list[StoredSlice]
     data: StoredFile | StoredInline
 
 
@@ -146,6 +171,57 @@ def load_operator_state(stored: StoredOperatorState) -> OperatorStateHandle:
         name=stored.name,
         mode=Redistribution(stored.redistribution),
         element_count=stored.elements,
+        data=_load_blob(stored.data),
+    )
+
+
+def store_channels(handle: ChannelStateHandle) -> StoredChannels:
+    """Return what stands for records in flight."""
+    return StoredChannels(
+        target=handle.target,
+        input=handle.input,
+        stage=handle.stage.value,
+        keyed=handle.keyed,
+        records=handle.records,
+        slices=[
+            StoredSlice(
+                sender=one.sender,
+                receiver=one.receiver,
+                offset=one.offset,
+                size_bytes=one.size_bytes,
+                batches=one.batches,
+            )
+            for one in handle.slices
+        ],
+        data=_store_blob(handle.data),
+    )
+
+
+def load_channels(stored: StoredChannels) -> ChannelStateHandle:
+    """Return the records in flight that something stands for.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    for one in stored.slices:
+        if min(one.sender, one.receiver, one.offset) < 0 or min(one.size_bytes, one.batches) < 1:
+            raise ValueError(f"slice of records in flight: {one}")
+    return ChannelStateHandle(
+        target=OperatorUid(stored.target),
+        input=stored.input,
+        stage=ChannelStage(stored.stage),
+        keyed=stored.keyed,
+        records=stored.records,
+        slices=tuple(
+            ChannelSlice(
+                sender=one.sender,
+                receiver=one.receiver,
+                offset=one.offset,
+                size_bytes=one.size_bytes,
+                batches=one.batches,
+            )
+            for one in stored.slices
+        ),
         data=_load_blob(stored.data),
     )
 

@@ -10,10 +10,15 @@ from raystream.testing.faults import (
     CheckpointPhase,
     ClockJump,
     ConnectionBreak,
+    CrashAtCall,
     Damage,
     Fault,
     FrameDamage,
     FrameDelay,
+    MasterCrash,
+    MasterKill,
+    MasterPause,
+    MasterPresumedDead,
     RestartCrash,
     Savepoint,
     SlotCrash,
@@ -48,6 +53,12 @@ class Faults:
     crashes: int = 3
     """Slots that die in a phase of a checkpoint.  The first one goes through all phases and
     checkpoints, seed by seed."""
+    master_crashes: int = 1
+    """Job masters that die in a phase of a checkpoint; none where the job log is in the memory of one."""
+    master_kills: int = 1
+    master_pauses: int = 1
+    masters_presumed_dead: int = 1
+    crashes_at_calls: int = 1
     restart_crashes: int = 1
     kills: int = 1
     pauses: int = 1
@@ -71,6 +82,11 @@ class Faults:
         draw = _Draw(random.Random(f"faults/{seed}"), slot_count, self.parallelism_max)
         kinds: list[tuple[int, Callable[[], Fault]]] = [
             (self.crashes - 1, draw.crash),
+            (self.master_crashes, draw.master_crash),
+            (self.master_kills, draw.master_kill),
+            (self.master_pauses, draw.master_pause),
+            (self.masters_presumed_dead, draw.master_presumed_dead),
+            (self.crashes_at_calls, draw.crash_at_call),
             (self.restart_crashes, draw.restart_crash),
             (self.kills, draw.kill),
             (self.pauses, draw.pause),
@@ -124,6 +140,26 @@ class _Draw:
 
     def kill(self) -> Fault:
         return SlotKill(at_ms=self._time_ms(), slot=self._slot())
+
+    def master_crash(self) -> Fault:
+        rng = self.rng
+        return MasterCrash(
+            checkpoint_id=rng.choice(CHECKPOINTS),
+            phase=rng.choice(list(CheckpointPhase)),
+            moment=rng.choice((0, 0, 1, 2)),
+        )
+
+    def master_kill(self) -> Fault:
+        return MasterKill(at_ms=self._time_ms())
+
+    def master_pause(self) -> Fault:
+        return MasterPause(at_ms=self._time_ms(), duration_ms=self._ms(1, 200))
+
+    def master_presumed_dead(self) -> Fault:
+        return MasterPresumedDead(at_ms=self._time_ms(), duration_ms=self._ms(20, 600))
+
+    def crash_at_call(self) -> Fault:
+        return CrashAtCall(call=self.rng.randrange(100), effective=self.rng.random() < 0.5)
 
     def restart_crash(self) -> Fault:
         rng = self.rng

@@ -150,6 +150,49 @@ class SlotPresumedDead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MasterCrash:
+    """The job master dies in a phase of a checkpoint, and another one goes on with the job."""
+
+    checkpoint_id: int
+    phase: CheckpointPhase
+    moment: int = 0
+    """As for `SlotCrash`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterKill:
+    """The job master dies at a time."""
+
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterPause:
+    """The job master does nothing for a while, and nobody minds."""
+
+    at_ms: float
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MasterPresumedDead:
+    """The job master does nothing for so long that another one is started; then it wakes up and goes on."""
+
+    at_ms: float
+    duration_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashAtCall:
+    """Whoever makes the n-th call of the store dies, before it has an effect or before its answer."""
+
+    call: int
+    """Counted from 0."""
+    effective: bool = False
+    """The call has had its effect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlowSlot:
     """Every step of a slot's loop takes long for a while."""
 
@@ -206,13 +249,13 @@ class CancelAndResume:
 
 
 TimedFault = (
-    SlotKill | SlotPause | SlotPresumedDead | SlowSlot | SlowConnections | ClockJump
-    | Savepoint | StopAndResume | CancelAndResume
+    SlotKill | SlotPause | SlotPresumedDead | SlowSlot | MasterKill | MasterPause | MasterPresumedDead
+    | SlowConnections | ClockJump | Savepoint | StopAndResume | CancelAndResume
 )  # fmt: skip
 """What comes at a time."""
 
 Fault = (
-    SlotCrash | RestartCrash | StorageFailure | CheckpointDamage | WorkDelay | FrameDelay
-    | FrameDamage | ConnectionBreak | TimedFault
+    SlotCrash | RestartCrash | MasterCrash | CrashAtCall | StorageFailure | CheckpointDamage | WorkDelay
+    | FrameDelay | FrameDamage | ConnectionBreak | TimedFault
 )  # fmt: skip
 """What happens to a run; what a client does counts, since it comes as untimely as a crash."""

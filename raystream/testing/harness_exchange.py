@@ -4,14 +4,17 @@ from collections.abc import Callable
 
 from raystream.operators.dead_letters import DEAD_LETTERS
 from raystream.operators.operator import Emit
-from raystream.records.elements import Control
+from raystream.records.batch import RowBatch
+from raystream.records.elements import Barrier, Control
 from raystream.runtime.channel import Backlog
+from raystream.runtime.in_flight import Route
 
 
 class HandOver:
     """The sending end of a channel that hands batches over at once."""
 
     has_room = True
+    route: Route | None = None
 
     def __init__(self, target: Emit) -> None:
         self.send = target
@@ -19,6 +22,12 @@ class HandOver:
 
     def send_control(self, control: Control) -> None:
         raise AssertionError("a harness sends no control elements")
+
+    def send_ahead(self, barrier: Barrier) -> list[tuple[RowBatch, int]]:
+        raise AssertionError("a harness has no barriers")
+
+    def holds(self, barrier: Barrier) -> bool:
+        return False
 
     def flush(self) -> bool:
         return False

@@ -30,9 +30,14 @@ from raystream.testing.faults import (
     CheckpointPhase,
     ClockJump,
     ConnectionBreak,
+    CrashAtCall,
     Fault,
     FrameDamage,
     FrameDelay,
+    MasterCrash,
+    MasterKill,
+    MasterPause,
+    MasterPresumedDead,
     RestartCrash,
     SlotCrash,
     SlotKill,
@@ -43,6 +48,7 @@ from raystream.testing.faults import (
     StorageFailure,
     WorkDelay,
 )
+from raystream.testing.simulation_coordinator import MASTER_MACHINE, JobMasters
 from raystream.testing.simulation_marks import Marks
 from raystream.testing.simulation_sink import checkpoint_of_output
 from raystream.testing.simulation_slots import SimulatedSlotPool, machine_of
@@ -56,9 +62,10 @@ _LOG_ENTRY = re.compile(r"/log/[0-9]+$")
 _PROBE = "/probe-"
 
 
-MASTER_MACHINE = "machine of the job master"
-
-WorldFault = SlotKill | SlotPause | SlotPresumedDead | SlowSlot | SlowConnections | ClockJump
+WorldFault = (
+    SlotKill | SlotPause | SlotPresumedDead | SlowSlot | MasterKill | MasterPause | MasterPresumedDead
+    | SlowConnections | ClockJump
+)  # fmt: skip
 """What happens at a time, and not by a client."""
 
 
@@ -83,8 +90,10 @@ class FaultInjector:
         self.storage_calls = 0
         self._world = world
         self._running = running
-        self._pool: SimulatedSlotPool | None = None
+        self._masters: JobMasters | None = None
         self._crashes = [fault for fault in faults if isinstance(fault, SlotCrash)]
+        self._master_crashes = [fault for fault in faults if isinstance(fault, MasterCrash)]
+        self._call_crashes = [fault for fault in faults if isinstance(fault, CrashAtCall)]
         self._restart_crashes = [fault for fault in faults if isinstance(fault, RestartCrash)]
         self._damages = [fault for fault in faults if isinstance(fault, CheckpointDamage)]
         self._damaged: set[int] = set()
@@ -100,9 +109,9 @@ class FaultInjector:
         self._starting: tuple[int, int] | None = None  # An attempt, and the messages of its start so far.
         self._log_written = False  # A job that keeps everything in the job master's memory has no files.
 
-    def attach(self, pool: SimulatedSlotPool, parallelism: int) -> None:
-        """Let faults happen to the slots of a new job."""
-        self._pool = pool
+    def attach(self, masters: JobMasters, parallelism: int) -> None:
+        """Let faults happen to the processes of a new job."""
+        self._masters = masters
         self._starting = None
         self.marks.job_starts(parallelism)
 
@@ -144,8 +153,8 @@ class FaultInjector:
         """True for an error that faults of this run explain, or that is the business of user code."""
         if isinstance(error, ProtocolError):
             return any(isinstance(fault, FrameDamage) for fault in self.happened)
-        if isinstance(error, StateCorruptError):
-            return any(isinstance(fault, CheckpointDamage) for fault in self.happened)
+        if isinstance(error, StateCorruptError):  # An old job master restores what a new one has deleted.
+            return any(isinstance(fault, CheckpointDamage | MasterPresumedDead) for fault in self.happened)
         return isinstance(error, ConnectionLostError | StorageError | UserCodeError)
 
     def frame_arrived(self, slot: SlotId, kind: FrameKind, payload: bytes) -> None:
@@ -163,6 +172,10 @@ class FaultInjector:
             if (fault.checkpoint_id, fault.phase, fault.moment) == (checkpoint_id, phase, number):
                 self._crashes.remove(fault)
                 self._crash(fault, fault.slot if fault.slot is not None else slot or 0)
+        for crash in list(self._master_crashes):
+            if (crash.checkpoint_id, crash.phase, crash.moment) == (checkpoint_id, phase, number):
+                self._master_crashes.remove(crash)
+                self._crash_master(crash)
 
     def _start_moment(self, attempt: int, slot: SlotId) -> None:
         """A message of an attempt's start goes by; crash whoever is to crash at it."""
@@ -174,15 +187,27 @@ class FaultInjector:
                 self._crash(fault, fault.slot if fault.slot is not None else slot)
 
     def _crash(self, fault: Fault, slot: int) -> None:
-        assert self._pool is not None, "a fault before the start"
         if self._pool.crash(SlotId(slot)):
             self.marks.crashed()
             self.happens(fault)
 
+    def _crash_master(self, fault: Fault) -> None:
+        if self._job_masters.crash():
+            self.marks.master_replaced()
+            self.happens(fault)
+
+    @property
+    def _job_masters(self) -> JobMasters:
+        assert self._masters is not None, "a fault before the start"
+        return self._masters
+
+    @property
+    def _pool(self) -> SimulatedSlotPool:
+        return self._job_masters.current.pool
+
     def world_fault(self, fault: WorldFault) -> None:
         """The time of a fault has come; one that finds nothing to do does not happen."""
-        pool = self._pool
-        assert pool is not None, "a fault before the start"
+        pool, masters = self._pool, self._job_masters
         match fault:
             case SlotKill():
                 self._crash(fault, fault.slot)
@@ -192,6 +217,13 @@ class FaultInjector:
                 self.marks.crashed()
                 self.happens(fault)
             case SlowSlot() if pool.slow(SlotId(fault.slot), fault.duration_ms, fault.step_ms):
+                self.happens(fault)
+            case MasterKill():
+                self._crash_master(fault)
+            case MasterPause() if masters.pause(fault.duration_ms):
+                self.happens(fault)
+            case MasterPresumedDead() if masters.presume_dead(fault.duration_ms):
+                self.marks.master_replaced()
                 self.happens(fault)
             case SlowConnections():
                 self._slow_until_ms = self._world.now_ms + fault.duration_ms
@@ -206,10 +238,12 @@ class FaultInjector:
     # ---- storage -------------------------------------------------------------
 
     def storage_called(self, call: StorageCall) -> None:
-        actor = "coordinator" if self._running.process is None else self._running.process.name
+        process = self._running.process
+        actor = "world" if process is None else process.name
         # Names of probes are random, and no seed decides them.
         self._world.record(actor, f"{call.operation} {call.url.partition(_PROBE)[0]}")
         self._storage_moment(call, before=True)
+        self._crash_at_call(call, effective=False)
         self._running.stop_if_dead()
         # A store that is down when the job is submitted is told to the user, and no restart follows.
         if _PROBE not in call.url:
@@ -220,9 +254,22 @@ class FaultInjector:
 
     def storage_done(self, call: StorageCall) -> None:
         self._storage_moment(call, before=False)
-        self._running.stop_if_dead()
+        self._crash_at_call(call, effective=True)
+        self._running.call_made()
         if _PROBE not in call.url:
             self._fail_storage(call, effective=True)
+
+    def _crash_at_call(self, call: StorageCall, *, effective: bool) -> None:
+        """Let whoever makes this call die, if it is to; its number is that of the calls before it."""
+        process = self._running.process
+        number = self.storage_calls - int(effective)
+        for fault in list(self._call_crashes):
+            if (fault.call, fault.effective) == (number, effective) and process and _PROBE not in call.url:
+                self._call_crashes.remove(fault)
+                if process.slot_id is not None:
+                    self._crash(fault, process.slot_id)
+                elif process is self._job_masters.current:
+                    self._crash_master(fault)
 
     def _fail_storage(self, call: StorageCall, *, effective: bool) -> None:
         for fault in self._storage:
@@ -237,13 +284,8 @@ class FaultInjector:
 
     def _storage_moment(self, call: StorageCall, *, before: bool) -> None:
         """Find out what a file means for its checkpoint."""
-        if (
-            before
-            and call.operation == "exists"
-            and call.url in self.files
-            and checkpoint_of_output(call.url)
-        ):
-            self.marks.published_again()
+        if before:
+            self._mark_call(call)
         if call.operation != "create_exclusive":
             return
         slot = None if self._running.process is None else self._running.process.slot_id
@@ -267,6 +309,16 @@ class FaultInjector:
                     f"output of checkpoint {checkpoint_id} was published before it was complete"
                 )
             self._moment(checkpoint_id, CheckpointPhase.COMMITTING, slot)
+
+    def _mark_call(self, call: StorageCall) -> None:
+        """Recognise calls that say something by finding what is there already."""
+        if call.url not in self.files:
+            return
+        if call.operation == "exists" and checkpoint_of_output(call.url):
+            self.marks.published_again()
+        old = self._running.process is not self._job_masters.current
+        if call.operation == "create_exclusive" and _LOG_ENTRY.search(call.url) and old:
+            self.marks.master_fenced()
 
     def _damage(self, checkpoint_id: int) -> None:
         for fault in self._damages:

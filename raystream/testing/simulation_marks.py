@@ -24,6 +24,8 @@ class Mark(Enum):
     CRASH_BEFORE_STOP_ENTRY = "crash after a stop was requested, before its savepoint was logged"
     CRASH_AFTER_STOP_ENTRY = "crash after the savepoint of a stop was logged"
     RESTART_DURING_RESTART = "crash during a restart"
+    MASTER_REPLACED = "another job master went on with the job"
+    MASTER_FENCED = "old job master found the log taken by a new one"
     RESCALED_AFTER_CRASH = "resumed at another parallelism after a crash"
     PRESUMED_DEAD_WOKE = "slot given up as dead went on"
     OLDER_CHECKPOINT = "fall-back to an older checkpoint"
@@ -50,9 +52,10 @@ class Marks:
         self._barriers: Counter[tuple[SlotId, int]] = Counter()
         self._barriers_max: Counter[SlotId] = Counter()  # Of one checkpoint: then a slot has aligned.
         self._unlogged: set[int] = set()
+        self._unnoticed: set[int] = set()  # Checkpoints in the log of which nobody was told.
         self._attempt = 0  # The newest that was deployed.
         self._over = 0  # The newest that was stopped.
-        self._starting = False
+        self._starting = self._replaced = False
         self._stop_requested = self._stop_logged = False
 
     def job_starts(self, parallelism: int) -> None:
@@ -81,6 +84,17 @@ class Marks:
         elif self._stop_requested:
             self._reach(Mark.CRASH_BEFORE_STOP_ENTRY)
 
+    def master_replaced(self) -> None:
+        """A job master has died, or is presumed to be dead."""
+        self.crashed()
+        self._replaced = True
+        if self._unnoticed:
+            self._reach(Mark.ENTRY_WITHOUT_NOTICE)
+
+    def master_fenced(self) -> None:
+        """An older job master wants a number of the log that is taken."""
+        self._reach(Mark.MASTER_FENCED)
+
     def woke(self) -> None:
         """A process that was given up has had a turn."""
         self._reach(Mark.PRESUMED_DEAD_WOKE)
@@ -90,12 +104,17 @@ class Marks:
     def command_sent(self, slot: SlotId, command: msg.Command) -> None:
         match command:
             case msg.Deploy():
+                if self._replaced:
+                    self._replaced = False
+                    self._reach(Mark.MASTER_REPLACED)
                 self._attempt, self._starting = command.attempt, True
                 self._look_at_restored(command)
             case msg.Start():
                 self._starting = False
             case msg.StopAttempt():
                 self._over = max(self._over, command.attempt)
+            case msg.CheckpointCompleted():
+                self._unnoticed.discard(command.checkpoint_id)
             case msg.CheckpointAborted():
                 self._aborted(slot, command.checkpoint_id)
 
@@ -142,6 +161,7 @@ class Marks:
     def checkpoint_logged(self, checkpoint_id: int, entry: dict[str, Any]) -> None:
         """The log entry of a checkpoint is there."""
         self._unlogged.discard(checkpoint_id)
+        self._unnoticed.add(checkpoint_id)
         self._stop_logged = self._stop_logged or bool(entry.get("stop"))
 
     def published_again(self) -> None:

@@ -30,13 +30,18 @@ from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_view import JobView
 from raystream.testing.faults import (
     CancelAndResume,
+    CrashAtCall,
     Fault,
+    MasterCrash,
+    MasterKill,
+    MasterPresumedDead,
     Savepoint,
+    SlotPresumedDead,
     StopAndResume,
     StorageFailure,
     TimedFault,
 )
-from raystream.testing.simulation_coordinator import CoordinatorProcess
+from raystream.testing.simulation_coordinator import JobMasters
 from raystream.testing.simulation_faults import FaultInjector, WorldFault
 from raystream.testing.simulation_marks import Mark
 from raystream.testing.simulation_sink import close_store, open_store, pending_parts, visible_records
@@ -45,6 +50,9 @@ from raystream.testing.simulation_sockets import Network
 from raystream.testing.simulation_storage import SimulatedFileSystem
 from raystream.testing.simulation_work import Running
 from raystream.testing.simulation_world import SimulationError, World
+
+_Outlived = SlotPresumedDead | MasterCrash | MasterKill | MasterPresumedDead | CrashAtCall
+"""Faults after which a process may go on beside the one that has replaced it."""
 
 _FORMATS = tuple(SavepointFormat)
 _SHOWN_MAX = 5
@@ -132,7 +140,7 @@ class SimulatedRun:
         self._problems = self._injector.problems
         self._attempts = self._checkpoints = 0
         self._starts = 0
-        self._coordinator: CoordinatorProcess | None = None
+        self._masters: JobMasters | None = None
         self._resume: StopAndResume | CancelAndResume | None = None
 
     def execute(self, expected: Counter[str] | None, delivery: Delivery) -> RunResult:
@@ -196,13 +204,7 @@ class SimulatedRun:
         packed = self._pack(parallelism)
         self._starts += 1
         config = replace(packed.config, recovery=replace(packed.config.recovery, path=path))
-        pool = SimulatedSlotPool(
-            self._world,
-            Network(self._world, self._injector),
-            self._running,
-            watcher=self._injector,
-            open_fs=self._open_fs,
-        )
+        network = Network(self._world, self._injector)
         submission = JobSubmission(
             job_id=JobId(f"{self._starts:08x}{self._seed & (1 << 96) - 1:024x}"),
             name=packed.name,
@@ -210,41 +212,61 @@ class SimulatedRun:
             config=config,
             program=packed.program,
         )
-        coordinator = self._coordinator = CoordinatorProcess(
-            submission, self._world, pool, running=self._running, open_fs=self._open_fs
+        masters = self._masters = JobMasters(
+            submission,
+            self._world,
+            partial(self._make_pool, network),
+            running=self._running,
+            open_fs=self._open_fs,
         )
-        self._injector.attach(pool, parallelism)
-        coordinator.start()
-        self._world.run(lambda: coordinator.finished, steps_max=packed.steps_max)
-        coordinator.close()
+        self._injector.attach(masters, parallelism)
+        masters.start()
+        self._world.run(lambda: masters.finished, steps_max=packed.steps_max)
+        masters.close()
         self._injector.marks.job_ends()
-        return coordinator.view()
+        return masters.view()
+
+    def _make_pool(self, network: Network, master: int) -> SimulatedSlotPool:
+        return SimulatedSlotPool(
+            self._world,
+            network,
+            self._running,
+            watcher=self._injector,
+            open_fs=self._open_fs,
+            suffix=f" of {master}" if master > 1 else "",
+        )
 
     def _open_fs(self, _url: str) -> SimulatedFileSystem:
         return self._fs
 
     def _at_its_time(self, fault: TimedFault) -> None:
         """The time of a fault has come; one that finds nothing to do does not happen."""
-        coordinator = self._coordinator
-        assert coordinator is not None, "time passes only while a job runs"
+        masters = self._masters
+        assert masters is not None, "time passes only while a job runs"
         if isinstance(fault, WorldFault):
             self._injector.world_fault(fault)
             return
         if not isinstance(fault, Savepoint):
-            if self._resume is not None or coordinator.finished:
+            if self._resume is not None or masters.finished:
                 return
+            if isinstance(fault, CancelAndResume) and masters.contested and not self._logged(masters):
+                return  # Nothing tells the old job master that the new one has cancelled what neither began.
             self._resume = fault
         self._injector.happens(fault)
         number = len(self._injector.happened)
         request_id, wanted = f"request-{number}", _FORMATS[number % len(_FORMATS)]
         match fault:
             case Savepoint():
-                coordinator.request(SavepointRequest(request_id, None, wanted))
+                masters.request(SavepointRequest(request_id, None, wanted))
             case StopAndResume():
                 self._injector.marks.stop_requested()
-                coordinator.request(StopRequest(request_id, None, wanted, fault.drain))
+                masters.request(StopRequest(request_id, None, wanted, fault.drain))
             case CancelAndResume():
-                coordinator.request(CancelRequest(request_id))
+                masters.request(CancelRequest(request_id))
+
+    def _logged(self, masters: JobMasters) -> bool:
+        """True when the job log has an entry, which another job master meets."""
+        return any(f"/{masters.job_id}/log/" in url for url in self._fs.files)
 
     # ---- the verdict -----------------------------------------------------------
 
@@ -252,8 +274,11 @@ class SimulatedRun:
         if view.status is not JobStatus.FINISHED:
             self._problems.append(f"job is {view.status.value}: {view.error} {view.gave_up}".rstrip())
             return
+        happened = self._injector.happened
+        if any(isinstance(fault, _Outlived) for fault in happened):
+            return  # What a process writes when its successor has cleaned up, nobody knows of.
         left = pending_parts(self._fs.files, view.job_id)
-        if not any(isinstance(fault, StorageFailure) for fault in self._injector.happened):
+        if not any(isinstance(fault, StorageFailure) for fault in happened):
             kept = (f"/{view.job_id}/chk-", f"/{view.job_id}/shared/")
             left += [url for url in sorted(self._fs.files) if any(part in url for part in kept)]
         self._problems += [f"left over: {url}" for url in left]

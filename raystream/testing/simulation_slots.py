@@ -60,7 +60,7 @@ class SlotProcess:
     def __init__(self, pool: "SimulatedSlotPool", slot: SlotId, life: int) -> None:
         world = self._world = pool.world
         self.slot_id = slot
-        self.name = f"slot {slot}.{life}"
+        self.name = f"slot {slot}.{life}{pool.suffix}"
         self.alive = True
         self.told_dead = False
         self._pool = pool
@@ -112,6 +112,12 @@ class SlotProcess:
 
         self._world.at(self._commands_ms, arrive)
 
+    def end(self) -> None:
+        """Die, if not dead already."""
+        if self.alive:
+            self._world.record(self.name, "ends")
+            self.die()
+
     def die(self) -> None:
         """Lose mailbox, blocking work and connections at once."""
         self.alive = False
@@ -153,6 +159,7 @@ class SimulatedSlotPool:
 
     Attributes:
         user: gets the answers; set before the first call.
+        suffix: of the names of processes.
         lives: processes that were started so far.
     """
 
@@ -166,7 +173,9 @@ class SimulatedSlotPool:
         *,
         watcher: ProcessWatcher,
         open_fs: OpenFileSystem,
+        suffix: str = "",
     ) -> None:
+        self.suffix = suffix
         self.world = world
         self.network = network
         self.running = running
@@ -188,6 +197,7 @@ class SimulatedSlotPool:
         """Send a command; it is lost with a process that is dead, whether that is known or not."""
         process = self._processes.get(slot)
         self.watcher.command_sent(slot, command)
+        self.running.stop_if_dead()
         if process is None:
             self.watcher.command_lost(slot, command)
         else:
@@ -211,10 +221,15 @@ class SimulatedSlotPool:
         """Stop all processes, at once."""
         self._released = True
         for process in (*self._processes.values(), *self._given_up):
-            if process.alive:
-                process.die()
+            process.end()
         self._processes = {}
         released()
+
+    def orphan(self) -> None:
+        """The user is dead: nobody listens any more, and the processes end when their nodes know of it."""
+        self._released = True
+        for process in (*self._processes.values(), *self._given_up):
+            self.world.after(self.world.delay_ms(DEATH_NOTICE_MS_MAX), process.end)
 
     def crash(self, slot: SlotId) -> bool:
         """Let a process die; False when there is none."""
@@ -277,9 +292,8 @@ class SimulatedSlotPool:
         self.watcher.report_received(report, process.slot_id)
         if not process.told_dead:
             self.user.slot_reported(report)
-        elif process.alive:
-            self.world.record(process.name, "is told that it was given up, and ends")
-            process.die()
+        else:
+            process.end()
 
     def _start(self, slot: SlotId, number: int) -> None:
         if self._released or self._asked[slot] != number:

@@ -1,4 +1,8 @@
-"""Blocking work in a simulated run: done later, some pieces at a time, and lost with its process."""
+"""Blocking work in a simulated run: done later, some pieces at a time, and lost with its process.
+
+A thread of a process that is paused is paused with it.  One request to the store may be under way when
+a job master dies, and take effect without anybody who waits for its answer.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,6 +17,9 @@ from raystream.testing.simulation_world import ProcessDiedError, World
 WORK_MS_MAX = 12.0
 """Longest time of a piece of blocking work that no fault delays."""
 
+LATE_SHARE = 0.3
+"""Share of the pieces of a dead job master that still make their first call of the store."""
+
 THREADS = 4
 """Pieces of blocking work of one process at a time, as in `ThreadBackground`."""
 
@@ -24,9 +31,18 @@ class Process(Protocol):
         alive: False from the moment of its death.
     """
 
-    slot_id: SlotId
     name: str
     alive: bool
+
+    @property
+    def slot_id(self) -> SlotId | None:
+        """The slot; None for a job master."""
+
+    def step(self) -> bool:
+        """Do one round of its loop."""
+
+    def next_deadline_ms(self) -> float | None:
+        """Return when its loop has timed work."""
 
 
 class Running:
@@ -34,15 +50,26 @@ class Running:
 
     def __init__(self) -> None:
         self.process: Process | None = None
+        self._late_calls = 0
 
     @contextmanager
-    def inside(self, process: Process | None) -> Iterator[None]:
-        """Run code of a process, None for the coordinator."""
+    def inside(self, process: Process, late_calls: int = 0) -> Iterator[None]:
+        """Run code of a process, which may make so many calls of the store after its death."""
         before, self.process = self.process, process
+        self._late_calls = late_calls
         try:
             yield
         finally:
             self.process = before
+
+    def call_made(self) -> None:
+        """A call of the store has had its effect.
+
+        Raises:
+            ProcessDiedError: the process is dead, and nobody takes the answer.
+        """
+        self._late_calls = 0
+        self.stop_if_dead()
 
     def stop_if_dead(self) -> None:
         """Unwind what runs, when its process is dead.
@@ -50,7 +77,7 @@ class Running:
         Raises:
             ProcessDiedError: it is.
         """
-        if self.process is not None and not self.process.alive:
+        if self.process is not None and not self.process.alive and not self._late_calls:
             raise ProcessDiedError
 
 
@@ -61,7 +88,7 @@ class SimulatedBackground:
         world: draws how long it takes.
         mailbox: where outcomes go.
         running: told whose work runs.
-        process: owner of the work, None for the coordinator.
+        process: owner of the work.
         extra_ms: what faults add to a piece.
     """
 
@@ -71,7 +98,7 @@ class SimulatedBackground:
         mailbox: Mailbox,
         running: Running,
         *,
-        process: Process | None,
+        process: Process,
         extra_ms: Callable[[], float],
     ) -> None:
         self._world = world
@@ -87,10 +114,6 @@ class SimulatedBackground:
         self._waiting.append((work, done))
         self._begin()
 
-    @property
-    def _lost(self) -> bool:
-        return self._process is not None and not self._process.alive
-
     def _begin(self) -> None:
         while self._waiting and self._threads < THREADS:
             work, done = self._waiting.popleft()
@@ -99,11 +122,16 @@ class SimulatedBackground:
             self._world.after(delay_ms, partial(self._run, work, done))
 
     def _run(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        if self._lost:
+        process, world = self._process, self._world
+        if world.paused_until_ms(process) > world.now_ms:
+            world.at(world.paused_until_ms(process), partial(self._run, work, done))
+            return
+        late = not process.alive
+        if late and (process.slot_id is not None or world.rng.random() >= LATE_SHARE):
             return
         result: Any
         try:
-            with self._running.inside(self._process):
+            with self._running.inside(process, late_calls=int(late)):
                 result = work()
         except ProcessDiedError:
             return
@@ -112,7 +140,7 @@ class SimulatedBackground:
 
         def deliver() -> None:
             self._threads -= 1
-            if not self._lost:
+            if self._process.alive:
                 self._mailbox.post(lambda: done(result))
                 self._begin()
 

@@ -130,6 +130,10 @@ class World:
         """Give an actor no turn for a while, as if its machine were busy with something else."""
         self._paused_until_ms[actor] = self.now_ms + duration_ms
 
+    def paused_until_ms(self, actor: Actor) -> float:
+        """Return until when an actor is paused; a time that is over when it is not."""
+        return self._paused_until_ms.get(actor, 0.0)
+
     def slow(self, actor: Actor, duration_ms: float, step_ms: float) -> None:
         """Let every step of an actor take up to `step_ms` for a while; the others go on meanwhile."""
         self._slow[actor] = self.now_ms + duration_ms, step_ms

@@ -48,6 +48,18 @@ FAULT_SETS = {
         connection_breaks=3,
         slow_connections=2,
     ),
+    "job master": replace(
+        NO_FAULTS,
+        crashes=1,
+        master_crashes=3,
+        master_kills=2,
+        master_pauses=1,
+        masters_presumed_dead=2,
+        crashes_at_calls=2,
+        storage_failures=1,
+        savepoints=1,
+        stops=1,
+    ),
     "clients": replace(NO_FAULTS, crashes=2, kills=1, work_delays=2, savepoints=2, stops=2, cancels=1),
 }
 

@@ -1,10 +1,10 @@
-"""The store fails at the n-th call, for every n of a run, before the call has an effect or after it."""
+"""At the n-th call of the store it fails, or its caller dies: for every n, before the effect or after it."""
 
 import pytest
 
 from raystream.connectors.datagen import DatagenSource
 from raystream.testing import NO_FAULTS, simulate
-from raystream.testing.faults import StorageFailure
+from raystream.testing.faults import CrashAtCall, StorageFailure
 from raystream.testing.simulation_job import Simulation
 from tests.simulation import jobs
 
@@ -21,14 +21,15 @@ def few(env):
 
 
 @pytest.mark.parametrize("effective", [False, True])
-def test_storage_error_at_any_call_costs_and_repeats_no_record(effective):
+@pytest.mark.parametrize("kind", [StorageFailure, CrashAtCall])
+def test_no_call_costs_or_repeats_a_record(kind, effective):
     simulation = Simulation(few)
     calls = simulation.run(0, ()).storage_calls
-    rows = [simulation.run(0, [StorageFailure(call=call, effective=effective)]) for call in range(calls)]
+    rows = [simulation.run(0, [kind(call=call, effective=effective)]) for call in range(calls)]
 
     assert calls > 30
     assert [(row.planned, row.problems) for row in rows if not row.ok] == []
-    assert all(row.faults == row.planned for row in rows), "every call has failed once"
+    assert all(row.faults == row.planned for row in rows), "it has happened at every call"
 
 
 def test_number_of_calls_is_that_of_the_run_without_faults():

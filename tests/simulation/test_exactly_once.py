@@ -1,12 +1,13 @@
 """Whatever crashes, breaks, fails or is delayed, every job's output is there exactly once."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raystream.cli.script import run_script
-from raystream.testing import Faults, simulate
+from raystream.testing import NO_FAULTS, Faults, simulate
 from raystream.testing.drawn_faults import CHECKPOINTS
 from raystream.testing.faults import CheckpointPhase, SlotCrash
 from tests.simulation import jobs
@@ -20,10 +21,7 @@ JOBS = {
     "united": (jobs.united, jobs.expected_united),
 }
 
-ONE_CRASH = Faults(
-    crashes=1, kills=0, pauses=0, storage_failures=0, work_delays=0, frame_delays=0, frame_damages=0,
-    connection_breaks=0, savepoints=0, stops=0, cancels=0,
-)  # fmt: skip
+ONE_CRASH = replace(NO_FAULTS, crashes=1)
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -224,8 +224,6 @@ def test_value_that_a_key_cannot_have_is_an_error_that_says_where_it_stands(key,
     ("key", "written"),
     [
         ("execution.checkpointing.externalized-checkpoint-retention", "NO_EXTERNALIZED_CHECKPOINTS"),
-        ("execution.checkpointing.unaligned.enabled", "true"),
-        ("execution.checkpointing.aligned-checkpoint-timeout", "30s"),
     ],
 )
 def test_value_whose_feature_is_missing_is_refused_and_never_ignored(key, written):
@@ -236,8 +234,6 @@ def test_value_whose_feature_is_missing_is_refused_and_never_ignored(key, writte
 def test_keys_whose_feature_is_missing_may_be_set_to_their_defaults():
     config = load_config(
         {
-            "execution.checkpointing.unaligned.enabled": False,
-            "execution.checkpointing.aligned-checkpoint-timeout": 0,
             "execution.checkpointing.incremental": True,
             "state.backend.rocksdb.memory.managed-size": "256mb",
         }

@@ -77,8 +77,10 @@ class World:
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
         self.config = load_config(overrides=_settings(directory, savepoints, options))
-        self.packed = packed  # Slots are sent a program that can be unpacked.
-        program = pack(Program(job_name="hits", plan=self.plan, config=self.config)) if packed else b"program"
+        self.packed = packed  # Slots are sent a program that can be unpacked: a new one, or these bytes.
+        self.program = b"program" if packed is False else packed
+        if packed is True:
+            self.program = pack(Program(job_name="hits", plan=self.plan, config=self.config))
         self.clock = VirtualClock()
         self.silent, self.held, self.faults = set(), set(), {}
         self.sent, self.outputs, self.killed, self.dismissed = [], [], [], []
@@ -96,7 +98,7 @@ class World:
         self.coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=JobSubmission(
-                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=program
+                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=self.program
                 ),
                 storage=self.storage,
                 slots=self,

@@ -177,7 +177,7 @@ def test_declined_checkpoint_is_deleted_and_the_job_goes_on(directory):
     world.settle()
 
     assert not chk(directory, 1).exists()
-    assert world.view.checkpoints[0].failure == "declined: too large"
+    assert world.view.checkpoints[0].failure == "declined: too large (count 1/2)"
     assert len(world.commands(msg.CheckpointAborted)) == 2
     world.silent.clear()
     assert world.run_for(2 * INTERVAL_MS).completed[-1] >= 2

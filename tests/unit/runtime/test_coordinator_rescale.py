@@ -240,7 +240,7 @@ def test_next_job_master_goes_on_at_the_parallelism_of_the_rescaled_job(director
     before = running(directory).rescale(4)
     before.run_for(INTERVAL_MS)
 
-    after = World(directory, packed=True, parallelism__default=2).start().restart()
+    after = World(directory, packed=before.program, parallelism__default=2).start().restart()
 
     assert (after.status, after.view.parallelism) == ("RUNNING", 4)
     assert sorted(after.alive) == [0, 1, 2, 3]
@@ -253,9 +253,9 @@ def test_next_job_master_goes_on_at_the_parallelism_of_the_rescaled_job(director
 
 def test_rescale_is_no_failure_that_the_next_job_master_counts(directory):
     options = {"restart_strategy__fixed_delay__attempts": "1"}
-    running(directory, **options).rescale(4)
+    before = running(directory, **options).rescale(4)
 
-    after = World(directory, packed=True, parallelism__default=2, **options).start().restart()
+    after = World(directory, packed=before.program, parallelism__default=2, **options).start().restart()
 
     assert after.status == "RUNNING", after.view.gave_up
 
@@ -268,7 +268,7 @@ def test_checkpoint_without_the_attempt_behind_it_leaves_the_next_job_master_at_
     before.rescale(4)
     assert before.view.last_checkpoint_id == 1
 
-    after = World(directory, packed=True, parallelism__default=2).start().restart()
+    after = World(directory, packed=before.program, parallelism__default=2).start().restart()
 
     assert (after.status, after.view.parallelism) == ("RUNNING", 2)
     after.rescale(4)

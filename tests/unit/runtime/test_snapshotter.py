@@ -98,7 +98,7 @@ class World:
 
     def take(self, checkpoint_id, *, subtask=0, operators=None, **barrier):
         barrier = Barrier(checkpoint_id=checkpoint_id, **{**BARRIER, **barrier})
-        self.snapshotter.take(self.vertex, subtask, operators or self.operators, barrier, 40.0)
+        self.snapshotter.take(self.vertex, subtask, operators or self.operators, barrier, alignment_ms=40.0)
 
     def finish(self):
         slices = 0

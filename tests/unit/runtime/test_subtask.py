@@ -3,6 +3,7 @@
 import pytest
 
 from raystream.operators.operator import Operator
+from raystream.protocol.alignment import BarrierAligner
 from raystream.records.batch import RowBatch
 from raystream.records.elements import (
     WATERMARK_MAX_MS,
@@ -75,6 +76,7 @@ class Running:
             gate=gate,
             outputs=self.outputs,
             snapshotter=None,
+            machine=BarrierAligner(2),
             listener=self,
             clock=ManualClock(),
         )

@@ -125,7 +125,7 @@ READERS = {
     ),
 }
 SEALED = {
-    "_metadata": ("snapshot", 3),
+    "_metadata": ("snapshot", 4),
     "log entry": ("log-entry", 2),
     "archive": ("archive", 1),
     "claim": ("claim", 1),

@@ -7,6 +7,9 @@ import pytest
 
 from raystream.errors import StateRestoreError
 from raystream.handles import (
+    ChannelSlice,
+    ChannelStage,
+    ChannelStateHandle,
     FileHandle,
     Footer,
     InlineHandle,
@@ -45,6 +48,18 @@ PART = NamedFile(
     ),
 )
 DONE = StateInfo(name="done", kind="operator-list", serializer="msgpack-1", schema="str")
+IN_FLIGHT = ChannelStateHandle(
+    target="count",
+    input=0,
+    stage=ChannelStage.INPUT,
+    keyed=True,
+    records=900,
+    slices=(
+        ChannelSlice(sender=0, receiver=1, offset=0, size_bytes=700, batches=2),
+        ChannelSlice(sender=1, receiver=1, offset=700, size_bytes=90_000, batches=3),
+    ),
+    data=FileHandle(path="c3-a1-v2-s1-count-in-flight-5eed", size_bytes=90_700, checksum="00aa11bb22cc33dd"),
+)
 
 
 def shared_file(created_by, local):
@@ -57,7 +72,7 @@ def shared_file(created_by, local):
     )
 
 
-def keyed_state(version):
+def keyed_state():
     """Return what two subtasks stored."""
     keyed = (
         KeyedStateHandle(
@@ -73,19 +88,24 @@ def keyed_state(version):
         shared_file(created_by, local) for created_by, local in ((1, "000008.sst"), (3, "000011.sst"))
     )
     keyed = (replace(keyed[0], entries=None, shared=shared), keyed[1])
-    if version >= 3:
-        keyed = (keyed[0], replace(keyed[1], files=(PART,)))
-    return keyed
+    return keyed[0], replace(keyed[1], files=(PART,))
 
 
 def written(version):
     """Return what is in the file of a version."""
-    keyed = keyed_state(version)
+    keyed = keyed_state()
     elements = OperatorStateHandle(
         name="done", mode=Redistribution.SPLIT, element_count=2, data=InlineHandle(data=b"elements")
     )
     subtasks = tuple(
-        OperatorSnapshot(uid="count", subtask=n, states=states, keyed=(handle,), operator=operator)
+        OperatorSnapshot(
+            uid="count",
+            subtask=n,
+            states=states,
+            keyed=(handle,),
+            operator=operator,
+            channels=(IN_FLIGHT,) if version >= 4 and n else (),
+        )
         for n, (handle, states, operator) in enumerate(
             zip(keyed, ((HITS, BY_DAY), (HITS, DONE)), ((), (elements,)), strict=True)
         )
@@ -94,8 +114,8 @@ def written(version):
         job_id="0123456789abcdef0123456789abcdef",
         job_name="hits per päth",
         checkpoint_id=3,
-        kind=SnapshotKind.CHECKPOINT if version < 3 else SnapshotKind.SAVEPOINT,
-        savepoint_format=None if version < 3 else SavepointFormat.CANONICAL,
+        kind=SnapshotKind.SAVEPOINT,
+        savepoint_format=SavepointFormat.CANONICAL,
         created_ms=1_800_000_000_000,
         completed_ms=1_800_000_000_084,
         operators=(
@@ -115,7 +135,7 @@ def written(version):
     )
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [3, 4])
 def test_metadata_of_every_version_that_is_read_is_what_was_written(version):
     path = GOLDEN / f"metadata-{version}.json"
 

@@ -68,14 +68,13 @@ def test_a_file_that_two_subtasks_need_counts_once():
     assert [subtask.size_bytes for subtask in operator.subtasks] == [115, 115]
 
 
-def test_a_version_2_file_has_neither_files_beside_blobs_nor_a_savepoint_format_and_is_read():
+def test_a_version_3_file_has_no_records_in_flight_and_is_read():
     metadata = replace(sample.snapshot(), kind=SnapshotKind.SAVEPOINT)
     _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(metadata), path=PATH)
     stored = msgspec.json.decode(content)
-    del stored["operators"][0]["subtasks"][0]["keyed"][0]["files"]
-    del stored["savepoint_format"]
+    del stored["operators"][0]["subtasks"][0]["channels"]
 
-    assert decode_metadata(seal("snapshot", 2, msgspec.json.encode(stored)), path=PATH) == metadata
+    assert decode_metadata(seal("snapshot", 3, msgspec.json.encode(stored)), path=PATH) == metadata
 
 
 def test_every_kind_of_file_of_a_snapshot_is_among_its_files():
