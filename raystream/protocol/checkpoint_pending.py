@@ -86,7 +86,7 @@ class PendingCheckpoints:
         return Load(
             pending=len(purposes),
             savepoints=sum(purpose.savepoint for purpose in purposes),
-            ending=any(purpose.ends_job for purpose in purposes),
+            ending=any(purpose.ends_attempt for purpose in purposes),
             manual=purposes.count(Purpose.MANUAL),
         )
 
@@ -120,7 +120,7 @@ class PendingCheckpoints:
         assert ids == sorted(ids), ids
         assert not (self._pending.keys() & self._fates.keys()), "a checkpoint is pending and ended"
         assert sum(pending.stage is Stage.LOGGING for pending in self) <= 1
-        assert sum(pending.purpose.ends_job for pending in self) <= 1
+        assert sum(pending.purpose.ends_attempt for pending in self) <= 1
         for pending in self:
             assert pending.snapshots.keys() <= self.subtasks
             assert bool(self.missing(pending)) == (pending.stage is Stage.COLLECTING), pending.stage
