@@ -143,7 +143,7 @@ class World:
     that is not done before the test says so; `faults` makes such work raise.
     """
 
-    open_fs = staticmethod(open_file_system)
+    open_fs, seed = staticmethod(open_file_system), 1
 
     def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, job_id=JOB_ID, **options):
         self.source = source or FakeSource()
@@ -186,7 +186,7 @@ class World:
                 log=self,
                 discovery=self,
                 deletion=_Deletion(self),
-                rng=random.Random(1),
+                rng=random.Random(self.seed),
             ),
             on_change=self._changed,
             on_output=self.outputs.append,
