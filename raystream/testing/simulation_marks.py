@@ -29,6 +29,9 @@ class Mark(Enum):
     RESCALED_AFTER_CRASH = "resumed at another parallelism after a crash"
     PRESUMED_DEAD_WOKE = "slot given up as dead went on"
     OLDER_CHECKPOINT = "fall-back to an older checkpoint"
+    IN_FLIGHT_STORED = "records in flight stored by an unaligned checkpoint"
+    IN_FLIGHT_RESTORED = "records in flight restored"
+    IN_FLIGHT_RESCALED = "records in flight restored at another parallelism"
 
     def __repr__(self) -> str:
         return str(self)
@@ -45,6 +48,7 @@ class Marks:
         self.reached: Counter[Mark] = Counter()
         self._crashed = False
         self._parallelism = 0
+        self._rescaled = False  # The job has gone on at another parallelism.
         self._damaged: set[int] = set()
         self._begin_job()
 
@@ -61,7 +65,8 @@ class Marks:
     def job_starts(self, parallelism: int) -> None:
         """A job begins, the first one or one that goes on from a snapshot."""
         self._begin_job()
-        if self._crashed and self._parallelism not in (0, parallelism):
+        self._rescaled = self._parallelism not in (0, parallelism)
+        if self._crashed and self._rescaled:
             self._reach(Mark.RESCALED_AFTER_CRASH)
         self._parallelism = parallelism
 
@@ -126,6 +131,8 @@ class Marks:
     def report_received(self, report: msg.Report, slot: SlotId) -> None:
         match report:
             case msg.SnapshotAcked():
+                if any(handle.records for one in report.snapshot.operators for handle in one.channels):
+                    self._reach(Mark.IN_FLIGHT_STORED)
                 if report.attempt < self._attempt or report.attempt <= self._over:
                     self._reach(Mark.LATE_ACK)
             case msg.SnapshotDeclined():
@@ -141,9 +148,12 @@ class Marks:
             self._reach(Mark.ABORTED_DURING_ALIGNMENT)
 
     def _look_at_restored(self, command: msg.Deploy) -> None:
-        directories = {
-            restored.directory for subtask in command.restore.values() for restored in subtask.values()
-        }
+        all_restored = [one for subtask in command.restore.values() for one in subtask.values()]
+        directories = {restored.directory for restored in all_restored}
+        if any(restored.channels for restored in all_restored):
+            self._reach(Mark.IN_FLIGHT_RESTORED)
+            if self._rescaled:
+                self._reach(Mark.IN_FLIGHT_RESCALED)
         newest = max(self._damaged, default=0)
         if newest and any(_checkpoint_in(directory) < newest for directory in directories):
             self._reach(Mark.OLDER_CHECKPOINT)
