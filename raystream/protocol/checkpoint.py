@@ -49,7 +49,7 @@ from raystream.protocol.checkpoint_commands import (
 )
 from raystream.protocol.checkpoint_failures import TolerableFailures, expiry_error, savepoint_error
 from raystream.protocol.checkpoint_ids import CheckpointIds
-from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage
+from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage, partly_ended
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
 from raystream.protocol.recovery import Beginning, RecoveryPoint
@@ -223,7 +223,7 @@ class CheckpointCoordinator:
         if outcome.discards:
             commands = [DiscardSnapshot(checkpoint_id, snapshot)]
         elif outcome is AckOutcome.TAKEN:
-            commands = self._collect(checkpoint_id, subtask, snapshot)
+            commands = self._collect(now_ms, checkpoint_id, snapshot)
         commands += self._start_due(now_ms)
         return self._done("snapshot_acked", (attempt, checkpoint_id, subtask, outcome.value), commands)
 
@@ -297,13 +297,15 @@ class CheckpointCoordinator:
         return commands
 
     def _collect(
-        self, checkpoint_id: CheckpointId, subtask: Subtask, snapshot: SubtaskSnapshot
+        self, now_ms: float, checkpoint_id: CheckpointId, snapshot: SubtaskSnapshot
     ) -> list[Command]:
         pending = self._pending.get(checkpoint_id)
         assert pending is not None, "an ack that is taken belongs to a pending checkpoint"
-        pending.snapshots[subtask] = snapshot
+        pending.snapshots[snapshot.vertex, snapshot.subtask] = snapshot
         if self._pending.missing(pending):
             return []
+        if error := partly_ended(pending.snapshots.values()):
+            return self._abort(now_ms, pending, CheckpointFailureReason.PARTLY_ENDED, error)
         pending.stage = Stage.WRITING
         return [WriteMetadata(checkpoint_id, tuple(pending.snapshots[s] for s in sorted(pending.snapshots)))]
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
 CLAIM_STAYS = "snapshot that the job started from stays claimed"
-_NOT_CLEARED = "probe stays in the checkpoint directory"
+_NOT_CLEARED = "probe or program stays in the checkpoint directory"
 
 
 class AttemptPreparation:
@@ -147,6 +147,7 @@ class AttemptPreparation:
                 for (vertex, subtask), restore in restores.items()
                 if self._plan.vertices[vertex].slot(subtask) == slot
             },
+            ended=self._restore.ended if self._restore is not None else frozenset(),
             probe=self._directory.probe if self._directory is not None else "",
             probe_served=self._probe_served,
         )
@@ -163,7 +164,6 @@ class AttemptPreparation:
     def close(self) -> None:
         """The job has ended, and so has every slot."""
         self._closed = True
-        self._clear(self._directory)
 
     def _loaded(self, attempt: Attempt, result: Any, *, initial: bool) -> None:
         if attempt != self._attempt:
@@ -180,6 +180,8 @@ class AttemptPreparation:
             self._restored(*result)
             _warn_of_pickles(result[1])
             _tell_cost(self._plan, result[1])
+            if self._restore is not None and len(self._restore.ended) == len(self._plan.vertices):
+                logger.warning("all sources had ended in the snapshot, as by a drain: nothing is left to run")
         self.check.begin(self._restore.gone if self._restore is not None else ())
         if result is not None and self._unclaimed and not self._own(*result):
             work = partial(self._services.storage.claims.claim, *result)
@@ -202,7 +204,9 @@ class AttemptPreparation:
 
     def _discover(self, attempt: Attempt) -> None:
         states = self._restore.enumerators if self._restore is not None else None
-        self._sources.begin(attempt, self._plan, states, ready=partial(self._discovered, attempt))
+        ended = self._restore.ended if self._restore is not None else frozenset()
+        ready = partial(self._discovered, attempt)
+        self._sources.begin(attempt, self._plan, states, ended=ended, ready=ready)
 
     def _match(self, loaded: tuple[str, SnapshotMetadata] | None) -> None:
         """Decide what each subtask reads back.
@@ -237,7 +241,7 @@ class AttemptPreparation:
                     self._failed(attempt, as_error(result, "check of the checkpoint directory"))
                 return
             if self._closed:
-                self._clear(result)
+                self._deletions.submit(partial(directory.leave, None), failed=_NOT_CLEARED)
             elif self._directory is None:
                 self._directory = result
             else:  # By an attempt that did not wait for this one.
@@ -246,11 +250,6 @@ class AttemptPreparation:
                 self._ready(attempt)
 
         self._services.background.submit(partial(directory.set_up, self._submission.program), done)
-
-    def _clear(self, set_up: DirectorySetUp | None) -> None:
-        directory = self._services.storage.directory
-        if set_up is not None and directory is not None:
-            self._deletions.submit(partial(directory.remove_probe, set_up.probe), failed=_NOT_CLEARED)
 
 
 def _repacked(program: bytes, plan: PhysicalPlan, parallelism: int | None) -> bytes:

@@ -369,6 +369,8 @@ def describe_operators(
     plan: PhysicalPlan, snapshots: Iterable[SubtaskSnapshot]
 ) -> tuple[OperatorMetadata, ...]:
     """Return every operator of a plan with what its subtasks stored, in the plan's order."""
+    snapshots = list(snapshots)
+    running = {snapshot.vertex for snapshot in snapshots if not snapshot.ended}
     parts: dict[tuple[VertexId, int, OperatorUid], OperatorSnapshot] = {
         (snapshot.vertex, snapshot.subtask, operator.uid): operator
         for snapshot in snapshots
@@ -390,6 +392,7 @@ def describe_operators(
                     parallelism=vertex.parallelism,
                     states=tuple(dict.fromkeys(state for part in subtasks for state in part.states)),
                     subtasks=subtasks,
+                    ended=vertex.id not in running,
                 )
             )
     return tuple(described)
