@@ -61,6 +61,7 @@ class Marks:
         self._attempt = 0  # The newest that was deployed.
         self._deployed: set[SlotId] = set()  # Its slots.
         self._ran: set[SlotId] = set()  # Slots of the newest attempt that was started.
+        self._in_flight = False  # The newest attempt restored records in flight.
         self._over = 0  # The newest that was stopped.
         self._starting = self._replaced = False
         self._stop_requested = self._stop_logged = False
@@ -116,7 +117,7 @@ class Marks:
                     self._replaced = False
                     self._reach(Mark.MASTER_REPLACED)
                 if command.attempt > self._attempt:
-                    self._deployed = set()
+                    self._deployed, self._in_flight = set(), False
                 self._deployed.add(slot)
                 self._attempt, self._starting = command.attempt, True
                 self._look_at_restored(command)
@@ -124,6 +125,8 @@ class Marks:
                 self._starting = False
                 if len(self._ran) not in (0, len(self._deployed)):
                     self._reach(Mark.RESCALED_RUNNING)
+                    if self._in_flight:
+                        self._reach(Mark.IN_FLIGHT_RESCALED)
                 self._ran = self._deployed
             case msg.StopAttempt():
                 self._over = max(self._over, command.attempt)
@@ -160,6 +163,7 @@ class Marks:
         all_restored = [one for subtask in command.restore.values() for one in subtask.values()]
         directories = {restored.directory for restored in all_restored}
         if any(restored.channels for restored in all_restored):
+            self._in_flight = True
             self._reach(Mark.IN_FLIGHT_RESTORED)
             if self._rescaled:
                 self._reach(Mark.IN_FLIGHT_RESCALED)
