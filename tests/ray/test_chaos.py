@@ -6,7 +6,7 @@ import sys
 
 from tests.ray.conftest import ROOT
 
-FAULTS = ("kill-worker", "stop-worker", "full-disk", "s3-away")
+FAULTS = ("kill-worker", "kill-master", "kill-node", "stop-worker", "stop-master", "full-disk", "s3-away")
 PATIENCE_S = 600
 
 
