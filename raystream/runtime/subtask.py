@@ -25,7 +25,7 @@ from raystream.protocol.tracking import BarrierTracker
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Active, Barrier, CancelBarrier, EndOfInput, Idle, Watermark
 from raystream.runtime.gate import Gate
-from raystream.runtime.in_flight import IN_FLIGHT_BYTES_MAX, RestoredInput
+from raystream.runtime.in_flight import IN_FLIGHT_BYTES_MAX, TakenInput
 from raystream.runtime.output import Outputs
 from raystream.runtime.overtaking import Overtaking
 from raystream.runtime.snapshotter import Snapshotter
@@ -70,7 +70,7 @@ class Subtask:
         clock: Clock,
         machine: BarrierMachine | None,
         overtaking: Overtaking | None = None,
-        in_flight: Iterable[RestoredInput] = (),
+        in_flight: Iterable[TakenInput] = (),
     ) -> None:
         self.vertex = vertex
         self.index = index
@@ -141,7 +141,11 @@ class Subtask:
         channel, element = self.gate.take()
         if type(element) is RowBatch:
             self.records_in += len(element.values)
-            self._process[channel.index](element)
+            if self._overtaking is None:
+                self._process[channel.index](element)
+            else:
+                self._in_flight.append((0, channel.input_number, element))
+                self._run_in_flight()
             return
         assert self._aligner is not None, "a subtask without inputs has no gate to take from"
         assert self._valve is not None, "a subtask without inputs has no gate to take from"
@@ -172,7 +176,16 @@ class Subtask:
 
     def _run_in_flight(self) -> None:
         position, input_number, batch = self._in_flight.popleft()
-        self.operators[position].inputs[input_number](batch)
+        process = self.operators[position].inputs[input_number]
+        if self._overtaking is None:
+            process(batch)
+            return
+        piece, rest = self._overtaking.pace.cut(batch)
+        if rest is not None:
+            self._in_flight.appendleft((position, input_number, rest))
+        started_ms = self._clock.monotonic_ms()
+        process(piece)
+        self._overtaking.pace.took(len(piece.values), self._clock.monotonic_ms() - started_ms)
 
     @property
     def can_poll(self) -> bool:
@@ -362,7 +375,7 @@ class Subtask:
         flight = None if self._overtaking is None else self._overtaking.flight_of(barrier)
         if flight is not None:
             uids = [node.uid for node in self.vertex.operators]
-            flight.left_over(self._in_flight, uids, self.index)
+            flight.taken(self._in_flight, uids, self.index)
         else:
             assert not self._in_flight, "snapshot ahead of records that were restored in flight"
         self._snapshotter.take(

@@ -9,6 +9,7 @@ from collections import Counter
 from enum import Enum
 from typing import Any
 
+from raystream.handles import SubtaskSnapshot
 from raystream.ids import SlotId
 from raystream.runtime import messages as msg
 
@@ -29,6 +30,9 @@ class Mark(Enum):
     RESCALED_AFTER_CRASH = "resumed at another parallelism after a crash"
     PRESUMED_DEAD_WOKE = "slot given up as dead went on"
     OLDER_CHECKPOINT = "fall-back to an older checkpoint"
+    IN_FLIGHT_STORED = "checkpoint with records in flight"
+    IN_FLIGHT_RESTORED = "records in flight restored"
+    IN_FLIGHT_DEALT_ANEW = "records in flight restored at another parallelism"
 
     def __repr__(self) -> str:
         return str(self)
@@ -45,6 +49,7 @@ class Marks:
         self.reached: Counter[Mark] = Counter()
         self._crashed = False
         self._parallelism = 0
+        self._stored_at = 0  # The parallelism of the newest snapshot with records in flight.
         self._damaged: set[int] = set()
         self._begin_job()
 
@@ -128,6 +133,7 @@ class Marks:
             case msg.SnapshotAcked():
                 if report.attempt < self._attempt or report.attempt <= self._over:
                     self._reach(Mark.LATE_ACK)
+                self._look_at_stored(report.snapshot)
             case msg.SnapshotDeclined():
                 self._aborted(slot, report.checkpoint_id)
 
@@ -144,9 +150,18 @@ class Marks:
         directories = {
             restored.directory for subtask in command.restore.values() for restored in subtask.values()
         }
+        if any(restored.channels for subtask in command.restore.values() for restored in subtask.values()):
+            self._reach(Mark.IN_FLIGHT_RESTORED)
+            if self._stored_at != self._parallelism:
+                self._reach(Mark.IN_FLIGHT_DEALT_ANEW)
         newest = max(self._damaged, default=0)
         if newest and any(_checkpoint_in(directory) < newest for directory in directories):
             self._reach(Mark.OLDER_CHECKPOINT)
+
+    def _look_at_stored(self, snapshot: SubtaskSnapshot) -> None:
+        if any(operator.channels for operator in snapshot.operators):
+            self._reach(Mark.IN_FLIGHT_STORED)
+            self._stored_at = self._parallelism
 
     # ---- the store -----------------------------------------------------------
 

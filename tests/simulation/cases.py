@@ -23,6 +23,11 @@ MODES: dict[str, dict[str, object]] = {
         "execution_checkpointing_max_concurrent_checkpoints": 4,
         "execution_checkpointing_num_retained": 3,
     },
+    "unaligned": {"execution_checkpointing_unaligned_enabled": True},
+    "unaligned, later": {
+        "execution_checkpointing_unaligned_enabled": True,
+        "execution_checkpointing_aligned_checkpoint_timeout": "10ms",
+    },
     "at-least-once": {"execution_checkpointing_mode": "at-least-once"},
 }
 
