@@ -46,8 +46,6 @@ NODES = 2
 """Those that have room for slots, each for all of them; the head is a third one."""
 BUCKET = "chaos"
 DISK_BYTES = 512 << 20
-STOPPED_S = 20.0
-S3_AWAY_S = 15.0
 DISK_FULL_S = 5.0
 RECOVERY_S_MAX = 120.0
 PAUSE_S = (1.0, 5.0)
@@ -55,14 +53,9 @@ NODE = {"num_cpus": SLOTS, "object_store_memory": 100 << 20}
 TRACE = "<d"
 
 WEIGHTS = {
-    "kill-worker": 8,
-    "kill-master": 4,
-    "kill-node": 2,
-    "stop-worker": 1,
-    "stop-master": 1,
-    "full-disk": 1,
-    "s3-away": 1,
-}
+    "kill-worker": 8, "kill-master": 4, "kill-node": 2,
+    "stop-worker": 1, "stop-master": 1, "full-disk": 1, "s3-away": 1,
+}  # fmt: skip
 """How often each fault is drawn, beside the others."""
 
 
@@ -115,6 +108,7 @@ class World:
     handle: "RayJobHandle"
     disk: Path
     traces: Path
+    options: argparse.Namespace
     rng: random.Random
     nodes: list = field(default_factory=list)
     injected: list[Injected] = field(default_factory=list)
@@ -122,7 +116,11 @@ class World:
     @property
     def attempt(self) -> int:
         """The newest attempt that has processed a record."""
-        return max((attempt_of(path) for path in self.traces.iterdir()), default=0)
+        return max((attempt_of(path) for path in self.written()), default=0)
+
+    def written(self) -> list[Path]:
+        """Return the traces of the subtasks that have processed a record."""
+        return [path for path in self.traces.iterdir() if path.stat().st_size]
 
     def worker(self) -> int:
         """Return the process of a slot, any of them."""
@@ -166,10 +164,10 @@ def kill_node(world: World) -> None:
     world.cluster.remove_node(node, allow_graceful=False)
 
 
-def stop(pid: int) -> None:
+def stop(world: World, pid: int) -> None:
     """Let a process stand still for a while."""
     os.kill(pid, signal.SIGSTOP)
-    time.sleep(STOPPED_S)
+    time.sleep(world.options.stopped_seconds)
     os.kill(pid, signal.SIGCONT)
 
 
@@ -188,7 +186,7 @@ def full_disk(world: World) -> None:
 def s3_away(world: World) -> None:
     """Let the S3 server end every connection."""
     world.store.faults({"match": "", "kind": "hang-up"})
-    time.sleep(S3_AWAY_S)
+    time.sleep(world.options.away_seconds)
     world.store.faults()
 
 
@@ -196,28 +194,28 @@ FAULTS = {
     "kill-worker": lambda world: os.kill(world.worker(), signal.SIGKILL),
     "kill-master": lambda world: os.kill(world.master(), signal.SIGKILL),
     "kill-node": kill_node,
-    "stop-worker": lambda world: stop(world.worker()),
-    "stop-master": lambda world: stop(world.master()),
+    "stop-worker": lambda world: stop(world, world.worker()),
+    "stop-master": lambda world: stop(world, world.master()),
     "full-disk": full_disk,
     "s3-away": s3_away,
 }
 
 
-def inject(world: World, names: list[str], seconds: float) -> None:
+def inject(world: World, names: list[str]) -> None:
     """Let one fault after the other happen until the time is over or the job has ended.
 
     Every fault of the list happens once, in random order, then they are drawn.
     """
-    ends = time.monotonic() + seconds
-    first = world.rng.sample(names, len(names))
-    while time.monotonic() < ends:
+    wait_for_records(world, Injected("start", at=0.0, until=0.0, attempt=0))
+    began, first = time.monotonic(), world.rng.sample(names, len(names))
+    while first or time.monotonic() < began + world.options.seconds:
         name = first.pop() if first else world.rng.choices(names, [WEIGHTS[one] for one in names])[0]
         time.sleep(world.rng.uniform(*PAUSE_S))
         if world.handle.view().status.terminal:
             break
         injected = Injected(name, at=time.time(), until=0.0, attempt=world.attempt)
         world.injected.append(injected)
-        print(f"{seconds - (ends - time.monotonic()):6.0f} s  {name}", file=sys.stderr, flush=True)
+        print(f"{time.monotonic() - began:6.0f} s  {name}", file=sys.stderr, flush=True)
         FAULTS[name](world)
         injected.until = time.time()
         wait_for_records(world, injected)
@@ -229,7 +227,7 @@ def wait_for_records(world: World, injected: Injected) -> None:
     """Wait until records are processed again: after a kill by a new attempt."""
     deadline = time.monotonic() + RECOVERY_S_MAX
     while time.monotonic() < deadline:
-        newest = max((path.stat().st_mtime for path in world.traces.iterdir()), default=0.0)
+        newest = max((path.stat().st_mtime for path in world.written()), default=0.0)
         new_attempt = world.attempt > injected.attempt
         if newest > injected.until and (new_attempt or not injected.fault.startswith("kill")):
             return
@@ -271,8 +269,7 @@ def difference(out: Path, records: int) -> str:
     expected = {key: (records - key + KEYS - 1) // KEYS for key in range(KEYS)}
     counts = defaultdict(list)
     for part in out.glob("part-*"):
-        for line in part.read_text().splitlines():
-            key, count = json.loads(line)
+        for key, count in map(json.loads, part.read_text().splitlines()):
             counts[key].append(count)
     wrong = [key for key, n in expected.items() if sorted(counts.pop(key, [])) != list(range(1, n + 1))]
     return f"wrong counts of keys {wrong[:5]}, unknown keys {list(counts)[:5]}" if wrong or counts else ""
@@ -366,10 +363,9 @@ def run(options: argparse.Namespace, scratch: Path, stack: ExitStack) -> bool:
     records = int(options.seconds * RATE)
     job_id = submit(cluster.address, scratch / "disk", scratch / "traces", records)
     handle = RayRunner().attach(job_id, address=cluster.address)
-    world = World(
-        cluster, store, handle, scratch / "disk", scratch / "traces", random.Random(options.seed), nodes
-    )
-    inject(world, names, options.seconds)
+    rng = random.Random(options.seed)
+    world = World(cluster, store, handle, scratch / "disk", scratch / "traces", options, rng, nodes)
+    inject(world, names)
     view = handle.wait(None, until=frozenset(), listener=lambda *_: None)
     report(world.injected, traces_in(scratch / "traces"), records, view.restarts)
     wrong = difference(scratch / "disk" / "out", records)
@@ -384,6 +380,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stopped-seconds", type=float, default=20.0)
+    parser.add_argument("--away-seconds", type=float, default=15.0, help="how long the S3 server is away")
     parser.add_argument("--faults", default=",".join(FAULTS), help="which faults, with commas between them")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))

@@ -1,8 +1,7 @@
-"""Whether a job that runs for long grows: private memory of every process, minute by minute.
+"""Whether a job that runs for long grows: the memory of every process, without what is mapped from files.
 
-A job with one slot counts a thousand keys in batches of 10 ms, with a checkpoint every second.  What is shown
-of a process is what no other one shares with it.  The growth is the slope of a line through the samples after
-the first quarter, in which caches and pools fill.
+A job with one slot counts a thousand keys in batches of 10 ms, with a checkpoint every second.  The
+growth is the slope of a line through the samples after the first quarter, in which caches and pools fill.
 
     python benchmarks/memory.py [--minutes 30] [--backend hashmap|rocksdb]
 """
@@ -61,10 +60,10 @@ def descendants() -> dict[int, str]:
     return {pid: commands[pid] for pid in below - {os.getpid()}}
 
 
-def private_mib(pid: int) -> float:
-    """Return the memory that a process shares with nobody."""
+def anonymous_mib(pid: int) -> float:
+    """Return the memory of a process that is not mapped from files; other processes have no part in it."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / MIB
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024 / MIB
 
 
 def submit(scratch: str, backend: str) -> JobClient:
@@ -93,7 +92,7 @@ def watch(minutes: float) -> dict[str, list[tuple[float, float]]]:
             known = descendants().items()
             pids = {name: pid for name, mark in PROCESSES.items() for pid, line in known if mark in line}
         for name, pid in pids.items():
-            samples[name].append((passed / 60, private_mib(pid)))
+            samples[name].append((passed / 60, anonymous_mib(pid)))
         time.sleep(SAMPLE_S)
     return samples
 
@@ -101,7 +100,7 @@ def watch(minutes: float) -> dict[str, list[tuple[float, float]]]:
 def report(samples: dict[str, list[tuple[float, float]]], minutes: float, checkpoints: int) -> None:
     """Print the memory at some times, and how it grows."""
     quarters = [minutes * part / 4 for part in range(1, 5)]
-    print(f"{checkpoints} checkpoints; private MiB")
+    print(f"{checkpoints} checkpoints; MiB")
     print(
         f"{'process':<12}" + "".join(f"{f'{minute:.1f} min':>10}" for minute in quarters) + f"{'MiB/h':>10}"
     )

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -30,6 +31,7 @@ from raystream.cluster.connection import (
     starts_cluster,
 )
 from raystream.cluster.job_master import UPDATE_WAIT_S_MAX, JobMasterActor, job_of_master, master_name
+from raystream.cluster.master_calls import MasterCalls, cause_of
 from raystream.cluster.process import UNRECORDED
 from raystream.cluster.publication import Seen, Update
 from raystream.cluster.resources import cluster_cpus
@@ -42,9 +44,9 @@ from raystream.errors import (
     JobNotFoundError,
     RaystreamError,
 )
-from raystream.ids import JobId, JobStatus, OperatorUid
+from raystream.ids import Attempt, JobId, JobStatus, OperatorUid
 from raystream.protocol.client_requests import RequestOutcome
-from raystream.runtime.coordinator_storage import check_directory
+from raystream.runtime.coordinator_storage import check_directory, durable_directory
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.program import Program, pack
 
@@ -55,8 +57,6 @@ START_TIMEOUT_S = 120.0
 VIEW_TIMEOUT_S = 10.0
 """Time that a job master has to answer when all of them are asked."""
 
-_CALLS_MAX = 5
-"""Times that a master is asked that cannot be reached for a moment."""
 _OUTCOME_WAIT_S = 5.0
 """Time for the outcome of a request to follow the end of its job."""
 _WAITED_MS_MIN = 1_000.0
@@ -84,7 +84,7 @@ class RayRunner:
             disconnect()  # It was made for a smaller job.
             connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
         try:
-            return RayJobHandle(submission.job_id, _start_master(submission.job_id, program), connection)
+            return RayJobHandle(submission.job_id, _start_master(submission, program), connection)
         except BaseException as error:  # Also an interrupt: nobody would know of the job.
             _kill_master(submission.job_id)
             if not isinstance(error, Exception):
@@ -125,7 +125,8 @@ class RayJobHandle:
     def __init__(self, job_id: JobId, master: Any, connection: Connection) -> None:
         self._job_id = job_id
         self._master = master
-        self._output = 0  # Number of the last output that was fetched.
+        self._calls = MasterCalls(master, self._gone)
+        self._seen = Seen()  # With the output that was fetched.
         self._undelivered: deque[tuple[OperatorUid, Any]] = deque()
         self._final: JobView | None = None  # Once the job has ended and its output is delivered.
         self._clock = SystemClock()
@@ -154,34 +155,46 @@ class RayJobHandle:
         Raises:
             TimeoutError: the time is over.
         """
-        began_ms, version = self._clock.monotonic_ms(), 0
+        return (update.view for update in self._updates(timeout_s))
+
+    def _updates(self, timeout_s: float | None) -> Iterator[Update]:
+        began_ms, seen = self._clock.monotonic_ms(), Seen(output=None)
         while True:
             waited_s = (self._clock.monotonic_ms() - began_ms) / 1000.0
-            left_s = UPDATE_WAIT_S_MAX if timeout_s is None else timeout_s - waited_s
-            update: Update = self._call("update", Seen(version, None), max(left_s, 0.0))
-            if update.seen.version > version:
-                version = update.seen.version
-                yield update.view
+            left_s = UPDATE_WAIT_S_MAX if timeout_s is None else max(timeout_s - waited_s, 0.0)
+            update: Update = self._call(
+                "update", seen, left_s, timeout_s=None if timeout_s is None else left_s
+            )
+            if update.seen != seen:
+                seen = update.seen
+                yield update
             elif timeout_s is not None and left_s <= 0.0:
                 raise TimeoutError(f"job {self._job_id} has no news after {timeout_s} s")
 
     def request(self, request: ClientRequest) -> str:
-        self._call("request", request)
-        outcome = self._outcome(request.request_id, None)
+        outcome = self._outcome(request, None)
         if outcome is None:
             with suppress(TimeoutError):
-                outcome = self._outcome(request.request_id, _OUTCOME_WAIT_S)
+                outcome = self._outcome(request, _OUTCOME_WAIT_S)
         if outcome is None:
             raise RaystreamError("job ended before the request was carried out", job_id=self._job_id)
         if outcome.error is not None:
             raise outcome.error
-        return outcome.path
+        return outcome.answer
 
-    def _outcome(self, request_id: str, timeout_s: float | None) -> RequestOutcome | None:
-        """Wait for the outcome of a request; without a time-out until the job's end at most."""
-        for view in self.watch(timeout_s):
-            outcome = view.outcome(request_id)
-            if outcome is not None or (view.status.terminal and timeout_s is None):
+    def _outcome(self, request: ClientRequest, timeout_s: float | None) -> RequestOutcome | None:
+        """Make a request and wait for its outcome; without a time-out until the job's end at most.
+
+        Another life of the job master knows nothing of a request whose outcome is not in the job log, so
+        that it is made again; each takes it once.
+        """
+        life = self._call("request", request)
+        for update in self._updates(timeout_s):
+            if update.seen.life != life:
+                life = self._call("request", request)
+                continue  # With what comes of that.
+            outcome = update.view.outcome(request.request_id)
+            if outcome is not None or (update.view.status.terminal and timeout_s is None):
                 return outcome
         return None
 
@@ -190,13 +203,12 @@ class RayJobHandle:
     ) -> JobView:
         if self._final is not None:
             return self._final
-        began_ms = self._clock.monotonic_ms()
-        version, told = 0, ""
+        began_ms, told = self._clock.monotonic_ms(), ""
+        self._seen = replace(self._seen, version=0)  # The first answer comes at once.
         while True:
             waited_ms = self._clock.monotonic_ms() - began_ms
             left_s = UPDATE_WAIT_S_MAX if timeout_s is None else timeout_s - waited_ms / 1000.0
-            update = self._update(Seen(version, self._output), max(left_s, 0.0))
-            version = update.seen.version
+            update = self._update(max(left_s, 0.0), bounded=timeout_s is not None)
             while self._undelivered:
                 # Taken out first: a listener that raises has had it.
                 uid, payload = self._undelivered.popleft()
@@ -212,10 +224,12 @@ class RayJobHandle:
                 told = view.waiting_for
                 logger.warning("waiting for resources: %s", told)
 
-    def _update(self, seen: Seen, timeout_s: float) -> Update:
-        update: Update = self._call("update", seen, min(timeout_s, UPDATE_WAIT_S_MAX))
-        assert update.seen.output is not None, "output was asked for"
-        self._output = update.seen.output
+    def _update(self, timeout_s: float, *, bounded: bool) -> Update:
+        wait_s = min(timeout_s, UPDATE_WAIT_S_MAX)
+        update: Update = self._call("update", self._seen, wait_s, timeout_s=timeout_s if bounded else None)
+        if self._seen.life not in ("", update.seen.life):
+            logger.warning("job master was lost, the job goes on under another one")
+        self._seen = update.seen
         self._undelivered.extend(update.outputs)
         if update.lost_values:
             raise RaystreamError(
@@ -228,18 +242,8 @@ class RayJobHandle:
             logger.warning("printed lines were dropped", extra={"lines": update.lost_lines})
         return update
 
-    def _call(self, method: str, *arguments: Any) -> Any:
-        for tries_left in reversed(range(_CALLS_MAX)):
-            try:
-                return ray.get(getattr(self._master, method).remote(*arguments))
-            except RayTaskError as error:
-                raise _cause(error) from None
-            except ActorUnavailableError as error:
-                if not tries_left:
-                    raise self._gone(error) from error
-            except RayError as error:
-                raise self._gone(error) from error
-        raise AssertionError("the last try returns or raises")
+    def _call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        return self._calls.call(method, *arguments, timeout_s=timeout_s)
 
     def _gone(self, error: RayError) -> RaystreamError:
         if self._final is not None:
@@ -248,7 +252,8 @@ class RayJobHandle:
             )
         return JobFailedError(
             "job master is gone, and the job with it",
-            hint="start the job again with `-s latest`; without execution.checkpointing.dir it begins anew",
+            hint="start the job again with `-s latest`; a job outlives its job master only with"
+            " execution.checkpointing.interval and .dir set, and begins anew without them",
             job_id=self._job_id,
             cause=" ".join(str(error).split())[:300],
         )
@@ -257,19 +262,20 @@ class RayJobHandle:
         return f"RayJobHandle({self._job_id})"
 
 
-def _start_master(job_id: JobId, program: bytes) -> Any:
+def _start_master(submission: Submission, program: bytes) -> Any:
     """Start the master of a job and return it when it has taken the job."""
+    directory = durable_directory(submission.config)
     actor_class: Any = ray.remote(JobMasterActor)
     master = actor_class.options(
-        name=master_name(job_id),
+        name=master_name(submission.job_id),
         namespace=NAMESPACE,
         lifetime="detached",
         num_cpus=0,
-        max_restarts=0,
+        max_restarts=0 if directory is None else -1,
         max_task_retries=0,
         **UNRECORDED,
-    ).remote(own_versions(), job_id, program)
-    ray.get(master.view.remote(), timeout=START_TIMEOUT_S)
+    ).remote(own_versions(), submission.job_id, directory)
+    ray.get(master.accept.remote(program), timeout=START_TIMEOUT_S)
     return master
 
 
@@ -299,14 +305,31 @@ def _masters() -> dict[JobId, Any]:
 
 
 def _views(masters: dict[JobId, Any]) -> list[JobView]:
-    """Return the views of the masters that answer."""
+    """Return the views of the masters; of one that is between two lives, that it is."""
     views = []
     for job_id, question in [(job_id, master.view.remote()) for job_id, master in masters.items()]:
         try:
             views.append(ray.get(question, timeout=VIEW_TIMEOUT_S))
+        except ActorUnavailableError:
+            views.append(_between_lives(job_id))
         except (RayError, RaystreamError) as error:
             logger.warning("job master does not answer", extra={"job_id": job_id, "cause": repr(error)})
     return views
+
+
+def _between_lives(job_id: JobId) -> JobView:
+    return JobView(
+        job_id=job_id,
+        name="",
+        status=JobStatus.RESTARTING,
+        parallelism=0,
+        attempt=Attempt(0),
+        restarts=0,
+        records_in=0,
+        records_out=0,
+        duration_ms=0,
+        waiting_for="another process of its job master",
+    )
 
 
 def _running() -> bool:
@@ -332,15 +355,10 @@ def _find(job: str, connection: Connection) -> RayJobHandle | None:
     return RayJobHandle(found[0], masters[found[0]], connection) if found else None
 
 
-def _cause(error: RayTaskError) -> Exception:
-    """Return what a call has raised in the actor."""
-    return error.cause if isinstance(error.cause, RaystreamError) else error
-
-
 def _not_started(error: Exception) -> Exception:
     """Return why a job master did not start."""
     if isinstance(error, RayTaskError):
-        return _cause(error)
+        return cause_of(error)
     if isinstance(error, GetTimeoutError):
         return ClusterNotFoundError(
             "job master did not start in time",

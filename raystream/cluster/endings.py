@@ -51,13 +51,16 @@ class Answer(Enum):
     """It is dead by Ray's word."""
 
 
+_INHERITED = "processes of the job master before"
+
 Ask = Callable[[Any, Callable[[Answer], None]], None]
 """Makes a call to an actor and hands over the answer on the owner's thread, which may be never."""
 
 
 @dataclass(eq=False, slots=True)
 class _Condemned:
-    slot: SlotId
+    slot: SlotId | None
+    """None stands for any."""
     actor: Any
     over: Callable[[], None]
     silent: bool
@@ -117,9 +120,16 @@ class Endings:
         else:
             self._retire(actor, partial(self._retired, one))
 
+    def inherit(self, over: Callable[[], None]) -> None:
+        """Let the grace of processes pass that Ray has killed with the job master that created them."""
+        due_ms = self._clock.monotonic_ms() + KILL_GRACE_MS
+        self._condemned[_INHERITED] = _Condemned(
+            None, _INHERITED, over, silent=False, due_ms=due_ms, dead=True
+        )
+
     def awaits(self, slot: SlotId) -> bool:
         """Return whether something may be left of a former process of a slot."""
-        return any(one.slot == slot for one in self._condemned.values())
+        return any(one.slot in (slot, None) for one in self._condemned.values())
 
     def when_all_over(self, call: Callable[[], None]) -> None:
         """Make a call once, as soon as nothing that was condemned is left."""

@@ -7,11 +7,21 @@ slot's reports does not rest on Ray: a slot has one call under way at a time.
 
 The slots are created here and die with this process.  When the job has ended they are gone, and
 the master stays for a while without CPU, so that clients learn how it ended.
+
+    created --> accept: program stored --> runs the job --> ended, lingers --> exits
+                    ^                          |                  |
+                    | no program               | process dies     | process dies
+                    +------- another life begins: Ray makes a new process --------> archive: lingers
+
+Ray begins another life of a master whose process was lost when the job's checkpoints are durable.
+It finds the program where the first one has stored it, and the rest in the job log.
 """
 
 import asyncio
 import logging
 import random
+import secrets
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -21,17 +31,19 @@ import ray
 from raystream.api.runner import ClientRequest
 from raystream.clock import SystemClock
 from raystream.cluster.connection import NAMESPACE
+from raystream.cluster.ended_job import EndedJob, find_ended
 from raystream.cluster.job_loop import JobLoop
 from raystream.cluster.placement import RaySlotPool
 from raystream.cluster.process import configure_logging
-from raystream.cluster.publication import Publication, Seen, Update
+from raystream.cluster.publication import Seen, Update
 from raystream.cluster.versions import check_client
 from raystream.cluster.worker import WorkerInfo
-from raystream.errors import RaystreamError
+from raystream.errors import JobNotFoundError, RaystreamError, SlotLostError, StorageError
 from raystream.ids import JobId, SlotId
 from raystream.runtime.admission import admit
+from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS, RECOVERY_TRIES_MAX
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
-from raystream.runtime.coordinator_storage import open_storage
+from raystream.runtime.coordinator_storage import Directory, open_directory, open_storage
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.messages import Report
 from raystream.runtime.program import unpack
@@ -44,6 +56,10 @@ LINGER_S = 600.0
 UPDATE_WAIT_S_MAX = 60.0
 """Longest time that a question for news is held back; a client asks again."""
 
+ACCEPT_WAIT_S = 300.0
+"""Time that a job master waits for its job."""
+
+_INCARNATIONS_MAX = 1 << 32
 _NAME_PREFIX = "job-"
 
 
@@ -69,32 +85,61 @@ def is_alive(job_id: JobId) -> bool:
 class JobMasterActor:
     """Runs one job.
 
+    It gets the job's program by a call, `accept`, and keeps it in the checkpoint directory: what it needs to
+    begin again, in another process and perhaps on another node, are its small arguments alone.
+
     Args:
         client: versions at the client, by name; of plain types, so that it is readable by any version.
         job_id: the job.
-        program: the packed program.
+        directory: the durable directory of its checkpoints; None when it ends with this process.
     """
 
-    def __init__(self, client: dict[str, str], job_id: str, program: bytes) -> None:
+    def __init__(self, client: dict[str, str], job_id: str, directory: str | None) -> None:
         configure_logging()
         self._job_id = JobId(job_id)
         self._handle: Any = ray.get_runtime_context().current_actor
-        self._loop = JobLoop(SystemClock(), ended=self._linger_once_ended)
+        self._first_incarnation = secrets.randbits(30) << 32  # Other ones than in any life before.
+        self._accepting = asyncio.Lock()
+        self._job: JobLoop | EndedJob | None = None
         self._refusal: RaystreamError | None = None
         try:
             check_client(client)
-            self._begin(program)
+            if directory is not None and ray.get_runtime_context().was_current_actor_reconstructed:
+                self._go_on(open_directory(self._job_id, directory))
         except RaystreamError as error:
-            self._refusal = error  # An actor whose constructor fails takes its reason with it.
-            self._linger_once_ended()
+            self._refuse(error)  # An actor whose constructor fails takes its reason with it.
+        if self._job is None and self._refusal is None:
+            self._handle.expire.remote()
+
+    async def accept(self, program: bytes) -> None:
+        """Begin with a packed program; repeating it is harmless.
+
+        Raises:
+            RaystreamError: the job cannot run as it was submitted.
+        """
+        async with self._accepting:
+            if self._job is None and self._refusal is None:
+                try:
+                    await asyncio.to_thread(self._begin, program)
+                except RaystreamError as error:
+                    self._refuse(error)
+        if self._refusal is not None:
+            raise self._refusal
 
     async def report(self, slot: SlotId, incarnation: int, batch: int, reports: Sequence[Report]) -> None:
-        """Take reports of a slot."""
-        self._loop.reported(slot, incarnation, batch, reports)
+        """Take reports of a slot.
 
-    async def request(self, request: ClientRequest) -> None:
-        """Take a request; its outcome will be in the view."""
-        self._loop.requested(request)
+        Raises:
+            SlotLostError: it belongs to an earlier life of the job master, and is to end.
+        """
+        if not 0 < incarnation - self._first_incarnation < _INCARNATIONS_MAX:
+            raise SlotLostError("slot belongs to a job master that is gone", slot=slot)
+        self._running.reported(slot, incarnation, batch, reports)
+
+    async def request(self, request: ClientRequest) -> str:
+        """Take a request, whose outcome will be in the view; return which life of the master has taken it."""
+        self._running.requested(request)
+        return self._running.publication.life
 
     async def view(self) -> JobView:
         """Return how the job stands now.
@@ -102,15 +147,15 @@ class JobMasterActor:
         Raises:
             RaystreamError: the job cannot run as it was submitted.
         """
-        return self._publication.view
+        return self._running.publication.view
 
     async def update(self, seen: Seen, timeout_s: float) -> Update:
         """Return what the client has not seen, as soon as there is something or the time is over."""
-        return await self._publication.update(seen, min(timeout_s, UPDATE_WAIT_S_MAX))
+        return await self._running.publication.update(seen, min(timeout_s, UPDATE_WAIT_S_MAX))
 
     async def workers(self) -> tuple[WorkerInfo, ...]:
         """Return where the slots run that have a process."""
-        return self._loop.workers
+        return self._running.workers
 
     async def linger(self) -> None:
         """Answer clients for some more time, then end the process."""
@@ -118,17 +163,46 @@ class JobMasterActor:
             await asyncio.wait_for(asyncio.Event().wait(), LINGER_S)
         ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
+    async def expire(self) -> None:
+        """End the process if it gets no job in time: its client has died."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), ACCEPT_WAIT_S)
+        if self._job is None:
+            ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
     def __repr__(self) -> str:
         """Return what Ray puts before each line that the process logs."""
         return f"job {self._job_id[:8]}"
 
     @property
-    def _publication(self) -> Publication:
+    def _running(self) -> JobLoop | EndedJob:
         if self._refusal is not None:
             raise self._refusal
-        return self._loop.publication
+        if self._job is None:
+            raise JobNotFoundError(
+                "job master has no job: it has not got one, or it has ended", job_id=self._job_id
+            )
+        return self._job
 
-    def _begin(self, packed: bytes) -> None:
+    def _go_on(self, directory: Directory) -> None:
+        """Go on with the job of the directory, if it has begun: this is not the master's first life."""
+        for left in reversed(range(RECOVERY_TRIES_MAX)):
+            try:
+                ended = find_ended(directory)
+                program = None if ended is not None else directory.load_program()
+                if ended is not None:
+                    self._job = ended
+                    self._linger_once_ended()
+                elif program is not None:
+                    self._begin(program, directory)
+                return
+            except StorageError as error:
+                logger.warning("checkpoint directory does not answer", extra={"left": left}, exc_info=error)
+                if left:
+                    threading.Event().wait(RECOVERY_RETRY_MS / 1000.0)
+
+    def _begin(self, packed: bytes, known: Directory | None = None) -> None:
+        """Begin the job, or go on with the one whose program is `known` to a directory."""
         program = unpack(packed)
         submission = JobSubmission(
             job_id=self._job_id,
@@ -138,18 +212,23 @@ class JobMasterActor:
             program=packed,
         )
         storage = open_storage(self._job_id, program.config)
-        submission = admit(submission, storage, alive=is_alive)
-        clock, mailbox = SystemClock(), self._loop.mailbox
+        if known is None or not storage.log.read():
+            submission = admit(submission, storage, alive=is_alive)
+        if known is None and storage.directory is not None:
+            storage.directory.store_program(packed)
+        clock, loop = SystemClock(), JobLoop(SystemClock(), ended=self._linger_once_ended)
         pool = RaySlotPool(
             job_id=self._job_id,
             master=self._handle,
             cpus=program.config.slot.cpus,
             heartbeat=program.config.heartbeat,
             clock=clock,
-            mailbox=mailbox,
-            changed=self._loop.touch,
+            mailbox=loop.mailbox,
+            changed=loop.touch,
+            first_incarnation=self._first_incarnation,
+            inherits=known is not None,
         )
-        threads = CoordinatorThreads(mailbox)
+        threads = CoordinatorThreads(loop.mailbox)
         services = CoordinatorServices(
             submission=submission,
             storage=storage,
@@ -161,9 +240,14 @@ class JobMasterActor:
             deletion=threads.deletion,
             rng=random.SystemRandom(),
         )
-        pool.attach(self._loop.prepare(services, pool))
-        self._loop.start()
+        pool.attach(loop.prepare(services, pool))
+        loop.start()
+        self._job = loop
         logger.info("job accepted", extra={"job_id": self._job_id, "job": program.job_name})
+
+    def _refuse(self, error: RaystreamError) -> None:
+        self._refusal = error
+        self._linger_once_ended()
 
     def _linger_once_ended(self) -> None:
         # As a call of this actor, since an actor can exit only from within one.

@@ -87,6 +87,8 @@ class RaySlotPool:
         clock: measures both.
         mailbox: brings Ray's answers to the job master's thread.
         changed: called when `waiting_for` has changed.
+        first_incarnation: numbers of processes go on above it; other ones than under any job master before.
+        inherits: the job ran under a job master that has died, so that Ray has killed its slots.
     """
 
     def __init__(
@@ -99,6 +101,8 @@ class RaySlotPool:
         clock: Clock,
         mailbox: Mailbox,
         changed: Callable[[], None],
+        first_incarnation: int = 0,
+        inherits: bool = False,
     ) -> None:
         self._job_id = job_id
         self._master = master
@@ -114,10 +118,12 @@ class RaySlotPool:
         self._actor_class: Any = ray.remote(SlotActor)
         self._workers: dict[SlotId, _Worker] = {}
         self._wanted: list[SlotId] = []  # Acquired while a former process may be left.
-        self._incarnations = 0
+        self._incarnations = first_incarnation
         self._listener: SlotListener | None = None
         self._look_ms: float | None = None  # When to find out what starting slots wait for.
         self.waiting_for = ""
+        if inherits:
+            self._endings.inherit(self._create_wanted)
 
     def attach(self, listener: SlotListener) -> None:
         """Tell this listener from now on."""
@@ -145,6 +151,13 @@ class RaySlotPool:
             where = losses.place(worker.info)
             error = SlotLostError("process of a slot was killed: it did not stop", slot=slot, **where)
             self._condemn(worker, partial(self._lost, worker, error))
+
+    def dismiss(self, slots: Sequence[SlotId]) -> None:
+        """Kill the processes of some slots; who is given one of these numbers later waits for their end."""
+        self._wanted = [slot for slot in self._wanted if slot not in slots]
+        for worker in [self._workers.pop(slot) for slot in slots if slot in self._workers]:
+            self._condemn(worker, self._create_wanted)
+        self._show_if_complete()
 
     def release(self, released: Callable[[], None]) -> None:
         """Kill all processes; told when nothing is left of them, nor of those that were lost before."""
@@ -230,11 +243,14 @@ class RaySlotPool:
         worker.info = info = answer.result()
         worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
         logger.info("slot has a process", extra={"slot": info.slot, "node": info.node_ip, "pid": info.pid})
-        if all(other.info is not None for other in self._workers.values()):
-            self._look_ms = None
-            self._show("")
+        self._show_if_complete()
         assert self._listener is not None, "answer before `attach`"
         self._listener.slot_acquired(worker.slot)
+
+    def _show_if_complete(self) -> None:
+        if not self._wanted and all(worker.info is not None for worker in self._workers.values()):
+            self._look_ms = None
+            self._show("")
 
     def _delivered(self, worker: _Worker, answer: "Future[None]") -> None:
         # One that fails may have been lost for good: what follows it would come out of order.

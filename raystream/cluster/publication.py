@@ -9,6 +9,7 @@ answer that is lost on the way loses nothing.  Knows no Ray.
 """
 
 import asyncio
+import secrets
 import threading
 from collections import deque
 from contextlib import suppress
@@ -31,6 +32,8 @@ class Seen:
     version: int = 0
     output: int | None = 0
     """None for a client that leaves the output to others."""
+    life: str = ""
+    """Which life of the job master has said so; of another one the client has seen nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,7 @@ class Publication:
 
     def __init__(self, view: JobView) -> None:
         self._lock = threading.Lock()
+        self._life = secrets.token_hex(8)
         self._version = 1
         self._view = view
         self._outputs: deque[tuple[int, OperatorUid, Any, int]] = deque()
@@ -63,6 +67,11 @@ class Publication:
         self._lost_lines = 0
         self._lost_values = 0
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    @property
+    def life(self) -> str:
+        """What tells this from the publications of earlier job masters of the job."""
+        return self._life
 
     @property
     def view(self) -> JobView:
@@ -93,6 +102,8 @@ class Publication:
 
         A client that does not take output, since its `seen.output` is None, gets the view alone.
         """
+        if seen.life != self._life:
+            seen = Seen(output=None if seen.output is None else 0, life=self._life)
         event = asyncio.Event()
         waiter = (asyncio.get_running_loop(), event)
         with self._lock:
@@ -110,7 +121,7 @@ class Publication:
     def _update(self, seen: Seen) -> Update:
         if seen.output is None:
             return Update(
-                seen=Seen(self._version, None),
+                seen=Seen(self._version, None, self._life),
                 view=self._view,
                 outputs=(),
                 lost_lines=0,
@@ -127,7 +138,7 @@ class Publication:
             outputs.append((uid, payload))
             last = number
         return Update(
-            seen=Seen(self._version, last),
+            seen=Seen(self._version, last, self._life),
             view=self._view,
             outputs=tuple(outputs),
             lost_lines=0 if known else self._lost_lines,

@@ -69,6 +69,7 @@ class CheckpointShell:
         deletions: take what nothing needs any more.
         plan: gives the plan of the current attempt.
         run: executes the commands that an event leads to.
+        rescales: told first how what was asked for has ended; False when it was not in order to rescale.
         records: gives the records in and out so far.
         deleted: called when the machine has ended and all deletions are over, or their time is.
 
@@ -89,6 +90,7 @@ class CheckpointShell:
         deletions: Deletions,
         plan: Callable[[], PhysicalPlan],
         run: Run,
+        rescales: Callable[[cmd.ResolveSavepoint], bool],
         records: Callable[[], Counters],
         deleted: Callable[[], None],
     ) -> None:
@@ -106,6 +108,7 @@ class CheckpointShell:
         self._deletions = deletions
         self._plan = plan
         self._run = run
+        self._rescales = rescales
         self._deleted = deleted
         self.shared = SharedFiles()
         self.leftovers = Leftovers(deletions, self._snapshots, self.shared)
@@ -319,15 +322,15 @@ class CheckpointShell:
             logger.warning("checkpoint failed", extra=details, exc_info=command.error)
 
     def _resolve(self, command: cmd.ResolveSavepoint) -> None:
-        path = self.location(command.checkpoint_id) or ""
-        self._requests.request_resolved(
-            RequestOutcome(
-                request_id=command.request_id,
-                checkpoint_id=command.checkpoint_id,
-                path=path,
-                error=command.error,
-            )
+        if self._rescales(command):
+            return
+        outcome = RequestOutcome(
+            request_id=command.request_id,
+            checkpoint_id=command.checkpoint_id,
+            path=self.location(command.checkpoint_id) or "",
+            error=command.error,
         )
+        self._requests.request_resolved(outcome)
 
     # ---- deletion --------------------------------------------------------------
 
@@ -366,6 +369,8 @@ def describe_operators(
     plan: PhysicalPlan, snapshots: Iterable[SubtaskSnapshot]
 ) -> tuple[OperatorMetadata, ...]:
     """Return every operator of a plan with what its subtasks stored, in the plan's order."""
+    snapshots = list(snapshots)
+    running = {snapshot.vertex for snapshot in snapshots if not snapshot.ended}
     parts: dict[tuple[VertexId, int, OperatorUid], OperatorSnapshot] = {
         (snapshot.vertex, snapshot.subtask, operator.uid): operator
         for snapshot in snapshots
@@ -387,6 +392,7 @@ def describe_operators(
                     parallelism=vertex.parallelism,
                     states=tuple(dict.fromkeys(state for part in subtasks for state in part.states)),
                     subtasks=subtasks,
+                    ended=vertex.id not in running,
                 )
             )
     return tuple(described)

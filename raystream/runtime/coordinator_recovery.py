@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raystream.clock import Clock
-from raystream.config.options import JobConfig
-from raystream.errors import FencedError, RaystreamError, StateError, StorageError
+from raystream.errors import FencedError, RaystreamError, StateCorruptError, StateError, StorageError
 from raystream.ids import Attempt, CheckpointId
 from raystream.operators.operator import Background
 from raystream.runtime.coordinator_log import Later
-from raystream.runtime.coordinator_services import as_error
-from raystream.runtime.coordinator_storage import JobStorage
+from raystream.runtime.coordinator_services import JobSubmission, as_error
+from raystream.runtime.coordinator_storage import JobStorage, checksum_of
 from raystream.runtime.logged_job import LoggedJob, logged_job
 from raystream.storage.job_log import MasterStarted
 from raystream.storage.metadata import SnapshotMetadata
@@ -55,13 +54,14 @@ class LogReader:
 
     Args:
         storage: of the job.
-        config: of the job.
+        submission: the job; its program is the one that the log names.
         clock: for the entry that takes the log over.
     """
 
-    def __init__(self, storage: JobStorage, config: JobConfig, clock: Clock) -> None:
+    def __init__(self, storage: JobStorage, submission: JobSubmission, clock: Clock) -> None:
         self._storage = storage
-        self._config = config
+        self._submission = submission
+        self._config = submission.config
         self._clock = clock
         self._logged: LoggedJob | None = None  # Once the log is ours.
 
@@ -96,6 +96,11 @@ class LogReader:
         num_retained = self._config.checkpointing.num_retained
         logged = logged_job(entries, num_retained=num_retained, claims=claims)
         if logged.end is None:  # Nobody appends behind a terminal entry.
+            program = checksum_of(self._submission.program)
+            if logged.program_checksum not in (None, program):
+                raise StateCorruptError(
+                    "program is not the one of the job log", expected=logged.program_checksum
+                )
             attempt = Attempt(logged.attempt + 1)
             log.append(MasterStarted(attempt=attempt, started_ms=round(self._clock.wall_ms())))
         return logged

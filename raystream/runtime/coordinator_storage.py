@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import xxhash
 
 from raystream.config.options import JobConfig, RecoveryConfig
-from raystream.errors import ConfigError, StorageError
+from raystream.errors import ConfigError, StateCorruptError, StorageError
 from raystream.ids import JobId
 from raystream.storage.archive import ArchivedJob, write_archive
 from raystream.storage.claims import SnapshotClaims
-from raystream.storage.filesystem import FileSystem, OpenFileSystem
+from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem
 from raystream.storage.job_log import DurableJobLog, JobLog, VolatileJobLog
 from raystream.storage.layout import JobLayout
 from raystream.storage.metadata import SnapshotMetadata
@@ -52,12 +52,37 @@ class Directory:
         """
         probe = write_probe(self.fs, self.layout)
         try:
-            self.fs.create_exclusive(self.layout.graph_path, program)
+            self.store_program(program)
         except StorageError:
             with suppress(StorageError):
                 self.remove_probe(probe)
             raise
-        return DirectorySetUp(probe=probe, program_checksum=xxhash.xxh3_64_hexdigest(program))
+        return DirectorySetUp(probe=probe, program_checksum=checksum_of(program))
+
+    def store_program(self, program: bytes) -> None:
+        """Keep the packed program for the next life of the job master; once, repeating it is harmless.
+
+        Raises:
+            StorageError: the store refused.
+        """
+        checksum = checksum_of(program).encode()
+        self.fs.create_exclusive(self.layout.graph_path, b"\n".join((checksum, program)))
+
+    def load_program(self) -> bytes | None:
+        """Return the packed program; None when there is none, since the job has ended or never began.
+
+        Raises:
+            StateCorruptError: it is damaged.
+            StorageError: the store did not answer.
+        """
+        path = self.layout.graph_path
+        try:
+            checksum, _, program = self.fs.read(path).partition(b"\n")
+        except MissingFileError:
+            return None
+        if checksum_of(program).encode() != checksum:
+            raise StateCorruptError("stored program of the job is damaged", path=path)
+        return program
 
     def remove_probe(self, probe: str) -> None:
         """Delete a probe that nobody reads any more.
@@ -92,6 +117,14 @@ class JobStorage:
     """None when nothing of the job is durable but its savepoints."""
 
 
+def durable_directory(config: JobConfig) -> str | None:
+    """Return where a job keeps what outlives its job master; None when it ends with that."""
+    checkpointing = config.checkpointing
+    if checkpointing.interval_ms is None or checkpointing.directory is None:
+        return None
+    return None if checkpointing.directory.startswith("memory:") else checkpointing.directory
+
+
 def open_storage(
     job_id: JobId, config: JobConfig, *, open_fs: OpenFileSystem = open_file_system
 ) -> JobStorage:
@@ -107,14 +140,28 @@ def open_storage(
             claims=SnapshotClaims(job_id, open_fs=open_fs),
             log=VolatileJobLog(),
         )
-    layout = JobLayout(checkpointing.directory, job_id)
-    directory = Directory(open_fs(layout.job_dir), layout)
+    directory = open_directory(job_id, checkpointing.directory, open_fs=open_fs)
     return JobStorage(
-        snapshots=SnapshotStore(job_id, layout, open_fs=open_fs),
+        snapshots=SnapshotStore(job_id, directory.layout, open_fs=open_fs),
         claims=SnapshotClaims(job_id, open_fs=open_fs),
-        log=DurableJobLog(directory.fs, layout),
+        log=DurableJobLog(directory.fs, directory.layout),
         directory=directory,
     )
+
+
+def checksum_of(program: bytes) -> str:
+    """Return the checksum by which the job log tells the program."""
+    return xxhash.xxh3_64_hexdigest(program)
+
+
+def open_directory(job_id: JobId, path: str, *, open_fs: OpenFileSystem = open_file_system) -> Directory:
+    """Return the checkpoint directory of a job; touches no file.
+
+    Raises:
+        ConfigError: it is of a store that is not supported.
+    """
+    layout = JobLayout(path, job_id)
+    return Directory(open_fs(layout.job_dir), layout)
 
 
 def check_directory(job_id: JobId, config: JobConfig) -> None:

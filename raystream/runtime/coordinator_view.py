@@ -238,6 +238,24 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
     )
 
 
+def view_of(archive: ArchivedJob) -> JobView:
+    """Return what is left to show of a job that has ended."""
+    return JobView(
+        job_id=archive.job_id,
+        name=archive.name,
+        status=archive.status,
+        parallelism=archive.parallelism,
+        attempt=Attempt(archive.restarts + 1),
+        restarts=archive.restarts,
+        records_in=archive.records_in,
+        records_out=archive.records_out,
+        duration_ms=archive.duration_ms,
+        checkpoints=tuple(map(_record_of, archive.checkpoints)),
+        last_checkpoint_id=archive.last_checkpoint_id,
+        error=RaystreamError(archive.error) if archive.error else None,
+    )
+
+
 def _archived_record(record: CheckpointRecord) -> ArchivedCheckpoint:
     return ArchivedCheckpoint(
         checkpoint_id=record.checkpoint_id,

@@ -9,7 +9,6 @@ from collections import Counter
 from enum import Enum
 from typing import Any
 
-from raystream.handles import SubtaskSnapshot
 from raystream.ids import SlotId
 from raystream.runtime import messages as msg
 
@@ -30,9 +29,9 @@ class Mark(Enum):
     RESCALED_AFTER_CRASH = "resumed at another parallelism after a crash"
     PRESUMED_DEAD_WOKE = "slot given up as dead went on"
     OLDER_CHECKPOINT = "fall-back to an older checkpoint"
-    IN_FLIGHT_STORED = "checkpoint with records in flight"
+    IN_FLIGHT_STORED = "records in flight stored by an unaligned checkpoint"
     IN_FLIGHT_RESTORED = "records in flight restored"
-    IN_FLIGHT_DEALT_ANEW = "records in flight restored at another parallelism"
+    IN_FLIGHT_RESCALED = "records in flight restored at another parallelism"
 
     def __repr__(self) -> str:
         return str(self)
@@ -49,7 +48,7 @@ class Marks:
         self.reached: Counter[Mark] = Counter()
         self._crashed = False
         self._parallelism = 0
-        self._stored_at = 0  # The parallelism of the newest snapshot with records in flight.
+        self._rescaled = False  # The job has gone on at another parallelism.
         self._damaged: set[int] = set()
         self._begin_job()
 
@@ -66,7 +65,8 @@ class Marks:
     def job_starts(self, parallelism: int) -> None:
         """A job begins, the first one or one that goes on from a snapshot."""
         self._begin_job()
-        if self._crashed and self._parallelism not in (0, parallelism):
+        self._rescaled = self._parallelism not in (0, parallelism)
+        if self._crashed and self._rescaled:
             self._reach(Mark.RESCALED_AFTER_CRASH)
         self._parallelism = parallelism
 
@@ -131,9 +131,10 @@ class Marks:
     def report_received(self, report: msg.Report, slot: SlotId) -> None:
         match report:
             case msg.SnapshotAcked():
+                if any(handle.records for one in report.snapshot.operators for handle in one.channels):
+                    self._reach(Mark.IN_FLIGHT_STORED)
                 if report.attempt < self._attempt or report.attempt <= self._over:
                     self._reach(Mark.LATE_ACK)
-                self._look_at_stored(report.snapshot)
             case msg.SnapshotDeclined():
                 self._aborted(slot, report.checkpoint_id)
 
@@ -147,21 +148,15 @@ class Marks:
             self._reach(Mark.ABORTED_DURING_ALIGNMENT)
 
     def _look_at_restored(self, command: msg.Deploy) -> None:
-        directories = {
-            restored.directory for subtask in command.restore.values() for restored in subtask.values()
-        }
-        if any(restored.channels for subtask in command.restore.values() for restored in subtask.values()):
+        all_restored = [one for subtask in command.restore.values() for one in subtask.values()]
+        directories = {restored.directory for restored in all_restored}
+        if any(restored.channels for restored in all_restored):
             self._reach(Mark.IN_FLIGHT_RESTORED)
-            if self._stored_at != self._parallelism:
-                self._reach(Mark.IN_FLIGHT_DEALT_ANEW)
+            if self._rescaled:
+                self._reach(Mark.IN_FLIGHT_RESCALED)
         newest = max(self._damaged, default=0)
         if newest and any(_checkpoint_in(directory) < newest for directory in directories):
             self._reach(Mark.OLDER_CHECKPOINT)
-
-    def _look_at_stored(self, snapshot: SubtaskSnapshot) -> None:
-        if any(operator.channels for operator in snapshot.operators):
-            self._reach(Mark.IN_FLIGHT_STORED)
-            self._stored_at = self._parallelism
 
     # ---- the store -----------------------------------------------------------
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from raystream.storage.layout import METADATA_NAME
 from raystream.testing import NO_FAULTS, Delivery, Faults
-from raystream.testing.faults import CheckpointDamage
+from raystream.testing.faults import CheckpointDamage, CheckpointPhase, SlotCrash
 from raystream.testing.simulation_campaign import Case
 from raystream.testing.simulation_job import Simulation
 from tests.simulation.topologies import TOPOLOGIES
@@ -23,12 +23,12 @@ MODES: dict[str, dict[str, object]] = {
         "execution_checkpointing_max_concurrent_checkpoints": 4,
         "execution_checkpointing_num_retained": 3,
     },
-    "unaligned": {"execution_checkpointing_unaligned_enabled": True},
-    "unaligned, later": {
-        "execution_checkpointing_unaligned_enabled": True,
-        "execution_checkpointing_aligned_checkpoint_timeout": "10ms",
-    },
     "at-least-once": {"execution_checkpointing_mode": "at-least-once"},
+    "unaligned": {"execution_checkpointing_unaligned_enabled": True},
+    "unaligned after a timeout": {
+        "execution_checkpointing_unaligned_enabled": True,
+        "execution_checkpointing_aligned_checkpoint_timeout": "15ms",
+    },
 }
 
 FAULT_SETS = {
@@ -84,7 +84,8 @@ def case_of(seed: int) -> Case:
     if damaged:
         where = rng.choice((METADATA_NAME, ""))
         damage = CheckpointDamage(checkpoint_id=rng.randint(2, 4), where=where, lost=rng.random() < 0.5)
-        faults = (damage, *faults)
+        crash = SlotCrash(checkpoint_id=damage.checkpoint_id, phase=CheckpointPhase.LOGGED)
+        faults = (damage, crash, *faults)
     return Case(name=f"{topology}, {mode}", simulation=simulation, faults=faults)
 
 

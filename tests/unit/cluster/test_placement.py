@@ -8,7 +8,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from raystream.cluster.endings import KILL_GRACE_MS, KILL_RETRY_MS, RETIRE_WAIT_MS
 from raystream.cluster.placement import RaySlotPool
-from raystream.cluster.vitals import Heartbeat
+from raystream.cluster.vitals import Heartbeat, LoopWatch
 from raystream.cluster.worker import WorkerInfo
 from raystream.config.options import HeartbeatConfig
 from raystream.errors import SlotLostError
@@ -219,6 +219,22 @@ def test_silent_slot_is_given_up_at_once_and_killed_until_it_is_dead(cluster):
     cluster.after(RETIRE_WAIT_MS)
     cluster.after(KILL_RETRY_MS)
     assert cluster.killed == [actor, actor]
+
+
+def test_slot_in_a_user_call_of_a_minute_is_not_taken_for_dead_and_its_stack_is_logged(cluster, caplog):
+    (actor,) = cluster.acquire(0)
+    watch = LoopWatch(
+        cluster.clock, rounds=lambda: 7, waiting=lambda: False, stack=lambda: "in user_function"
+    )
+    while cluster.clock.now_ms < 60_000:
+        cluster.after(HEARTBEAT.interval_ms)
+        actor.answer(watch.heartbeat())
+        cluster.settle()
+
+    assert HEARTBEAT.timeout_ms < 60_000
+    assert (cluster.told, cluster.killed) == ([], [])
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["loop of a slot is held up, in\nin user_function"]
 
 
 def test_silent_slot_gets_another_process_only_when_nothing_is_left_of_the_one_before(cluster):

@@ -1,13 +1,17 @@
 """A sink in a few methods: transactions end at barriers, and are committed in order, once."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from raystream import GraphError, StateError, StateRestoreError, TwoPhaseCommitSink, UserCodeError
 from raystream.operators.sink_operator import COMMITTABLES_STATE, SinkOperator
+from raystream.operators.transaction_codec import FORMAT_VERSION, TransactionCodec
 from raystream.records.batch import RowBatch
 from tests.unit.operators.running import Run
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 
 
 class Ledger(TwoPhaseCommitSink):
@@ -260,6 +264,14 @@ def test_transaction_comes_back_as_it_was_at_the_barrier(declared):
     opened(again, state)
 
     assert [(type(batch), batch.rows) for batch in again.visible] == [(Batch, [1, 2])]
+
+
+def test_a_transaction_is_stored_as_it_was():
+    stored = (GOLDEN / f"transaction-committable-{FORMAT_VERSION}.bin").read_bytes()
+    codec = TransactionCodec(Batch)
+
+    assert codec.decode(stored) == Batch("a name", [1, 2])
+    assert codec.encode(Batch("a name", [1, 2])) == stored
 
 
 def test_transaction_gains_a_field_with_a_default():

@@ -327,7 +327,7 @@ def test_program_is_stored_before_the_first_attempt_and_its_checksum_is_in_the_l
     world.held = {"append"}
     world.start()
     stored = directory / JOB_ID / "graph"
-    assert stored.read_bytes() == b"program"
+    assert world.storage.directory.load_program() == b"program"
 
     world.release_work("append")
     world.fail()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.runtime.coordinator_world import running
+from tests.unit.runtime.coordinator_world import INTERVAL_MS, World, chk, running
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,32 @@ def test_job_that_fails_too_often_for_its_strategy_says_which_option_gave_up(opt
 
     assert world.status == "FAILED"
     assert cause in world.view.gave_up
+
+
+@pytest.mark.parametrize("fail", [World.fail, lambda world: world.lose(0)])
+def test_two_restarts_with_no_checkpoint_between_go_back_to_the_same_one(tmp_path, fail):
+    world = running(tmp_path).run_for(INTERVAL_MS)
+    for attempt in (2, 3):
+        world.restored.clear()
+        fail(world)
+        world.restart()
+
+        assert (world.status, world.view.attempt) == ("RUNNING", attempt)
+        (restore,) = world.restored[0][1, 0].values()
+        assert restore.directory == f"file://{chk(tmp_path, 1)}"
+        assert world.log_entries[-1].restored_checkpoint == 1
+
+    world.run_for(INTERVAL_MS)
+    assert world.completed[-1] > 1, "ids are not used again"
+    assert [path.name for path in tmp_path.glob("*/chk-*")] == [f"chk-{world.completed[-1]}"]
+
+
+def test_restarts_before_the_first_checkpoint_all_begin_with_nothing(tmp_path):
+    world = running(tmp_path)
+    for attempt in (2, 3):
+        world.fail().restart()
+
+        assert (world.status, world.view.attempt) == ("RUNNING", attempt)
+        assert world.restored == {0: {}, 1: {}}
+
+    assert [state for _, state in world.source.made] == [None] * 3
