@@ -122,8 +122,10 @@ class RaySlotPool:
         self._listener: SlotListener | None = None
         self._look_ms: float | None = None  # When to find out what starting slots wait for.
         self.waiting_for = ""
+        self._inherits = inherits
+        self._early: list[_Worker] = []  # There before the grace of those before them is over.
         if inherits:
-            self._endings.inherit(self._create_wanted)
+            self._endings.inherit(self._inherited)
 
     def attach(self, listener: SlotListener) -> None:
         """Tell this listener from now on."""
@@ -244,6 +246,19 @@ class RaySlotPool:
         worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
         logger.info("slot has a process", extra={"slot": info.slot, "node": info.node_ip, "pid": info.pid})
         self._show_if_complete()
+        if self._inherits:
+            self._early.append(worker)
+        else:
+            self._acquired(worker)
+
+    def _inherited(self) -> None:
+        """Nothing is left of processes under an earlier job master: the new ones may work."""
+        self._inherits, early = False, self._early
+        for worker in early:
+            if self._listens_to(worker):
+                self._acquired(worker)
+
+    def _acquired(self, worker: _Worker) -> None:
         assert self._listener is not None, "answer before `attach`"
         self._listener.slot_acquired(worker.slot)
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
 CLAIM_STAYS = "snapshot that the job started from stays claimed"
-_NOT_CLEARED = "probe stays in the checkpoint directory"
+_NOT_CLEARED = "probe or program stays in the checkpoint directory"
 
 
 class AttemptPreparation:
@@ -164,7 +164,6 @@ class AttemptPreparation:
     def close(self) -> None:
         """The job has ended, and so has every slot."""
         self._closed = True
-        self._clear(self._directory)
 
     def _loaded(self, attempt: Attempt, result: Any, *, initial: bool) -> None:
         if attempt != self._attempt:
@@ -242,7 +241,7 @@ class AttemptPreparation:
                     self._failed(attempt, as_error(result, "check of the checkpoint directory"))
                 return
             if self._closed:
-                self._clear(result)
+                self._deletions.submit(partial(directory.leave, None), failed=_NOT_CLEARED)
             elif self._directory is None:
                 self._directory = result
             else:  # By an attempt that did not wait for this one.
@@ -251,11 +250,6 @@ class AttemptPreparation:
                 self._ready(attempt)
 
         self._services.background.submit(partial(directory.set_up, self._submission.program), done)
-
-    def _clear(self, set_up: DirectorySetUp | None) -> None:
-        directory = self._services.storage.directory
-        if set_up is not None and directory is not None:
-            self._deletions.submit(partial(directory.remove_probe, set_up.probe), failed=_NOT_CLEARED)
 
 
 def _repacked(program: bytes, plan: PhysicalPlan, parallelism: int | None) -> bytes:

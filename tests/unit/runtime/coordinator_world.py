@@ -61,7 +61,7 @@ class World:
     that is not done before the test says so; `faults` makes such work raise.
     """
 
-    open_fs = staticmethod(open_file_system)
+    open_fs, seed = staticmethod(open_file_system), 1
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class World:
                 log=self,
                 discovery=self,
                 deletion=_Deletion(self),
-                rng=random.Random(1),
+                rng=random.Random(self.seed),
             ),
             on_change=self._changed,
             on_output=self.outputs.append,
