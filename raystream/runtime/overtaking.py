@@ -16,6 +16,7 @@ from raystream.clock import Clock
 from raystream.handles import ChannelStage
 from raystream.ids import CheckpointId
 from raystream.operators.emission import Pass
+from raystream.operators.operator import Emit
 from raystream.records.batch import RowBatch
 from raystream.records.elements import Barrier, SnapshotKind
 from raystream.runtime.gate import Gate
@@ -44,7 +45,8 @@ class OvertakingPolicy:
 class Pace:
     """Cuts batches into pieces that take no longer than a barrier may wait for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._records_max: int | None = None
 
     def cut(self, batch: RowBatch) -> tuple[RowBatch, RowBatch | None]:
@@ -54,9 +56,12 @@ class Pace:
             return batch, None
         return batch.part(0, most), batch.part(most, count)
 
-    def took(self, records: int, duration_ms: float) -> None:
-        """Take note of how long some records took."""
-        self._records_max = max(int(records * PIECE_MS / max(duration_ms, _RESOLUTION_MS)), 1)
+    def run(self, process: Emit, piece: RowBatch) -> None:
+        """Have a piece processed, and take note of how long it takes."""
+        started_ms = self._clock.monotonic_ms()
+        process(piece)
+        took_ms = max(self._clock.monotonic_ms() - started_ms, _RESOLUTION_MS)
+        self._records_max = max(int(len(piece.values) * PIECE_MS / took_ms), 1)
 
 
 class Overtaking:
@@ -67,7 +72,7 @@ class Overtaking:
         self._gate = gate
         self._outputs = outputs
         self._clock = clock
-        self.pace = Pace()
+        self.pace = Pace(clock)
         self._flight: InFlight | None = None
         self._leaving: Barrier | None = None  # It waits for credit in some output.
         self._due: tuple[int, float] = (0, 0.0)  # Newest checkpoint looked at, and when it overtakes.
@@ -150,12 +155,12 @@ class Overtaking:
         return flight if flight is not None and flight.checkpoint_id == barrier.checkpoint_id else None
 
     @property
-    def too_large(self) -> CheckpointId | None:
-        """The checkpoint for which more is being collected than a snapshot may have."""
+    def refused(self) -> tuple[CheckpointId, str] | None:
+        """The checkpoint for which more is collected than a snapshot may have, and why it is refused."""
         flight = self._flight
         if flight is None or not flight.open or flight.size_bytes <= IN_FLIGHT_BYTES_MAX:
             return None
-        return flight.checkpoint_id
+        return flight.checkpoint_id, f"more than {IN_FLIGHT_BYTES_MAX} bytes of records are in flight"
 
     def drop(self, checkpoint_id: int) -> None:
         """Collect nothing more for a checkpoint."""

@@ -33,7 +33,7 @@ from raystream.records.elements import (
     Watermark,
 )
 from raystream.runtime.gate import Gate
-from raystream.runtime.in_flight import IN_FLIGHT_BYTES_MAX, TakenInput
+from raystream.runtime.in_flight import TakenInput
 from raystream.runtime.output import Outputs
 from raystream.runtime.overtaking import Overtaking
 from raystream.runtime.snapshotter import Snapshotter
@@ -191,9 +191,7 @@ class Subtask:
         piece, rest = self._overtaking.pace.cut(batch)
         if rest is not None:
             self._in_flight.appendleft((position, input_number, rest))
-        started_ms = self._clock.monotonic_ms()
-        process(piece)
-        self._overtaking.pace.took(len(piece.values), self._clock.monotonic_ms() - started_ms)
+        self._overtaking.pace.run(process, piece)
 
     @property
     def can_poll(self) -> bool:
@@ -290,7 +288,8 @@ class Subtask:
             self._stopped_by = barrier.checkpoint_id
         if drain:
             self._end_input()
-        self._take_snapshot(barrier, alignment_ms=0.0)
+        self._forward(barrier)
+        self._snapshot(barrier, alignment_ms=0.0)
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
         """Tell the operators that the checkpoint is durable."""
@@ -325,12 +324,9 @@ class Subtask:
             if aligning is not None and aligner.overtaking and overtaking.is_due(aligning):
                 self._execute(aligner.alignment_timed_out(aligning.checkpoint_id, now_ms))
         overtaking.hurry_outputs()
-        checkpoint_id = overtaking.too_large
-        if checkpoint_id is not None:
-            self.checkpoint_aborted(checkpoint_id)
-            self._listener.snapshot_declined(
-                self, checkpoint_id, f"more than {IN_FLIGHT_BYTES_MAX} bytes of records are in flight"
-            )
+        if (refused := overtaking.refused) is not None:
+            self.checkpoint_aborted(refused[0])
+            self._listener.snapshot_declined(self, *refused)
 
     def next_barrier_ms(self) -> float | None:
         """Return when `see_to_barriers` has something to do by itself, in ms of the monotonic clock."""
@@ -375,10 +371,6 @@ class Subtask:
                     )
                 case _:
                     assert_never(command)
-
-    def _take_snapshot(self, barrier: Barrier, alignment_ms: float) -> None:
-        self._forward(barrier)
-        self._snapshot(barrier, alignment_ms)
 
     def _forward(self, barrier: Barrier) -> None:
         for operator in self.operators:

@@ -82,7 +82,7 @@ class World:
             in_flight=in_flight,
         )
 
-    def take(self, vertex, subtask, operators, barrier, *, alignment_ms, flight):
+    def take(self, vertex, subtask, operators, barrier, *, flight, **measured):
         self.taken[barrier.checkpoint_id] = list(self.operator.seen), flight
 
     def snapshot_declined(self, subtask, checkpoint_id, reason):
