@@ -296,28 +296,24 @@ class CheckpointCoordinator:
                 commands.append(LogNewestId(self._ids.claim()))
         return commands
 
-    def _collect(
-        self, now_ms: float, checkpoint_id: CheckpointId, snapshot: SubtaskSnapshot
-    ) -> list[Command]:
-        pending = self._pending.get(checkpoint_id)
+    def _collect(self, now_ms: float, number: CheckpointId, snapshot: SubtaskSnapshot) -> list[Command]:
+        pending = self._pending.get(number)
         assert pending is not None, "an ack that is taken belongs to a pending checkpoint"
         pending.snapshots[snapshot.vertex, snapshot.subtask] = snapshot
         if self._pending.missing(pending):
             return []
-        if error := partly_ended(pending.snapshots.values()):
+        if error := partly_ended(pending.acknowledged):
             return self._abort(now_ms, pending, CheckpointFailureReason.PARTLY_ENDED, error)
         pending.stage = Stage.WRITING
-        return [WriteMetadata(checkpoint_id, tuple(pending.snapshots[s] for s in sorted(pending.snapshots)))]
+        return [WriteMetadata(number, pending.acknowledged)]
 
     def _log_next(self) -> list[Command]:
         """Log the oldest checkpoint that is written, unless another one is being logged."""
-        if self._pending.logging is not None:
+        pending = self._pending.next_to_log
+        if pending is None:
             return []
-        for pending in self._pending:
-            if pending.stage is Stage.WRITTEN:
-                pending.stage = Stage.LOGGING
-                return [LogCompletion(pending.id, pending.purpose, self._answers.of(pending.request))]
-        return []
+        pending.stage = Stage.LOGGING
+        return [LogCompletion(pending.id, pending.purpose, self._answers.of(pending.request))]
 
     def _take_logging(self, checkpoint_id: CheckpointId) -> PendingCheckpoint:
         pending = self._pending.logging
@@ -373,12 +369,11 @@ class CheckpointCoordinator:
         subsumed = reason is CheckpointFailureReason.SUBSUMED
         self._pending.end(pending, AckOutcome.SETTLED if subsumed else AckOutcome.TOO_LATE)
         commands: list[Command] = [NotifyAborted(pending.id)] if self._running else []
-        missing, acknowledged = self._pending.missing(pending), tuple(pending.snapshots.values())
-        failure = RecordFailure(pending.id, reason, error, acknowledged, tuple(missing))
+        missing = tuple(self._pending.missing(pending))
+        failure = RecordFailure(pending.id, reason, error, pending.acknowledged, missing)
         commands += [DeleteCheckpoint(pending.id), failure]
-        commands += self._answers.resolved(
-            pending.request, None, savepoint_error(pending.request, reason, error)
-        )
+        told = savepoint_error(pending.request, reason, error)
+        commands += self._answers.resolved(pending.request, None, told)
         if pending.purpose is Purpose.FINAL and self._running:
             self._requests.final_wanted(now_ms + FINAL_RETRY_MS)
         if self._running:

@@ -46,6 +46,11 @@ class PendingCheckpoint:
         """What it is taken for."""
         return self.request.purpose
 
+    @property
+    def acknowledged(self) -> tuple[SubtaskSnapshot, ...]:
+        """What subtasks have stored so far, by vertex and subtask."""
+        return tuple(self.snapshots[subtask] for subtask in sorted(self.snapshots))
+
 
 class PendingCheckpoints:
     """All pending checkpoints of a job, oldest first.
@@ -78,6 +83,13 @@ class PendingCheckpoints:
     def logging(self) -> PendingCheckpoint | None:
         """The one whose log entry is being written."""
         return next((pending for pending in self if pending.stage is Stage.LOGGING), None)
+
+    @property
+    def next_to_log(self) -> PendingCheckpoint | None:
+        """The oldest that is written, unless another one is being logged."""
+        if self.logging is not None:
+            return None
+        return next((pending for pending in self if pending.stage is Stage.WRITTEN), None)
 
     @property
     def load(self) -> Load:

@@ -11,8 +11,8 @@ from typing import Any, assert_never
 
 from raystream.errors import CheckpointError, RaystreamError
 from raystream.graph.physical import PhysicalPlan
-from raystream.handles import OperatorSnapshot, SavepointFormat, SubtaskSnapshot, files_in
-from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
+from raystream.handles import SavepointFormat, SubtaskSnapshot, files_in
+from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId
 from raystream.metrics import Counters
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
@@ -37,7 +37,8 @@ from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import savepoint_directory
 from raystream.runtime.coordinator_view import CheckpointRecords
-from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata, shared_files_of
+from raystream.runtime.described_operators import describe_operators
+from raystream.storage.metadata import SnapshotMetadata, shared_files_of
 
 logger = logging.getLogger(__name__)
 
@@ -363,39 +364,6 @@ class CheckpointShell:
     def _broadcast(self, command: msg.Command) -> None:
         for slot in range(self._plan().slot_count):
             self._services.slots.send(SlotId(slot), command)
-
-
-def describe_operators(
-    plan: PhysicalPlan, snapshots: Iterable[SubtaskSnapshot]
-) -> tuple[OperatorMetadata, ...]:
-    """Return every operator of a plan with what its subtasks stored, in the plan's order."""
-    snapshots = list(snapshots)
-    running = {snapshot.vertex for snapshot in snapshots if not snapshot.ended}
-    parts: dict[tuple[VertexId, int, OperatorUid], OperatorSnapshot] = {
-        (snapshot.vertex, snapshot.subtask, operator.uid): operator
-        for snapshot in snapshots
-        for operator in snapshot.operators
-    }
-    described = []
-    for vertex in plan.vertices:
-        for node in vertex.operators:
-            subtasks = tuple(
-                parts.get((vertex.id, i, node.uid), OperatorSnapshot(uid=node.uid, subtask=i))
-                for i in range(vertex.parallelism)
-            )
-            described.append(
-                OperatorMetadata(
-                    uid=node.uid,
-                    uid_generated=node.uid_generated,
-                    name=node.name,
-                    max_parallelism=vertex.max_parallelism,
-                    parallelism=vertex.parallelism,
-                    states=tuple(dict.fromkeys(state for part in subtasks for state in part.states)),
-                    subtasks=subtasks,
-                    ended=vertex.id not in running,
-                )
-            )
-    return tuple(described)
 
 
 def _kind(purpose: Purpose) -> SnapshotKind:

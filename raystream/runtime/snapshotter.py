@@ -129,9 +129,7 @@ class Snapshotter:
         for node, operator in zip(vertex.operators, operators, strict=True):
             states = operator.snapshot(barrier.checkpoint_id, savepoint=savepoint)
             backend = operator.context.keyed_backend
-            keyed = None
-            if backend is not None:
-                keyed = backend.freeze(barrier.checkpoint_id, form=form)
+            keyed = None if backend is None else backend.freeze(barrier.checkpoint_id, form=form)
             parts.append(OperatorPart(node.uid, states, keyed, operator.sync))
         ended_ms = self._clock.monotonic_ms()
         snapshot = _Snapshot(
