@@ -1,4 +1,4 @@
-"""What an acknowledgement, a decline and the passing of time are to a checkpoint in every stage of its life."""
+"""What an acknowledgement, a decline and time that passes are to a checkpoint in every stage of its life."""
 
 import pytest
 
