@@ -35,6 +35,7 @@ def subtask_records(plan: PhysicalPlan, snapshots: Iterable[SubtaskSnapshot]) ->
             alignment_ms=round(snapshot.alignment_ms, 3),
             sync_ms=round(snapshot.sync_ms, 3),
             async_ms=round(snapshot.async_ms, 3),
+            in_flight_bytes=snapshot.in_flight_bytes,
         )
         for snapshot in snapshots
     ]
