@@ -80,7 +80,7 @@ def write(
         StateRestoreError: what is to be dropped is not there.
         StateCorruptError: the base is damaged; nothing was written.
         ConfigError: there is a savepoint in the directory, or one is being written there; or no job has such
-            a name, or such a number of key groups.
+            a name, or such a number of key groups; or the base has records in flight.
         StorageError: the store refused.
     """
     _check_arguments(states, base, max_parallelism, job_name)
@@ -129,6 +129,12 @@ def _check_arguments(states: object, base: object, max_parallelism: int | None, 
     if base is not None and not isinstance(base, Savepoint):
         raise StateError(
             "base is not an open savepoint", hint="give what raystream.savepoint.open returns", given=base
+        )
+    if base is not None and any(subtask.channels for subtask in base.reader.metadata.subtasks):
+        raise ConfigError(
+            "base is a checkpoint with records in flight, which a savepoint does not have",
+            hint="take a savepoint of the job, and give that",
+            base=base.reader.directory,
         )
     if isinstance(states, Given):
         raise StateError("states are not a list", hint="put it into a list: [state]", given=states.name)
