@@ -130,4 +130,4 @@ def _upstream(plan: PhysicalPlan, subtask: tuple[int, int]) -> list[tuple[int, i
 
 
 def _seconds(duration_ms: float) -> str:
-    return f"{duration_ms / 1_000:.1f} s" if duration_ms >= 100 else f"{duration_ms:.0f} ms"
+    return f"{duration_ms / 1_000:.1f} s" if duration_ms >= 1_000 else f"{duration_ms:.0f} ms"
