@@ -1,6 +1,5 @@
 """A job behind a slow sink takes unaligned checkpoints, and goes on from one at another parallelism."""
 
-import time
 from collections import Counter
 from contextlib import suppress
 
@@ -18,11 +17,11 @@ NUMBERS = range(3_000)
 LETTER_BYTES = 2_000
 
 
-def counting(tmp_path, *, parallelism, letter_s, **options):
-    """Return the environment of a job that counts letters, and takes some time for each."""
+def counting(tmp_path, *, parallelism, work, **options):
+    """Return the environment of a job that counts letters, and has some work with each."""
 
     def read(letter):
-        time.sleep(letter_s)
+        sum(range(work))
         return letter[0]
 
     env = StreamEnvironment(
@@ -54,7 +53,7 @@ def checkpoint_in_flight(client):
 
 @pytest.mark.parametrize("parallelism", [1, 2, 3])
 def test_checkpoint_with_records_in_flight_restores_at_any_parallelism(tmp_path, parallelism):
-    client = counting(tmp_path, parallelism=2, letter_s=0.002).submit("slow")
+    client = counting(tmp_path, parallelism=2, work=60_000).submit("slow")
     checkpoint_in_flight(client)
     client.cancel()
     assert client.wait("60s").status is JobStatus.CANCELED
@@ -62,7 +61,7 @@ def test_checkpoint_with_records_in_flight_restores_at_any_parallelism(tmp_path,
     metadata = decode_metadata((path / "_metadata").read_bytes(), path="there")
     assert any(handle.records for subtask in metadata.subtasks for handle in subtask.channels)
 
-    env = counting(tmp_path, parallelism=parallelism, letter_s=0.0, execution_state_recovery_path=str(path))
+    env = counting(tmp_path, parallelism=parallelism, work=0, execution_state_recovery_path=str(path))
     assert env.execute("quick").status is JobStatus.FINISHED
 
     published = Counter(map(tuple, records(tmp_path / "out")))
@@ -70,7 +69,7 @@ def test_checkpoint_with_records_in_flight_restores_at_any_parallelism(tmp_path,
 
 
 def test_savepoint_is_not_written_on_a_base_with_records_in_flight(tmp_path):
-    client = counting(tmp_path, parallelism=2, letter_s=0.002).submit("slow")
+    client = counting(tmp_path, parallelism=2, work=60_000).submit("slow")
     checkpoint_in_flight(client)
     client.cancel()
     client.wait("60s")
