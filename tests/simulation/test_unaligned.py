@@ -1,9 +1,13 @@
 """Barriers that overtake records cost none of them, whatever goes wrong."""
 
+from dataclasses import replace
+
 import pytest
 
-from raystream.testing import simulate
-from tests.simulation import connected_jobs, jobs
+from raystream.protocol import credit
+from raystream.runtime import deployment
+from raystream.testing import NO_FAULTS, simulate
+from tests.simulation import connected_jobs, jobs, ordered_jobs
 
 pytestmark = pytest.mark.simulation
 
@@ -30,4 +34,20 @@ def test_output_is_there_exactly_once(name, limit, seeds):
         expected=expected(),
         execution_checkpointing_unaligned_enabled=True,
         execution_checkpointing_aligned_checkpoint_timeout=limit,
+    ).check()
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_records_of_a_key_keep_their_order_at_every_parallelism(limit, seeds, monkeypatch):
+    monkeypatch.setattr(deployment, "GATE_BUDGET_BYTES", 2 * ordered_jobs.RECORD_BYTES)
+    monkeypatch.setattr(credit, "WINDOW_BYTES_MIN", ordered_jobs.RECORD_BYTES // 4)
+
+    simulate(
+        ordered_jobs.ordered,
+        seeds=seeds[: len(seeds) // 12],
+        faults=replace(NO_FAULTS, cancels=4, slow_slots=6),
+        expected=ordered_jobs.expected_ordered(),
+        execution_checkpointing_unaligned_enabled=True,
+        execution_checkpointing_aligned_checkpoint_timeout=limit,
+        execution_checkpointing_interval="5ms",
     ).check()
