@@ -236,6 +236,8 @@ class SubtaskSnapshot:
     """From the end of the synchronous part to the acknowledgement."""
     alignment_ms: float = 0.0
     start_delay_ms: float = 0.0
+    ended: bool = False
+    """All its input was processed, and the end passed on, before the barrier."""
     writing_from: CheckpointId | None = None
     """Oldest checkpoint for which the slot was still writing then, also one that was given up; None: none."""
 

@@ -18,6 +18,7 @@ from raystream.api.runner import (
     JobHandle,
     JobView,
     OutputListener,
+    RescaleRequest,
     Runner,
     SavepointRequest,
     StopRequest,
@@ -168,6 +169,23 @@ class JobClient:
         wanted = StopRequest(_request_id(), _absolute(directory), _format_named(format), drain)
         return self._request(wanted)
 
+    def rescale(self, parallelism: int) -> int:
+        """Let the job go on at another parallelism, and return the time in ms in which it processed nothing.
+
+        Further slots are started and a checkpoint is taken while the job runs; then it restarts from that
+        checkpoint, with nothing lost and nothing doubled.  Operators that were given their parallelism keep
+        it.  When it cannot be done the job goes on as it was.
+
+        Args:
+            parallelism: of every operator that was not given its own.
+
+        Raises:
+            ConfigError: the job has ended, cannot have this parallelism, or is being given another one.
+            CheckpointError: the checkpoint failed, or there is no room for the slots.
+            JobFailedError: the job has failed.
+        """
+        return int(self._request(RescaleRequest(_request_id(), parallelism)))
+
     def cancel(self) -> None:
         """End the job without a savepoint; retained checkpoints stay, as configured."""
         self._handle.request(CancelRequest(_request_id()))
@@ -176,7 +194,7 @@ class JobClient:
         """Return what is known of the job's checkpoints and savepoints, oldest first."""
         return self._handle.view().checkpoints
 
-    def _request(self, request: SavepointRequest | CheckpointRequest | StopRequest) -> str:
+    def _request(self, request: SavepointRequest | CheckpointRequest | StopRequest | RescaleRequest) -> str:
         """Have a request carried out; when the job has failed meanwhile, say what it failed with."""
         try:
             return self._handle.request(request)

@@ -67,7 +67,15 @@ class CancelRequest:
     request_id: str
 
 
-ClientRequest = SavepointRequest | CheckpointRequest | StopRequest | CancelRequest
+@dataclass(frozen=True, slots=True)
+class RescaleRequest:
+    """Go on at another parallelism; the outcome is the time in ms in which the job processed nothing."""
+
+    request_id: str
+    parallelism: int
+
+
+ClientRequest = SavepointRequest | CheckpointRequest | StopRequest | CancelRequest | RescaleRequest
 
 OutputListener = Callable[[OperatorUid, list[str] | bytes], None]
 """Takes what a sink sends to the client: printed lines, or collected values as bytes."""

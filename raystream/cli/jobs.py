@@ -1,4 +1,4 @@
-"""Commands on jobs that run: `list`, `savepoint`, `stop`, `cancel`, `checkpoints`.
+"""Commands on jobs that run: `list`, `savepoint`, `stop`, `rescale`, `cancel`, `checkpoints`.
 
 They ask the cluster; what jobs left in the checkpoint directory stands in for job masters that
 are gone, when the configuration names the directory.
@@ -219,6 +219,22 @@ def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_for
     fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
     """
     print(jobs.client(job).stop(directory, drain, format=savepoint_format))
+
+
+@click.command("rescale", short_help="Let a job go on at another parallelism.")
+@click.argument("job", metavar="JOB")
+@click.option("-p", "--parallelism", type=click.IntRange(min=1), required=True, metavar="N",
+              help="Of every operator that was not given its own.")  # fmt: skip
+@of_cluster
+def rescale(jobs: Jobs, job: str, parallelism: int) -> None:
+    """Let a job go on at another parallelism, and say how long it processed nothing.
+
+    Further slots are started and a checkpoint is taken while the job runs; it then restarts from there.
+    When there is no room, or the checkpoint fails, the job goes on as it was.
+    """
+    client = jobs.client(job)
+    downtime_ms = client.rescale(parallelism)
+    say(f"job {client.job_id} has parallelism {parallelism}; downtime {downtime_ms / 1000:.2f} s")
 
 
 @click.command("cancel", short_help="End a job at once.")

@@ -19,7 +19,7 @@ from raystream.cli.failures import (
     print_lines,
     usage_lines,
 )
-from raystream.cli.jobs import cancel, checkpoint, checkpoints, list_jobs, savepoint, stop
+from raystream.cli.jobs import cancel, checkpoint, checkpoints, list_jobs, rescale, savepoint, stop
 from raystream.cli.logs import configure_logging
 from raystream.cli.run import info, run
 from raystream.cli.state import state
@@ -91,5 +91,6 @@ def config() -> None:
         print()
 
 
-for command in (run, list_jobs, info, savepoint, checkpoint, checkpoints, stop, cancel, state, config):
+_JOBS = (run, list_jobs, info, savepoint, checkpoint, checkpoints, stop, rescale, cancel)
+for command in (*_JOBS, state, config):
     commands.add_command(command)

@@ -180,7 +180,7 @@ class RayJobHandle:
             raise RaystreamError("job ended before the request was carried out", job_id=self._job_id)
         if outcome.error is not None:
             raise outcome.error
-        return outcome.path
+        return outcome.answer
 
     def _outcome(self, request: ClientRequest, timeout_s: float | None) -> RequestOutcome | None:
         """Make a request and wait for its outcome; without a time-out until the job's end at most.

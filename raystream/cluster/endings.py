@@ -60,7 +60,7 @@ Ask = Callable[[Any, Callable[[Answer], None]], None]
 @dataclass(eq=False, slots=True)
 class _Condemned:
     slot: SlotId | None
-    """None stands for any."""
+    """None when it is not known."""
     actor: Any
     over: Callable[[], None]
     silent: bool
@@ -129,7 +129,7 @@ class Endings:
 
     def awaits(self, slot: SlotId) -> bool:
         """Return whether something may be left of a former process of a slot."""
-        return any(one.slot in (slot, None) for one in self._condemned.values())
+        return any(one.slot == slot for one in self._condemned.values())
 
     def when_all_over(self, call: Callable[[], None]) -> None:
         """Make a call once, as soon as nothing that was condemned is left."""

@@ -122,8 +122,10 @@ class RaySlotPool:
         self._listener: SlotListener | None = None
         self._look_ms: float | None = None  # When to find out what starting slots wait for.
         self.waiting_for = ""
+        self._inherits = inherits
+        self._early: list[_Worker] = []  # There before the grace of those before them is over.
         if inherits:
-            self._endings.inherit(self._create_wanted)
+            self._endings.inherit(self._inherited)
 
     def attach(self, listener: SlotListener) -> None:
         """Tell this listener from now on."""
@@ -151,6 +153,13 @@ class RaySlotPool:
             where = losses.place(worker.info)
             error = SlotLostError("process of a slot was killed: it did not stop", slot=slot, **where)
             self._condemn(worker, partial(self._lost, worker, error))
+
+    def dismiss(self, slots: Sequence[SlotId]) -> None:
+        """Kill the processes of some slots; who is given one of these numbers later waits for their end."""
+        self._wanted = [slot for slot in self._wanted if slot not in slots]
+        for worker in [self._workers.pop(slot) for slot in slots if slot in self._workers]:
+            self._condemn(worker, self._create_wanted)
+        self._show_if_complete()
 
     def release(self, released: Callable[[], None]) -> None:
         """Kill all processes; told when nothing is left of them, nor of those that were lost before."""
@@ -236,11 +245,27 @@ class RaySlotPool:
         worker.info = info = answer.result()
         worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
         logger.info("slot has a process", extra={"slot": info.slot, "node": info.node_ip, "pid": info.pid})
-        if all(other.info is not None for other in self._workers.values()):
-            self._look_ms = None
-            self._show("")
+        self._show_if_complete()
+        if self._inherits:
+            self._early.append(worker)
+        else:
+            self._acquired(worker)
+
+    def _inherited(self) -> None:
+        """Nothing is left of processes under an earlier job master: the new ones may work."""
+        self._inherits, early = False, self._early
+        for worker in early:
+            if self._listens_to(worker):
+                self._acquired(worker)
+
+    def _acquired(self, worker: _Worker) -> None:
         assert self._listener is not None, "answer before `attach`"
         self._listener.slot_acquired(worker.slot)
+
+    def _show_if_complete(self) -> None:
+        if not self._wanted and all(worker.info is not None for worker in self._workers.values()):
+            self._look_ms = None
+            self._show("")
 
     def _delivered(self, worker: _Worker, answer: "Future[None]") -> None:
         # One that fails may have been lost for good: what follows it would come out of order.

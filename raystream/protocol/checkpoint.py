@@ -49,7 +49,7 @@ from raystream.protocol.checkpoint_commands import (
 )
 from raystream.protocol.checkpoint_failures import TolerableFailures, expiry_error, savepoint_error
 from raystream.protocol.checkpoint_ids import CheckpointIds
-from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage
+from raystream.protocol.checkpoint_pending import PendingCheckpoint, PendingCheckpoints, Stage, partly_ended
 from raystream.protocol.checkpoint_requests import FINAL_RETRY_MS, CheckpointRequests, Purpose, Request
 from raystream.protocol.history import History
 from raystream.protocol.recovery import Beginning, RecoveryPoint
@@ -61,7 +61,7 @@ class CheckpointCoordinator:
     """Decides what happens to every checkpoint of a job.
 
     Args:
-        subtasks: everyone whose snapshot a checkpoint needs; the same in all attempts.
+        subtasks: everyone whose snapshot a checkpoint needs, until the job is rescaled.
         requests: decides what starts when.
         recovery: decides what is kept, and what the next attempt restores.
         timeout_ms: age at which a checkpoint that is not complete expires.
@@ -85,7 +85,7 @@ class CheckpointCoordinator:
         self._failures = TolerableFailures(tolerable_failures)
         self._attempt = Attempt(0)
         self._running = False  # Between the start and the end of an attempt.
-        self._finishing = False  # What ends the job is complete; the attempt only commits.
+        self._finishing = False  # What ends the attempt is complete; it only commits.
         self._settling = False  # The end of an attempt waits for a log entry.
         self._ended = False  # The job has ended.
         self._ids = CheckpointIds()
@@ -116,9 +116,8 @@ class CheckpointCoordinator:
     def next_deadline_ms(self) -> float | None:
         """When `time_passed` has something to do, monotonic; None when only an event can change that."""
         deadlines = [pending.started_ms + self._timeout_ms for pending in self._pending.abortable]
-        if self._may_start and (due_ms := self._requests.deadline_ms(self._pending.load)) is not None:
-            deadlines.append(due_ms)
-        return min(deadlines, default=None)
+        due_ms = self._requests.deadline_ms(self._pending.load) if self._may_start else None
+        return min(deadlines if due_ms is None else [*deadlines, due_ms], default=None)
 
     # ---- the attempt and the clients -----------------------------------------
 
@@ -139,6 +138,12 @@ class CheckpointCoordinator:
         self._failures.attempt_started()
         self._requests.attempt_started(now_ms)
         return self._done("attempt_started", attempt, self._start_due(now_ms))
+
+    def job_reshaped(self, subtasks: Iterable[Subtask]) -> None:
+        """The next attempt has these subtasks."""
+        assert not self._running, "shape of a job changed during an attempt"
+        assert not self._pending, "shape of a job changed with a checkpoint pending"
+        self._pending.subtasks = frozenset(subtasks)
 
     def restore_damaged(self, attempt: Attempt, error: RaystreamError) -> list[Command]:
         """An attempt can not read what it restores: a file is missing, or not what was written."""
@@ -218,7 +223,7 @@ class CheckpointCoordinator:
         if outcome.discards:
             commands = [DiscardSnapshot(checkpoint_id, snapshot)]
         elif outcome is AckOutcome.TAKEN:
-            commands = self._collect(checkpoint_id, subtask, snapshot)
+            commands = self._collect(now_ms, checkpoint_id, snapshot)
         commands += self._start_due(now_ms)
         return self._done("snapshot_acked", (attempt, checkpoint_id, subtask, outcome.value), commands)
 
@@ -226,9 +231,9 @@ class CheckpointCoordinator:
         self, now_ms: float, attempt: Attempt, checkpoint_id: CheckpointId, error: RaystreamError
     ) -> list[Command]:
         """A subtask could not take part or not store its part: this checkpoint will not complete."""
-        if attempt != self._attempt:
-            return self._done("snapshot_declined", (attempt, checkpoint_id), [])
-        return self._failed(now_ms, checkpoint_id, CheckpointFailureReason.DECLINED, error)
+        if attempt == self._attempt:
+            return self._failed(now_ms, checkpoint_id, CheckpointFailureReason.DECLINED, error)
+        return self._done("snapshot_declined", (attempt, checkpoint_id), [])
 
     def metadata_written(self, now_ms: float, checkpoint_id: CheckpointId) -> list[Command]:
         """`_metadata` is durable."""
@@ -291,26 +296,24 @@ class CheckpointCoordinator:
                 commands.append(LogNewestId(self._ids.claim()))
         return commands
 
-    def _collect(
-        self, checkpoint_id: CheckpointId, subtask: Subtask, snapshot: SubtaskSnapshot
-    ) -> list[Command]:
-        pending = self._pending.get(checkpoint_id)
+    def _collect(self, now_ms: float, number: CheckpointId, snapshot: SubtaskSnapshot) -> list[Command]:
+        pending = self._pending.get(number)
         assert pending is not None, "an ack that is taken belongs to a pending checkpoint"
-        pending.snapshots[subtask] = snapshot
+        pending.snapshots[snapshot.vertex, snapshot.subtask] = snapshot
         if self._pending.missing(pending):
             return []
+        if error := partly_ended(pending.acknowledged):
+            return self._abort(now_ms, pending, CheckpointFailureReason.PARTLY_ENDED, error)
         pending.stage = Stage.WRITING
-        return [WriteMetadata(checkpoint_id, tuple(pending.snapshots[s] for s in sorted(pending.snapshots)))]
+        return [WriteMetadata(number, pending.acknowledged)]
 
     def _log_next(self) -> list[Command]:
         """Log the oldest checkpoint that is written, unless another one is being logged."""
-        if self._pending.logging is not None:
+        pending = self._pending.next_to_log
+        if pending is None:
             return []
-        for pending in self._pending:
-            if pending.stage is Stage.WRITTEN:
-                pending.stage = Stage.LOGGING
-                return [LogCompletion(pending.id, pending.purpose, self._answers.of(pending.request))]
-        return []
+        pending.stage = Stage.LOGGING
+        return [LogCompletion(pending.id, pending.purpose, self._answers.of(pending.request))]
 
     def _take_logging(self, checkpoint_id: CheckpointId) -> PendingCheckpoint:
         pending = self._pending.logging
@@ -327,7 +330,7 @@ class CheckpointCoordinator:
             self._recovery.completed(pending.id)
             self._failures.succeeded(pending.id)
             if self._running:
-                self._finishing = pending.purpose.ends_job
+                self._finishing = pending.purpose.ends_attempt
                 commands.append(NotifyCompleted(pending.id, pending.purpose.ends_job))
             commands += self._subsume_older(now_ms, pending.id)
         if not pending.purpose.savepoint:
@@ -366,12 +369,11 @@ class CheckpointCoordinator:
         subsumed = reason is CheckpointFailureReason.SUBSUMED
         self._pending.end(pending, AckOutcome.SETTLED if subsumed else AckOutcome.TOO_LATE)
         commands: list[Command] = [NotifyAborted(pending.id)] if self._running else []
-        missing, acknowledged = self._pending.missing(pending), tuple(pending.snapshots.values())
-        failure = RecordFailure(pending.id, reason, error, acknowledged, tuple(missing))
+        missing = tuple(self._pending.missing(pending))
+        failure = RecordFailure(pending.id, reason, error, pending.acknowledged, missing)
         commands += [DeleteCheckpoint(pending.id), failure]
-        commands += self._answers.resolved(
-            pending.request, None, savepoint_error(pending.request, reason, error)
-        )
+        told = savepoint_error(pending.request, reason, error)
+        commands += self._answers.resolved(pending.request, None, told)
         if pending.purpose is Purpose.FINAL and self._running:
             self._requests.final_wanted(now_ms + FINAL_RETRY_MS)
         if self._running:

@@ -19,6 +19,8 @@ class CheckpointFailureReason(Enum):
     """An enumerator could not be snapshotted, or there is no directory to write to."""
     FINALIZE_FAILED = "finalize-failed"
     """`_metadata` or the log entry could not be written."""
+    PARTLY_ENDED = "partly-ended"
+    """Only some subtasks of an operator have ended, and it has state of which each has the whole list."""
     EXPIRED = "expired"
     """It was not complete in time."""
     SUBSUMED = "subsumed"

@@ -1,8 +1,8 @@
 """How many checkpoints in a row may fail before the attempt does, and what clients are told.
 
 Counts declines and storage errors, each checkpoint once.  Expired checkpoints do not
-count: a slow checkpoint does not kill a healthy job.  Savepoints do not count either:
-their client is told.  One for which the sources have ended does away with the attempt all
+count: a slow checkpoint does not kill a healthy job.  Nor does what a client has asked for, which is
+told.  One for which the sources have ended does away with the attempt all
 the same, since event time does not run backwards: the job goes on from its last checkpoint.
 
 Source: Flink's `CheckpointFailureManager`.
@@ -55,7 +55,7 @@ class TolerableFailures:
         error: RaystreamError,
     ) -> list[Command]:
         """Return what follows for the attempt, which goes on otherwise, when a checkpoint is given up."""
-        if request.purpose.savepoint:
+        if request.purpose.savepoint or request.purpose is Purpose.RESCALE:
             if not request.drain or reason is CheckpointFailureReason.TRIGGER_FAILED:
                 return []
             return [FailAttempt(_drain_error(checkpoint_id, error), taken_back=True)]
@@ -85,7 +85,7 @@ def savepoint_error(
     request: Request, reason: CheckpointFailureReason, error: RaystreamError
 ) -> RaystreamError:
     """Return what the client is told; a request that could not even start is answered as it is."""
-    if reason is CheckpointFailureReason.TRIGGER_FAILED:
+    if reason is CheckpointFailureReason.TRIGGER_FAILED or request.purpose is Purpose.RESCALE:
         return error
     goes_on = request.purpose is Purpose.STOP and reason is not CheckpointFailureReason.ATTEMPT_ENDED
     outcome = CheckpointError(

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from raystream.handles import SubtaskSnapshot
+from raystream.errors import CheckpointError
+from raystream.handles import Redistribution, SubtaskSnapshot
 from raystream.ids import CheckpointId
 from raystream.protocol.checkpoint_commands import AckOutcome
 from raystream.protocol.checkpoint_requests import Load, Purpose, Request
@@ -45,6 +46,11 @@ class PendingCheckpoint:
         """What it is taken for."""
         return self.request.purpose
 
+    @property
+    def acknowledged(self) -> tuple[SubtaskSnapshot, ...]:
+        """What subtasks have stored so far, by vertex and subtask."""
+        return tuple(self.snapshots[subtask] for subtask in sorted(self.snapshots))
+
 
 class PendingCheckpoints:
     """All pending checkpoints of a job, oldest first.
@@ -79,13 +85,20 @@ class PendingCheckpoints:
         return next((pending for pending in self if pending.stage is Stage.LOGGING), None)
 
     @property
+    def next_to_log(self) -> PendingCheckpoint | None:
+        """The oldest that is written, unless another one is being logged."""
+        if self.logging is not None:
+            return None
+        return next((pending for pending in self if pending.stage is Stage.WRITTEN), None)
+
+    @property
     def load(self) -> Load:
         """How much is pending."""
         purposes = [pending.purpose for pending in self]
         return Load(
             pending=len(purposes),
             savepoints=sum(purpose.savepoint for purpose in purposes),
-            ending=any(purpose.ends_job for purpose in purposes),
+            ending=any(purpose.ends_attempt for purpose in purposes),
             manual=purposes.count(Purpose.MANUAL),
         )
 
@@ -119,7 +132,31 @@ class PendingCheckpoints:
         assert ids == sorted(ids), ids
         assert not (self._pending.keys() & self._fates.keys()), "a checkpoint is pending and ended"
         assert sum(pending.stage is Stage.LOGGING for pending in self) <= 1
-        assert sum(pending.purpose.ends_job for pending in self) <= 1
+        assert sum(pending.purpose.ends_attempt for pending in self) <= 1
         for pending in self:
             assert pending.snapshots.keys() <= self.subtasks
             assert bool(self.missing(pending)) == (pending.stage is Stage.COLLECTING), pending.stage
+
+
+def partly_ended(snapshots: Iterable[SubtaskSnapshot]) -> CheckpointError | None:
+    """Return why a checkpoint must not complete in which only some subtasks of a vertex have ended.
+
+    Every subtask would run again with the whole list of a union state, to which those that had ended
+    have added their last already.
+    """
+    snapshots = list(snapshots)
+    ended = {snapshot.vertex for snapshot in snapshots if snapshot.ended}
+    running = {snapshot.vertex for snapshot in snapshots if not snapshot.ended}
+    for snapshot in snapshots:
+        if snapshot.vertex not in ended & running:
+            continue
+        for operator in snapshot.operators:
+            for handle in operator.operator:
+                if handle.mode is Redistribution.UNION:
+                    return CheckpointError(
+                        "only some subtasks of an operator with union state have ended",
+                        hint="checkpoints go on when all of them have; until then a failure costs more",
+                        uid=operator.uid,
+                        state=handle.name,
+                    )
+    return None

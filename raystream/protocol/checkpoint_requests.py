@@ -7,7 +7,7 @@ files or how a checkpoint ends.  `raystream.protocol.checkpoint` asks it after e
 
 * A savepoint starts whatever is pending, but for too many other savepoints, since every pending
   one holds a copy of the state; one that stops the job waits for other savepoints to end, and
-  nothing starts after it.
+  nothing starts after it.  The checkpoint of a rescale is one of these.
 * A manual checkpoint starts when fewer than `max_concurrent` are pending, whatever the pause.
 * The final checkpoint of a job whose input has ended waits for what clients want, and keeps
   periodic ones from starting.
@@ -46,6 +46,8 @@ class Purpose(Enum):
     SAVEPOINT = "savepoint"
     STOP = "stop"
     """A savepoint after which the job commits and ends."""
+    RESCALE = "rescale"
+    """A checkpoint after which the attempt ends, and the next one has another parallelism."""
 
     @property
     def savepoint(self) -> bool:
@@ -66,6 +68,11 @@ class Purpose(Enum):
     def ends_job(self) -> bool:
         """True when the job ends with its completion."""
         return self in (Purpose.FINAL, Purpose.STOP)
+
+    @property
+    def ends_attempt(self) -> bool:
+        """True when nothing may start until it has completed or failed."""
+        return self.ends_job or self is Purpose.RESCALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,7 @@ class Load:
     """All checkpoints and savepoints."""
     savepoints: int
     ending: bool
-    """A final checkpoint or a stop is among them."""
+    """One that ends the attempt is among them."""
     manual: int = 0
     """Checkpoints that clients wait for."""
 
@@ -141,7 +148,7 @@ class CheckpointRequests:
 
     def requested(self, request: Request) -> RaystreamError | None:
         """Queue what a client wants, or return why it can not have it."""
-        queue = self._savepoints if request.purpose.savepoint else self._manual
+        queue = self._manual if request.purpose is Purpose.MANUAL else self._savepoints
         if request.purpose is Purpose.MANUAL and not self.periodic:
             return ConfigError(
                 "checkpoint was requested of a job whose checkpointing is off",
@@ -165,7 +172,7 @@ class CheckpointRequests:
         if load.ending:
             return None
         if self._savepoints:
-            at_once = 1 if self._savepoints[0].purpose is Purpose.STOP else SAVEPOINTS_PENDING_MAX
+            at_once = 1 if self._savepoints[0].purpose.ends_attempt else SAVEPOINTS_PENDING_MAX
             return self._savepoints.popleft() if load.savepoints < at_once else None
         if self._manual:
             return self._manual.popleft() if load.pending < self._max_concurrent else None
@@ -199,7 +206,7 @@ class CheckpointRequests:
     def validate(self) -> None:
         """Assert every invariant."""
         assert max(len(self._savepoints), len(self._manual)) <= SAVEPOINTS_WAITING_MAX
-        assert all(request.purpose.savepoint and request.request_id for request in self._savepoints)
+        assert all(request.request_id for request in self._savepoints)
         assert all(request.purpose is Purpose.MANUAL and request.request_id for request in self._manual)
         assert self.periodic or not self._manual
         assert self._periodic_ms is None or self._interval_ms is not None

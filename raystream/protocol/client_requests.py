@@ -21,8 +21,15 @@ class RequestOutcome:
     checkpoint_id: CheckpointId | None = None
     path: str = ""
     """Directory of the savepoint, if the request was for one."""
+    downtime_ms: int | None = None
+    """Time in which the job processed nothing, if the request was for another parallelism."""
     error: RaystreamError | None = None
     """None when what was asked for has happened."""
+
+    @property
+    def answer(self) -> str:
+        """What the client is told of a success, as text."""
+        return self.path if self.downtime_ms is None else str(self.downtime_ms)
 
 
 class ClientRequests:

@@ -13,15 +13,14 @@ known, so a failure that is probably a consequence waits briefly for its cause.
 
 When the final checkpoint or a stop savepoint is complete, only commits are left to do.  A failed attempt
 is then followed by one that restores it: restoring commits, so when all its slots are ready the job has
-ended, and no record is processed.  A job master that goes on after another one begins in STOPPING.
+ended, and no record is processed.  The checkpoint of a rescale ends its attempt, and the next one has another
+shape.  A job master that goes on after another one begins in STOPPING.
 
 Knows numbers of slots and names of subtasks; knows nothing of processes and files.  From any phase
 a conflict in the job log leads to ABANDONED: the job lives on elsewhere.
 
 Source: Flink's `AdaptiveScheduler` states; Ray Train's controller.
 """
-
-from collections.abc import Iterable
 
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, JobStatus, SlotId
@@ -41,6 +40,7 @@ from raystream.protocol.job_commands import (
     LogCancel,
     LogStop,
     PrepareAttempt,
+    ReshapeJob,
     ResolveCancel,
     StartSlots,
     StopSlots,
@@ -52,41 +52,33 @@ from raystream.protocol.job_failures import Failure, FailureJudge
 from raystream.protocol.job_past import JobPast
 from raystream.protocol.job_phases import TERMINAL_STATUS, TRANSITIONS, Aim, Phase, status_of
 from raystream.protocol.restart import GiveUp, Restart, RestartStrategy
-from raystream.protocol.slot_roster import KILL_RETRY_MS, SlotRoster, SlotState
-from raystream.protocol.subtasks import Roll, Subtask
+from raystream.protocol.slot_roster import SlotRoster, SlotState
+from raystream.protocol.subtasks import JobShape, Roll, Subtask
 
 
 class Job:
     """Decides what a job does next.
 
     Args:
-        slot_count: processes that the job needs.
-        subtasks: every subtask of the plan.
+        shape: of the job, until it is rescaled.
         strategy: whether and when a failed attempt is followed by another one.
         cancellation_timeout_ms: time that slots have to stop before they are killed.
     """
 
-    def __init__(
-        self,
-        *,
-        slot_count: int,
-        subtasks: Iterable[Subtask],
-        strategy: RestartStrategy,
-        cancellation_timeout_ms: float,
-    ) -> None:
-        self._subtasks = frozenset(subtasks)
+    def __init__(self, *, shape: JobShape, strategy: RestartStrategy, cancellation_timeout_ms: float) -> None:
+        self._shape = shape
+        self._reshape: tuple[JobShape, tuple[SlotId, ...]] | None = None  # And slots that it has more.
         self._cancellation_timeout_ms = cancellation_timeout_ms
-        self._roster = SlotRoster(slot_count)
+        self._roster = SlotRoster(shape.slot_count)
         self._phase = Phase.CREATED
         self._aim = Aim.NONE
         self._attempt = Attempt(0)
-        self._unread = Roll(self._subtasks)  # Who still has input.
-        self._uncommitted = Roll(self._subtasks)  # Who still has something to commit.
+        self._unread = Roll(shape.subtasks)  # Who still has input.
+        self._uncommitted = Roll(shape.subtasks)  # Who still has something to commit.
         self._judge = FailureJudge(strategy)
         self._settled = True  # Nothing of an earlier attempt can complete any more.
         self._only_commits_left = False  # What ends the job is complete.
         self._restart_ms = 0.0
-        self._kill_ms: float | None = None
         self._logged = False  # An attempt is in the log, or may be.
         self._conflict: RaystreamError | None = None
         self._end = JobEnd()
@@ -128,7 +120,8 @@ class Job:
     @property
     def next_deadline_ms(self) -> float | None:
         """When `time_passed` has something to do, monotonic; None when only an event can change that."""
-        deadlines, stopping = [self._kill_ms, self._end.next_deadline_ms], self._phase is Phase.STOPPING
+        deadlines = [self._roster.kill_ms, self._end.next_deadline_ms]
+        stopping = self._phase is Phase.STOPPING
         if stopping and self._aim is Aim.UNDECIDED:
             deadlines.append(self._judge.decision_ms)
         elif stopping and self._aim is Aim.RESTART and self._stopped:
@@ -170,7 +163,8 @@ class Job:
 
     def slot_acquired(self, slot: SlotId) -> list[Command]:
         """The process of a slot is there."""
-        self._roster.move(slot, SlotState.IDLE)
+        if self._roster.has(slot):
+            self._roster.move(slot, SlotState.IDLE)
         return self._done("slot_acquired", slot, self._deploy_if_complete())
 
     def slot_deployed(self, slot: SlotId, address: str) -> list[Command]:
@@ -222,6 +216,14 @@ class Job:
         complete = self._uncommitted.answered(subtask) and self._phase is Phase.COMMITTING
         return self._done("commits_done", subtask, self._finish(now_ms) if complete else [])
 
+    def rescale_ready(self, now_ms: float, shape: JobShape, slots: tuple[SlotId, ...]) -> list[Command]:
+        """The checkpoint of a rescale is complete: go on in another shape, with these new slots."""
+        self._reshape, commands = (shape, slots), list[Command]()
+        if self._aim is Aim.NONE and self._phase not in (Phase.CREATED, Phase.COMMITTING):
+            self._restart_ms = now_ms
+            commands = self._stop(now_ms, Aim.RESTART) + self._advance(now_ms)
+        return self._done("rescale_ready", shape, commands)
+
     # ---- failures ------------------------------------------------------------
 
     def slot_failed(self, now_ms: float, slot: SlotId, failure: Failure) -> list[Command]:
@@ -258,7 +260,7 @@ class Job:
         """Somebody else owns the job log, or nobody can tell what it says: stop at once."""
         commands: list[Command] = []
         if self._phase not in (Phase.ABANDONED, Phase.ENDED):
-            self._phase, self._conflict, self._kill_ms = Phase.ABANDONED, error, None
+            self._phase, self._conflict = Phase.ABANDONED, error
             commands = [AbandonJob(self._roster.slots(*(set(SlotState) - {SlotState.ABSENT})))]
         return self._done("log_conflicted", error, commands)
 
@@ -286,9 +288,7 @@ class Job:
     def time_passed(self, now_ms: float) -> list[Command]:
         """Do what is due."""
         commands = self._end.time_passed(now_ms) + self._advance(now_ms)
-        if self._kill_ms is not None and now_ms >= self._kill_ms:
-            self._kill_ms = now_ms + KILL_RETRY_MS
-            commands += [KillSlot(slot) for slot in self._roster.slots(SlotState.STOPPING)]
+        commands += [KillSlot(slot) for slot in self._roster.overdue(now_ms)]
         return self._done("time_passed", now_ms, commands)
 
     # ---- the end -------------------------------------------------------------
@@ -314,10 +314,14 @@ class Job:
 
     def _begin_attempt(self) -> list[Command]:
         self._enter(Phase.PREPARING)
-        self._attempt = Attempt(self._attempt + 1)
-        self._aim, self._unread, self._uncommitted = Aim.NONE, Roll(self._subtasks), Roll(self._subtasks)
+        commands: list[Command] = []
+        if self._reshape is not None:
+            (self._shape, slots), self._reshape = self._reshape, None
+            commands = [ReshapeJob(self._shape, self._roster.resize(self._shape.slot_count, slots))]
+        self._attempt, self._aim = Attempt(self._attempt + 1), Aim.NONE
+        self._unread, self._uncommitted = Roll(self._shape.subtasks), Roll(self._shape.subtasks)
         self._judge.attempt_started()
-        return [PrepareAttempt(self._attempt)]
+        return [*commands, PrepareAttempt(self._attempt)]
 
     def _deploy_if_complete(self) -> list[Command]:
         if self._phase is not Phase.ACQUIRING or not self._roster.all_in(SlotState.IDLE):
@@ -354,8 +358,7 @@ class Job:
         self._enter(Phase.STOPPING)
         self._settled = False
         commands: list[Command] = [EndCheckpoints()]
-        if stopping := self._roster.stop_busy():
-            self._kill_ms = now_ms + self._cancellation_timeout_ms
+        if stopping := self._roster.stop_busy(now_ms + self._cancellation_timeout_ms):
             commands.append(StopSlots(self._attempt, stopping))
         return commands
 
@@ -367,7 +370,6 @@ class Job:
             self._decide(now_ms)
         if not self._stopped or self._aim is Aim.UNDECIDED:
             return []
-        self._kill_ms = None
         if self._aim is not Aim.RESTART:
             self._enter(Phase.CLOSING)
             error = self._judge.error if self._aim is Aim.FAIL else None

@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, JobStatus, SlotId
 from raystream.protocol.checkpoint_requests import Request
+from raystream.protocol.subtasks import JobShape
+
+
+@dataclass(frozen=True, slots=True)
+class ReshapeJob:
+    """The next attempts have this shape; the processes of these slots are not needed any more."""
+
+    shape: JobShape
+    dismissed: tuple[SlotId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +163,7 @@ class AbandonJob:
 
 
 Command = (
-    PrepareAttempt | LogAttempt | AcquireSlots | DeploySlots | ConnectSlots | StartSlots | StopSlots
-    | KillSlot | BeginCheckpoints | EndCheckpoints | TakeFinalCheckpoint | CommitSlots | LogStop
+    ReshapeJob | PrepareAttempt | LogAttempt | AcquireSlots | DeploySlots | ConnectSlots | StartSlots
+    | StopSlots | KillSlot | BeginCheckpoints | EndCheckpoints | TakeFinalCheckpoint | CommitSlots | LogStop
     | LogCancel | TakeStopSavepoint | LogEnd | CleanUp | ResolveCancel | AbandonJob
 )  # fmt: skip

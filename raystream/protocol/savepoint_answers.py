@@ -76,4 +76,3 @@ class SavepointAnswers:
         """Assert every invariant."""
         assert self._stop is not None or (not self._waiting and self._stopped_at is None)
         assert self._stopped_at is None or not self._waiting
-

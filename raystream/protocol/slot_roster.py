@@ -12,6 +12,7 @@ A slot that is IDLE or further belongs to the job; an attempt leaves it IDLE for
 Knows states; what to do about them is decided by `raystream.protocol.job`.
 """
 
+from collections.abc import Iterable
 from enum import Enum
 
 from raystream.errors import ProtocolError
@@ -55,6 +56,7 @@ class SlotRoster:
         assert count >= 1, count
         self._states = {SlotId(slot): SlotState.ABSENT for slot in range(count)}
         self._addresses: dict[SlotId, str] = {}
+        self._kill_ms = 0.0  # When slots that stop are to be killed.
 
     @property
     def waiting_for(self) -> str:
@@ -63,13 +65,39 @@ class SlotRoster:
         return f"{wanted} of {len(self._states)} slots" if wanted else ""
 
     @property
+    def kill_ms(self) -> float | None:
+        """When slots that have not stopped are to be killed; None when all have."""
+        return self._kill_ms if self.slots(SlotState.STOPPING) else None
+
+    @property
     def addresses(self) -> dict[SlotId, str]:
         """Where each slot listens for its peers, as it has said last."""
         return dict(self._addresses)
 
+    def resize(self, count: int, further: Iterable[SlotId]) -> tuple[SlotId, ...]:
+        """Change the number of slots, while none is busy, and return those that are left out.
+
+        Args:
+            count: how many there are from now on.
+            further: new ones whose processes are there.
+        """
+        assert not self.slots(*_BUSY, SlotState.STOPPING), "a slot is busy"
+        dropped = tuple(slot for slot in self._states if slot >= count)
+        there = dict.fromkeys(further, SlotState.IDLE)
+        self._states = {
+            slot: self._states.get(slot) or there.get(slot, SlotState.ABSENT)
+            for slot in map(SlotId, range(count))
+        }
+        self._addresses = {slot: self._addresses[slot] for slot in self._addresses if slot < count}
+        return dropped
+
+    def has(self, slot: SlotId) -> bool:
+        """Return whether the job has this slot now."""
+        return slot in self._states
+
     def state(self, slot: SlotId) -> SlotState:
-        """Return what a slot does."""
-        return self._states[slot]
+        """Return what a slot does; one that the job does not have is absent."""
+        return self._states.get(slot, SlotState.ABSENT)
 
     def slots(self, *states: SlotState) -> tuple[SlotId, ...]:
         """Return the slots in any of these states, in order."""
@@ -103,16 +131,24 @@ class SlotRoster:
         self.move(slot, SlotState.DEPLOYED)
         self._addresses[slot] = address
 
-    def stop_busy(self) -> tuple[SlotId, ...]:
-        """Change all slots that were told to deploy to STOPPING, and return them in order."""
+    def stop_busy(self, kill_ms: float) -> tuple[SlotId, ...]:
+        """Change all slots that were told to deploy to STOPPING until then, and return them in order."""
+        self._kill_ms = kill_ms
         moved = self.slots(*_BUSY)
         for slot in moved:
             self.move(slot, SlotState.STOPPING)
         return moved
 
+    def overdue(self, now_ms: float) -> tuple[SlotId, ...]:
+        """Return the slots that are to be killed now, and again after a while."""
+        if self.kill_ms is None or now_ms < self.kill_ms:
+            return ()
+        self._kill_ms = now_ms + KILL_RETRY_MS
+        return self.slots(SlotState.STOPPING)
+
     def lost(self, slot: SlotId) -> bool:
         """The slot's process is gone or was not to be had; False when that is known already."""
-        if self._states[slot] is SlotState.ABSENT:
+        if self.state(slot) is SlotState.ABSENT:
             return False
         self.move(slot, SlotState.ABSENT)
         return True

@@ -1,11 +1,24 @@
-"""Waiting until every subtask has said something once."""
+"""The subtasks of a job, and waiting until every one has said something once."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from raystream.ids import VertexId
 
 Subtask = tuple[VertexId, int]
 """Vertex and 0-based index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobShape:
+    """How large a job is."""
+
+    parallelism: int
+    """Of every operator that was not given its own."""
+    slot_count: int
+    """Processes that it needs."""
+    subtasks: frozenset[Subtask]
+    """Every subtask of its plan."""
 
 
 class Roll:

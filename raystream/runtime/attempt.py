@@ -159,6 +159,8 @@ class SlotAttempt:
         for subtask in self.subtasks:
             for operator in subtask.operators:
                 operator.start()
+            if subtask.vertex.id in self._deploy.ended:
+                subtask.had_ended()
         self._phase = _Phase.RUNNING
 
     def round(self) -> bool:

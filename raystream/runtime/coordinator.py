@@ -6,10 +6,10 @@
 
 The job log is read first (`coordinator_recovery`): the job may have run before, under another job master.
 
-Two machines decide, `raystream.protocol.job` and `raystream.protocol.checkpoint`; this module and
-its neighbours (`coordinator_*`) execute.  Everything happens on one thread, the owner's: it calls
-the methods here, and `step` when `next_deadline_ms` has come.  Nothing here blocks: what may block
-goes to the background and comes back as an event, which is dropped when its attempt is over.
+Three machines decide, `raystream.protocol.job`, `checkpoint` and `rescale`; this module and its neighbours
+(`coordinator_*`) execute.  Everything happens on one thread, the owner's: it calls the methods here, and
+`step` when `next_deadline_ms` has come.  Nothing here blocks: what may block goes to the background and
+comes back as an event, which is dropped when its attempt is over.
 
 Commands are executed in the order in which they were decided; what a command leads to is
 queued behind them, so that no machine is entered while it decides.
@@ -20,29 +20,25 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
-from raystream.api.runner import (
-    CancelRequest,
-    CheckpointRequest,
-    ClientRequest,
-    SavepointRequest,
-    StopRequest,
-)
+from raystream.api import runner
 from raystream.errors import RaystreamError, StateCorruptError
 from raystream.ids import Attempt, SlotId
 from raystream.protocol import checkpoint_commands as checkpoint_cmd
 from raystream.protocol import job_commands as cmd
+from raystream.protocol import rescale as rescale_cmd
 from raystream.protocol.client_requests import ClientRequests, RequestOutcome
 from raystream.protocol.job_phases import Phase
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_attempt import AttemptPreparation
 from raystream.runtime.coordinator_checkpoints import CheckpointShell
-from raystream.runtime.coordinator_end import Deletions, release_slots
+from raystream.runtime.coordinator_end import Deletions, abandon_slots, release_slots
 from raystream.runtime.coordinator_entries import JobEntries
 from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_machines import make_checkpoint_coordinator, make_job
 from raystream.runtime.coordinator_recovery import JobRecovery, LogReader, RecoveredJob
 from raystream.runtime.coordinator_reports import SlotReports
 from raystream.runtime.coordinator_requests import as_wanted
+from raystream.runtime.coordinator_rescale import RescaleShell
 from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_view import JobView
@@ -50,7 +46,7 @@ from raystream.storage.metadata import SnapshotMetadata
 
 logger = logging.getLogger(__name__)
 
-Command = cmd.Command | checkpoint_cmd.Command
+Command = cmd.Command | checkpoint_cmd.Command | rescale_cmd.Command
 
 
 class JobCoordinator:
@@ -89,13 +85,9 @@ class JobCoordinator:
         self._sources = SourceCoordinator(
             services.discovery, later=self._later, send=services.slots.send, failed=self._attempt_failed
         )
-        self._preparation = AttemptPreparation(
-            services,
-            self._sources,
-            deletions=self._deletions,
-            restored=self._snapshot_restored,
-            ready=lambda attempt: self._run(self._job.attempt_prepared(attempt)),
-            failed=self._attempt_failed,
+        self._preparation = self._make_preparation()
+        self._rescale = RescaleShell(
+            services, self._job, self._checkpoints, self._requests, self._preparation, run=self._run
         )
         self._shell = CheckpointShell(
             services,
@@ -108,16 +100,26 @@ class JobCoordinator:
             plan=lambda: self._preparation.plan,
             run=self._run,
             records=lambda: self._reports.records,
+            rescales=self._rescale.checkpoint_ended,
             deleted=lambda: self._entries.archive(self.view()),
         )
         self._entries = self._make_entries()
         self._reports = self._make_reports(on_output)
 
+    def _make_preparation(self) -> AttemptPreparation:
+        return AttemptPreparation(
+            self._services,
+            self._sources,
+            deletions=self._deletions,
+            restored=self._snapshot_restored,
+            ready=lambda attempt: self._run(self._job.attempt_prepared(attempt)),
+            failed=self._attempt_failed,
+        )
+
     def _make_recovery(self) -> JobRecovery:
-        services = self._services
         return JobRecovery(
-            LogReader(services.storage, self._submission, services.clock),
-            services.log,
+            LogReader(self._services.storage, self._submission, self._services.clock),
+            self._services.log,
             later=self._later,
             begin=self._begin,
             refused=self._log_conflicted,
@@ -144,6 +146,7 @@ class JobCoordinator:
             location=self._shell.location,
             program_checksum=lambda: self._preparation.program_checksum,
             leftovers=self._shell.leftovers,
+            parallelism=lambda: self._rescale.parallelism,
             records=lambda: self._reports.records,
             later=self._later,
             run=self._run,
@@ -168,24 +171,28 @@ class JobCoordinator:
         self._requests.recovered(logged.outcomes)
         self._preparation.recovered()
         self._run(self._checkpoints.job_began(logged.beginning))
+        if logged.parallelism is not None:
+            self._rescale.recovered(logged.parallelism)
         self._shell.recovered(recovered)
         self._run(self._job.job_recovered(now_ms, logged.past(now_ms=now_ms, wall_ms=wall_ms)))
 
     def slot_acquired(self, slot: SlotId) -> None:
         """The process of a slot is there."""
-        self._run(self._job.slot_acquired(slot))
+        if not self._rescale.slot_acquired(slot):
+            self._run(self._job.slot_acquired(slot))
 
     def slot_lost(self, slot: SlotId, error: RaystreamError) -> None:
         """The process of a slot is gone, or is not to be had."""
         logger.warning("slot lost", extra={"slot": slot}, exc_info=error)
-        self._run(self._job.slot_lost(self._now_ms, slot, failure_of(error)))
+        if not self._rescale.slot_lost(slot, error):
+            self._run(self._job.slot_lost(self._now_ms, slot, failure_of(error)))
 
     def slot_reported(self, report: msg.Report) -> None:
         """A slot says something; dropped when it is about another attempt."""
         if report.attempt == self._job.attempt:
             self._reports.take(report)
 
-    def request(self, request: ClientRequest) -> None:
+    def request(self, request: runner.ClientRequest) -> None:
         """A client wants something; the answer is in the view.  Repeating a request is harmless."""
         if not self._recovery.over:
             self._recovery.hold(lambda: self.request(request))
@@ -199,12 +206,14 @@ class JobCoordinator:
             return
         options = self._submission.config.checkpointing
         match request:
-            case SavepointRequest() | CheckpointRequest():
+            case runner.SavepointRequest() | runner.CheckpointRequest():
                 self._run(self._checkpoints.checkpoint_requested(self._now_ms, as_wanted(request, options)))
-            case StopRequest():
+            case runner.StopRequest():
                 self._run(self._job.stop_requested(as_wanted(request, options)))
-            case CancelRequest(request_id):
+            case runner.CancelRequest(request_id):
                 self._run(self._job.cancel_requested(self._now_ms, request_id))
+            case runner.RescaleRequest():
+                self._rescale.requested(request)
             case _:
                 assert_never(request)
 
@@ -217,15 +226,15 @@ class JobCoordinator:
         self._timers.run_due(now_ms)
         self._run(self._job.time_passed(now_ms))
         self._run(self._checkpoints.time_passed(now_ms))
+        self._rescale.time_passed(now_ms)
         return True
 
     def next_deadline_ms(self) -> float | None:
         """Return when `step` has something to do, monotonic; None when only a call can change that."""
         if self.finished:
             return None
-        parts = (self._job, self._checkpoints, self._timers)
-        deadlines = (part.next_deadline_ms for part in parts)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        parts = (self._job, self._checkpoints, self._rescale, self._timers)
+        return min((due for part in parts if (due := part.next_deadline_ms) is not None), default=None)
 
     @property
     def finished(self) -> bool:
@@ -240,7 +249,7 @@ class JobCoordinator:
             job_id=self._submission.job_id,
             name=self._submission.name,
             status=job.status,
-            parallelism=max(vertex.parallelism for vertex in self._submission.plan.vertices),
+            parallelism=max(vertex.parallelism for vertex in self._preparation.plan.vertices),
             attempt=job.attempt,
             restarts=max(job.attempt - 1, 0),
             records_in=records.records_in,
@@ -252,7 +261,7 @@ class JobCoordinator:
             started_from=self._started_from,
             error=job.error,
             gave_up=job.gave_up,
-            waiting_for=job.waiting_for or self._recovery.waiting_for,
+            waiting_for=job.waiting_for or self._rescale.waiting_for or self._recovery.waiting_for,
             abandoned=job.phase is Phase.ABANDONED,
             outcomes=self._requests.outcomes,
         )
@@ -262,6 +271,7 @@ class JobCoordinator:
         self._job.validate()
         self._checkpoints.validate()
         self._requests.validate()
+        self._rescale.validate()
         self._shell.shared.validate()
 
     # ---- commands --------------------------------------------------------------
@@ -279,6 +289,8 @@ class JobCoordinator:
                     continue  # Whatever else was decided is another process's business now.
                 if isinstance(command, cmd.Command):
                     self._execute(command)
+                elif isinstance(command, rescale_cmd.Command):
+                    self._rescale.execute(command)
                 else:
                     self._shell.execute(command)
         finally:
@@ -290,6 +302,8 @@ class JobCoordinator:
     def _execute(self, command: cmd.Command) -> None:  # noqa: C901 - one arm for each command
         slots, checkpoints = self._services.slots, self._checkpoints
         match command:
+            case cmd.ReshapeJob():
+                self._rescale.reshape(command)
             case cmd.PrepareAttempt(attempt):
                 self._reports.counted_before(self._reports.records)
                 self._preparation.begin(attempt, self._shell.location(checkpoints.recovery_point))
@@ -312,6 +326,7 @@ class JobCoordinator:
                 slots.kill(slot)
             case cmd.BeginCheckpoints(attempt):
                 self._run(checkpoints.attempt_started(self._now_ms, attempt))
+                self._rescale.attempt_runs()
             case cmd.EndCheckpoints():
                 self._end_attempt()
             case cmd.TakeFinalCheckpoint():
@@ -320,10 +335,8 @@ class JobCoordinator:
                 self._run(checkpoints.checkpoint_requested(self._now_ms, wanted))
             case cmd.CommitSlots(attempt):
                 self._send_all(msg.CommitAtEnd(attempt=attempt), self._all_slots)
-            case cmd.LogStop(request_id):
-                self._entries.stop_accepted(request_id)
-            case cmd.LogCancel(request_id):
-                self._entries.cancel_accepted(request_id)
+            case cmd.LogStop() | cmd.LogCancel():
+                self._entries.request_accepted(command)
             case cmd.LogEnd(status, error):
                 self._entries.job_ends(status, error)
             case cmd.CleanUp():
@@ -332,9 +345,7 @@ class JobCoordinator:
                 self._requests.request_resolved(RequestOutcome(request_id=request_id, error=error))
             case cmd.AbandonJob(abandoned):
                 logger.error("job given up to another process", exc_info=self._job.error)
-                for slot in abandoned:
-                    slots.kill(slot)
-                slots.release(lambda: None)
+                abandon_slots(slots, abandoned)
             case _:
                 assert_never(command)
 
@@ -343,6 +354,7 @@ class JobCoordinator:
 
         def gone() -> None:
             self._preparation.close()
+            self._rescale.job_ended(command.status)
             self._run(self._checkpoints.job_ended(command.status))
 
         release_slots(self._services.slots, self._later, gone)
@@ -364,7 +376,7 @@ class JobCoordinator:
 
     @property
     def _all_slots(self) -> Iterable[SlotId]:
-        return [SlotId(slot) for slot in range(self._submission.plan.slot_count)]
+        return [SlotId(slot) for slot in range(self._preparation.plan.slot_count)]
 
     def _send_all(self, command: msg.Command, slots: Iterable[SlotId]) -> None:
         for slot in slots:

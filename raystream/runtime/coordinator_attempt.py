@@ -17,6 +17,7 @@ from typing import Any
 
 from raystream.errors import RaystreamError
 from raystream.graph.physical import PhysicalPlan
+from raystream.graph.rescaling import rescaled
 from raystream.ids import Attempt, SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _SECRET_BYTES = 32
 CLAIM_STAYS = "snapshot that the job started from stays claimed"
-_NOT_CLEARED = "probe stays in the checkpoint directory"
+_NOT_CLEARED = "probe or program stays in the checkpoint directory"
 
 
 class AttemptPreparation:
@@ -65,8 +66,9 @@ class AttemptPreparation:
         self._ready = ready
         self._failed = failed
         self._attempt = Attempt(0)
-        self._plan = self._submission.plan
+        self._base = self._plan = self._submission.plan
         self._program = self._submission.program
+        self._parallelism: int | None = None  # Since the job was rescaled.
         self._restore: Restore | None = None
         recovery = self._submission.config.recovery
         self.check = RestoreCheck(self._submission.plan.slot_count, drop=recovery.allow_non_restored)
@@ -80,13 +82,41 @@ class AttemptPreparation:
 
     @property
     def plan(self) -> PhysicalPlan:
-        """The plan of the attempt; may have another max parallelism than the submitted one."""
+        """The plan of the attempt; may have another (max) parallelism than the submitted one."""
         return self._plan
 
     @property
     def program_checksum(self) -> str | None:
         """Checksum of the stored program; None when nothing of the job is durable."""
         return None if self._directory is None else self._directory.program_checksum
+
+    def plan_at(self, parallelism: int, *, trusted: bool = False) -> PhysicalPlan:
+        """Return the plan at another parallelism, with the keys dealt out as they are now.
+
+        Args:
+            parallelism: of what was not given its own.
+            trusted: the job had it before, and what it restores says how the keys are dealt out.
+
+        Raises:
+            ConfigError: the job cannot have it.
+        """
+        plan = _dealt_as(self._submission.plan, self._plan)
+        if trusted:
+            vertices = (
+                replace(vertex, max_parallelism=max(vertex.max_parallelism, parallelism))
+                for vertex in plan.vertices
+            )
+            plan = replace(plan, vertices=tuple(vertices))
+        return rescaled(plan, parallelism)
+
+    def reshape(self, parallelism: int) -> None:
+        """Let the next attempts have another parallelism, which the job can have."""
+        self._base = self._plan = self.plan_at(parallelism, trusted=True)
+        self._parallelism = parallelism
+        self._program = _repacked(self._submission.program, self._plan, parallelism)
+        drop = self._submission.config.recovery.allow_non_restored
+        self.check = RestoreCheck(self._plan.slot_count, drop=drop)
+        self._probe_served = False  # New slots may be on nodes that have not seen it.
 
     def recovered(self) -> None:
         """The job has begun before: what it started from is in its log, and claimed if it was to be."""
@@ -117,6 +147,7 @@ class AttemptPreparation:
                 for (vertex, subtask), restore in restores.items()
                 if self._plan.vertices[vertex].slot(subtask) == slot
             },
+            ended=self._restore.ended if self._restore is not None else frozenset(),
             probe=self._directory.probe if self._directory is not None else "",
             probe_served=self._probe_served,
         )
@@ -133,7 +164,6 @@ class AttemptPreparation:
     def close(self) -> None:
         """The job has ended, and so has every slot."""
         self._closed = True
-        self._clear(self._directory)
 
     def _loaded(self, attempt: Attempt, result: Any, *, initial: bool) -> None:
         if attempt != self._attempt:
@@ -150,6 +180,8 @@ class AttemptPreparation:
             self._restored(*result)
             _warn_of_pickles(result[1])
             _tell_cost(self._plan, result[1])
+            if self._restore is not None and len(self._restore.ended) == len(self._plan.vertices):
+                logger.warning("all sources had ended in the snapshot, as by a drain: nothing is left to run")
         self.check.begin(self._restore.gone if self._restore is not None else ())
         if result is not None and self._unclaimed and not self._own(*result):
             work = partial(self._services.storage.claims.claim, *result)
@@ -172,7 +204,9 @@ class AttemptPreparation:
 
     def _discover(self, attempt: Attempt) -> None:
         states = self._restore.enumerators if self._restore is not None else None
-        self._sources.begin(attempt, self._plan, states, ready=partial(self._discovered, attempt))
+        ended = self._restore.ended if self._restore is not None else frozenset()
+        ready = partial(self._discovered, attempt)
+        self._sources.begin(attempt, self._plan, states, ended=ended, ready=ready)
 
     def _match(self, loaded: tuple[str, SnapshotMetadata] | None) -> None:
         """Decide what each subtask reads back.
@@ -184,7 +218,7 @@ class AttemptPreparation:
             return
         directory, metadata = loaded
         restore = plan_restore(
-            self._submission.plan,
+            self._base,
             directory,
             metadata,
             allow_non_restored=self._submission.config.recovery.allow_non_restored,
@@ -193,7 +227,7 @@ class AttemptPreparation:
         self._restore = restore
         if restore.plan != self._plan:
             self._plan = restore.plan
-            self._program = _with_max_parallelism(self._submission.program, restore.plan)
+            self._program = _repacked(self._submission.program, restore.plan, self._parallelism)
 
     def _discovered(self, attempt: Attempt) -> None:
         directory = self._services.storage.directory
@@ -207,7 +241,7 @@ class AttemptPreparation:
                     self._failed(attempt, as_error(result, "check of the checkpoint directory"))
                 return
             if self._closed:
-                self._clear(result)
+                self._deletions.submit(partial(directory.leave, None), failed=_NOT_CLEARED)
             elif self._directory is None:
                 self._directory = result
             else:  # By an attempt that did not wait for this one.
@@ -217,20 +251,19 @@ class AttemptPreparation:
 
         self._services.background.submit(partial(directory.set_up, self._submission.program), done)
 
-    def _clear(self, set_up: DirectorySetUp | None) -> None:
-        directory = self._services.storage.directory
-        if set_up is not None and directory is not None:
-            self._deletions.submit(partial(directory.remove_probe, set_up.probe), failed=_NOT_CLEARED)
 
-
-def _with_max_parallelism(program: bytes, plan: PhysicalPlan) -> bytes:
-    """Return the packed program with the max parallelism of a plan that is otherwise the same."""
+def _repacked(program: bytes, plan: PhysicalPlan, parallelism: int | None) -> bytes:
+    """Return the packed program at a parallelism, None for its own, with its keys dealt out as in a plan."""
     unpacked = unpack(program)
-    vertices = tuple(
-        replace(vertex, max_parallelism=plan.vertices[vertex.id].max_parallelism)
-        for vertex in unpacked.plan.vertices
-    )
-    return pack(replace(unpacked, plan=replace(unpacked.plan, vertices=vertices)))
+    own = _dealt_as(unpacked.plan, plan)
+    return pack(replace(unpacked, plan=own if parallelism is None else rescaled(own, parallelism)))
+
+
+def _dealt_as(plan: PhysicalPlan, other: PhysicalPlan) -> PhysicalPlan:
+    """Return a plan with the max parallelism that its operators have in another one."""
+    groups = {node.uid: vertex.max_parallelism for vertex in other.vertices for node in vertex.operators}
+    vertices = (replace(vertex, max_parallelism=groups[vertex.operators[0].uid]) for vertex in plan.vertices)
+    return replace(plan, vertices=tuple(vertices))
 
 
 def _tell_cost(plan: PhysicalPlan, metadata: SnapshotMetadata) -> None:

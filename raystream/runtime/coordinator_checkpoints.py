@@ -11,8 +11,8 @@ from typing import Any, assert_never
 
 from raystream.errors import CheckpointError, RaystreamError
 from raystream.graph.physical import PhysicalPlan
-from raystream.handles import OperatorSnapshot, SavepointFormat, SubtaskSnapshot, files_in
-from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId, VertexId
+from raystream.handles import SavepointFormat, SubtaskSnapshot, files_in
+from raystream.ids import Attempt, CheckpointId, OperatorUid, SlotId
 from raystream.metrics import Counters
 from raystream.protocol import checkpoint_commands as cmd
 from raystream.protocol.checkpoint import CheckpointCoordinator
@@ -37,7 +37,8 @@ from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_sources import SourceCoordinator
 from raystream.runtime.coordinator_storage import savepoint_directory
 from raystream.runtime.coordinator_view import CheckpointRecords
-from raystream.storage.metadata import OperatorMetadata, SnapshotMetadata, shared_files_of
+from raystream.runtime.described_operators import describe_operators
+from raystream.storage.metadata import SnapshotMetadata, shared_files_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class CheckpointShell:
         deletions: take what nothing needs any more.
         plan: gives the plan of the current attempt.
         run: executes the commands that an event leads to.
+        rescales: told first how what was asked for has ended; False when it was not in order to rescale.
         records: gives the records in and out so far.
         deleted: called when the machine has ended and all deletions are over, or their time is.
 
@@ -89,6 +91,7 @@ class CheckpointShell:
         deletions: Deletions,
         plan: Callable[[], PhysicalPlan],
         run: Run,
+        rescales: Callable[[cmd.ResolveSavepoint], bool],
         records: Callable[[], Counters],
         deleted: Callable[[], None],
     ) -> None:
@@ -106,6 +109,7 @@ class CheckpointShell:
         self._deletions = deletions
         self._plan = plan
         self._run = run
+        self._rescales = rescales
         self._deleted = deleted
         self.shared = SharedFiles()
         self.leftovers = Leftovers(deletions, self._snapshots, self.shared)
@@ -319,15 +323,15 @@ class CheckpointShell:
             logger.warning("checkpoint failed", extra=details, exc_info=command.error)
 
     def _resolve(self, command: cmd.ResolveSavepoint) -> None:
-        path = self.location(command.checkpoint_id) or ""
-        self._requests.request_resolved(
-            RequestOutcome(
-                request_id=command.request_id,
-                checkpoint_id=command.checkpoint_id,
-                path=path,
-                error=command.error,
-            )
+        if self._rescales(command):
+            return
+        outcome = RequestOutcome(
+            request_id=command.request_id,
+            checkpoint_id=command.checkpoint_id,
+            path=self.location(command.checkpoint_id) or "",
+            error=command.error,
         )
+        self._requests.request_resolved(outcome)
 
     # ---- deletion --------------------------------------------------------------
 
@@ -360,36 +364,6 @@ class CheckpointShell:
     def _broadcast(self, command: msg.Command) -> None:
         for slot in range(self._plan().slot_count):
             self._services.slots.send(SlotId(slot), command)
-
-
-def describe_operators(
-    plan: PhysicalPlan, snapshots: Iterable[SubtaskSnapshot]
-) -> tuple[OperatorMetadata, ...]:
-    """Return every operator of a plan with what its subtasks stored, in the plan's order."""
-    parts: dict[tuple[VertexId, int, OperatorUid], OperatorSnapshot] = {
-        (snapshot.vertex, snapshot.subtask, operator.uid): operator
-        for snapshot in snapshots
-        for operator in snapshot.operators
-    }
-    described = []
-    for vertex in plan.vertices:
-        for node in vertex.operators:
-            subtasks = tuple(
-                parts.get((vertex.id, i, node.uid), OperatorSnapshot(uid=node.uid, subtask=i))
-                for i in range(vertex.parallelism)
-            )
-            described.append(
-                OperatorMetadata(
-                    uid=node.uid,
-                    uid_generated=node.uid_generated,
-                    name=node.name,
-                    max_parallelism=vertex.max_parallelism,
-                    parallelism=vertex.parallelism,
-                    states=tuple(dict.fromkeys(state for part in subtasks for state in part.states)),
-                    subtasks=subtasks,
-                )
-            )
-    return tuple(described)
 
 
 def _kind(purpose: Purpose) -> SnapshotKind:

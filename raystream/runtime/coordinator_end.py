@@ -6,10 +6,11 @@ keeps a job from ending.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from raystream.ids import SlotId
 from raystream.operators.operator import Background
 from raystream.runtime.coordinator_log import Later
 from raystream.runtime.coordinator_services import SlotPool
@@ -60,6 +61,13 @@ def release_slots(slots: SlotPool, later: Later, gone: Callable[[], None]) -> No
     """Give all slots back, and call `gone` once: when their processes have ended, or the time is over."""
     late = "processes of slots may be left and write files after the end of the job"
     go_on_within(RELEASE_WAIT_MS, slots.release, gone, later=later, late=late)
+
+
+def abandon_slots(slots: SlotPool, busy: Iterable[SlotId]) -> None:
+    """Kill processes at once, and give all others back, without an answer."""
+    for slot in busy:
+        slots.kill(slot)
+    slots.release(lambda: None)
 
 
 class Deletions:

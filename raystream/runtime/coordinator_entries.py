@@ -13,7 +13,7 @@ from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.metrics import Counters
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.job import Job
-from raystream.protocol.job_commands import Command
+from raystream.protocol.job_commands import Command, LogCancel, LogStop
 from raystream.runtime.coordinator_end import ARCHIVE_WAIT_MS, go_on_within
 from raystream.runtime.coordinator_leftovers import Leftovers
 from raystream.runtime.coordinator_log import Later, LogWriter
@@ -35,6 +35,7 @@ class JobEntries:
         location: gives the location of a complete checkpoint.
         program_checksum: gives that of the stored program.
         leftovers: sweeps what older attempts left.
+        parallelism: gives that of a job that was rescaled.
         records: gives the records in and out so far.
         later: for the bound of the archive.
         run: executes the commands that an event leads to.
@@ -54,6 +55,7 @@ class JobEntries:
         location: Callable[[CheckpointId | None], str | None],
         program_checksum: Callable[[], str | None],
         leftovers: Leftovers,
+        parallelism: Callable[[], int | None],
         records: Callable[[], Counters],
         later: Later,
         run: Callable[[Iterable[Command]], None],
@@ -67,6 +69,7 @@ class JobEntries:
         self._program_checksum = program_checksum
         self._leftovers = leftovers
         self._records = records
+        self._parallelism = parallelism
         self._later = later
         self._run = run
         self._failed = failed
@@ -89,6 +92,7 @@ class JobEntries:
             records_in=records.records_in,
             records_out=records.records_out,
             dead_letters=records.dead_letters,
+            parallelism=self._parallelism(),
         )
 
         def appended(error: StorageError | None) -> None:
@@ -100,13 +104,10 @@ class JobEntries:
 
         self._log.append(entry, appended)
 
-    def stop_accepted(self, request_id: str) -> None:
-        """Log that a client may stop the job."""
-        self._log.append(StopAccepted(request_id=request_id), _request_logged)
-
-    def cancel_accepted(self, request_id: str) -> None:
-        """Log that a client may cancel the job."""
-        self._log.append(CancelAccepted(request_id=request_id), _request_logged)
+    def request_accepted(self, command: LogStop | LogCancel) -> None:
+        """Log that a client may stop or cancel the job."""
+        accepted = StopAccepted if isinstance(command, LogStop) else CancelAccepted
+        self._log.append(accepted(request_id=command.request_id), _request_logged)
 
     def job_ends(self, status: JobStatus, error: RaystreamError | None) -> None:
         """Log how the job ends."""

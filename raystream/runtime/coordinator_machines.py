@@ -4,6 +4,7 @@ import random
 from typing import assert_never
 
 from raystream.config.options import RestartConfig
+from raystream.graph.physical import PhysicalPlan
 from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.checkpoint_requests import CheckpointRequests
 from raystream.protocol.job import Job
@@ -16,6 +17,7 @@ from raystream.protocol.restart import (
     RestartStrategy,
 )
 from raystream.protocol.retention import Retention
+from raystream.protocol.subtasks import JobShape
 from raystream.runtime.coordinator_services import CoordinatorServices
 
 
@@ -23,11 +25,16 @@ def make_job(services: CoordinatorServices) -> Job:
     """Return the machine that decides about attempts and the end of a job."""
     plan, config = services.submission.plan, services.submission.config
     return Job(
-        slot_count=plan.slot_count,
-        subtasks=[(vertex.id, subtask) for vertex, subtask in plan.subtasks()],
+        shape=shape_of(plan, config.parallelism),
         strategy=_restart_strategy(config.restart, services.rng),
         cancellation_timeout_ms=config.cancellation_timeout_ms,
     )
+
+
+def shape_of(plan: PhysicalPlan, parallelism: int) -> JobShape:
+    """Return how large a plan is that was made for a parallelism."""
+    subtasks = frozenset((vertex.id, subtask) for vertex, subtask in plan.subtasks())
+    return JobShape(parallelism=parallelism, slot_count=plan.slot_count, subtasks=subtasks)
 
 
 def make_checkpoint_coordinator(services: CoordinatorServices) -> CheckpointCoordinator:

@@ -38,6 +38,8 @@ class Restore:
     enumerators: Mapping[OperatorUid, bytes] = field(default_factory=dict)
     gone: tuple[RestoredState, ...] = ()
     """The state of operators that the program does not have, which is dropped."""
+    ended: frozenset[VertexId] = frozenset()
+    """Vertices that do not run again, since all their operators and all that send to them had ended."""
 
 
 def plan_restore(
@@ -88,6 +90,7 @@ def plan_restore(
         subtasks=subtasks,
         enumerators=dict(metadata.enumerators),
         gone=tuple(_of_operator(Verdict.MISSING, operator) for operator in missing),
+        ended=_ended(plan, metadata),
     )
 
 
@@ -121,6 +124,15 @@ def dealt_anew(plan: PhysicalPlan, metadata: SnapshotMetadata) -> list[tuple[Ver
         for vertex, operator in stored
         if operator is not None and _keyed(operator) and operator.max_parallelism != vertex.max_parallelism
     ]
+
+
+def _ended(plan: PhysicalPlan, metadata: SnapshotMetadata) -> frozenset[VertexId]:
+    """Return the vertices that do not run again; one with an operator or an input that is new does."""
+    had_ended = {operator.uid for operator in metadata.operators if operator.ended}
+    ended = {v.id for v in plan.vertices if all(node.uid in had_ended for node in v.operators)}
+    while running := {edge.target for edge in plan.edges if edge.source not in ended} & ended:
+        ended -= running
+    return frozenset(ended)
 
 
 # ---- key groups ---------------------------------------------------------------

@@ -42,6 +42,9 @@ class SlotPool(Protocol):
     def kill(self, slot: SlotId) -> None:
         """End the process of a slot at once; answered by `slot_lost`."""
 
+    def dismiss(self, slots: Sequence[SlotId]) -> None:
+        """End the processes of slots that are not needed, be they there yet or not; nothing is answered."""
+
     def release(self, released: Callable[[], None]) -> None:
         """End all processes; `released` is called when none is left.  Nothing else is answered."""
 

@@ -10,13 +10,13 @@ Outcomes of what an older attempt had started are dropped.
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from raystream.errors import RaystreamError, UserCodeError
 from raystream.graph.physical import PhysicalPlan, Vertex
-from raystream.ids import Attempt, OperatorUid, SlotId
+from raystream.ids import Attempt, OperatorUid, SlotId, VertexId
 from raystream.operators.operator import Background
 from raystream.operators.source import EnumeratorContext, SplitEnumerator
 from raystream.runtime import messages as msg
@@ -63,6 +63,7 @@ class SourceCoordinator:
         self._failed = failed
         self._attempt = Attempt(0)  # 0 while none is under way.
         self._sources: dict[OperatorUid, _Source] = {}
+        self._ended: dict[OperatorUid, bytes] = {}  # State of those that have ended for good.
 
     def begin(
         self,
@@ -70,6 +71,7 @@ class SourceCoordinator:
         plan: PhysicalPlan,
         states: Mapping[OperatorUid, bytes] | None,
         *,
+        ended: Collection[VertexId] = (),
         ready: Callable[[], None],
     ) -> None:
         """Make the enumerators of an attempt and run their first discovery.
@@ -78,19 +80,25 @@ class SourceCoordinator:
             attempt: the attempt.
             plan: where the sources are.
             states: what the snapshot holds; None when nothing is restored.
+            ended: sources that had ended in it: they look for nothing any more, and keep their state.
             ready: called when all have discovered; `failed` is called instead when one can not.
         """
         self._attempt = attempt
         self._sources = {}
+        sources = [vertex for vertex in plan.vertices if vertex.source is not None]
+        uids = [vertex.operators[0].uid for vertex in sources if vertex.id in ended]
+        self._ended = {uid: state for uid, state in (states or {}).items() if uid in uids}
         try:
-            for vertex in plan.vertices:
-                if vertex.source is not None:
+            for vertex in sources:
+                if vertex.id not in ended:
                     source = _Source(vertex, _enumerator(vertex, states))
                     self._sources[source.uid] = source
         except BaseException as error:
             self._failed(attempt, _source_error(vertex, error))
             return
         missing = set(self._sources)
+        if not missing:
+            ready()
 
         def discovered(source: _Source) -> None:
             missing.discard(source.uid)
@@ -103,7 +111,7 @@ class SourceCoordinator:
     def end(self) -> None:
         """Forget the enumerators: the attempt is over."""
         self._attempt = Attempt(0)
-        self._sources = {}
+        self._sources, self._ended = {}, {}
 
     def splits_requested(self, report: msg.SplitsRequested) -> None:
         """Answer a reader, now or when there are splits; a reader of an attempt that is over gets none."""
@@ -118,7 +126,7 @@ class SourceCoordinator:
         Raises:
             RaystreamError: an enumerator can not say.
         """
-        states = {}
+        states = dict(self._ended)
         for uid, source in self._sources.items():
             try:
                 states[uid] = source.enumerator.snapshot()

@@ -12,9 +12,9 @@ from raystream.errors import ConfigError, StateCorruptError, StorageError
 from raystream.ids import JobId
 from raystream.storage.archive import ArchivedJob, write_archive
 from raystream.storage.claims import SnapshotClaims
-from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem
+from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem, join_url
 from raystream.storage.job_log import DurableJobLog, JobLog, VolatileJobLog
-from raystream.storage.layout import JobLayout
+from raystream.storage.layout import JobLayout, is_probe
 from raystream.storage.metadata import SnapshotMetadata
 from raystream.storage.probe import remove_probe, write_probe
 from raystream.storage.snapshots import SnapshotStore
@@ -93,7 +93,9 @@ class Directory:
         remove_probe(self.fs, probe)
 
     def leave(self, archive: ArchivedJob | None) -> None:
-        """Leave what `list -a` shows when the job master is gone; without the program no other one begins.
+        """Leave what `list -a` shows when the job master is gone, and nothing that only running jobs need.
+
+        Without the program no other job master begins.
 
         Args:
             archive: how the job ended; None when it never started, so that it leaves nothing.
@@ -103,6 +105,9 @@ class Directory:
         """
         if archive is not None:
             write_archive(self.fs, self.layout, archive)
+        for entry in self.fs.list_dir(self.layout.job_dir):
+            if is_probe(entry.name):  # Also of job masters that have died.
+                self.fs.delete_file(join_url(self.layout.job_dir, entry.name))
         self.fs.delete_file(self.layout.graph_path)
 
 

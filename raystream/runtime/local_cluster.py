@@ -57,8 +57,8 @@ class LocalSlots:
 
     def acquire(self, slots: Sequence[SlotId]) -> None:
         for slot in slots:
-            self._slots[slot] = self._make(slot)
-            self._mailbox.post(partial(self._acquired, slot))
+            self._slots[slot] = made = self._make(slot)
+            self._mailbox.post(partial(self._acquired, slot, made))
 
     def send(self, slot: SlotId, command: msg.Command) -> None:
         if slot in self._slots:
@@ -70,6 +70,11 @@ class LocalSlots:
             self._drop(slot)
             error = SlotLostError("slot was given up", slot=slot)
             self._mailbox.post(lambda: self.coordinator.slot_lost(slot, error))
+
+    def dismiss(self, slots: Sequence[SlotId]) -> None:
+        for slot in slots:
+            if slot in self._slots:
+                self._drop(slot)
 
     def release(self, released: Callable[[], None]) -> None:
         dropped = [self._drop(slot) for slot in list(self._slots)]
@@ -93,8 +98,9 @@ class LocalSlots:
         deadlines = (slot.next_deadline_ms() for slot, _ in self._slots.values())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    def _acquired(self, slot: SlotId) -> None:
-        self.coordinator.slot_acquired(slot)
+    def _acquired(self, slot: SlotId, made: tuple[Slot, SlotThreads]) -> None:
+        if self._slots.get(slot) is made:  # Else it was dismissed meanwhile.
+            self.coordinator.slot_acquired(slot)
 
     def _make(self, slot: SlotId) -> tuple[Slot, SlotThreads]:
         mailbox = Mailbox(self._wake.set)
@@ -194,7 +200,7 @@ class LocalJob:
             raise RaystreamError("job ended before the request was carried out", status=view.status.value)
         if outcome.error is not None:
             raise outcome.error
-        return outcome.path
+        return outcome.answer
 
     def wait(
         self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener

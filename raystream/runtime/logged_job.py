@@ -55,6 +55,8 @@ class LoggedJob:
     """Location of the snapshot that the job itself started from."""
     started_from_id: CheckpointId | None = None
     """Its id."""
+    parallelism: int | None = None
+    """Of a job that was rescaled."""
     beginning: Beginning
     locations: Mapping[CheckpointId, str]
     """Of every snapshot that the log names."""
@@ -167,6 +169,7 @@ class _Reader:
             program_checksum=last.program_checksum,
             started_from=first.restored_path,
             started_from_id=first.restored_checkpoint,
+            parallelism=last.parallelism,
             beginning=Beginning(
                 newest=CheckpointId(self.newest + IDS_AHEAD_MAX),
                 point=self.point,
@@ -192,7 +195,8 @@ class _Reader:
         elif self.last is not None and entry.attempt != self.attempt:
             # The entry of the checkpoint between may be pruned; what was restored tells of it all the same.
             self.progress = self.progress or entry.restored_checkpoint != self.last.restored_checkpoint
-            if entry.passed_over == self.last.passed_over:  # Else it was no new failure, but a second try.
+            # Else it was no new failure, but a second try, or a rescale.
+            if (entry.passed_over, entry.parallelism) == (self.last.passed_over, self.last.parallelism):
                 self._failed(entry.started_ms)
         for damaged in entry.passed_over:
             if damaged in self.retention.retained:

@@ -86,6 +86,8 @@ class Deploy:
     secret: bytes
     """Key of the HMAC handshake on the data connections of this attempt, 32 bytes."""
     restore: dict[tuple[VertexId, int], SubtaskRestore] = field(default_factory=dict)
+    ended: frozenset[VertexId] = frozenset()
+    """Vertices that had ended in the restored snapshot: they keep their state, and run nothing."""
     probe: str = ""
     """URL of an object that the slot must be able to read before it says `SlotDeployed`; empty: none."""
     probe_served: bool = False

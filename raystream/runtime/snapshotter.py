@@ -48,6 +48,7 @@ class _Snapshot:
     sync_ms: float
     sync_ended_ms: float
     flight: InFlight | None
+    ended: bool = False
     unencoded: deque[KeyedSnapshot] = field(default_factory=deque)
     waits: bool = False
     """True while a thread waits until encoding can go on."""
@@ -108,6 +109,7 @@ class Snapshotter:
         *,
         alignment_ms: float,
         flight: InFlight | None = None,
+        ended: bool = False,
     ) -> None:
         """Take the synchronous part of a subtask's snapshot; nothing is written yet.
 
@@ -118,6 +120,7 @@ class Snapshotter:
             barrier: what the snapshot is for.
             alignment_ms: from the first barrier to the last.
             flight: the records in flight that belong to it; may still be open.
+            ended: all its input was processed.
         """
         started_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
         savepoint = barrier.kind is SnapshotKind.SAVEPOINT
@@ -126,9 +129,7 @@ class Snapshotter:
         for node, operator in zip(vertex.operators, operators, strict=True):
             states = operator.snapshot(barrier.checkpoint_id, savepoint=savepoint)
             backend = operator.context.keyed_backend
-            keyed = None
-            if backend is not None:
-                keyed = backend.freeze(barrier.checkpoint_id, form=form)
+            keyed = None if backend is None else backend.freeze(barrier.checkpoint_id, form=form)
             parts.append(OperatorPart(node.uid, states, keyed, operator.sync))
         ended_ms = self._clock.monotonic_ms()
         snapshot = _Snapshot(
@@ -141,6 +142,7 @@ class Snapshotter:
             sync_ms=ended_ms - started_ms,
             sync_ended_ms=ended_ms,
             flight=flight,
+            ended=ended,
             unencoded=deque(part.keyed for part in parts if part.keyed is not None),
         )
         self._under_way.begun(barrier.checkpoint_id)
@@ -293,6 +295,7 @@ class Snapshotter:
             async_ms=self._clock.monotonic_ms() - snapshot.sync_ended_ms,
             alignment_ms=snapshot.alignment_ms,
             start_delay_ms=snapshot.start_delay_ms,
+            ended=snapshot.ended,
             writing_from=self._under_way.oldest,
         )
 

@@ -23,7 +23,15 @@ from raystream.protocol import alignment as align
 from raystream.protocol import watermark as wm
 from raystream.protocol.tracking import BarrierTracker
 from raystream.records.batch import RowBatch
-from raystream.records.elements import Active, Barrier, CancelBarrier, EndOfInput, Idle, Watermark
+from raystream.records.elements import (
+    WATERMARK_MAX_MS,
+    Active,
+    Barrier,
+    CancelBarrier,
+    EndOfInput,
+    Idle,
+    Watermark,
+)
 from raystream.runtime.gate import Gate
 from raystream.runtime.in_flight import IN_FLIGHT_BYTES_MAX, RestoredInput
 from raystream.runtime.output import Outputs
@@ -220,6 +228,8 @@ class Subtask:
             operator.time_reached()
 
     def _pass_on(self, commands: Sequence[wm.Command]) -> None:
+        if self._ended:  # In the snapshot that was restored: timers had their last time then.
+            return
         for command in commands:
             match command:
                 case wm.ForwardWatermark(timestamp_ms):
@@ -241,6 +251,15 @@ class Subtask:
         self._ended = True
         for operator in self.operators:
             operator.end_input()
+        self._pass_end_on()
+
+    def had_ended(self) -> None:
+        """The subtask had ended in the snapshot that is restored: say so again, and run nothing of it."""
+        self._ended = True
+        self.outputs.broadcast(Watermark(WATERMARK_MAX_MS))
+        self._pass_end_on()
+
+    def _pass_end_on(self) -> None:
         self.outputs.broadcast(EndOfInput())
         self._listener.input_ended(self)
 
@@ -366,5 +385,11 @@ class Subtask:
         else:
             assert not self._in_flight, "snapshot ahead of records that were restored in flight"
         self._snapshotter.take(
-            self.vertex, self.index, self.operators, barrier, alignment_ms=alignment_ms, flight=flight
+            self.vertex,
+            self.index,
+            self.operators,
+            barrier,
+            alignment_ms=alignment_ms,
+            flight=flight,
+            ended=self._ended,
         )

@@ -73,6 +73,8 @@ class AttemptStarted:
     """Complete checkpoints that could not be read, which no later attempt restores either."""
     program_checksum: str | None = None
     """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told."""
+    parallelism: int | None = None
+    """Of a job that was rescaled; None for one that has the parallelism that it was submitted with."""
     records_in: int = 0
     """Records that sources had emitted in the attempts before."""
     records_out: int = 0

@@ -27,6 +27,7 @@ from raystream.storage.stores import to_url
 METADATA_NAME = "_metadata"
 _CLAIM_NAME = "_claim"
 _SHARED = "shared"
+_PROBE = "probe-"
 
 _CHECKPOINT = re.compile(r"chk-([1-9][0-9]*)")
 _DATA_FILE = re.compile(r"c([1-9][0-9]*)-a[1-9][0-9]*-.+")
@@ -91,7 +92,7 @@ class JobLayout:
 
     def probe_path(self, token: str) -> str:
         """File that every slot must be able to read before an attempt starts."""
-        return join_url(self.job_dir, f"probe-{token}")
+        return join_url(self.job_dir, f"{_PROBE}{token}")
 
 
 def savepoint_dir(base: str, job_id: JobId, token: str) -> str:
@@ -196,6 +197,11 @@ def log_number_of(file_name: str) -> int | None:
 def job_of(directory_name: str) -> JobId | None:
     """Return the job whose files a directory of this name holds, or None."""
     return JobId(directory_name) if _JOB_ID.fullmatch(directory_name) else None
+
+
+def is_probe(file_name: str) -> bool:
+    """Return whether a file of this name in a job's directory is a probe."""
+    return file_name.startswith(_PROBE)
 
 
 def owned_by_snapshot(directory: str) -> bool:

@@ -65,6 +65,8 @@ class OperatorMetadata:
     """Every state that any subtask had registered."""
     subtasks: tuple[OperatorSnapshot, ...]
     """By subtask; as many as `parallelism`."""
+    ended: bool = False
+    """True when every subtask had processed all its input before the barrier."""
 
     @property
     def stateful(self) -> bool:
@@ -223,7 +225,7 @@ class _StoredSubtask(msgspec.Struct, frozen=True, kw_only=True):
     channels: list[StoredChannels] = []
 
 
-class _StoredOperator(msgspec.Struct, frozen=True, kw_only=True):
+class _StoredOperator(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uid: str
     uid_generated: bool
     name: str
@@ -231,6 +233,7 @@ class _StoredOperator(msgspec.Struct, frozen=True, kw_only=True):
     parallelism: int
     states: list[_StoredState]
     subtasks: list[_StoredSubtask]
+    ended: bool = False
 
 
 class _StoredSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,6 +274,7 @@ def _store_operator(operator: OperatorMetadata) -> _StoredOperator:
             for state in positions
         ],
         subtasks=[_store_subtask(subtask, positions) for subtask in operator.subtasks],
+        ended=operator.ended,
     )
 
 
@@ -309,6 +313,7 @@ def _load_operator(stored: _StoredOperator) -> OperatorMetadata:
         parallelism=stored.parallelism,
         states=states,
         subtasks=tuple(_load_subtask(uid, states, subtask) for subtask in stored.subtasks),
+        ended=stored.ended,
     )
 
 

@@ -184,12 +184,14 @@ class SimulatedSlotPool:
         self.lives = 0
         self._processes: dict[SlotId, SlotProcess] = {}
         self._given_up: list[SlotProcess] = []  # Alive, and presumed dead.
+        self._asked: dict[SlotId, int] = {}  # How often each slot was asked for, or not wanted any more.
         self._released = False
 
     def acquire(self, slots: Sequence[SlotId]) -> None:
         """Start a process for each slot."""
         for slot in slots:
-            self.world.after(self.world.delay_ms(START_MS_MAX), partial(self._start, slot))
+            number = self._asked[slot] = self._asked.get(slot, 0) + 1
+            self.world.after(self.world.delay_ms(START_MS_MAX), partial(self._start, slot, number))
 
     def send(self, slot: SlotId, command: msg.Command) -> None:
         """Send a command; it is lost with a process that is dead, whether that is known or not."""
@@ -204,6 +206,16 @@ class SimulatedSlotPool:
     def kill(self, slot: SlotId) -> None:
         """Kill a process, as the coordinator wants it."""
         self.crash(slot)
+
+    def dismiss(self, slots: Sequence[SlotId]) -> None:
+        """Stop some processes, at once, also those that have not started yet."""
+        for slot in slots:
+            self._asked[slot] = self._asked.get(slot, 0) + 1
+            process = self._processes.pop(slot, None)
+            if process is not None and process.alive:
+                self.world.record(process.name, "is dismissed")
+                process.told_dead = True
+                process.die()
 
     def release(self, released: Callable[[], None]) -> None:
         """Stop all processes, at once."""
@@ -283,8 +295,8 @@ class SimulatedSlotPool:
         else:
             process.end()
 
-    def _start(self, slot: SlotId) -> None:
-        if self._released:
+    def _start(self, slot: SlotId, number: int) -> None:
+        if self._released or self._asked[slot] != number:
             return
         self.lives += 1
         process = self._processes[slot] = SlotProcess(self, slot, self.lives)

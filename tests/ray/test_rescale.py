@@ -3,6 +3,7 @@
 import pytest
 
 from raystream import JobStatus
+from raystream.cli.main import main
 from tests.access_logs import (
     Expected,
     PacedParse,
@@ -95,3 +96,30 @@ def test_savepoint_leaves_its_job_alone_and_another_goes_on_from_it(counting, tm
     rejected = [*records(tmp_path / "out" / "rejected"), *records(tmp_path / "other" / "rejected")]
     places = {(row["file"], row["offset"]) for row in rejected}
     assert places == {row[:2] for row in counting.expected.rejected}
+
+
+def test_running_job_is_rescaled_from_2_to_4_to_1_in_one_command_each(counting, tmp_path, capsys):
+    client, handle = counting(2)
+    count_for_a_while(handle)
+    first = {worker.pid for worker in handle.workers()}
+
+    downtimes = []
+    for parallelism in (4, 1):
+        assert main(["rescale", client.job_id, "-p", str(parallelism)]) == 0
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        said = f"job {client.job_id} has parallelism {parallelism}; downtime "
+        assert said in printed.err
+        downtimes.append(float(printed.err.partition(said)[2].split()[0]))
+        view = handle.view()
+        assert (view.status, view.parallelism) == (JobStatus.RUNNING, parallelism)
+        workers = handle.workers()
+        assert [worker.slot for worker in workers] == list(range(parallelism))
+        assert workers[0].pid in first, "live workers are used again"
+    early = len(records(tmp_path / "out"))
+    result = client.wait(PATIENCE_S)
+
+    assert early < sum(counting.expected.hits.values()), "it was rescaled while it counted"
+    assert result.status is JobStatus.FINISHED
+    assert all(downtime < PATIENCE_S for downtime in downtimes)
+    assert_counted_exactly_once(tmp_path / "out", counting.expected)

@@ -5,7 +5,13 @@ import re
 
 import pytest
 
-from raystream.api.runner import CancelRequest, CheckpointRequest, SavepointRequest, StopRequest
+from raystream.api.runner import (
+    CancelRequest,
+    CheckpointRequest,
+    RescaleRequest,
+    SavepointRequest,
+    StopRequest,
+)
 from raystream.cli.listing import JobRow, matching_job
 from raystream.errors import CheckpointError, ConfigError, JobNotFoundError
 from raystream.handles import SavepointFormat
@@ -288,6 +294,34 @@ def test_job_is_not_cancelled_when_the_savepoint_before_that_fails(raystream, cl
     assert (outcome.code, outcome.out) == (1, "")
     assert "error: savepoint was aborted: declined" in outcome.err
     assert [type(request) for request in cluster.requests] == [SavepointRequest]
+
+
+def test_rescale_tells_the_downtime_on_standard_error(raystream, cluster):
+    cluster.answer = lambda request: "1234"
+    outcome = raystream("rescale", "hits", "-p", "4")
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert f"job {HITS.job_id} has parallelism 4; downtime 1.23 s" in outcome.err
+    (request,) = cluster.requests
+    assert isinstance(request, RescaleRequest)
+    assert request.parallelism == 4
+
+
+def test_rescale_of_a_job_that_can_not_have_it_ends_with_2(raystream, cluster):
+    def refuse(request):
+        raise ConfigError("parallelism is above the max parallelism of an operator", hint="stop the job")
+
+    cluster.answer = refuse
+    outcome = raystream("rescale", "hits", "-p", "400")
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "above the max parallelism" in outcome.err
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_rescale_to_no_parallelism_at_all_asks_nobody(raystream, cluster, number):
+    assert raystream("rescale", "hits", "-p", number).code == 2
+    assert cluster.requests == []
 
 
 def test_savepoint_that_is_aborted_ends_with_1(raystream, cluster):

@@ -84,7 +84,7 @@ class FakeClass:
 class Cluster:
     """A pool, the actors it has made, and what the coordinator is told."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, **options):
         self.killed, self.told = [], []
         self.kill_error = None
         monkeypatch.setattr(ray, "kill", self._kill)
@@ -97,6 +97,7 @@ class Cluster:
             clock=self.clock,
             mailbox=self.mailbox,
             changed=lambda: None,
+            **options,
         )
         self.pool._actor_class = FakeClass()
         self.pool._endings._background = self
@@ -304,3 +305,38 @@ def test_slots_are_released_when_nothing_is_left_of_all_also_of_those_given_up_b
 
     cluster.after(KILL_GRACE_MS)
     assert cluster.told == ["released"]
+
+
+def test_processes_under_a_new_job_master_start_at_once_and_work_after_the_grace_of_those_before(monkeypatch):
+    cluster = Cluster(monkeypatch, inherits=True)
+    cluster.pool.acquire((0, 1))
+    first, second = cluster.pool._actor_class.actors
+    first.described[0].set_result(first.info)
+    cluster.after(KILL_GRACE_MS - 1)
+    assert cluster.told == []
+
+    cluster.after(1)
+    assert cluster.told == [0]
+
+    second.described[0].set_result(second.info)
+    cluster.settle()
+    assert cluster.told == [0, 1]
+
+
+def test_files_of_a_job_under_a_new_job_master_stay_until_the_grace_of_its_processes_is_over(monkeypatch):
+    cluster = Cluster(monkeypatch, inherits=True)
+    cluster.pool.release(lambda: cluster.told.append("released"))
+    cluster.after(KILL_GRACE_MS - 1)
+    assert cluster.told == []
+
+    cluster.after(1)
+
+    assert cluster.told == ["released"]
+
+
+def test_reports_of_processes_under_another_job_master_do_not_count(monkeypatch):
+    cluster = Cluster(monkeypatch, first_incarnation=1 << 32)
+    cluster.acquire(0)
+
+    assert not cluster.pool.takes(0, 1, 1)
+    assert cluster.pool.takes(0, (1 << 32) + 1, 1)

@@ -105,3 +105,17 @@ def test_output_that_nobody_fetches_is_bounded_and_the_loss_is_told_once(monkeyp
     assert (update.lost_lines, update.lost_values) == lost
     after = ask(published, update.seen, timeout_s=0.0)
     assert (after.lost_lines, after.lost_values) == (0, 0)
+
+
+def test_client_of_another_life_of_the_job_master_has_seen_nothing():
+    before, after = Publication(VIEW), Publication(RUNNING)
+    for number in range(5):
+        before.add_output("print", [str(number)])
+        before.publish(VIEW, news=True)
+    after.add_output("print", ["new"])
+    seen = ask(before).seen
+
+    update = ask(after, seen)
+
+    assert (update.view, update.outputs) == (RUNNING, (("print", ["new"]),))
+    assert update.seen.life == after.life != seen.life

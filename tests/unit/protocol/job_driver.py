@@ -6,6 +6,7 @@ from raystream.protocol.job import Job
 from raystream.protocol.job_commands import AcquireSlots
 from raystream.protocol.job_failures import Failure
 from raystream.protocol.restart import FixedDelay
+from raystream.protocol.subtasks import JobShape
 
 SLOTS = (SlotId(0), SlotId(1))
 SUBTASKS = ((VertexId(0), 0), (VertexId(0), 1))
@@ -24,8 +25,7 @@ class JobDriver:
     def __init__(self, *, strategy=None, restarts=3):
         self.now_ms = 0
         self.machine = Job(
-            slot_count=len(SLOTS),
-            subtasks=SUBTASKS,
+            shape=JobShape(parallelism=2, slot_count=len(SLOTS), subtasks=frozenset(SUBTASKS)),
             strategy=strategy or FixedDelay(restarts, DELAY_MS),
             cancellation_timeout_ms=CANCELLATION_TIMEOUT_MS,
         )

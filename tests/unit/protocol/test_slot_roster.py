@@ -47,5 +47,5 @@ def test_only_slots_that_were_told_to_deploy_are_stopped():
 
     assert roster.waiting_for == "1 of 2 slots"
     assert roster.addresses == {SECOND: "address"}
-    assert roster.stop_busy() == (SECOND,)
+    assert roster.stop_busy(kill_ms=500) == (SECOND,)
     assert roster.slots(SlotState.STOPPING) == (SECOND,)

@@ -5,115 +5,33 @@ from collections import deque
 from dataclasses import replace
 from functools import partial
 
-from raystream.api.runner import CancelRequest, CheckpointRequest, SavepointRequest, StopRequest
+from raystream.api.runner import (
+    CancelRequest,
+    CheckpointRequest,
+    RescaleRequest,
+    SavepointRequest,
+    StopRequest,
+)
 from raystream.config.load import load_config
 from raystream.errors import SlotLostError, StorageError, UserCodeError
-from raystream.graph.physical import OperatorNode, PhysicalPlan, Vertex
 from raystream.handles import (
-    InlineHandle,
-    KeyedStateHandle,
-    OperatorSnapshot,
-    OperatorStateHandle,
-    Redistribution,
     SavepointFormat,
-    StateInfo,
-    SubtaskSnapshot,
 )
-from raystream.ids import Attempt, JobId, OperatorUid, SlotId, VertexId
-from raystream.keygroup import groups_of_subtask
+from raystream.ids import Attempt, JobId, OperatorUid, SlotId
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
+from raystream.runtime.program import Program, pack, unpack
 from raystream.storage.stores import open_file_system
+from tests.unit.runtime.coordinator_plans import FakeSource, make_plan, make_snapshot
 
 JOB_ID = JobId("0123456789abcdef" * 2)
-HITS = StateInfo(name="hits", kind="value", serializer="msgpack-1", schema="int")
 CRASH = UserCodeError("user function raised")
 REFUSED = StorageError("store refused")
 INTERVAL_MS = 1_000
 """In this time after the start of an attempt one checkpoint starts, then one in every such time."""
 RESTART_DELAY_MS = 10
-
-
-class FakeEnumerator:
-    """Hands out what is left of a list of splits, one for each request."""
-
-    def __init__(self, source, state):
-        self.source = source
-        self.discovery_interval_ms = source.discovery_interval_ms
-        self.splits = [] if state is None else state.split()
-        self.known = set(self.splits) if state is None else None
-
-    def discover(self):
-        if self.source.discoveries:
-            found = self.source.discoveries.popleft()
-            if isinstance(found, Exception):
-                raise found
-            return found
-        return []
-
-    def discovered(self, found):
-        self.splits += found
-
-    def next_splits(self, subtask):
-        return [self.splits.pop(0)] if self.splits else []
-
-    @property
-    def exhausted(self):
-        return self.discovery_interval_ms is None and not self.splits
-
-    def snapshot(self):
-        if self.source.snapshot_error is not None:
-            raise self.source.snapshot_error
-        return b" ".join(self.splits)
-
-
-class FakeSource:
-    bounded = True
-    rewindable = True
-
-    def __init__(self, discoveries=((b"s0", b"s1", b"s2"),), *, discovery_interval_ms=None):
-        self.discoveries = deque(
-            found if isinstance(found, Exception) else list(found) for found in discoveries
-        )
-        self.discovery_interval_ms = discovery_interval_ms
-        self.snapshot_error = None
-        self.made = []
-
-    def enumerator(self, context, state):
-        self.made.append((context, state))
-        return FakeEnumerator(self, state)
-
-
-def node(uid, *, source=None, stateful=True):
-    return OperatorNode(
-        uid=OperatorUid(uid),
-        uid_generated=False,
-        name=uid.upper(),
-        factory=object,
-        stateful=stateful,
-        source=source,
-    )
-
-
-def make_plan(source, *, parallelism=2, max_parallelism=128, explicit=True, count_uid="count"):
-    vertices = tuple(
-        Vertex(
-            id=VertexId(number),
-            name=name,
-            parallelism=parallelism,
-            max_parallelism=max_parallelism,
-            max_parallelism_explicit=explicit,
-            slot_offset=0,
-            operators=operators,
-            keyed=keyed,
-        )
-        for number, (name, operators, keyed) in enumerate(
-            [("read", (node("read", source=source),), False), ("count", (node(count_uid),), True)]
-        )
-    )
-    return PhysicalPlan(vertices=vertices, edges=(), slot_count=parallelism)
 
 
 class VirtualClock:
@@ -143,26 +61,29 @@ class World:
     that is not done before the test says so; `faults` makes such work raise.
     """
 
-    open_fs = staticmethod(open_file_system)
+    open_fs, seed = staticmethod(open_file_system), 1
 
-    def __init__(self, directory=None, *, source=None, plan=None, savepoints=None, job_id=JOB_ID, **options):
+    def __init__(
+        self,
+        directory=None,
+        *,
+        source=None,
+        plan=None,
+        savepoints=None,
+        job_id=JOB_ID,
+        packed=False,
+        **options,
+    ):
         self.source = source or FakeSource()
         self.plan = plan or make_plan(self.source)
-        settings = {"execution.checkpointing.interval": "1s", "restart-strategy.type": "fixed-delay"}
-        settings |= {
-            "restart-strategy.fixed-delay.attempts": "5",
-            "restart-strategy.fixed-delay.delay": "10ms",
-        }
-        if directory is not None:
-            settings["execution.checkpointing.dir"] = str(directory)
-        if savepoints is not None:
-            settings["execution.checkpointing.savepoint-dir"] = str(savepoints)
-        settings |= {key.replace("__", ".").replace("_", "-"): str(value) for key, value in options.items()}
-        settings = {key: value for key, value in settings.items() if value != "off"}
-        self.config = load_config(overrides=settings)
+        self.config = load_config(overrides=_settings(directory, savepoints, options))
+        self.packed = packed  # Slots are sent a program that can be unpacked: a new one, or these bytes.
+        self.program = b"program" if packed is False else packed
+        if packed is True:
+            self.program = pack(Program(job_name="hits", plan=self.plan, config=self.config))
         self.clock = VirtualClock()
         self.silent, self.held, self.faults = set(), set(), {}
-        self.sent, self.outputs, self.killed = [], [], []
+        self.sent, self.outputs, self.killed, self.dismissed = [], [], [], []
         self.work = deque()
         self.done = []  # Names of work that was done, or has failed.
         self.shared = {}  # Shared files of keyed state, by checkpoint and subtask.
@@ -177,7 +98,7 @@ class World:
         self.coordinator = JobCoordinator(
             CoordinatorServices(
                 submission=JobSubmission(
-                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=b"program"
+                    job_id=job_id, name="hits", plan=self.plan, config=self.config, program=self.program
                 ),
                 storage=self.storage,
                 slots=self,
@@ -186,7 +107,7 @@ class World:
                 log=self,
                 discovery=self,
                 deletion=_Deletion(self),
-                rng=random.Random(1),
+                rng=random.Random(self.seed),
             ),
             on_change=self._changed,
             on_output=self.outputs.append,
@@ -238,6 +159,10 @@ class World:
         self.killed.append(slot)
         self.inbox.append(partial(self.lose, slot))
 
+    def dismiss(self, slots):
+        self.dismissed += slots
+        self.alive -= set(slots)
+
     def release(self, released):
         self.released = True
         self.alive.clear()
@@ -260,6 +185,7 @@ class World:
         attempt = command.attempt
         match command:
             case msg.Deploy():
+                self.plan = unpack(command.program).plan if self.packed else self.plan
                 self.restored[slot] = command.restore
                 self.report(msg.SlotDeployed(attempt=attempt, slot=slot, address=f"address-{slot}"))
             case msg.Connect():
@@ -336,6 +262,9 @@ class World:
         self.coordinator.request(request)
         return self.settle()
 
+    def rescale(self, parallelism, request_id="rescale"):
+        return self.request(RescaleRequest(request_id, parallelism))
+
     # ---- what came of it -----------------------------------------------------------
 
     @property
@@ -361,25 +290,20 @@ class World:
         self.changes += 1
 
 
-def make_snapshot(plan, vertex, subtask, checkpoint_id, *, data=None, shared=()):
-    """Return what a subtask acknowledges: its splits, or a keyed state that names its checkpoint."""
-    described = plan.vertices[vertex]
-    uid = described.operators[0].uid
-    if described.keyed:
-        groups = groups_of_subtask(subtask, described.max_parallelism, described.parallelism)
-        stored = data or InlineHandle(data=f"c{checkpoint_id}-{subtask}".encode())
-        part = OperatorSnapshot(
-            uid=uid,
-            subtask=subtask,
-            states=(HITS,),
-            keyed=(KeyedStateHandle(groups=groups, entries=1, data=stored, shared=shared),),
-        )
-    else:
-        splits = OperatorStateHandle(
-            name="_splits", mode=Redistribution.SPLIT, element_count=1, data=InlineHandle(data=b"split")
-        )
-        part = OperatorSnapshot(uid=uid, subtask=subtask, operator=(splits,))
-    return SubtaskSnapshot(vertex=VertexId(vertex), subtask=subtask, operators=(part,), sync_ms=1.0)
+def _settings(directory, savepoints, options):
+    """Return the configuration of a job; an option that is "off" is left out."""
+    settings = {
+        "execution.checkpointing.interval": "1s",
+        "restart-strategy.type": "fixed-delay",
+        "restart-strategy.fixed-delay.attempts": "5",
+        "restart-strategy.fixed-delay.delay": "10ms",
+    }
+    if directory is not None:
+        settings["execution.checkpointing.dir"] = str(directory)
+    if savepoints is not None:
+        settings["execution.checkpointing.savepoint-dir"] = str(savepoints)
+    settings |= {key.replace("__", ".").replace("_", "-"): str(value) for key, value in options.items()}
+    return {key: value for key, value in settings.items() if value != "off"}
 
 
 def _name(work):

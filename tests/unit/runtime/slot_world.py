@@ -255,7 +255,7 @@ class World:
         self.tell(command(attempt=self.attempt, **fields), slots)
         self.settle()
 
-    def deploy(self, *, restore=None, probe="", probe_served=False, sources=None):
+    def deploy(self, *, restore=None, probe="", probe_served=False, sources=None, ended=()):
         """Begin the next attempt, up to the point where every slot is deployed or has failed."""
         self.attempt += 1
         self.reports.clear()
@@ -278,6 +278,7 @@ class World:
                     program=self.packed,
                     secret=b"s" * 32,
                     restore=restore or {},
+                    ended=frozenset(ended),
                     probe=probe,
                     probe_served=probe_served,
                 )

@@ -13,7 +13,7 @@ from raystream.state.heap import HeapBackend
 from raystream.state.rocksdb_snapshot import KnownFiles
 from raystream.state.snapshot_files import LocalFile
 from raystream.state.ttl import Moment
-from tests.unit.runtime.coordinator_world import HITS
+from tests.unit.runtime.coordinator_plans import HITS
 
 
 class Flaky:

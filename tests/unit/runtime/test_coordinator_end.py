@@ -57,7 +57,7 @@ def test_processes_that_go_late_end_the_job_once(world, tmp_path):
     assert (tmp_path / JOB_ID / "archive").read_bytes() == archive
 
 
-@pytest.mark.parametrize("hung", ["delete", "sweep", "remove_probe"])
+@pytest.mark.parametrize("hung", ["delete", "sweep"])
 def test_deletion_that_hangs_does_not_keep_the_job_from_ending(tmp_path, caplog, hung):
     world = running(tmp_path)
     world.run_for(INTERVAL_MS)
@@ -100,7 +100,7 @@ def test_whatever_only_deletes_runs_in_threads_on_which_no_attempt_waits(tmp_pat
     world.held = set()
     world.end_input()
 
-    assert set(world.deleting) >= {"sweep", "delete", "remove_probe"}
+    assert set(world.deleting) >= {"sweep", "delete"}
     assert world.status == "FINISHED"
 
 

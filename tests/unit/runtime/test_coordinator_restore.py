@@ -10,8 +10,8 @@ from raystream.ids import Attempt, CheckpointId, OperatorUid, VertexId
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import SnapshotKind
 from raystream.runtime import messages as msg
-from raystream.runtime.coordinator_checkpoints import describe_operators
 from raystream.runtime.coordinator_restore import plan_restore
+from raystream.runtime.described_operators import describe_operators
 from raystream.runtime.restored_states import RestoredState
 from raystream.state.registry import Verdict
 from raystream.storage.metadata import SnapshotMetadata

@@ -183,6 +183,7 @@ def operators(draw: st.DrawFn) -> OperatorMetadata:
         parallelism=parallelism,
         states=tuple(states),
         subtasks=tuple(subtasks),
+        ended=draw(st.booleans()),
     )
 
 
