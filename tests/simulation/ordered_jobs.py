@@ -6,7 +6,6 @@ from raystream import (
     CheckpointedFunction,
     FlatMapFunction,
     KeyedProcessFunction,
-    MapStateDescriptor,
     ValueStateDescriptor,
 )
 from raystream.testing import TestSource
