@@ -229,6 +229,16 @@ def test_rescale_waits_for_savepoints_that_are_being_taken(directory, tmp_path):
     assert (world.status, world.view.parallelism) == ("RUNNING", 4)
 
 
+def test_rescale_that_still_waits_when_the_job_is_cancelled_is_answered_once(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.silent = {msg.TriggerCheckpoint}
+    world.savepoint().rescale(1)
+    assert outcome(world) is None, "its checkpoint waits for the savepoint"
+
+    assert world.cancel().status == "CANCELED"
+    assert outcome(world).error.message == "job is CANCELED; it can not be rescaled"
+
+
 def test_rescaled_job_without_checkpointing_loses_nothing(directory):
     world = running(directory, execution__checkpointing__interval="off")
 
