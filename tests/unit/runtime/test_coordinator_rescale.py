@@ -193,6 +193,17 @@ def test_job_that_has_ended_says_so(directory):
         assert outcome(world, request_id).error.message == "job is CANCELED; it can not be rescaled"
 
 
+def test_job_that_ends_before_the_checkpoint_of_a_rescale_could_begin_says_so(directory):
+    world = running(directory)
+    world.fail()
+    world.rescale(1)
+
+    world.cancel()
+
+    assert world.status == "CANCELED"
+    assert outcome(world).error.message == "job is CANCELED; it can not be rescaled"
+
+
 def test_savepoint_that_is_asked_for_meanwhile_is_taken_after_the_restart(directory, tmp_path):
     world = running(directory, savepoints=tmp_path / "savepoints")
     world.held = {"write_metadata"}
