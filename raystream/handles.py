@@ -139,10 +139,10 @@ class OperatorStateHandle:
 class ChannelStage(Enum):
     """Where records in flight were; of one channel, those of an earlier stage come first at a restore."""
 
-    RESTORED = "restored"
-    """In the receiver, left over from what it had restored."""
+    TAKEN = "taken"
+    """In the receiver, taken from its channel: the rest of a batch, or of what it had restored."""
     INPUT = "input"
-    """In the receiver, ahead of the barrier."""
+    """In a channel of the receiver, ahead of the barrier."""
     OUTPUT = "output"
     """In the sender, overtaken by the barrier."""
 
@@ -152,7 +152,7 @@ class ChannelSlice:
     """The batches of one channel inside a blob of records in flight."""
 
     sender: int
-    """Subtask; of a left-over the receiving one."""
+    """Subtask; of what was taken the receiving one."""
     receiver: int
     offset: int
     size_bytes: int

@@ -20,7 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--seeds", type=int, default=60, metavar="N", help="simulate every job with the seeds 0 to N-1"
+        "--seeds", type=int, default=30, metavar="N", help="simulate every job with the seeds 0 to N-1"
     )
     parser.addoption(
         "--one-shot-keys",

@@ -24,7 +24,7 @@ from raystream.cli.listing import (
     print_json,
     shown_time,
 )
-from raystream.cli.progress import short_size
+from raystream.cli.progress import short_size, waits
 from raystream.cli.run import address_option, config_option, define_option
 from raystream.errors import ClusterNotFoundError, ConfigError
 from raystream.handles import SavepointFormat
@@ -111,11 +111,12 @@ class Jobs:
 @json_option
 @of_cluster
 def list_jobs(jobs: Jobs, everything: bool, as_json: bool) -> None:
-    """List the jobs that run; with -a also those that have ended.
+    """List the jobs that run; with -a also those that have ended.  What a job waits for is on standard error.
 
     With a configuration that names the checkpoint directory -a finds jobs that ended long ago.
     """
-    rows = [JobRow.of(job) for job in (jobs.known() if everything else jobs.running())]
+    known = jobs.known() if everything else jobs.running()
+    rows = [JobRow.of(job) for job in known]
     shown = [row for row in rows if everything or not row.ended]
     if as_json:
         print_json(shown)
@@ -123,6 +124,9 @@ def list_jobs(jobs: Jobs, everything: bool, as_json: bool) -> None:
         print_jobs(shown)
     else:
         say("no job runs; `raystream list -a` shows those that have ended" if not everything else "no jobs")
+    for job in known:
+        if isinstance(job, JobView) and job.waiting_for:
+            say(f"{job.name!r} is {waits(job.waiting_for, job.waiting_ms)}")
 
 
 @click.command("checkpoints", short_help="List the checkpoints of a job.")

@@ -14,6 +14,8 @@ from raystream.runtime.coordinator_view import CheckpointRecord, JobView
 
 WAITING_SHOWN_AFTER_MS = 5_000
 """Waiting for resources is normal while processes start; after this time it is worth a line."""
+WAITING_REPEATED_MS = 60_000
+"""Time after which a wait that goes on is told again."""
 LINE_INTERVAL_MS = 5_000
 """Time between two plain lines if nothing happens."""
 RATE_WINDOW_MS = 5_000
@@ -44,6 +46,7 @@ class Progress:
         self._checkpoint_id = 0
         self._waiting_since_ms: float | None = None
         self._waiting_told = ""
+        self._waiting_told_ms = 0.0
 
     def events(self, view: JobView, now_ms: float) -> list[str]:
         """Return a line for each thing that is worth one on a terminal too: failures and long waits."""
@@ -114,10 +117,18 @@ class Progress:
             return
         if self._waiting_since_ms is None:
             self._waiting_since_ms = now_ms
-        long_enough = now_ms - self._waiting_since_ms >= WAITING_SHOWN_AFTER_MS
-        if long_enough and view.waiting_for != self._waiting_told:
-            self._waiting_told = view.waiting_for
-            yield f"waiting for resources: {view.waiting_for}"
+        waited_ms = now_ms - self._waiting_since_ms
+        news = view.waiting_for != self._waiting_told
+        if waited_ms >= WAITING_SHOWN_AFTER_MS and (
+            news or now_ms - self._waiting_told_ms >= WAITING_REPEATED_MS
+        ):
+            self._waiting_told, self._waiting_told_ms = view.waiting_for, now_ms
+            yield waits(view.waiting_for, max(view.waiting_ms, waited_ms))
+
+
+def waits(waiting_for: str, duration_ms: float) -> str:
+    """Return for how long a job has waited, and for what."""
+    return f"waiting for resources for {elapsed(duration_ms)}: {waiting_for}"
 
 
 def summary(view: JobView, duration_ms: float) -> str:

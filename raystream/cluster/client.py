@@ -222,7 +222,7 @@ class RayJobHandle:
                 raise TimeoutError(f"job {self._job_id} is {view.status.value} after {timeout_s} s")
             if view.waiting_for not in ("", told) and waited_ms > _WAITED_MS_MIN:
                 told = view.waiting_for
-                logger.warning("waiting for resources: %s", told)
+                logger.warning("waiting for resources for %d s: %s", view.waiting_ms // 1000, told)
 
     def _update(self, timeout_s: float, *, bounded: bool) -> Update:
         wait_s = min(timeout_s, UPDATE_WAIT_S_MAX)

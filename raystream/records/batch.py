@@ -33,6 +33,15 @@ class RowBatch:
         self.keys = keys
         self.groups = groups
 
+    def part(self, start: int, stop: int) -> "RowBatch":
+        """Return the records `start <= i < stop`."""
+        return RowBatch(
+            self.values[start:stop],
+            None if self.timestamps is None else self.timestamps[start:stop],
+            None if self.keys is None else self.keys[start:stop],
+            None if self.groups is None else self.groups[start:stop],
+        )
+
     def __len__(self) -> int:
         return len(self.values)
 

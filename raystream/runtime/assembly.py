@@ -23,7 +23,7 @@ from raystream.protocol.tracking import BarrierTracker
 from raystream.runtime import messages as msg
 from raystream.runtime.deployment import SlotBuilder, Wiring, make_operators
 from raystream.runtime.gate import Gate
-from raystream.runtime.in_flight import RestoredInput
+from raystream.runtime.in_flight import TakenInput
 from raystream.runtime.links import Links
 from raystream.runtime.overtaking import Overtaking, OvertakingPolicy
 from raystream.runtime.program import Program
@@ -218,13 +218,13 @@ class Assembly:
             return BarrierTracker(len(gate.channels))
         return BarrierAligner(len(gate.channels), overtaking=gate.channels[0].route is not None)
 
-    def _in_flight(self, draft: _Draft, restored: Restored) -> list[RestoredInput]:
+    def _in_flight(self, draft: _Draft, restored: Restored) -> list[TakenInput]:
         """Return the records in flight of a subtask.
 
         Raises:
             StateRestoreError: an operator does not have the input any more that they were for.
         """
-        in_flight: list[RestoredInput] = []
+        in_flight: list[TakenInput] = []
         for position, node in enumerate(draft.vertex.operators):
             own = restored.get((draft.vertex.id, draft.index, node.uid), RestoredOperator())
             for number, batch in own.in_flight:

@@ -38,6 +38,9 @@ TURNS_PER_CHANNEL_MAX = 4
 source is slow, or slower than its peers', would let its channels fill to their credit: every
 barrier waits behind that (measured: 4 times as long after 5 s, and growing)."""
 
+TURNS_MS_MAX = 50.0
+"""Time after which each subtask has one more turn only, where barriers overtake and should be looked at."""
+
 
 class _Phase(Enum):
     CREATED = auto()
@@ -191,11 +194,14 @@ class SlotAttempt:
         first would never read its own splits, and its peers would do all the reading.
         """
         ran = False
+        until_ms = self._clock.monotonic_ms() + TURNS_MS_MAX if self._unaligned else None
         for subtask in self._consumers:
             for _ in range(subtask.ready_count * TURNS_PER_CHANNEL_MAX):
                 if subtask.can_run:
                     subtask.run()
                     ran = True
+                    if until_ms is not None and self._clock.monotonic_ms() >= until_ms:
+                        break
         for subtask in self._sources:
             if subtask.can_poll and subtask.poll_source():
                 ran = True

@@ -235,7 +235,7 @@ class RemoteOutput:
         records_max = max(int(self._credit.part_bytes_max / self._record_bytes), 1)
         for start in range(0, len(batch.values), records_max):
             self._enqueue(
-                batch if len(batch.values) <= records_max else _cut(batch, start, start + records_max)
+                batch if len(batch.values) <= records_max else batch.part(start, start + records_max)
             )
         self._move()
 
@@ -259,8 +259,8 @@ class RemoteOutput:
                 size_bytes_max=too_large.frame_bytes_max,
             )
         self._encoder = BatchEncoder()  # The old one believes that the receiver has seen this payload.
-        self._enqueue(_cut(part, 0, count // 2))
-        self._enqueue(_cut(part, count // 2, count))
+        self._enqueue(part.part(0, count // 2))
+        self._enqueue(part.part(count // 2, count))
 
     def _not_encodable(self, values: list[Any], error: Exception) -> UserCodeError:
         """Return the error with the first record that cannot leave the process."""
@@ -322,13 +322,4 @@ def _joined(first: RowBatch, second: RowBatch) -> RowBatch:
         None if first.timestamps is None else first.timestamps + (second.timestamps or []),
         None if first.keys is None else first.keys + (second.keys or []),
         None if first.groups is None else first.groups + (second.groups or []),
-    )
-
-
-def _cut(batch: RowBatch, start: int, stop: int) -> RowBatch:
-    return RowBatch(
-        batch.values[start:stop],
-        None if batch.timestamps is None else batch.timestamps[start:stop],
-        None if batch.keys is None else batch.keys[start:stop],
-        None if batch.groups is None else batch.groups[start:stop],
     )

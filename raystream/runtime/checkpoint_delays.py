@@ -35,6 +35,7 @@ def subtask_records(plan: PhysicalPlan, snapshots: Iterable[SubtaskSnapshot]) ->
             alignment_ms=round(snapshot.alignment_ms, 3),
             sync_ms=round(snapshot.sync_ms, 3),
             async_ms=round(snapshot.async_ms, 3),
+            in_flight_bytes=snapshot.in_flight_bytes,
         )
         for snapshot in snapshots
     ]
@@ -129,4 +130,4 @@ def _upstream(plan: PhysicalPlan, subtask: tuple[int, int]) -> list[tuple[int, i
 
 
 def _seconds(duration_ms: float) -> str:
-    return f"{duration_ms / 1_000:.1f} s" if duration_ms >= 100 else f"{duration_ms:.0f} ms"
+    return f"{duration_ms / 1_000:.1f} s" if duration_ms >= 1_000 else f"{duration_ms:.0f} ms"

@@ -41,7 +41,7 @@ from raystream.runtime.coordinator_requests import as_wanted
 from raystream.runtime.coordinator_rescale import RescaleShell
 from raystream.runtime.coordinator_services import CoordinatorServices, Timers, failure_of
 from raystream.runtime.coordinator_sources import SourceCoordinator
-from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.coordinator_view import JobView, Wait
 from raystream.storage.metadata import SnapshotMetadata
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class JobCoordinator:
         self._timers = Timers()
         self._started_ms = services.clock.monotonic_ms()
         self._ended_ms: float | None = None
+        self._wait = Wait()
         self._job = make_job(services)
         self._checkpoints = make_checkpoint_coordinator(services)
         self._requests = ClientRequests()
@@ -245,6 +246,7 @@ class JobCoordinator:
         """Return how the job stands now."""
         job, records = self._job, self._reports.records
         now_ms = self._now_ms if self._ended_ms is None else self._ended_ms
+        waiting_for = job.waiting_for or self._rescale.waiting_for or self._recovery.waiting_for
         return JobView(
             job_id=self._submission.job_id,
             name=self._submission.name,
@@ -261,7 +263,8 @@ class JobCoordinator:
             started_from=self._started_from,
             error=job.error,
             gave_up=job.gave_up,
-            waiting_for=job.waiting_for or self._rescale.waiting_for or self._recovery.waiting_for,
+            waiting_for=waiting_for,
+            waiting_ms=self._wait.lasts_ms(waiting_for, now_ms),
             abandoned=job.phase is Phase.ABANDONED,
             outcomes=self._requests.outcomes,
         )

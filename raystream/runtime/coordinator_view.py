@@ -90,6 +90,8 @@ class JobView:
     """Why a FAILED job was not started again."""
     waiting_for: str = ""
     """What holds the job up; empty when nothing does."""
+    waiting_ms: int = 0
+    """For how long something has."""
     abandoned: bool = False
     """Another process owns the job; this one does nothing for it any more."""
     outcomes: tuple[RequestOutcome, ...] = ()
@@ -98,6 +100,22 @@ class JobView:
     def outcome(self, request_id: str) -> RequestOutcome | None:
         """Return the answer to a request, or None while there is none."""
         return next((outcome for outcome in self.outcomes if outcome.request_id == request_id), None)
+
+
+class Wait:
+    """For how long a job has been held up, as far as anybody has looked."""
+
+    def __init__(self) -> None:
+        self._since_ms: float | None = None
+
+    def lasts_ms(self, waiting_for: str, now_ms: float) -> int:
+        """Return for how long something has held the job up, whatever it was at first."""
+        if not waiting_for:
+            self._since_ms = None
+            return 0
+        if self._since_ms is None:
+            self._since_ms = now_ms
+        return round(now_ms - self._since_ms)
 
 
 class CheckpointRecords:

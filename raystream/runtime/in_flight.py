@@ -18,7 +18,7 @@ from raystream.operators.emission import Pass, emitting
 from raystream.records.batch import RowBatch
 from raystream.records.codec import BatchDecoder
 
-RestoredInput = tuple[int, int, RowBatch]
+TakenInput = tuple[int, int, RowBatch]
 """Position of an operator in its chain, number of the input, and a batch for it."""
 
 IN_FLIGHT_BYTES_MAX = 256 << 20
@@ -123,8 +123,8 @@ class InFlight:
         self._channels.append(captured)
         return captured
 
-    def left_over(self, left: Iterable[RestoredInput], uids: Sequence[OperatorUid], subtask: int) -> None:
-        """Add what a subtask has restored in flight and not processed yet.
+    def taken(self, left: Iterable[TakenInput], uids: Sequence[OperatorUid], subtask: int) -> None:
+        """Add what a subtask has taken, or restored, and not processed yet.
 
         Args:
             left: in order.
@@ -139,7 +139,7 @@ class InFlight:
                 route = Route(
                     owner=uid, target=uid, input=input_number, sender=subtask, receiver=subtask, keyed=keyed
                 )
-                channels[key] = self.channel(route, ChannelStage.RESTORED, ())
+                channels[key] = self.channel(route, ChannelStage.TAKEN, ())
             channels[key].add(batch, 0)  # It has been here before: no need to bound it anew.
 
     def stored_by(self, owner: OperatorUid) -> tuple[CapturedInput, ...]:

@@ -6,7 +6,8 @@ age counts from the creation of the barrier, by the wall clocks of two machines;
 can make a barrier wait a little longer, or less long, and nothing else: every mixture of barriers that
 overtake and barriers that do not is a consistent cut (`raystream.protocol.alignment`).
 
-Which channels may be overtaken is decided by the plan.  Savepoints never overtake.
+Which channels may be overtaken is decided by the plan.  Savepoints never overtake.  A barrier cannot
+overtake a batch that is being processed: batches are cut, so that this does not take long.
 """
 
 from dataclasses import dataclass
@@ -15,11 +16,17 @@ from raystream.clock import Clock
 from raystream.handles import ChannelStage
 from raystream.ids import CheckpointId
 from raystream.operators.emission import Pass
+from raystream.operators.operator import Emit
+from raystream.records.batch import RowBatch
 from raystream.records.elements import Barrier, SnapshotKind
 from raystream.runtime.gate import Gate
 from raystream.runtime.in_flight import IN_FLIGHT_BYTES_MAX, InFlight
 from raystream.runtime.input_channel import InputChannel
 from raystream.runtime.output import Outputs
+
+PIECE_MS = 50.0
+"""Longest time that a piece of a batch should take: a barrier can overtake the rest only behind it."""
+_RESOLUTION_MS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,28 @@ class OvertakingPolicy:
     copied: Pass | None
 
 
+class Pace:
+    """Cuts batches into pieces that take no longer than a barrier may wait for them."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._records_max: int | None = None
+
+    def cut(self, batch: RowBatch) -> tuple[RowBatch, RowBatch | None]:
+        """Return the first piece of a batch, and the rest if there is any."""
+        count, most = len(batch.values), self._records_max
+        if most is None or count <= most:
+            return batch, None
+        return batch.part(0, most), batch.part(most, count)
+
+    def run(self, process: Emit, piece: RowBatch) -> None:
+        """Have a piece processed, and take note of how long it takes."""
+        started_ms = self._clock.monotonic_ms()
+        process(piece)
+        took_ms = max(self._clock.monotonic_ms() - started_ms, _RESOLUTION_MS)
+        self._records_max = max(int(len(piece.values) * PIECE_MS / took_ms), 1)
+
+
 class Overtaking:
     """What one subtask does beside alignment when barriers may overtake."""
 
@@ -43,6 +72,7 @@ class Overtaking:
         self._gate = gate
         self._outputs = outputs
         self._clock = clock
+        self.pace = Pace(clock)
         self._flight: InFlight | None = None
         self._leaving: Barrier | None = None  # It waits for credit in some output.
         self._due: tuple[int, float] = (0, 0.0)  # Newest checkpoint looked at, and when it overtakes.
@@ -125,12 +155,12 @@ class Overtaking:
         return flight if flight is not None and flight.checkpoint_id == barrier.checkpoint_id else None
 
     @property
-    def too_large(self) -> CheckpointId | None:
-        """The checkpoint for which more is being collected than a snapshot may have."""
+    def refused(self) -> tuple[CheckpointId, str] | None:
+        """The checkpoint for which more is collected than a snapshot may have, and why it is refused."""
         flight = self._flight
         if flight is None or not flight.open or flight.size_bytes <= IN_FLIGHT_BYTES_MAX:
             return None
-        return flight.checkpoint_id
+        return flight.checkpoint_id, f"more than {IN_FLIGHT_BYTES_MAX} bytes of records are in flight"
 
     def drop(self, checkpoint_id: int) -> None:
         """Collect nothing more for a checkpoint."""

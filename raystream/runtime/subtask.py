@@ -33,7 +33,7 @@ from raystream.records.elements import (
     Watermark,
 )
 from raystream.runtime.gate import Gate
-from raystream.runtime.in_flight import IN_FLIGHT_BYTES_MAX, RestoredInput
+from raystream.runtime.in_flight import TakenInput
 from raystream.runtime.output import Outputs
 from raystream.runtime.overtaking import Overtaking
 from raystream.runtime.snapshotter import Snapshotter
@@ -78,7 +78,7 @@ class Subtask:
         clock: Clock,
         machine: BarrierMachine | None,
         overtaking: Overtaking | None = None,
-        in_flight: Iterable[RestoredInput] = (),
+        in_flight: Iterable[TakenInput] = (),
     ) -> None:
         self.vertex = vertex
         self.index = index
@@ -149,7 +149,11 @@ class Subtask:
         channel, element = self.gate.take()
         if type(element) is RowBatch:
             self.records_in += len(element.values)
-            self._process[channel.index](element)
+            if self._overtaking is None:
+                self._process[channel.index](element)
+            else:
+                self._in_flight.append((0, channel.input_number, element))
+                self._run_in_flight()
             return
         assert self._aligner is not None, "a subtask without inputs has no gate to take from"
         assert self._valve is not None, "a subtask without inputs has no gate to take from"
@@ -180,7 +184,14 @@ class Subtask:
 
     def _run_in_flight(self) -> None:
         position, input_number, batch = self._in_flight.popleft()
-        self.operators[position].inputs[input_number](batch)
+        process = self.operators[position].inputs[input_number]
+        if self._overtaking is None:
+            process(batch)
+            return
+        piece, rest = self._overtaking.pace.cut(batch)
+        if rest is not None:
+            self._in_flight.appendleft((position, input_number, rest))
+        self._overtaking.pace.run(process, piece)
 
     @property
     def can_poll(self) -> bool:
@@ -277,7 +288,8 @@ class Subtask:
             self._stopped_by = barrier.checkpoint_id
         if drain:
             self._end_input()
-        self._take_snapshot(barrier, alignment_ms=0.0)
+        self._forward(barrier)
+        self._snapshot(barrier, alignment_ms=0.0)
 
     def checkpoint_completed(self, checkpoint_id: CheckpointId) -> None:
         """Tell the operators that the checkpoint is durable."""
@@ -312,12 +324,9 @@ class Subtask:
             if aligning is not None and aligner.overtaking and overtaking.is_due(aligning):
                 self._execute(aligner.alignment_timed_out(aligning.checkpoint_id, now_ms))
         overtaking.hurry_outputs()
-        checkpoint_id = overtaking.too_large
-        if checkpoint_id is not None:
-            self.checkpoint_aborted(checkpoint_id)
-            self._listener.snapshot_declined(
-                self, checkpoint_id, f"more than {IN_FLIGHT_BYTES_MAX} bytes of records are in flight"
-            )
+        if (refused := overtaking.refused) is not None:
+            self.checkpoint_aborted(refused[0])
+            self._listener.snapshot_declined(self, *refused)
 
     def next_barrier_ms(self) -> float | None:
         """Return when `see_to_barriers` has something to do by itself, in ms of the monotonic clock."""
@@ -363,10 +372,6 @@ class Subtask:
                 case _:
                     assert_never(command)
 
-    def _take_snapshot(self, barrier: Barrier, alignment_ms: float) -> None:
-        self._forward(barrier)
-        self._snapshot(barrier, alignment_ms)
-
     def _forward(self, barrier: Barrier) -> None:
         for operator in self.operators:
             operator.prepare_barrier(barrier.checkpoint_id)
@@ -381,7 +386,7 @@ class Subtask:
         flight = None if self._overtaking is None else self._overtaking.flight_of(barrier)
         if flight is not None:
             uids = [node.uid for node in self.vertex.operators]
-            flight.left_over(self._in_flight, uids, self.index)
+            flight.taken(self._in_flight, uids, self.index)
         else:
             assert not self._in_flight, "snapshot ahead of records that were restored in flight"
         self._snapshotter.take(

@@ -40,6 +40,8 @@ class SubtaskRecord:
     """Time that records were not processed."""
     async_ms: float
     """From then on until it had acknowledged: what was written meanwhile held up no record."""
+    in_flight_bytes: int = 0
+    """How much of `size_bytes` are records that barriers have overtaken."""
 
     @property
     def passed_ms(self) -> float:

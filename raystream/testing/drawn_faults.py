@@ -19,6 +19,7 @@ from raystream.testing.faults import (
     MasterKill,
     MasterPause,
     MasterPresumedDead,
+    Rescale,
     RestartCrash,
     Savepoint,
     SlotCrash,
@@ -74,8 +75,9 @@ class Faults:
     savepoints: int = 1
     stops: int = 1
     cancels: int = 1
+    rescales: int = 1
     parallelism_max: int = 3
-    """Highest parallelism of a start after a stop or cancel."""
+    """Highest parallelism after a stop, cancel or rescale."""
 
     def draw(self, seed: int, *, slot_count: int) -> tuple[Fault, ...]:
         """Return the faults of one run."""
@@ -102,6 +104,7 @@ class Faults:
             (self.savepoints, draw.savepoint),
             (self.stops, draw.stop),
             (self.cancels, draw.cancel),
+            (self.rescales, draw.rescale),
         ]
         faults: list[Fault] = [draw.nth_crash(seed)] if self.crashes else []
         for most, one in kinds:
@@ -220,6 +223,9 @@ class _Draw:
 
     def cancel(self) -> Fault:
         return CancelAndResume(at_ms=self._time_ms(), parallelism=self._parallelism())
+
+    def rescale(self) -> Fault:
+        return Rescale(at_ms=self._time_ms(), parallelism=self._parallelism())
 
     def _ms(self, least: float, most: float) -> float:
         return round(self.rng.uniform(least, most), 3)

@@ -248,9 +248,17 @@ class CancelAndResume:
     """Of the new start."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescale:
+    """A client lets the running job go on at another parallelism."""
+
+    at_ms: float
+    parallelism: int
+
+
 TimedFault = (
     SlotKill | SlotPause | SlotPresumedDead | SlowSlot | MasterKill | MasterPause | MasterPresumedDead
-    | SlowConnections | ClockJump | Savepoint | StopAndResume | CancelAndResume
+    | SlowConnections | ClockJump | Savepoint | StopAndResume | CancelAndResume | Rescale
 )  # fmt: skip
 """What comes at a time."""
 

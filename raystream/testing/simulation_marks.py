@@ -27,6 +27,7 @@ class Mark(Enum):
     MASTER_REPLACED = "another job master went on with the job"
     MASTER_FENCED = "old job master found the log taken by a new one"
     RESCALED_AFTER_CRASH = "resumed at another parallelism after a crash"
+    RESCALED_RUNNING = "running job went on at another parallelism"
     PRESUMED_DEAD_WOKE = "slot given up as dead went on"
     OLDER_CHECKPOINT = "fall-back to an older checkpoint"
     IN_FLIGHT_STORED = "records in flight stored by an unaligned checkpoint"
@@ -58,6 +59,9 @@ class Marks:
         self._unlogged: set[int] = set()
         self._unnoticed: set[int] = set()  # Checkpoints in the log of which nobody was told.
         self._attempt = 0  # The newest that was deployed.
+        self._deployed: set[SlotId] = set()  # Its slots.
+        self._ran: set[SlotId] = set()  # Slots of the newest attempt that was started.
+        self._in_flight = False  # The newest attempt restored records in flight.
         self._over = 0  # The newest that was stopped.
         self._starting = self._replaced = False
         self._stop_requested = self._stop_logged = False
@@ -112,10 +116,18 @@ class Marks:
                 if self._replaced:
                     self._replaced = False
                     self._reach(Mark.MASTER_REPLACED)
+                if command.attempt > self._attempt:
+                    self._deployed, self._in_flight = set(), False
+                self._deployed.add(slot)
                 self._attempt, self._starting = command.attempt, True
                 self._look_at_restored(command)
             case msg.Start():
                 self._starting = False
+                if len(self._ran) not in (0, len(self._deployed)):
+                    self._reach(Mark.RESCALED_RUNNING)
+                    if self._in_flight:
+                        self._reach(Mark.IN_FLIGHT_RESCALED)
+                self._ran = self._deployed
             case msg.StopAttempt():
                 self._over = max(self._over, command.attempt)
             case msg.CheckpointCompleted():
@@ -151,6 +163,7 @@ class Marks:
         all_restored = [one for subtask in command.restore.values() for one in subtask.values()]
         directories = {restored.directory for restored in all_restored}
         if any(restored.channels for restored in all_restored):
+            self._in_flight = True
             self._reach(Mark.IN_FLIGHT_RESTORED)
             if self._rescaled:
                 self._reach(Mark.IN_FLIGHT_RESCALED)

@@ -21,7 +21,7 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from raystream.api.runner import CancelRequest, SavepointRequest, StopRequest
+from raystream.api.runner import CancelRequest, RescaleRequest, SavepointRequest, StopRequest
 from raystream.config.options import JobConfig
 from raystream.graph.physical import PhysicalPlan
 from raystream.handles import SavepointFormat
@@ -35,6 +35,7 @@ from raystream.testing.faults import (
     MasterCrash,
     MasterKill,
     MasterPresumedDead,
+    Rescale,
     Savepoint,
     SlotPresumedDead,
     StopAndResume,
@@ -246,7 +247,7 @@ class SimulatedRun:
         if isinstance(fault, WorldFault):
             self._injector.world_fault(fault)
             return
-        if not isinstance(fault, Savepoint):
+        if not isinstance(fault, Savepoint | Rescale):
             if self._resume is not None or masters.finished:
                 return
             if isinstance(fault, CancelAndResume) and masters.contested and not self._logged(masters):
@@ -258,6 +259,8 @@ class SimulatedRun:
         match fault:
             case Savepoint():
                 masters.request(SavepointRequest(request_id, None, wanted))
+            case Rescale():
+                masters.request(RescaleRequest(request_id, fault.parallelism))
             case StopAndResume():
                 self._injector.marks.stop_requested()
                 masters.request(StopRequest(request_id, None, wanted, fault.drain))

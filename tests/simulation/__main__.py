@@ -17,7 +17,7 @@ from raystream.testing.simulation_job import SeedResult
 from raystream.testing.simulation_marks import Mark
 from tests.simulation.cases import case_of
 
-MARKS_SEEDS_MIN = 1_000
+MARKS_SEEDS_MIN = 500
 """Seeds after which every mark must have been reached."""
 
 SHOWN_MAX = 3

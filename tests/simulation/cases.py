@@ -65,7 +65,9 @@ FAULT_SETS = {
         savepoints=1,
         stops=1,
     ),
-    "clients": replace(NO_FAULTS, crashes=2, kills=1, work_delays=2, savepoints=2, stops=2, cancels=1),
+    "clients": replace(
+        NO_FAULTS, crashes=2, kills=1, work_delays=2, savepoints=2, stops=2, cancels=1, rescales=2
+    ),
 }
 
 ROCKSDB_SHARE = 0.04

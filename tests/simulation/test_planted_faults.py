@@ -1,5 +1,7 @@
 """Faults planted in production code are found: a simulation that never fails proves nothing."""
 
+from dataclasses import replace
+
 import pytest
 
 from raystream.keygroup import default_max_parallelism
@@ -7,18 +9,20 @@ from raystream.keys import KeyGroupCache, key_groups
 from raystream.operators.sink_operator import SinkOperator
 from raystream.runtime.frame import FrameReader
 from raystream.runtime.gate import Gate
+from raystream.runtime.logged_job import _Reader
 from raystream.state import heap_snapshot
-from raystream.testing import simulate
+from raystream.testing import NO_FAULTS, simulate
 from raystream.testing.faults import Damage, FrameDamage
+from raystream.testing.simulation_storage import SimulatedFileSystem
 from tests.simulation import jobs
 
 pytestmark = pytest.mark.simulation
 
-DOZENS = range(36)
+DOZEN = range(12)
 
 
 def problems_of(job, expected, **arguments):
-    report = simulate(job, seeds=DOZENS, expected=expected(), steps_max=6_000, **arguments)
+    report = simulate(job, seeds=DOZEN, expected=expected(), steps_max=6_000, **arguments)
     return [problem for row in report.failed for problem in row.problems]
 
 
@@ -82,3 +86,36 @@ def test_sequence_check_that_is_off_is_found(monkeypatch, damage, symptom):
     problems = problems_of(jobs.keyed, jobs.expected_keyed, faults=faults)
 
     assert any(symptom in problem for problem in problems)
+
+
+def test_log_in_which_an_old_job_master_may_overwrite_is_found(monkeypatch):
+    create_exclusive = SimulatedFileSystem.create_exclusive
+
+    def create_or_overwrite(self, url, data):
+        if "/log/" not in url:
+            return create_exclusive(self, url, data)
+        self.write(url, data)
+        return True
+
+    monkeypatch.setattr(SimulatedFileSystem, "create_exclusive", create_or_overwrite)
+    two_masters = replace(NO_FAULTS, masters_presumed_dead=2)
+
+    problems = problems_of(jobs.keyed, jobs.expected_keyed, faults=two_masters)
+
+    assert any("too much in the output" in problem for problem in problems)
+
+
+def test_job_master_that_goes_back_to_where_an_attempt_began_is_found(monkeypatch):
+    completed = _Reader._completed
+
+    def completed_for_nothing(self, number, directory, *, ends_job):
+        point = self.point
+        completed(self, number, directory, ends_job=ends_job)
+        self.point = point
+
+    monkeypatch.setattr(_Reader, "_completed", completed_for_nothing)
+    dying_masters = replace(NO_FAULTS, master_crashes=2, master_kills=2)
+
+    problems = problems_of(jobs.keyed, jobs.expected_keyed, faults=dying_masters)
+
+    assert any("too much in the output" in problem for problem in problems)

@@ -9,6 +9,8 @@ from raystream.testing import simulate
 from raystream.testing.faults import (
     CancelAndResume,
     CheckpointPhase,
+    MasterCrash,
+    Rescale,
     RestartCrash,
     SlotCrash,
     SlotKill,
@@ -80,3 +82,42 @@ def test_job_that_is_cancelled_while_its_slots_restore_goes_on_from_its_checkpoi
         restoring += sent[msg.Connect, 2] > 0 == sent[msg.Start, 2]
 
     assert restoring > 1
+
+
+def test_running_job_is_rescaled_up_and_down():
+    row = outcome(Rescale(at_ms=60, parallelism=3), Rescale(at_ms=160, parallelism=1))
+
+    assert row.attempts == 3
+    assert row.marks[Mark.RESCALED_RUNNING] > 1
+
+
+def test_crash_of_a_slot_while_a_job_is_rescaled():
+    reached = Counter()
+    for phase in CheckpointPhase:
+        for checkpoint_id in (1, 2, 3):
+            for parallelism in (1, 3):
+                crash = SlotCrash(checkpoint_id=checkpoint_id, phase=phase)
+                row = outcome(Rescale(at_ms=50, parallelism=parallelism), crash)
+                reached.update(row.marks.keys())
+
+    assert reached[Mark.RESCALED_RUNNING] > 10
+
+
+def test_crash_of_the_job_master_while_a_job_is_rescaled():
+    reached = Counter()
+    for phase in CheckpointPhase:
+        for checkpoint_id in (1, 2, 3):
+            crash = MasterCrash(checkpoint_id=checkpoint_id, phase=phase)
+            row = outcome(Rescale(at_ms=50, parallelism=3), crash)
+            reached.update(row.marks.keys())
+
+    assert reached[Mark.RESCALED_RUNNING] > 5
+    assert reached[Mark.MASTER_REPLACED] > 5
+
+
+@pytest.mark.parametrize("moment", range(0, 12, 2))
+def test_crash_during_the_restart_of_a_rescale(moment):
+    row = outcome(Rescale(at_ms=50, parallelism=3), RestartCrash(attempt=2, moment=moment))
+
+    assert row.attempts == 3
+    assert Mark.RESCALED_RUNNING in row.marks

@@ -36,6 +36,14 @@ def test_list_shows_the_jobs_that_run(raystream, cluster):
     ]
 
 
+def test_list_tells_what_a_job_waits_for_and_for_how_long(raystream, cluster):
+    cluster.views = [view(JobStatus.CREATED, name="hits", waiting_for="2 of 4 slots", waiting_ms=65_000)]
+
+    for options in ((), ("--json",)):
+        outcome = raystream("list", *options)
+        assert outcome.err == "'hits' is waiting for resources for 0:01:05: 2 of 4 slots\n"
+
+
 def test_list_as_json_has_exactly_the_documented_fields(raystream, cluster):
     outcome = raystream("list", "--json", "-a")
 

@@ -104,8 +104,18 @@ def test_waiting_for_resources_is_told_after_five_seconds():
 
     assert progress.events(waiting, 1_000) == []
     assert progress.events(waiting, 5_999) == []
-    assert progress.events(waiting, 6_000) == ["waiting for resources: 2 CPUs"]
+    assert progress.events(waiting, 6_000) == ["waiting for resources for 0:00:05: 2 CPUs"]
     assert progress.events(waiting, 9_000) == []
+
+
+def test_wait_that_goes_on_is_told_again_with_the_time_of_the_job_master():
+    progress = Progress(now_ms=0)
+    waiting = view(JobStatus.CREATED, waiting_for="2 CPUs", waiting_ms=3_600_000)
+    progress.events(waiting, 0)
+    progress.events(waiting, 6_000)
+
+    assert progress.events(waiting, 65_999) == []
+    assert progress.events(waiting, 66_000) == ["waiting for resources for 1:00:00: 2 CPUs"]
 
 
 def test_short_waits_do_not_add_up():

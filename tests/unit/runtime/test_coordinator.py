@@ -102,7 +102,14 @@ def test_waiting_for_slots_is_shown():
     world.start()
 
     assert world.status == "CREATED"
-    assert world.view.waiting_for == "2 of 2 slots"
+    assert (world.view.waiting_for, world.view.waiting_ms) == ("2 of 2 slots", 0)
+    world.run_for(7_000)
+    world._acquired(0)
+    world.settle()
+    assert (world.view.waiting_for, world.view.waiting_ms) == ("1 of 2 slots", 7_000)
+    world._acquired(1)
+    world.settle()
+    assert (world.view.waiting_for, world.view.waiting_ms) == ("", 0)
 
 
 def test_without_checkpointing_nothing_is_written_and_the_end_commits_without_a_checkpoint(directory):
