@@ -253,7 +253,7 @@ class RayJobHandle:
         if isinstance(error, ActorUnavailableError):
             return RaystreamError(
                 "job master does not come back; the job goes on when it does",
-                hint="it waits for a node or its checkpoint directory: `raystream list` shows when it is there",
+                hint="it waits for a node or for its checkpoint directory; see `raystream list`",
                 job_id=self._job_id,
             )
         return JobFailedError(

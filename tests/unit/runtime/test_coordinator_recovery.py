@@ -8,13 +8,7 @@ from raystream.ids import Attempt, JobStatus
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS, RECOVERY_TRIES_MAX
-from raystream.storage.job_log import (
-    AttemptStarted,
-    CheckpointCompletedEntry,
-    MasterStarted,
-    StaleLogError,
-    Terminal,
-)
+from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, MasterStarted, Terminal
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
     JOB_ID,
@@ -33,10 +27,6 @@ PATH = "execution__state_recovery__path"
 @pytest.fixture
 def directory(tmp_path):
     return tmp_path / "checkpoints"
-
-
-def raise_(error):
-    raise error
 
 
 def kinds(entries):
@@ -188,38 +178,6 @@ def test_store_that_never_answers_ends_the_waiting_and_touches_nothing(directory
 
     assert world.view.abandoned
     assert kinds(world.log_entries) == [AttemptStarted, CheckpointCompletedEntry]
-
-
-def test_store_that_is_away_for_minutes_with_an_entry_in_doubt_is_waited_for(directory):
-    world = running(directory)
-    seconds = 300
-    create, away = world.storage.log._create, [StaleLogError("outcome is not known")]
-    world.storage.log._create = lambda *entry: raise_(away.pop()) if away else create(*entry)
-    world.faults = {"append_again": [StaleLogError("job log does not answer") for _ in range(seconds)]}
-    world.run_for(INTERVAL_MS)
-    assert world.completed == []
-
-    world.run_for((seconds + 1) * 1_000)
-
-    assert world.status == "RUNNING"
-    assert world.completed[-1] > 1
-
-
-def test_entry_that_takes_the_log_over_counts_once_when_its_answers_are_lost(directory):
-    options = {"restart_strategy__fixed_delay__attempts": 1}
-    running(directory, **options)
-    world = World(directory, **options)
-    append, unsure = world.storage.log.append, [StaleLogError("outcome is not known")] * 3
-
-    def answer_is_lost(entry):
-        append(entry)
-        if unsure:
-            raise unsure.pop()
-
-    world.storage.log.append = answer_is_lost
-    world.start().run_for(3 * RECOVERY_RETRY_MS).restart()
-
-    assert world.status == "RUNNING", world.view.error
 
 
 def test_damaged_log_is_nothing_to_go_on_from(directory):
