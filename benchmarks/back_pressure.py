@@ -154,7 +154,7 @@ MODES = {
 
 def counting_job(sink, runner, **options):
     """Return the environment of a job that counts, into a sink."""
-    env = StreamEnvironment(runner=runner, parallelism=2, **options)
+    env = StreamEnvironment(runner=runner, parallelism=2, slot_cpus=0, **options)
     source = DatagenSource(lambda n: (f"/items/{n % KEYS}?page=1", 1), count=RECORDS)
     (
         env.from_source(source, name="numbers", uid="numbers")

@@ -187,8 +187,12 @@ class CheckpointRequests:
         return Request(Purpose.PERIODIC)
 
     def drain(self) -> list[Request]:
-        """Remove and return everything that a client waits for; the job has ended."""
-        waiting = [*self._savepoints, *self._manual]
+        """Remove everything that waits, since the job has ended; return what a client is to be told of.
+
+        Who wants the job rescaled is told by `raystream.protocol.rescale`, which has asked for it.
+        """
+        requests = (*self._savepoints, *self._manual)
+        waiting = [request for request in requests if request.purpose is not Purpose.RESCALE]
         self._savepoints.clear()
         self._manual.clear()
         return waiting

@@ -89,7 +89,7 @@ class Rescale:
         self._wanted: set[SlotId] = set()  # Slots that are asked for and not there.
         self._there: set[SlotId] = set()  # Slots that are there and that the job does not have yet.
         self._waiting: list[str] = []  # Requests to be answered, the first one first.
-        self._taking: str | None = None  # Request of the checkpoint that is asked for and has not ended.
+        self._checkpoint_of = ""  # The request for which a checkpoint is under way; the job may end first.
         self._began_ms = self._stopped_ms = 0.0
         self._over: ConfigError | None = None  # Why there is nothing to rescale any more.
         self._history: History[Command] = History()
@@ -114,7 +114,7 @@ class Rescale:
 
     def awaits(self, request_id: str) -> bool:
         """Return whether a checkpoint of this request is this machine's."""
-        return request_id == self._taking
+        return self._checkpoint_of == request_id
 
     # ---- clients ---------------------------------------------------------------
 
@@ -169,8 +169,8 @@ class Rescale:
 
     def checkpoint_ended(self, now_ms: float, error: RaystreamError | None) -> list[Command]:
         """The checkpoint is complete, or will never be."""
-        self._taking = None
         commands: list[Command] = []
+        self._checkpoint_of = ""
         if self._stage is Stage.CHECKPOINTING and error is not None:
             commands = self._give_up(error.message, error)
         elif self._stage is Stage.CHECKPOINTING:
@@ -208,8 +208,8 @@ class Rescale:
     # ---- inside --------------------------------------------------------------------
 
     def _take_checkpoint(self) -> list[Command]:
-        self._stage, self._taking = Stage.CHECKPOINTING, self._waiting[0]
-        return [TakeRescaleCheckpoint(Request(Purpose.RESCALE, self._taking))]
+        self._stage, self._checkpoint_of = Stage.CHECKPOINTING, self._waiting[0]
+        return [TakeRescaleCheckpoint(Request(Purpose.RESCALE, self._waiting[0]))]
 
     def _give_up(self, cause: str, error: RaystreamError) -> list[Command]:
         """Let the job go on as it is."""
@@ -233,7 +233,6 @@ class Rescale:
         """Assert every invariant."""
         assert not self._wanted & self._there, "a slot is there and wanted"
         assert bool(self._waiting) == (self._stage is not Stage.IDLE), self._stage
-        assert self._stage is not Stage.CHECKPOINTING or self._taking == self._waiting[0], self._taking
         assert not self._wanted or self._stage is Stage.ACQUIRING, self._stage
         assert not self._there or self._stage in (Stage.ACQUIRING, Stage.CHECKPOINTING), self._stage
         assert not self.owns(SlotId(0)), "every job has slot 0"

@@ -219,13 +219,15 @@ class Assembly:
         return BarrierAligner(len(gate.channels), overtaking=gate.channels[0].route is not None)
 
     def _in_flight(self, draft: _Draft, restored: Restored) -> list[TakenInput]:
-        """Return the records in flight of a subtask.
+        """Return the records in flight of a subtask, in the order in which they are processed.
+
+        Those for the end of the chain come first: what an operator before it makes of its own is newer.
 
         Raises:
             StateRestoreError: an operator does not have the input any more that they were for.
         """
         in_flight: list[TakenInput] = []
-        for position, node in enumerate(draft.vertex.operators):
+        for position, node in reversed(list(enumerate(draft.vertex.operators))):
             own = restored.get((draft.vertex.id, draft.index, node.uid), RestoredOperator())
             for number, batch in own.in_flight:
                 if number >= len(draft.operators[position].inputs):

@@ -41,21 +41,23 @@ class Route:
 class CapturedChannel:
     """What a snapshot has of one channel at one stage."""
 
-    def __init__(self, route: Route, stage: ChannelStage, flight: "InFlight", decoder: BatchDecoder) -> None:
+    def __init__(
+        self, route: Route, stage: ChannelStage, copied: Pass | None, decoder: BatchDecoder
+    ) -> None:
         self.route = route
         self.stage = stage
-        self._flight = flight
+        self.size_bytes = 0
+        self._copied = copied
         self._decoder = decoder
         self._batches: list[RowBatch | memoryview] = []
 
     def add(self, batch: RowBatch | memoryview, size_bytes: int) -> None:
         """Append a batch, decoded or not."""
-        copied = self._flight.copied
-        if copied is not None and isinstance(batch, RowBatch):
-            emitting(self._batches.append, copied)(batch)
+        if self._copied is not None and isinstance(batch, RowBatch):
+            emitting(self._batches.append, self._copied)(batch)
         else:
             self._batches.append(batch)
-        self._flight.size_bytes += size_bytes
+        self.size_bytes += size_bytes
 
     def __bool__(self) -> bool:
         return bool(self._batches)
@@ -81,14 +83,12 @@ class InFlight:
 
     Attributes:
         copied: makes a copy of a record, where user code may change those that it gets.
-        size_bytes: of what it has, about.
         when_closed: is called when the last of it is there.
     """
 
     def __init__(self, checkpoint_id: CheckpointId, copied: Pass | None) -> None:
         self.checkpoint_id = checkpoint_id
         self.copied = copied
-        self.size_bytes = 0
         self.when_closed: Callable[[], None] | None = None
         self._channels: list[CapturedChannel] = []
         self._awaited: set[ChannelStage] = set()
@@ -97,6 +97,11 @@ class InFlight:
     def open(self) -> bool:
         """True while something may still be added."""
         return bool(self._awaited)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of what it has, about."""
+        return sum(channel.size_bytes for channel in self._channels)
 
     def expect(self, stage: ChannelStage) -> None:
         """Stay open until `have_all` of a stage."""
@@ -117,7 +122,7 @@ class InFlight:
         decoder: BatchDecoder | None = None,
     ) -> CapturedChannel:
         """Add batches, with their sizes in bytes, of a channel; return where more can be added."""
-        captured = CapturedChannel(route, stage, self, decoder or BatchDecoder())
+        captured = CapturedChannel(route, stage, self.copied, decoder or BatchDecoder())
         for batch, size_bytes in batches:
             captured.add(batch, size_bytes)
         self._channels.append(captured)

@@ -128,6 +128,8 @@ class Overtaking:
     def hurry_outputs(self) -> None:
         """See to a barrier that waits for credit: it overtakes, or it has left by itself."""
         barrier, flight = self._leaving, self._flight
+        if flight is not None and not flight.open:
+            self._flight = None  # The snapshot has it: its records are not kept until the next one.
         if barrier is None or flight is None:
             return
         if self.is_due(barrier):

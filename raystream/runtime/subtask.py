@@ -321,7 +321,7 @@ class Subtask:
                 self._execute(aligner.barrier_overtook(channel.index, barrier.checkpoint_id, now_ms))
                 self.gate.pull(channel, barrier)  # Last, since it tells what is ahead of it.
             aligning = self._aligning
-            if aligning is not None and aligner.overtaking and overtaking.is_due(aligning):
+            if aligning is not None and overtaking.is_due(aligning):
                 self._execute(aligner.alignment_timed_out(aligning.checkpoint_id, now_ms))
         overtaking.hurry_outputs()
         if (refused := overtaking.refused) is not None:
@@ -334,9 +334,9 @@ class Subtask:
 
     @property
     def _aligning(self) -> Barrier | None:
-        """The barrier that channels are blocked for."""
+        """The barrier that channels are blocked for, where it need not wait for the others."""
         aligner = self._aligner
-        if not isinstance(aligner, align.BarrierAligner) or not aligner.aligning:
+        if not isinstance(aligner, align.BarrierAligner) or not (aligner.overtaking and aligner.aligning):
             return None
         return self._barriers[CheckpointId(aligner.checkpoint_in_progress or 0)]
 

@@ -7,9 +7,23 @@ from collections import Counter
 import pytest
 
 from raystream.errors import StateCorruptError
-from raystream.handles import InlineHandle, KeyedStateHandle, OperatorStateHandle, Redistribution
+from raystream.handles import (
+    ChannelSlice,
+    ChannelStage,
+    ChannelStateHandle,
+    InlineHandle,
+    KeyedStateHandle,
+    OperatorStateHandle,
+    Redistribution,
+)
 from raystream.keygroup import KeyGroupRange, groups_of_subtask
-from raystream.protocol.redistribution import ElementSlice, holding, redistribute
+from raystream.protocol.redistribution import (
+    ElementSlice,
+    KeyGroupLayout,
+    deal_in_flight,
+    holding,
+    redistribute,
+)
 from raystream.testing.state_rows import row
 
 SPLIT, UNION, BROADCAST = Redistribution.SPLIT, Redistribution.UNION, Redistribution.BROADCAST
@@ -221,3 +235,111 @@ def test_another_number_of_groups_reads_every_handle_that_can_hold_a_key_and_no_
         expected = [handle for handle in old if reachable & set(handle.groups)]
 
         assert holding(old, own, stored_max_parallelism=stored, max_parallelism=wanted) == expected
+
+
+# ---- records in flight -----------------------------------------------------------
+
+
+def in_flight(stage, *, keyed, batches):
+    """Return a handle; `batches` has the number of batches of each (sender, receiver)."""
+    slices = tuple(
+        ChannelSlice(sender=sender, receiver=receiver, offset=0, size_bytes=1, batches=count)
+        for (sender, receiver), count in batches.items()
+    )
+    return ChannelStateHandle(
+        target="op", input=0, stage=stage, keyed=keyed, records=1, slices=slices, data=InlineHandle(data=b"x")
+    )
+
+
+def dealt(handles, old, new, *, max_parallelism=8, new_max=8, only_first=False):
+    """Return what each new subtask reads: stage, channel and run of batches."""
+    runs = deal_in_flight(
+        handles,
+        KeyGroupLayout(max_parallelism=max_parallelism, parallelism=old),
+        KeyGroupLayout(max_parallelism=new_max, parallelism=new),
+        only_first=only_first,
+    )
+    assert len(runs) == new
+    return [
+        [(run.handle.stage.value, run.slice.sender, run.slice.receiver, run.start, run.stop) for run in own]
+        for own in runs
+    ]
+
+
+def test_records_in_flight_stay_where_they_are_and_come_in_the_order_of_their_channel():
+    output = in_flight(ChannelStage.OUTPUT, keyed=False, batches={(0, 0): 2, (0, 1): 1})
+    taken = in_flight(ChannelStage.TAKEN, keyed=False, batches={(1, 1): 1})
+    waiting = in_flight(ChannelStage.INPUT, keyed=False, batches={(0, 1): 3})
+
+    assert dealt([output, waiting, taken], 2, 2) == [
+        [("output", 0, 0, 0, 2)],
+        [("taken", 1, 1, 0, 1), ("input", 0, 1, 0, 3), ("output", 0, 1, 0, 1)],
+    ]
+
+
+def test_records_in_flight_without_keys_are_dealt_evenly_at_another_parallelism():
+    waiting = in_flight(ChannelStage.INPUT, keyed=False, batches={(0, 0): 5, (1, 0): 2})
+
+    assert dealt([waiting], 1, 3) == [
+        [("input", 0, 0, 0, 3)],
+        [("input", 0, 0, 3, 5)],
+        [("input", 1, 0, 0, 2)],
+    ]
+    assert dealt([waiting], 3, 1) == [[("input", 0, 0, 0, 5), ("input", 1, 0, 0, 2)]]
+
+
+def test_global_records_in_flight_stay_with_the_first_subtask():
+    waiting = in_flight(ChannelStage.INPUT, keyed=False, batches={(0, 0): 2, (1, 0): 2})
+
+    assert dealt([waiting], 2, 3, only_first=True) == [[("input", 0, 0, 0, 2), ("input", 1, 0, 0, 2)], [], []]
+
+
+def test_records_in_flight_with_keys_are_read_by_who_owns_some_of_their_key_groups():
+    waiting = in_flight(ChannelStage.INPUT, keyed=True, batches={(0, 0): 1, (0, 1): 1, (0, 2): 1})
+
+    # Of 8 groups: 0-2, 3-5, 6-7; then 0-3, 4-7.
+    assert [[run[2] for run in own] for own in dealt([waiting], 3, 2)] == [[0, 1], [1, 2]]
+    assert [[run[2] for run in own] for own in dealt([waiting], 3, 3)] == [[0], [1], [2]]
+
+
+def test_records_in_flight_are_read_by_all_that_may_own_them_under_another_max_parallelism():
+    waiting = in_flight(ChannelStage.INPUT, keyed=True, batches={(0, 0): 1, (0, 1): 1})
+
+    assert [[run[2] for run in own] for own in dealt([waiting], 2, 2, new_max=9)] == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_every_batch_in_flight_without_keys_goes_to_one_subtask_in_the_order_of_its_channel(seed):
+    rng = random.Random(seed)
+    old, new = rng.randint(1, 4), rng.randint(1, 4)
+    handles = [
+        in_flight(
+            rng.choice(list(ChannelStage)),
+            keyed=False,
+            batches={(s, r): rng.randint(1, 4) for s in range(2) for r in range(old) if rng.random() < 0.7},
+        )
+        for _ in range(rng.randint(0, 3))
+    ]
+    runs = deal_in_flight(
+        handles,
+        KeyGroupLayout(max_parallelism=8, parallelism=old),
+        KeyGroupLayout(max_parallelism=8, parallelism=new),
+        only_first=False,
+    )
+    read = Counter((id(run.slice), n) for own in runs for run in own for n in range(run.start, run.stop))
+    assert read == Counter(
+        (id(part), n) for handle in handles for part in handle.slices for n in range(part.batches)
+    )
+    order = {
+        id(part): n
+        for n, part in enumerate(
+            part
+            for handle in sorted(handles, key=lambda handle: list(ChannelStage).index(handle.stage))
+            for part in handle.slices
+        )
+    }
+    for own in runs:
+        assert [order[id(run.slice)] for run in own] == sorted(order[id(run.slice)] for run in own)
+    if old != new:
+        sizes = [sum(run.stop - run.start for run in own) for own in runs]
+        assert max(sizes) - min(sizes) <= 1

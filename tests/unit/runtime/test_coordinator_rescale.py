@@ -193,6 +193,17 @@ def test_job_that_has_ended_says_so(directory):
         assert outcome(world, request_id).error.message == "job is CANCELED; it can not be rescaled"
 
 
+def test_job_that_ends_before_the_checkpoint_of_a_rescale_could_begin_says_so(directory):
+    world = running(directory)
+    world.fail()
+    world.rescale(1)
+
+    world.cancel()
+
+    assert world.status == "CANCELED"
+    assert outcome(world).error.message == "job is CANCELED; it can not be rescaled"
+
+
 def test_savepoint_that_is_asked_for_meanwhile_is_taken_after_the_restart(directory, tmp_path):
     world = running(directory, savepoints=tmp_path / "savepoints")
     world.held = {"write_metadata"}
@@ -216,6 +227,16 @@ def test_rescale_waits_for_savepoints_that_are_being_taken(directory, tmp_path):
 
     assert world.view.outcome("s").error is None
     assert (world.status, world.view.parallelism) == ("RUNNING", 4)
+
+
+def test_rescale_that_still_waits_when_the_job_is_cancelled_is_answered_once(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.silent = {msg.TriggerCheckpoint}
+    world.savepoint().rescale(1)
+    assert outcome(world) is None, "its checkpoint waits for the savepoint"
+
+    assert world.cancel().status == "CANCELED"
+    assert outcome(world).error.message == "job is CANCELED; it can not be rescaled"
 
 
 def test_rescaled_job_without_checkpointing_loses_nothing(directory):

@@ -93,3 +93,16 @@ def test_entry_that_an_older_master_appended_at_the_last_moment_counts(directory
 
     assert world.status == "RUNNING"
     assert restored(world) == {f"file://{chk(directory, 1)}"}
+
+
+def test_cancellation_while_the_next_job_master_restores_ends_the_job(directory):
+    running(directory).run_for(INTERVAL_MS)
+    world = World(directory)
+    world.held = {"load_complete"}
+    world.start().restart().cancel("c")
+    assert not world.commands(msg.Deploy)
+
+    assert world.status == "CANCELED"
+    world.release_work("load_complete")
+    assert world.status == "CANCELED"
+    assert world.view.outcome("c").error is None

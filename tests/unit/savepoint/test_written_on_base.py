@@ -9,7 +9,8 @@ import pytest
 import raystream.savepoint
 from raystream import StateTtl, ValueStateDescriptor
 from raystream.clock import TimeDomain
-from raystream.handles import SavepointFormat
+from raystream.errors import StateRestoreError
+from raystream.handles import ChannelSlice, ChannelStage, ChannelStateHandle, InlineHandle, SavepointFormat
 from raystream.savepoint import KeyedState
 
 SNAPSHOTS = Path(__file__).parents[2] / "golden" / "snapshots"
@@ -44,3 +45,26 @@ def test_time_of_writing_in_event_time_is_the_watermark_of_the_base(base, tmp_pa
     with raystream.savepoint.open(raystream.savepoint.write(str(tmp_path), [state], base=base)) as written:
         times = written.state("everything", "lives").to_arrow().column("written_ms")
         assert times.to_pylist() == [-991]
+
+
+def test_records_in_flight_of_the_base_are_not_lost_in_silence(base, tmp_path):
+    metadata = base.reader.metadata
+    operator = metadata.operator("everything")
+    records = ChannelStateHandle(
+        target=operator.uid,
+        input=0,
+        stage=ChannelStage.INPUT,
+        keyed=True,
+        records=1,
+        slices=(ChannelSlice(sender=0, receiver=0, offset=0, size_bytes=1, batches=1),),
+        data=InlineHandle(data=b"1"),
+    )
+    subtasks = (dataclasses.replace(operator.subtasks[0], channels=(records,)), *operator.subtasks[1:])
+    changed = dataclasses.replace(operator, subtasks=subtasks)
+    base.reader.metadata = dataclasses.replace(
+        metadata, operators=tuple(changed if one is operator else one for one in metadata.operators)
+    )
+
+    with pytest.raises(StateRestoreError, match="records in flight"):
+        raystream.savepoint.write(str(tmp_path / "savepoint"), base=base)
+    raystream.savepoint.write(str(tmp_path / "savepoint"), base=base, drop=["everything"])
