@@ -85,7 +85,8 @@ class CheckpointConfig(Section):
     where nothing ever waits for a barrier."""
     unaligned: bool = option("execution.checkpointing.unaligned.enabled", Boolean(), default=False)
     """Let barriers overtake queued records, which are stored with the checkpoint: under back-pressure it is
-    not as slow as the queues.  Savepoints and inputs that are broadcast, forwarded or custom stay aligned."""
+    not as slow as the queues.  Savepoints stay aligned, and inputs that are broadcast, forwarded, rescaled
+    or custom."""
     aligned_timeout_ms: int = option(
         "execution.checkpointing.aligned-checkpoint-timeout", Duration(), default=0
     )

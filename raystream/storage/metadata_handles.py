@@ -203,6 +203,8 @@ def load_channels(stored: StoredChannels) -> ChannelStateHandle:
     Raises:
         ValueError: a number is out of its range.
     """
+    if stored.input < 0:
+        raise ValueError(f"records in flight to input {stored.input}")
     for one in stored.slices:
         if min(one.sender, one.receiver, one.offset) < 0 or min(one.size_bytes, one.batches) < 1:
             raise ValueError(f"slice of records in flight: {one}")

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raystream.errors import StateCorruptError, StateRestoreError
-from raystream.handles import FileHandle, InlineHandle, OperatorStateHandle, Redistribution
+from raystream.handles import (
+    ChannelSlice,
+    ChannelStage,
+    ChannelStateHandle,
+    FileHandle,
+    InlineHandle,
+    OperatorStateHandle,
+    Redistribution,
+)
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.metadata import (
@@ -75,6 +83,30 @@ def test_a_version_3_file_has_no_records_in_flight_and_is_read():
     del stored["operators"][0]["subtasks"][0]["channels"]
 
     assert decode_metadata(seal("snapshot", 3, msgspec.json.encode(stored)), path=PATH) == metadata
+
+
+@pytest.mark.parametrize(("changed", "to"), [("input", -1), ("stage", "lost")])
+def test_records_in_flight_that_no_operator_takes_are_refused(changed, to):
+    metadata = sample.snapshot()
+    (operator,) = metadata.operators
+    records = ChannelStateHandle(
+        target=operator.uid,
+        input=0,
+        stage=ChannelStage.INPUT,
+        keyed=False,
+        records=1,
+        slices=(ChannelSlice(sender=0, receiver=0, offset=0, size_bytes=1, batches=1),),
+        data=InlineHandle(data=b"1"),
+    )
+    subtask = replace(operator.subtasks[0], channels=(records,))
+    whole = replace(metadata, operators=(replace(operator, subtasks=(subtask,)),))
+    assert decode_metadata(encode_metadata(whole), path=PATH) == whole
+
+    _, content = unseal("snapshot", FORMAT_VERSION, encode_metadata(whole), path=PATH)
+    stored = msgspec.json.decode(content)
+    stored["operators"][0]["subtasks"][0]["channels"][0][changed] = to
+    with pytest.raises(StateCorruptError, match="breaks its format"):
+        decode_metadata(seal("snapshot", FORMAT_VERSION, msgspec.json.encode(stored)), path=PATH)
 
 
 def test_every_kind_of_file_of_a_snapshot_is_among_its_files():
