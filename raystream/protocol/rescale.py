@@ -89,6 +89,7 @@ class Rescale:
         self._wanted: set[SlotId] = set()  # Slots that are asked for and not there.
         self._there: set[SlotId] = set()  # Slots that are there and that the job does not have yet.
         self._waiting: list[str] = []  # Requests to be answered, the first one first.
+        self._checkpoint_of = ""  # The request for which a checkpoint is under way; the job may end first.
         self._began_ms = self._stopped_ms = 0.0
         self._over: ConfigError | None = None  # Why there is nothing to rescale any more.
         self._history: History[Command] = History()
@@ -113,7 +114,7 @@ class Rescale:
 
     def awaits(self, request_id: str) -> bool:
         """Return whether a checkpoint of this request is this machine's."""
-        return self._stage is Stage.CHECKPOINTING and self._waiting[0] == request_id
+        return self._checkpoint_of == request_id
 
     # ---- clients ---------------------------------------------------------------
 
@@ -169,6 +170,7 @@ class Rescale:
     def checkpoint_ended(self, now_ms: float, error: RaystreamError | None) -> list[Command]:
         """The checkpoint is complete, or will never be."""
         commands: list[Command] = []
+        self._checkpoint_of = ""
         if self._stage is Stage.CHECKPOINTING and error is not None:
             commands = self._give_up(error.message, error)
         elif self._stage is Stage.CHECKPOINTING:
@@ -206,7 +208,7 @@ class Rescale:
     # ---- inside --------------------------------------------------------------------
 
     def _take_checkpoint(self) -> list[Command]:
-        self._stage = Stage.CHECKPOINTING
+        self._stage, self._checkpoint_of = Stage.CHECKPOINTING, self._waiting[0]
         return [TakeRescaleCheckpoint(Request(Purpose.RESCALE, self._waiting[0]))]
 
     def _give_up(self, cause: str, error: RaystreamError) -> list[Command]:

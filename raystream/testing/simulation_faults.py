@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from raystream.errors import (
+    ConfigError,
     ConnectionLostError,
     ProtocolError,
     RaystreamError,
@@ -152,10 +153,16 @@ class FaultInjector:
     def _excused(self, error: RaystreamError) -> bool:
         """True for an error that faults of this run explain, or that is the business of user code."""
         if isinstance(error, ProtocolError):
-            return any(isinstance(fault, FrameDamage) for fault in self.happened)
-        if isinstance(error, StateCorruptError):  # An old job master restores what a new one has deleted.
-            return any(isinstance(fault, CheckpointDamage | MasterPresumedDead) for fault in self.happened)
+            return self._has_happened(FrameDamage)
+        if isinstance(error, StateCorruptError) and self._has_happened(CheckpointDamage):
+            return True
+        if isinstance(error, StateCorruptError | ConfigError):
+            # The slots of an old job master miss what a new one has deleted: a checkpoint, or the probe.
+            return self._has_happened(MasterPresumedDead)
         return isinstance(error, ConnectionLostError | StorageError | UserCodeError)
+
+    def _has_happened(self, kind: type[Fault]) -> bool:
+        return any(isinstance(fault, kind) for fault in self.happened)
 
     def frame_arrived(self, slot: SlotId, kind: FrameKind, payload: bytes) -> None:
         if kind is FrameKind.CONTROL:

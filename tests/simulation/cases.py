@@ -64,6 +64,7 @@ FAULT_SETS = {
         storage_failures=1,
         savepoints=1,
         stops=1,
+        rescales=1,
     ),
     "clients": replace(
         NO_FAULTS, crashes=2, kills=1, work_delays=2, savepoints=2, stops=2, cancels=1, rescales=2

@@ -193,6 +193,17 @@ def test_job_that_has_ended_says_so(directory):
         assert outcome(world, request_id).error.message == "job is CANCELED; it can not be rescaled"
 
 
+def test_job_that_ends_before_the_checkpoint_of_a_rescale_could_begin_says_so(directory):
+    world = running(directory)
+    world.fail()
+    world.rescale(1)
+
+    world.cancel()
+
+    assert world.status == "CANCELED"
+    assert outcome(world).error.message == "job is CANCELED; it can not be rescaled"
+
+
 def test_savepoint_that_is_asked_for_meanwhile_is_taken_after_the_restart(directory, tmp_path):
     world = running(directory, savepoints=tmp_path / "savepoints")
     world.held = {"write_metadata"}
@@ -283,3 +294,18 @@ def test_checkpoint_without_the_attempt_behind_it_leaves_the_next_job_master_at_
     assert (after.status, after.view.parallelism) == ("RUNNING", 2)
     after.rescale(4)
     assert (after.status, after.view.parallelism) == ("RUNNING", 4)
+
+
+def test_rescale_that_comes_when_the_final_checkpoint_is_being_taken_is_answered_once(directory):
+    world = running(directory)
+    world.silent = {msg.CheckpointCompleted}
+    world.end_input()
+    world.rescale(1)
+    assert (world.status, outcome(world)) == ("RUNNING", None)
+
+    for vertex, subtask in world.plan.subtasks():
+        world.report(msg.CommitsDone(attempt=1, vertex=vertex.id, subtask=subtask))
+    world.settle()
+
+    assert world.status == "FINISHED"
+    assert outcome(world).error.message == "job is FINISHED; it can not be rescaled"
