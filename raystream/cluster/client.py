@@ -250,10 +250,17 @@ class RayJobHandle:
             return JobNotFoundError(
                 "job has ended, and its master too", job_id=self._job_id, status=self._final.status.value
             )
+        if isinstance(error, ActorUnavailableError):
+            return RaystreamError(
+                "job master does not come back; the job goes on when it does",
+                hint="it waits for a node or for its checkpoint directory; see `raystream list`",
+                job_id=self._job_id,
+            )
         return JobFailedError(
             "job master is gone, and the job with it",
             hint="start the job again with `-s latest`; a job outlives its job master only with"
-            " execution.checkpointing.interval and .dir set, and begins anew without them",
+            " execution.checkpointing.interval and .dir set, and begins anew without them; one whose records"
+            " execute_and_collect returns never does",
             job_id=self._job_id,
             cause=" ".join(str(error).split())[:300],
         )
@@ -262,9 +269,17 @@ class RayJobHandle:
         return f"RayJobHandle({self._job_id})"
 
 
+def surviving(submission: Submission) -> str | None:
+    """Return the directory by which another life of the job's master goes on; None when it has no other.
+
+    A list of collected records must not lack, in silence, those that nobody had fetched when a life ended.
+    """
+    return None if submission.collects else durable_directory(submission.config)
+
+
 def _start_master(submission: Submission, program: bytes) -> Any:
     """Start the master of a job and return it when it has taken the job."""
-    directory = durable_directory(submission.config)
+    directory = surviving(submission)
     actor_class: Any = ray.remote(JobMasterActor)
     master = actor_class.options(
         name=master_name(submission.job_id),

@@ -270,6 +270,35 @@ def test_slot_whose_process_has_died_gets_another_one_at_once(cluster):
     assert (cluster.created, cluster.killed) == (2, [])
 
 
+def test_dismissed_slot_is_ended_without_a_word_and_has_another_process_only_behind_that(cluster):
+    kept, dismissed = cluster.acquire(0, 1)
+
+    cluster.pool.dismiss([1, 2])
+    cluster.pool.acquire([1])
+    dismissed.fall_silent()
+    cluster.settle()
+    assert cluster.created == 2
+    dismissed.die()
+    cluster.settle()
+
+    assert cluster.created == 3
+    assert [worker.slot for worker in cluster.pool.workers] == [0]
+    assert cluster.told == []
+    assert cluster.killed == [dismissed]
+    assert not kept.retirements
+
+
+def test_dismissed_slot_that_has_not_started_yet_is_not_waited_for(cluster):
+    cluster.acquire(0)
+    cluster.pool.acquire([1])
+    cluster.pool.waiting_for = "1 of 2 slots"
+
+    cluster.pool.dismiss([1])
+
+    assert cluster.pool.waiting_for == ""
+    assert not cluster.pool.takes(1, 2, 1)
+
+
 def test_slot_that_has_never_answered_is_released_without_a_grace(cluster):
     cluster.pool.acquire([0])
     (actor,) = cluster.pool._actor_class.actors

@@ -194,6 +194,20 @@ def test_running_job_takes_savepoints_and_is_cancelled(tmp_path):
     assert list((tmp_path / "checkpoints").glob("*/chk-*")), "checkpoints of a cancelled job are kept"
 
 
+def test_running_job_is_rescaled_up_and_down_and_its_output_is_exact(tmp_path):
+    env = environment(tmp_path)
+    count_hits(env, DatagenSource(lambda index: index, count=3_000, rate=2_000), tmp_path / "out")
+    client = env.submit("count")
+
+    for parallelism in (4, 1):
+        assert client.rescale(parallelism) >= 0
+        assert client._handle.view().parallelism == parallelism
+    result = client.wait(60)
+
+    assert (result.status, result.restarts) == (JobStatus.FINISHED, 2)
+    assert counts_by_key(tmp_path / "out") == expected(range(3_000))
+
+
 def test_job_without_a_latest_snapshot_begins_anew_after_a_failure_whatever_it_has_saved_meanwhile(tmp_path):
     fails = tmp_path / "fails"
 
