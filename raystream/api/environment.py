@@ -173,7 +173,9 @@ class StreamEnvironment:
         """Return the plan of the job as text, without running it; errors as for `execute`."""
         return explain_plan(self._plan())
 
-    def _submit(self, name: str | None, plan: PhysicalPlan, config: JobConfig) -> JobClient:
+    def _submit(
+        self, name: str | None, plan: PhysicalPlan, config: JobConfig, *, collects: bool = False
+    ) -> JobClient:
         around = ambient.current()
         job_name = name or _script_name()
         if not is_text(job_name):
@@ -191,6 +193,7 @@ class StreamEnvironment:
                 config=_with_absolute_paths(config),
                 detached=around.detached,
                 address=around.address,
+                collects=collects,
             )
         )
         self._graph.seal(job_name)
@@ -238,7 +241,8 @@ class StreamEnvironment:
             )
         stream._collect_to(bound("collect-sink")(), limit)
         collector = Collector(limit)
-        client = self._submit(None, self._plan(), _delivering(self._config) if endless else self._config)
+        config = _delivering(self._config) if endless else self._config
+        client = self._submit(None, self._plan(), config, collects=True)
         try:
             _wait_or_cancel(client, lambda: client.wait_until(TERMINAL, None, collector))
         except EnoughCollectedError:

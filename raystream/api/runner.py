@@ -27,6 +27,8 @@ class Submission:
     """The job outlives this process: `execute` returns when all slots run."""
     address: str | None = None
     """Address of the Ray cluster to attach to, None for the default one."""
+    collects: bool = False
+    """Records go to this process: those that it has not fetched are lost with the job master."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,10 +250,17 @@ class RayJobHandle:
             return JobNotFoundError(
                 "job has ended, and its master too", job_id=self._job_id, status=self._final.status.value
             )
+        if isinstance(error, ActorUnavailableError):
+            return RaystreamError(
+                "job master does not come back; the job goes on when it does",
+                hint="it waits for a node or for its checkpoint directory; see `raystream list`",
+                job_id=self._job_id,
+            )
         return JobFailedError(
             "job master is gone, and the job with it",
             hint="start the job again with `-s latest`; a job outlives its job master only with"
-            " execution.checkpointing.interval and .dir set, and begins anew without them",
+            " execution.checkpointing.interval and .dir set, and begins anew without them; one whose records"
+            " execute_and_collect returns never does",
             job_id=self._job_id,
             cause=" ".join(str(error).split())[:300],
         )
@@ -262,9 +269,17 @@ class RayJobHandle:
         return f"RayJobHandle({self._job_id})"
 
 
+def surviving(submission: Submission) -> str | None:
+    """Return the directory by which another life of the job's master goes on; None when it has no other.
+
+    A list of collected records must not lack, in silence, those that nobody had fetched when a life ended.
+    """
+    return None if submission.collects else durable_directory(submission.config)
+
+
 def _start_master(submission: Submission, program: bytes) -> Any:
     """Start the master of a job and return it when it has taken the job."""
-    directory = durable_directory(submission.config)
+    directory = surviving(submission)
     actor_class: Any = ray.remote(JobMasterActor)
     master = actor_class.options(
         name=master_name(submission.job_id),
@@ -305,19 +320,24 @@ def _masters() -> dict[JobId, Any]:
 
 
 def _views(masters: dict[JobId, Any]) -> list[JobView]:
-    """Return the views of the masters; of one that is between two lives, that it is."""
+    """Return the views of the masters; of one that stays between two lives, that it is."""
     views = []
     for job_id, question in [(job_id, master.view.remote()) for job_id, master in masters.items()]:
         try:
             views.append(ray.get(question, timeout=VIEW_TIMEOUT_S))
         except ActorUnavailableError:
-            views.append(_between_lives(job_id))
+            views.append(_next_life(job_id, masters[job_id]))
         except (RayError, RaystreamError) as error:
             logger.warning("job master does not answer", extra={"job_id": job_id, "cause": repr(error)})
     return views
 
 
-def _between_lives(job_id: JobId) -> JobView:
+def _next_life(job_id: JobId, master: Any) -> JobView:
+    """Return the view of the next life of a master, if it begins soon."""
+    calls = MasterCalls(master, lambda _: RaystreamError("job master is gone", job_id=job_id))
+    with suppress(TimeoutError, RaystreamError):
+        view: JobView = calls.call("view", timeout_s=VIEW_TIMEOUT_S)
+        return view
     return JobView(
         job_id=job_id,
         name="",

@@ -180,12 +180,19 @@ class JobMasterActor:
             raise self._refusal
         if self._job is None:
             raise JobNotFoundError(
-                "job master has no job: it has not got one, or it has ended", job_id=self._job_id
+                "job master has no job: it has not got one, or it has ended",
+                hint="one that begins again on another node finds its job only where every node sees the same"
+                " execution.checkpointing.dir",
+                job_id=self._job_id,
             )
         return self._job
 
     def _go_on(self, directory: Directory) -> None:
-        """Go on with the job of the directory, if it has begun: this is not the master's first life."""
+        """Go on with the job of the directory, if it has begun: this is not the master's first life.
+
+        Raises:
+            RaystreamError: nobody can go on with it here.
+        """
         for left in reversed(range(RECOVERY_TRIES_MAX)):
             try:
                 ended = find_ended(directory)
@@ -197,9 +204,10 @@ class JobMasterActor:
                     self._begin(program, directory)
                 return
             except StorageError as error:
+                if not left:
+                    raise
                 logger.warning("checkpoint directory does not answer", extra={"left": left}, exc_info=error)
-                if left:
-                    threading.Event().wait(RECOVERY_RETRY_MS / 1000.0)
+                threading.Event().wait(RECOVERY_RETRY_MS / 1000.0)
 
     def _begin(self, packed: bytes, known: Directory | None = None) -> None:
         """Begin the job, or go on with the one whose program is `known` to a directory."""

@@ -21,8 +21,9 @@ from raystream.storage.job_log import AttemptStarted, JobLog, LogEntry, StaleLog
 
 logger = logging.getLogger(__name__)
 
-DOUBT_TRIES_MAX = 30
-"""Times that an append of unknown outcome is asked about."""
+DOUBT_TRIES_MAX = 600
+"""Times that an append of unknown outcome is asked about before the job is given up: the store may be away
+for as long as a job master that begins waits for it (`coordinator_recovery.RECOVERY_TRIES_MAX`)."""
 
 DOUBT_RETRY_MS = 1_000
 

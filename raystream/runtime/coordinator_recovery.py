@@ -64,6 +64,7 @@ class LogReader:
         self._config = submission.config
         self._clock = clock
         self._logged: LoggedJob | None = None  # Once the log is ours.
+        self._entries: list[MasterStarted] = []  # Appended by us, or perhaps: no deaths of job masters.
 
     def read(self) -> RecoveredJob | None:
         """Return the job, whose log is ours then; None when it has not begun.
@@ -90,7 +91,7 @@ class LogReader:
 
     def _take_over(self) -> LoggedJob | None:
         log, claims = self._storage.log, self._config.recovery.claim_mode == "claim"
-        entries = log.read()
+        entries = [entry for entry in log.read() if entry not in self._entries]
         if not entries:
             return None
         num_retained = self._config.checkpointing.num_retained
@@ -102,7 +103,9 @@ class LogReader:
                     "program is not the one of the job log", expected=logged.program_checksum
                 )
             attempt = Attempt(logged.attempt + 1)
-            log.append(MasterStarted(attempt=attempt, started_ms=round(self._clock.wall_ms())))
+            entry = MasterStarted(attempt=attempt, started_ms=round(self._clock.wall_ms()))
+            self._entries.append(entry)
+            log.append(entry)
         return logged
 
     def _claimed(self, logged: LoggedJob) -> Claimed | None:

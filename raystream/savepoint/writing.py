@@ -77,7 +77,7 @@ def write(
     Raises:
         StateError: a table does not fit its state; tells operator, state, column and row (from 0).
         GraphError: no operator can have the uid of a state.
-        StateRestoreError: what is to be dropped is not there, or the base has records in flight.
+        StateRestoreError: what is to be dropped is not there.
         StateCorruptError: the base is damaged; nothing was written.
         ConfigError: there is a savepoint in the directory, or one is being written there; or no job has such
             a name, or such a number of key groups; or the base has records in flight.
@@ -161,7 +161,6 @@ class _Writing:
                 self._operators[operator.uid] = self._of_base(self._base, operator)
         for one in dropped:
             self._drop(one)
-        self._check_nothing_in_flight()
         names: set[tuple[str, str, bool]] = set()
         for given in states:
             name = (given.uid, given.name, isinstance(given, OperatorState))
@@ -169,17 +168,6 @@ class _Writing:
                 raise StateError("state is given twice", operator=given.uid, state=given.name)
             names.add(name)
             self._add(given)
-
-    def _check_nothing_in_flight(self) -> None:
-        """Refuse a base with records on their way to an operator: a savepoint has no place for them."""
-        subtasks = () if self._base is None else self._base.metadata.subtasks
-        targets = {handle.target for one in subtasks for handle in one.channels} & self._operators.keys()
-        if targets:
-            raise StateRestoreError(
-                "base is an unaligned checkpoint with records in flight, which would be lost",
-                hint="start the job from it and take a savepoint, which has none; or drop these operators",
-                operators=sorted(targets),
-            )
 
     def run(self, job_name: str | None) -> str:
         """Write everything, `_metadata` last; return the URL of the directory."""

@@ -7,8 +7,11 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from raystream.cluster import master_calls
+from raystream.cluster.client import RayJobHandle
+from raystream.cluster.connection import Connection
 from raystream.cluster.master_calls import RESTART_WAIT_S, MasterCalls
 from raystream.errors import ConfigError, JobFailedError
+from raystream.ids import JobId
 
 
 class Master:
@@ -73,6 +76,17 @@ def test_master_that_does_not_come_back_is_given_up(calls):
     tries = round(RESTART_WAIT_S / master_calls.RETRY_S) + 2
     with pytest.raises(JobFailedError, match="job master is gone"):
         calls(*(away() for _ in range(tries))).call("view")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(ActorDiedError(), "and the job with it"), (away(), "the job goes on when it does")],
+    ids=["dead", "between two lives"],
+)
+def test_job_is_not_called_lost_while_its_master_may_come_back(error, told):
+    handle = RayJobHandle(JobId("f" * 32), None, Connection(address="", embedded=False))
+
+    assert told in handle._gone(error).message
 
 
 def test_who_has_less_time_is_told_when_it_is_over(calls):

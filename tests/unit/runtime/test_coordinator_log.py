@@ -126,7 +126,7 @@ def test_prune_that_fails_in_any_way_is_not_repeated():
 
 def test_silent_log_is_asked_a_number_of_times_and_then_nothing_more_is_written():
     world = World()
-    world.log.before.extend([StaleLogError("who knows")] * (DOUBT_TRIES_MAX + 1))
+    world.log.before.extend(StaleLogError("who knows") for _ in range(DOUBT_TRIES_MAX + 1))
     world.append(STARTED)
     world.append(COMPLETE)
     world.run()

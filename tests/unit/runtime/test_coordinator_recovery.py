@@ -2,6 +2,7 @@
 
 import pytest
 
+from raystream.errors import StorageError
 from raystream.handles import SharedFile
 from raystream.ids import Attempt, JobStatus
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
@@ -172,7 +173,7 @@ def test_store_that_does_not_answer_is_asked_until_it_does(directory):
 def test_store_that_never_answers_ends_the_waiting_and_touches_nothing(directory):
     running(directory).run_for(INTERVAL_MS)
     world = World(directory)
-    world.faults = {"read": [REFUSED] * RECOVERY_TRIES_MAX}
+    world.faults = {"read": [StorageError("store refused") for _ in range(RECOVERY_TRIES_MAX)]}
     world.start().run_for(RECOVERY_TRIES_MAX * RECOVERY_RETRY_MS)
 
     assert world.view.abandoned
