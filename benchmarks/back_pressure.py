@@ -165,11 +165,12 @@ def counting_job(sink, runner, **options):
     return env
 
 
-def slow(seconds: float, runner: str) -> None:
+def slow(seconds: float, runner: str, records_per_s: float | None) -> None:
     """Measure and print how long checkpoints take while the buffers are full."""
-    started = time.monotonic()
-    counting_job(SlowSink(float("inf")), runner).execute("speed of the source")
-    records_per_s = RECORDS / (time.monotonic() - started)
+    if records_per_s is None:
+        started = time.monotonic()
+        counting_job(SlowSink(float("inf")), runner).execute("speed of the source")
+        records_per_s = RECORDS / (time.monotonic() - started)
     share = records_per_s / 100 / 2
     print(f"sinks of {share:,.0f} records/s each, behind a source of {records_per_s:,.0f} records/s")
     print(f"{'':22}{'completed':>10}{'first':>10}{'median':>10}{'longest':>10}{'in flight':>12}")
@@ -183,6 +184,9 @@ def slow(seconds: float, runner: str) -> None:
                 **options,
             )
             client = env.submit(f"{name} checkpoints behind a slow sink")
+            while not client.checkpoints():  # Until it runs.
+                with suppress(TimeoutError):
+                    client.wait("200ms")
             with suppress(TimeoutError):
                 client.wait(f"{seconds:.0f}s")
             records = client.checkpoints()
@@ -203,11 +207,12 @@ def main() -> None:
     parser.add_argument("sink", choices=("blocked", "slow"))
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--runner", choices=("ray", "local"), default="ray")
+    parser.add_argument("--records-per-s", type=float, help="Speed of the source, where it is known.")
     given = parser.parse_args()
     if given.sink == "blocked":
         blocked(given.seconds)
     else:
-        slow(given.seconds, given.runner)
+        slow(given.seconds, given.runner, given.records_per_s)
 
 
 if __name__ == "__main__":

@@ -198,15 +198,16 @@ def print_delays(row: CheckpointRow, subtasks_max: int) -> None:
         print(f"not acknowledged: {names}")
     if not row.subtasks:
         return
-    header = ("subtask", "total", "start delay", "alignment", "synchronous", "asynchronous", "size")
+    header = ["subtask", "total", "start delay", "alignment", "synchronous", "asynchronous", "size"]
+    header += ["in flight"] * any(one.in_flight_bytes for one in row.subtasks)
     print_table(
         header,
         (
             (
                 one.label, short_duration(one.total_ms), short_duration(one.start_delay_ms),
                 short_duration(one.alignment_ms), short_duration(one.sync_ms), short_duration(one.async_ms),
-                short_size(one.size_bytes),
-            )
+                short_size(one.size_bytes), short_size(one.in_flight_bytes),
+            )[: len(header)]
             for one in row.subtasks[:subtasks_max]
         ),
         numbers=frozenset(header[1:]),

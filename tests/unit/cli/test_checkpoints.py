@@ -88,6 +88,15 @@ def test_newest_checkpoint_is_shown_with_its_slowest_subtasks_and_what_held_it_u
     assert raystream("checkpoints", "numbers").out.splitlines()[-1].startswith("and 2 quicker subtasks")
 
 
+def test_records_in_flight_are_shown_where_a_checkpoint_has_some(raystream, cluster):
+    overtaken = checkpoint(1, held_up_by=WHY, subtasks=(part(0, in_flight_bytes=1024), part(1)))
+    cluster.views = [view(checkpoints=(overtaken,))]
+
+    *_, header, first, second = raystream("checkpoints", "numbers").out.splitlines()
+    assert header.endswith("in flight")
+    assert (first.split()[-2:], second.split()[-2:]) == (["1.0", "KiB"], ["0", "B"])
+
+
 def test_chosen_checkpoint_is_shown_with_all_its_subtasks(raystream, cluster):
     slow = checkpoint(1, held_up_by=WHY, subtasks=SLOW)
     cluster.views = [view(checkpoints=(slow, checkpoint(2)))]
