@@ -320,19 +320,24 @@ def _masters() -> dict[JobId, Any]:
 
 
 def _views(masters: dict[JobId, Any]) -> list[JobView]:
-    """Return the views of the masters; of one that is between two lives, that it is."""
+    """Return the views of the masters; of one that stays between two lives, that it is."""
     views = []
     for job_id, question in [(job_id, master.view.remote()) for job_id, master in masters.items()]:
         try:
             views.append(ray.get(question, timeout=VIEW_TIMEOUT_S))
         except ActorUnavailableError:
-            views.append(_between_lives(job_id))
+            views.append(_next_life(job_id, masters[job_id]))
         except (RayError, RaystreamError) as error:
             logger.warning("job master does not answer", extra={"job_id": job_id, "cause": repr(error)})
     return views
 
 
-def _between_lives(job_id: JobId) -> JobView:
+def _next_life(job_id: JobId, master: Any) -> JobView:
+    """Return the view of the next life of a master, if it begins soon."""
+    calls = MasterCalls(master, lambda _: RaystreamError("job master is gone", job_id=job_id))
+    with suppress(TimeoutError, RaystreamError):
+        view: JobView = calls.call("view", timeout_s=VIEW_TIMEOUT_S)
+        return view
     return JobView(
         job_id=job_id,
         name="",

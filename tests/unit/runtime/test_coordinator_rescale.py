@@ -294,18 +294,3 @@ def test_checkpoint_without_the_attempt_behind_it_leaves_the_next_job_master_at_
     assert (after.status, after.view.parallelism) == ("RUNNING", 2)
     after.rescale(4)
     assert (after.status, after.view.parallelism) == ("RUNNING", 4)
-
-
-def test_rescale_that_comes_when_the_final_checkpoint_is_being_taken_is_answered_once(directory):
-    world = running(directory)
-    world.silent = {msg.CheckpointCompleted}
-    world.end_input()
-    world.rescale(1)
-    assert (world.status, outcome(world)) == ("RUNNING", None)
-
-    for vertex, subtask in world.plan.subtasks():
-        world.report(msg.CommitsDone(attempt=1, vertex=vertex.id, subtask=subtask))
-    world.settle()
-
-    assert world.status == "FINISHED"
-    assert outcome(world).error.message == "job is FINISHED; it can not be rescaled"
