@@ -23,7 +23,7 @@ def test_no_record_is_lost(name, seeds):
 
     simulate(
         job,
-        seeds=seeds[: len(seeds) // 3],
+        seeds=seeds[: len(seeds) // 10],
         expected=expected(),
         execution_checkpointing_mode="at-least-once",
     ).check()
@@ -32,7 +32,7 @@ def test_no_record_is_lost(name, seeds):
 def test_overlapping_checkpoints_lose_no_record(seeds):
     simulate(
         jobs.united,
-        seeds=seeds[: len(seeds) // 3],
+        seeds=seeds[: len(seeds) // 10],
         expected=jobs.expected_united(),
         execution_checkpointing_mode="at-least-once",
         execution_checkpointing_interval="6ms",
