@@ -215,6 +215,7 @@ class DurableJobLog:
         self._layout = layout
         self._writer = writer or os.urandom(8).hex()
         self._attempt = 0  # Newest attempt that this writer has started.
+        self._began_job = False  # The log was empty when this writer read it first.
         self._next: int | None = None  # None until the log is read.
         self._checkpoints: dict[int, CheckpointId] = {}  # By number of the entry.
 
@@ -231,7 +232,8 @@ class DurableJobLog:
                 continue  # Its owner has pruned it since the listing.
         others = [record.attempt for record in records.values() if record.writer != self._writer]
         newest = max(others, default=0)  # An entry of ours may be there although its append has failed.
-        if 0 < self._attempt < newest:
+        # Who found no log knows nothing of what another has done since, whatever the numbers of its attempts.
+        if 0 < self._attempt < newest or (others and self._began_job and not self._attempt):
             raise self._fenced(newest)
         entries = {number: _decode_entry(record, self._url(number)) for number, record in records.items()}
         self._checkpoints = {
@@ -240,6 +242,7 @@ class DurableJobLog:
             if isinstance(entry, CheckpointCompletedEntry)
         }
         self._next = max(entries, default=0) + 1
+        self._began_job = self._began_job or not entries
         return [entries[number] for number in sorted(entries)]
 
     def append(self, entry: LogEntry) -> None:

@@ -381,3 +381,16 @@ def act(rng, master, checkpoint_ids, history):
         master["newest"] = checkpoint_id
     elif "newest" in master:
         log.prune_checkpoints(keep={master["newest"]})
+
+
+def test_writer_that_found_no_log_is_fenced_whatever_the_number_of_its_attempt(open_log):
+    slept, other = open_log(), open_log()
+    for log in (slept, other):
+        log.read()
+    other.append(FIRST)
+    other.append(Terminal(status=JobStatus.FINISHED))
+
+    with pytest.raises(StaleLogError):
+        slept.append(AttemptStarted(attempt=3, job_name="job", started_ms=3))
+    with pytest.raises(FencedError):
+        slept.read()
