@@ -215,7 +215,7 @@ class DurableJobLog:
         self._layout = layout
         self._writer = writer or os.urandom(8).hex()
         self._attempt = 0  # Newest attempt that this writer has started.
-        self._began_job = False  # The log was empty when this writer read it first.
+        self._began_job = False  # It found no log: of what others log since it knows nothing.
         self._next: int | None = None  # None until the log is read.
         self._checkpoints: dict[int, CheckpointId] = {}  # By number of the entry.
 
@@ -223,8 +223,7 @@ class DurableJobLog:
         self._next = None
         records: dict[int, _Record] = {}
         for file in self._fs.list_dir(self._layout.log_dir):
-            number = log_number_of(file.name)
-            if number is None:
+            if (number := log_number_of(file.name)) is None:
                 continue
             try:
                 records[number] = self._read_record(number)
@@ -232,7 +231,6 @@ class DurableJobLog:
                 continue  # Its owner has pruned it since the listing.
         others = [record.attempt for record in records.values() if record.writer != self._writer]
         newest = max(others, default=0)  # An entry of ours may be there although its append has failed.
-        # Who found no log knows nothing of what another has done since, whatever the numbers of its attempts.
         if 0 < self._attempt < newest or (others and self._began_job and not self._attempt):
             raise self._fenced(newest)
         entries = {number: _decode_entry(record, self._url(number)) for number, record in records.items()}
