@@ -43,8 +43,9 @@ from raystream.ids import JobId, SlotId
 from raystream.runtime.admission import admit
 from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS, RECOVERY_TRIES_MAX
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
-from raystream.runtime.coordinator_storage import Directory, open_directory, open_storage
+from raystream.runtime.coordinator_storage import Directory, JobStorage, open_directory, open_storage
 from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.logged_job import has_begun
 from raystream.runtime.messages import Report
 from raystream.runtime.program import unpack
 from raystream.runtime.thread_pools import CoordinatorThreads
@@ -220,21 +221,24 @@ class JobMasterActor:
             program=packed,
         )
         storage = open_storage(self._job_id, program.config)
-        if known is None or not storage.log.read():
+        if known is None or not has_begun(storage.log.read()):
             submission = admit(submission, storage, alive=is_alive)
         if known is None and storage.directory is not None:
             storage.directory.store_program(packed)
+        self._run(submission, storage, inherits=known is not None)
+
+    def _run(self, submission: JobSubmission, storage: JobStorage, *, inherits: bool) -> None:
         clock, loop = SystemClock(), JobLoop(SystemClock(), ended=self._linger_once_ended)
         pool = RaySlotPool(
             job_id=self._job_id,
             master=self._handle,
-            cpus=program.config.slot.cpus,
-            heartbeat=program.config.heartbeat,
+            cpus=submission.config.slot.cpus,
+            heartbeat=submission.config.heartbeat,
             clock=clock,
             mailbox=loop.mailbox,
             changed=loop.touch,
             first_incarnation=self._first_incarnation,
-            inherits=known is not None,
+            inherits=inherits,
         )
         threads = CoordinatorThreads(loop.mailbox)
         services = CoordinatorServices(
@@ -247,11 +251,12 @@ class JobMasterActor:
             discovery=threads.discovery,
             deletion=threads.deletion,
             rng=random.SystemRandom(),
+            inherits=inherits,
         )
         pool.attach(loop.prepare(services, pool))
         loop.start()
         self._job = loop
-        logger.info("job accepted", extra={"job_id": self._job_id, "job": program.job_name})
+        logger.info("job accepted", extra={"job_id": self._job_id, "job": submission.name})
 
     def _refuse(self, error: RaystreamError) -> None:
         self._refusal = error

@@ -119,7 +119,7 @@ class JobCoordinator:
 
     def _make_recovery(self) -> JobRecovery:
         return JobRecovery(
-            LogReader(self._services.storage, self._submission, self._services.clock),
+            LogReader(self._services),
             self._services.log,
             later=self._later,
             begin=self._begin,

@@ -1,6 +1,6 @@
 """How a coordinator begins: it reads the job log before it does anything else.
 
-    log is empty -------------------------------------------> the job begins
+    log without attempts --> taken over, if it is inherited -> the job begins
     log of a job that has ended ----> what is left of its end is done
     any other log --> taken over --> retained snapshots read --> the job goes on
 
@@ -16,14 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raystream.clock import Clock
 from raystream.errors import FencedError, RaystreamError, StateCorruptError, StateError, StorageError
 from raystream.ids import Attempt, CheckpointId
 from raystream.operators.operator import Background
 from raystream.runtime.coordinator_log import Later
-from raystream.runtime.coordinator_services import JobSubmission, as_error
-from raystream.runtime.coordinator_storage import JobStorage, checksum_of
-from raystream.runtime.logged_job import LoggedJob, logged_job
+from raystream.runtime.coordinator_services import CoordinatorServices, as_error
+from raystream.runtime.coordinator_storage import checksum_of
+from raystream.runtime.logged_job import LoggedJob, has_begun, logged_job, newest_attempt
 from raystream.storage.job_log import MasterStarted
 from raystream.storage.metadata import SnapshotMetadata
 
@@ -53,16 +52,15 @@ class LogReader:
     """Reads what there is of a job, in a thread; may be asked again after a `StorageError`.
 
     Args:
-        storage: of the job.
-        submission: the job; its program is the one that the log names.
-        clock: for the entry that takes the log over.
+        services: the job; its program is the one that the log names.
     """
 
-    def __init__(self, storage: JobStorage, submission: JobSubmission, clock: Clock) -> None:
-        self._storage = storage
-        self._submission = submission
-        self._config = submission.config
-        self._clock = clock
+    def __init__(self, services: CoordinatorServices) -> None:
+        self._storage = services.storage
+        self._submission = services.submission
+        self._config = services.submission.config
+        self._clock = services.clock
+        self._inherits = services.inherits
         self._logged: LoggedJob | None = None  # Once the log is ours.
         self._entries: list[MasterStarted] = []  # Appended by us, or perhaps: no deaths of job masters.
 
@@ -92,7 +90,9 @@ class LogReader:
     def _take_over(self) -> LoggedJob | None:
         log, claims = self._storage.log, self._config.recovery.claim_mode == "claim"
         entries = [entry for entry in log.read() if entry not in self._entries]
-        if not entries:
+        if not has_begun(entries):
+            if self._inherits:
+                self._take_log(newest_attempt(entries))
             return None
         num_retained = self._config.checkpointing.num_retained
         logged = logged_job(entries, num_retained=num_retained, claims=claims)
@@ -102,11 +102,14 @@ class LogReader:
                 raise StateCorruptError(
                     "program is not the one of the job log", expected=logged.program_checksum
                 )
-            attempt = Attempt(logged.attempt + 1)
-            entry = MasterStarted(attempt=attempt, started_ms=round(self._clock.wall_ms()))
-            self._entries.append(entry)
-            log.append(entry)
+            self._take_log(logged.attempt)
         return logged
+
+    def _take_log(self, attempt: Attempt) -> None:
+        """Append an entry behind that of the newest attempt: nobody before us can append any more."""
+        entry = MasterStarted(attempt=Attempt(attempt + 1), started_ms=round(self._clock.wall_ms()))
+        self._entries.append(entry)
+        self._storage.log.append(entry)
 
     def _claimed(self, logged: LoggedJob) -> Claimed | None:
         location = logged.started_from

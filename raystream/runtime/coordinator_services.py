@@ -59,6 +59,7 @@ class CoordinatorServices:
         discovery: likewise, for the split discovery of sources.
         deletion: likewise, for files that nothing needs any more.
         rng: decides everything random, so that the simulation can repeat it.
+        inherits: an earlier process was given the job, and may still wake up.
     """
 
     submission: JobSubmission
@@ -70,6 +71,7 @@ class CoordinatorServices:
     discovery: Background
     deletion: Background
     rng: random.Random
+    inherits: bool = False
 
 
 class Timers:

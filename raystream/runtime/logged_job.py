@@ -90,6 +90,17 @@ class LoggedJob:
         )
 
 
+def has_begun(entries: Iterable[LogEntry]) -> bool:
+    """Return whether a job has logged anything but that it has job masters."""
+    return any(not isinstance(entry, MasterStarted) for entry in entries)
+
+
+def newest_attempt(entries: Iterable[LogEntry]) -> Attempt:
+    """Return the newest number that was given to an attempt; 0 when none was."""
+    numbered = (entry for entry in entries if isinstance(entry, MasterStarted | AttemptStarted))
+    return max((entry.attempt for entry in numbered), default=Attempt(0))
+
+
 def logged_job(entries: Sequence[LogEntry], *, num_retained: int, claims: bool) -> LoggedJob:
     """Return what a log says.
 
@@ -131,8 +142,9 @@ class _Reader:
     def read(self, entry: LogEntry) -> None:
         match entry:
             case MasterStarted():
-                self._failed(entry.started_ms)
-                self.attempt = max(self.attempt, entry.attempt)
+                if self.first is not None:  # Else the one before it had not begun anything.
+                    self._failed(entry.started_ms)
+                    self.attempt = max(self.attempt, entry.attempt)
             case AttemptStarted():
                 self._attempt_started(entry)
             case CheckpointCompletedEntry(checkpoint_id=number):

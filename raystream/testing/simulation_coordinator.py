@@ -80,6 +80,7 @@ class CoordinatorProcess:
                 discovery=background,
                 deletion=background,
                 rng=random.Random(world.rng.getrandbits(64)),
+                inherits=number > 1,
             ),
             on_change=self._changed,
             on_output=lambda _output: None,

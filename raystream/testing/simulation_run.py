@@ -250,8 +250,6 @@ class SimulatedRun:
         if not isinstance(fault, Savepoint | Rescale):
             if self._resume is not None or masters.finished:
                 return
-            if isinstance(fault, CancelAndResume) and masters.contested and not self._logged(masters):
-                return  # Nothing tells the old job master that the new one has cancelled what neither began.
             self._resume = fault
         self._injector.happens(fault)
         number = len(self._injector.happened)
@@ -266,10 +264,6 @@ class SimulatedRun:
                 masters.request(StopRequest(request_id, None, wanted, fault.drain))
             case CancelAndResume():
                 masters.request(CancelRequest(request_id))
-
-    def _logged(self, masters: JobMasters) -> bool:
-        """True when the job log has an entry, which another job master meets."""
-        return any(f"/{masters.job_id}/log/" in url for url in self._fs.files)
 
     # ---- the verdict -----------------------------------------------------------
 

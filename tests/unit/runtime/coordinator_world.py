@@ -72,6 +72,7 @@ class World:
         savepoints=None,
         job_id=JOB_ID,
         packed=False,
+        inherits=False,
         **options,
     ):
         self.source = source or FakeSource()
@@ -89,8 +90,7 @@ class World:
         self.shared = {}  # Shared files of keyed state, by checkpoint and subtask.
         self.writing_from = {}  # The oldest checkpoint that a slot still writes for.
         self.deleting = []  # Names of the work that was given to the threads for deletions.
-        self.inbox = deque()
-        self.alive = set()
+        self.inbox, self.alive = deque(), set()
         self.released = False
         self.attempt_of, self.restored = {}, {}
         self.changes = 0
@@ -108,6 +108,7 @@ class World:
                 discovery=self,
                 deletion=_Deletion(self),
                 rng=random.Random(self.seed),
+                inherits=inherits,
             ),
             on_change=self._changed,
             on_output=self.outputs.append,

@@ -58,6 +58,33 @@ def test_zombie_does_not_run_a_job_that_has_finished(directory):
     assert world.log_entries == entries
 
 
+def test_zombie_does_not_begin_a_job_that_was_cancelled_before_it_began(directory):
+    zombie = World(directory)
+    zombie.held = {"append"}
+    zombie.start()
+    world = World(directory, inherits=True)
+    world.held = {"set_up"}
+    world.start().cancel("c")
+    assert world.status == "CANCELED"
+
+    zombie.release_work("append")
+
+    assert isinstance(zombie.view.error, FencedError)
+    assert not zombie.sent
+
+
+def test_job_that_no_attempt_of_was_logged_begins_under_the_third_job_master(directory):
+    for _ in range(2):
+        world = World(directory, inherits=True)
+        world.held = {"set_up"}
+        world.start()
+
+    world = World(directory, inherits=True).start()
+
+    assert world.status == "RUNNING"
+    assert (world.view.attempt, world.view.restarts) == (1, 0)
+
+
 def before_its_next_entry(world, call):
     """Let something happen between the read and the next append of a job master."""
     create = world.storage.log._create
