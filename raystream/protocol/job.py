@@ -132,13 +132,13 @@ class Job:
 
     def job_submitted(self) -> list[Command]:
         """The job exists: start the first attempt."""
-        commands = self._begin_attempt() if self._phase is Phase.CREATED else []
-        return self._done("job_submitted", None, commands)
+        created = self._phase is Phase.CREATED
+        return self._done("job_submitted", None, self._begin_attempt() if created else [])
 
     def job_recovered(self, now_ms: float, past: JobPast) -> list[Command]:
         """The job ran under a job master that is gone: restart it, or do what is left of its end."""
         self._attempt, self._only_commits_left, self._logged = past.attempt, past.only_commits_left, True
-        self._judge.recovered(now_ms, past.failures, progress=past.progress, last=past.failure)
+        self._judge.recovered(now_ms, past)
         self._end.recovered(past.status)
         return self._done("job_recovered", past, self._stop(now_ms, past.aim) + self._advance(now_ms))
 
@@ -195,7 +195,7 @@ class Job:
     def checkpoint_completed(self, purpose: Purpose) -> list[Command]:
         """A log entry exists; after the end of an attempt too, until checkpoints are settled."""
         if purpose.recovers:
-            self._judge.checkpoint_completed()
+            self._judge.checkpoint_completed(ends_job=purpose.ends_job)
         if purpose.ends_job:
             self._only_commits_left = True
             if self._phase is Phase.RUNNING:

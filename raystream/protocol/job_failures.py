@@ -6,17 +6,27 @@ A failure that no restart can mend counts more than the others.
 
 Sinks that commit without a checkpoint can not be told apart afterwards into those that had
 committed and those that had not: from then on no failure is followed by a restart, which would
-read all input again and write it twice.
+read all input again and write it twice.  Behind the checkpoint that ends a job the opposite holds: all
+that is left are its commits, so it is tried again a few times, whatever the strategy says.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from raystream.errors import RaystreamError
 from raystream.protocol.restart import Decision, GiveUp, Restart, RestartStrategy
 
+if TYPE_CHECKING:
+    from raystream.protocol.job_past import JobPast
+
 CAUSE_WAIT_MS = 250
 """Time for a primary cause to follow its consequences."""
+
+COMMIT_TRIES_MAX = 3
+"""Attempts to finish the commits of a job that has ended, when the restart strategy allows none any more."""
+
+COMMIT_RETRY_MS = 1_000
+"""Time before each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +51,6 @@ class Failure:
         return 0 if self.consequence else 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastFailure:
-    """A failure after which the job went on, under an earlier job master."""
-
-    at_ms: float
-    """Monotonic; about when it was."""
-    progress: bool
-    """A checkpoint had completed since the failure before it."""
-
-
 class FailureJudge:
     """Finds the primary cause of a failed attempt and asks the restart strategy about it.
 
@@ -68,6 +68,7 @@ class FailureJudge:
         self._last: Failure | None = None  # Of this attempt or an earlier one.
         self._progress = False  # A checkpoint has completed since the last failure.
         self._visible = False  # Output of this attempt may be visible, and no checkpoint says which.
+        self._commit_tries = 0  # Those that are left, once only commits are.
         self.gave_up = ""
 
     @property
@@ -81,22 +82,19 @@ class FailureJudge:
         assert self._primary is not None, "nothing has failed"
         return self._first_ms + (0 if self._primary.rank else CAUSE_WAIT_MS)
 
-    def recovered(
-        self, now_ms: float, before: Sequence[PastFailure], *, progress: bool, last: Failure | None
-    ) -> None:
-        """Learn of failures under an earlier job master.
+    def recovered(self, now_ms: float, past: "JobPast") -> None:
+        """Learn of failures under an earlier job master; the strategy is asked about each once more.
 
         Args:
             now_ms: monotonic.
-            before: after which the job went on; the strategy is asked about each once more, to know it.
-            progress: a checkpoint has completed since.
-            last: what is to be decided about now, or was.
+            past: of the job; what it failed with last is to be decided about now, or was.
         """
-        for failure in before:
+        for failure in past.failures:
             self._strategy.failure_occurred(failure.at_ms, checkpoint_completed_since=failure.progress)
-        self._progress = progress
-        if last is not None:
-            self.failure_reported(now_ms, last)
+        self._progress = past.progress
+        self._commit_tries = COMMIT_TRIES_MAX if past.only_commits_left else 0
+        if past.failure is not None:
+            self.failure_reported(now_ms, past.failure)
 
     def attempt_started(self) -> None:
         """Forget the failures of the attempt before."""
@@ -107,9 +105,10 @@ class FailureJudge:
         """Sinks publish their output, and no checkpoint remembers it."""
         self._visible = True
 
-    def checkpoint_completed(self) -> None:
-        """The job has made progress that a restart will not undo."""
+    def checkpoint_completed(self, *, ends_job: bool) -> None:
+        """The job has made progress that a restart will not undo; perhaps only commits are left."""
         self._progress = True
+        self._commit_tries = COMMIT_TRIES_MAX if ends_job else 0
 
     def failure_reported(self, now_ms: float, failure: Failure) -> None:
         """Take in another failure of this attempt."""
@@ -117,6 +116,8 @@ class FailureJudge:
             self._first_ms = now_ms
         if self._primary is None or failure.rank > self._primary.rank:
             self._primary = self._last = failure
+        if failure.passed_over:  # The job goes on from a checkpoint before the one that has ended it.
+            self._commit_tries = 0
 
     def decide(self, now_ms: float) -> Decision | None:
         """Return what follows, or None while the primary cause is waited for; once per attempt."""
@@ -138,7 +139,11 @@ class FailureJudge:
             # No second try of the same: there are only so many checkpoints, and a client asks for each drain.
             return Restart(0)
         progress, self._progress = self._progress, False
-        return self._strategy.failure_occurred(now_ms, checkpoint_completed_since=progress)
+        decision = self._strategy.failure_occurred(now_ms, checkpoint_completed_since=progress)
+        if isinstance(decision, GiveUp) and self._commit_tries:
+            self._commit_tries -= 1
+            return Restart(COMMIT_RETRY_MS)
+        return decision
 
     def validate(self) -> None:
         """Assert every invariant."""

@@ -9,8 +9,18 @@ from dataclasses import dataclass, field
 
 from raystream.errors import RaystreamError
 from raystream.ids import Attempt, JobStatus
-from raystream.protocol.job_failures import Failure, PastFailure
+from raystream.protocol.job_failures import Failure
 from raystream.protocol.job_phases import Aim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastFailure:
+    """A failure after which the job went on, under an earlier job master."""
+
+    at_ms: float
+    """Monotonic; about when it was."""
+    progress: bool
+    """A checkpoint had completed since the failure before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,7 @@ from raystream.ids import Attempt, CheckpointId
 from raystream.metrics import Counters
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.protocol.client_requests import RequestOutcome
-from raystream.protocol.job_failures import PastFailure
-from raystream.protocol.job_past import JobPast
+from raystream.protocol.job_past import JobPast, PastFailure
 from raystream.protocol.recovery import Beginning
 from raystream.protocol.retention import Retention
 from raystream.records.elements import SnapshotKind

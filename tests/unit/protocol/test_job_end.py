@@ -22,7 +22,7 @@ from raystream.protocol.job_commands import (
     TakeStopSavepoint,
 )
 from raystream.protocol.job_end import LOG_RETRY_MS, LOG_TRIES_MAX
-from raystream.protocol.job_failures import CAUSE_WAIT_MS, Failure
+from raystream.protocol.job_failures import CAUSE_WAIT_MS, COMMIT_RETRY_MS, COMMIT_TRIES_MAX, Failure
 from raystream.protocol.job_phases import Phase
 from raystream.protocol.restart import NoRestart
 from tests.unit.protocol.job_driver import (
@@ -117,6 +117,19 @@ def test_failure_after_what_ends_the_job_only_finishes_the_commits(purpose):
     assert commands == [EndCheckpoints(), StopSlots(Attempt(2), SLOTS)], "no slot is started"
     job.stopped()
     assert job.settled() == [LogEnd(JobStatus.FINISHED, None)]
+
+
+@pytest.mark.parametrize("purpose", [Purpose.FINAL, Purpose.STOP])
+def test_commits_are_finished_whatever_the_restart_strategy_says_but_not_for_ever(purpose):
+    job = running(strategy=NoRestart())
+    job.checkpoint_completed(purpose)
+
+    for number in range(2, COMMIT_TRIES_MAX + 2):
+        failed(job)
+        assert PrepareAttempt(Attempt(number)) in job.tick(COMMIT_RETRY_MS)
+        job.acquire()
+
+    assert failed(job) == [LogEnd(JobStatus.FAILED, CRASH.error)]
 
 
 def test_job_whose_final_checkpoint_is_passed_over_runs_again_at_once_and_takes_another():
