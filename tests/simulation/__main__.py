@@ -59,7 +59,8 @@ def main(
 
 def _show_progress(report: CampaignReport) -> None:
     per_s = report.seeds / report.seconds
-    sys.stderr.write(f"\r{report.seeds} seeds, {per_s:.1f} per second, {len(report.failed)} failed ")
+    failed = " ".join(str(row.seed) for row in report.failed[:SHOWN_MAX])
+    sys.stderr.write(f"\r{report.seeds} seeds, {per_s:.1f} per second, {len(report.failed)} failed {failed}")
     sys.stderr.flush()
 
 
