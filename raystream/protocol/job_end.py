@@ -95,4 +95,7 @@ def refusal(status: JobStatus) -> RaystreamError | None:
     """Return what a client is told that wants a job of this terminal status cancelled; None if it is."""
     if status is JobStatus.CANCELED:
         return None
-    return ConfigError(f"job is already {status.value}; there is nothing to cancel")
+    return ConfigError(
+        f"job is already {status.value}; there is nothing to cancel",
+        hint="`raystream list` shows the jobs that can be",
+    )

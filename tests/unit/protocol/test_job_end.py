@@ -243,6 +243,7 @@ def test_job_that_has_ended_otherwise_can_not_be_cancelled():
         event()
         (answer,) = job.cancel("c")
         assert isinstance(answer.error, ConfigError)
+        assert "raystream list" in answer.error.hint
         assert "already FAILED" in answer.error.message
 
 
