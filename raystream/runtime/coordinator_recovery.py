@@ -92,7 +92,8 @@ class LogReader:
         entries = [entry for entry in log.read() if entry not in self._entries]
         if not has_begun(entries):
             if self._inherits:
-                self._take_log(newest_attempt(entries))
+                # The first attempt may be logged yet, by a dead process whose request is still on its way.
+                self._take_log(max(newest_attempt(entries), Attempt(1)))
             return None
         num_retained = self._config.checkpointing.num_retained
         logged = logged_job(entries, num_retained=num_retained, claims=claims)

@@ -2,13 +2,12 @@
 
 Knows entries, their order and who may write; knows nothing of why they are written.
 
-Each entry is a file `<log dir>/<number>`, created with create-if-absent and never changed.  A
-writer reads the log, decides, and appends under the next number.  Whoever finds that number
-taken has decided on something that is no longer true: the entry of a newer attempt, or of a job
-master that begins after another one, means that this process was replaced and must stop
-(`FencedError`).  So a job master that was paused for an hour can never complete a checkpoint: the
-number it would need holds the entry with which its successor began, and those entries are never
-deleted.
+Each entry is a file `<log dir>/<number>`, created with create-if-absent and never changed.  A writer reads
+the log, decides, and appends under the next number.  Whoever finds that number taken has decided on
+something that is no longer true: the entry of a newer attempt, or of a job master that begins after another
+one, means that this process was replaced and must stop (`FencedError`).  So a job master that was paused for
+an hour can never complete a checkpoint: the number it would need holds the entry with which its successor
+began, and those entries are never deleted.
 
 An entry is in the log or it is not; what a writer may not know is which.  `append` raises
 `StorageError` only when its entry is not there, and `StaleLogError` when that cannot be told.
@@ -215,7 +214,7 @@ class DurableJobLog:
         self._layout = layout
         self._writer = writer or os.urandom(8).hex()
         self._attempt = 0  # Newest attempt that this writer has started.
-        self._began_job = False  # It found no log: of what others log since it knows nothing.
+        self._began_job = False  # It found no log, and took none over: of what others log it knows nothing.
         self._next: int | None = None  # None until the log is read.
         self._checkpoints: dict[int, CheckpointId] = {}  # By number of the entry.
 
@@ -248,6 +247,7 @@ class DurableJobLog:
             raise ProtocolError("job log was appended to before it was read", entry=entry)
         number, self._next = self._next, None
         attempt = entry.attempt if isinstance(entry, MasterStarted | AttemptStarted) else self._attempt
+        self._began_job = self._began_job and not isinstance(entry, MasterStarted)
         data = self._encode(number, entry, attempt)
         try:
             created = self._create(number, data)
@@ -308,9 +308,9 @@ class DurableJobLog:
     def _verify_newest(self, number: int) -> None:
         """Make sure that the entry with which we take the log over stands at its end.
 
-        An older attempt that still ran may have appended entries since we read, and pruned the
-        one whose number we took; behind them it would not meet our entry.  Nothing else frees a
-        number, and the newest entry always stays, so a look at the names tells.
+        An older attempt that still ran may have appended entries since we read, and pruned the one whose
+        number we took; behind them it would not meet our entry.  Nothing else frees a number, and the newest
+        entry always stays, so a look at the names tells.
         """
         directory = self._layout.log_dir
         try:

@@ -97,7 +97,7 @@ class FaultInjector:
         self._call_crashes = [fault for fault in faults if isinstance(fault, CrashAtCall)]
         self._restart_crashes = [fault for fault in faults if isinstance(fault, RestartCrash)]
         self._damages = [fault for fault in faults if isinstance(fault, CheckpointDamage)]
-        self._damaged: set[int] = set()
+        self._whole: set[int] = set()  # Checkpoints that were completed and not damaged.
         self._storage = [fault for fault in faults if isinstance(fault, StorageFailure)]
         self._work = [fault for fault in faults if isinstance(fault, WorkDelay)]
         self._frames = [
@@ -308,6 +308,7 @@ class FaultInjector:
             if not before:
                 self.completed_id = max(self.completed_id, checkpoint_id)
                 self.marks.checkpoint_logged(checkpoint_id, entry)
+                self._whole.add(checkpoint_id)
                 self._damage(checkpoint_id)
             self._moment(checkpoint_id, phase, slot)
         elif (checkpoint_id := checkpoint_of_output(call.url)) is not None:
@@ -335,7 +336,7 @@ class FaultInjector:
             if fault.checkpoint_id != checkpoint_id or url is None or not self._older_than(checkpoint_id):
                 continue
             self.happens(fault)
-            self._damaged.add(checkpoint_id)
+            self._whole.discard(checkpoint_id)
             self.marks.damaged(checkpoint_id)
             content = self.files.pop(url)
             if not fault.lost:
@@ -346,7 +347,7 @@ class FaultInjector:
     def _older_than(self, checkpoint_id: int) -> bool:
         """True when there is an older checkpoint that is whole: nobody survives the loss of the only one."""
         older = (int(found[1]) for url in self.files if (found := _METADATA.search(url)))
-        return any(other < checkpoint_id and other not in self._damaged for other in older)
+        return any(other < checkpoint_id and other in self._whole for other in older)
 
     # ---- work and frames -----------------------------------------------------
 

@@ -73,6 +73,19 @@ def test_zombie_does_not_begin_a_job_that_was_cancelled_before_it_began(director
     assert not zombie.sent
 
 
+def test_first_entry_that_a_dead_job_master_has_sent_arrives_late_and_the_next_one_goes_on(directory):
+    dead = World(directory)
+    dead.held = {"append"}
+    dead.start()
+    world = World(directory, inherits=True)
+    before_its_next_entry(world, lambda: dead.release_work("append"))
+
+    world.start().run_for(RECOVERY_RETRY_MS + RESTART_DELAY_MS)
+
+    assert (world.status, world.view.attempt) == ("RUNNING", 2)
+    assert dead.fail(0).restart().view.abandoned
+
+
 def test_job_that_no_attempt_of_was_logged_begins_under_the_third_job_master(directory):
     for _ in range(2):
         world = World(directory, inherits=True)
