@@ -23,6 +23,7 @@ from raystream.cli.jobs import cancel, checkpoint, checkpoints, list_jobs, resca
 from raystream.cli.logs import configure_logging
 from raystream.cli.run import info, run
 from raystream.cli.state import state
+from raystream.cli.top import top
 from raystream.errors import RaystreamError
 
 TEXT_COLUMNS = 100
@@ -91,6 +92,6 @@ def config() -> None:
         print()
 
 
-_JOBS = (run, list_jobs, info, savepoint, checkpoint, checkpoints, stop, rescale, cancel)
+_JOBS = (run, list_jobs, info, savepoint, checkpoint, checkpoints, stop, rescale, cancel, top)
 for command in (*_JOBS, state, config):
     commands.add_command(command)
