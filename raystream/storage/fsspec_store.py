@@ -35,7 +35,7 @@ class FsspecFileSystem:
 
     parallel = False
 
-    # A store in memory has one process, and its own check for existence is not atomic.
+    # A store in memory has one process, and neither its own check for existence nor its deletions are atomic.
     _exclusive = threading.Lock()
 
     def __init__(self, fs: fsspec.AbstractFileSystem) -> None:
@@ -89,11 +89,12 @@ class FsspecFileSystem:
             return True
 
     def delete_file(self, url: str) -> None:
-        with translated("delete file", url), suppress(FileNotFoundError, NotADirectoryError):
+        with translated("delete file", url), self._exclusive, suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm_file(url)
 
     def delete_dir(self, url: str) -> None:
-        with translated("delete directory", url), suppress(FileNotFoundError, NotADirectoryError):
+        gone = suppress(FileNotFoundError, NotADirectoryError)
+        with translated("delete directory", url), self._exclusive, gone:
             self._fs.rm(url, recursive=True)
 
 
