@@ -134,8 +134,9 @@ class Histogram:
 
 
 class _UserMetric(Protocol):
-    suffixes: tuple[str, ...]
-    """Behind the metric's name, one for each value."""
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What stands behind the metric's name, for each value."""
 
     def sample(self, now_ms: float) -> Sequence[float]:
         """Return the values of this moment, or the first few of them."""

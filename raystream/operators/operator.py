@@ -132,8 +132,9 @@ class Operator:
     """Base of all operators; every method does nothing by default.
 
     Attributes:
-        sent: what was emitted to each output, by tag; None is the main output.
-        sent_event_time: the last watermark that was emitted.
+        sent: counts what is emitted to each output, by tag, where a slot runs the operator; None is the main
+            output.
+        sent_event_time: knows the last watermark that was emitted, likewise.
     """
 
     emit: Emit = staticmethod(drop)
@@ -155,12 +156,9 @@ class Operator:
         `emit_event_time` reaches all that the outputs reach, the side outputs too.
         """
         self.context = context
-        side = {tag: Sent(target) for tag, target in emit_side.items()}
-        self.sent = {None: Sent(emit), **side}
-        self.emit = self.sent[None].emit
-        self.emit_side = {tag: sent.emit for tag, sent in side.items()}
-        self.sent_event_time = SentEventTime(emit_event_time)
-        self.emit_event_time = self.sent_event_time.emit
+        self.emit = emit
+        self.emit_side = emit_side
+        self.emit_event_time = emit_event_time
 
     def open(self) -> None:
         """Prepare for records: open the user's function, register state, take restored state."""

@@ -6,7 +6,7 @@ Plain values that may be pickled and kept; knows nothing of how a job works.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from raystream.ids import JobId
+from raystream.ids import JobId, SlotId
 from raystream.metrics import catalogue
 from raystream.metrics.reports import OperatorMetrics, SubtaskMetrics
 from raystream.runtime.coordinator_view import CheckpointRecord, JobView
@@ -55,7 +55,7 @@ class JobMetrics:
     """Those that have reported in this attempt, in the order of the plan."""
 
     @classmethod
-    def of(cls, view: JobView, progress: Mapping[int, Progress], wall_ms: int) -> "JobMetrics":
+    def of(cls, view: JobView, progress: Mapping[SlotId, Progress], wall_ms: int) -> "JobMetrics":
         """Return the metrics of a job whose slots have reported so much."""
         subtasks = [one for report in progress.values() for one in report.subtasks]
         subtasks.sort(key=lambda one: (one.vertex, one.subtask))

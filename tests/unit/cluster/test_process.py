@@ -10,7 +10,8 @@ from raystream.cluster.process import JsonFormatter, TextFormatter
 from raystream.runtime import log_place
 
 LINE = re.compile(
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>\w+) job=(?P<job>\S+) operator=(?P<operator>\"[^\"]*\"|\S+)"
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>\w+) job=(?P<job>\S+)"
+    r" operator=(?P<operator>\"[^\"]*\"|\S+)"
     r" subtask=(?P<subtask>\S+) attempt=(?P<attempt>\S+) (?P<logger>\S+): (?P<message>.*)"
 )
 
