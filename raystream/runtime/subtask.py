@@ -61,7 +61,6 @@ class Subtask:
 
     Attributes:
         operators: the chain, head first, in the order of `Vertex.operators`.
-        place: name and index, for the log.
         records_in: records that entered the head since the start of the attempt.
     """
 
@@ -82,7 +81,6 @@ class Subtask:
     ) -> None:
         self.vertex = vertex
         self.index = index
-        self.place = vertex.name, str(index)
         self.operators = operators
         self.gate = gate
         self.outputs = outputs

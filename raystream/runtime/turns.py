@@ -38,6 +38,7 @@ class Turns:
         self._subtasks = subtasks
         self._sources = [subtask for subtask in subtasks if subtask.source is not None]
         self._consumers = [subtask for subtask in reversed(subtasks) if subtask.source is None]
+        self._places = {subtask: (subtask.vertex.name, str(subtask.index)) for subtask in subtasks}
         self._times = times
         self._bounded = bounded
 
@@ -48,19 +49,19 @@ class Turns:
         until_ms = self._clock.monotonic_ms() + TURNS_MS_MAX if self._bounded else None
         for subtask in self._consumers:
             if subtask.can_run:
-                here.at = subtask.place
+                here.at = self._places[subtask]
                 self._run(subtask, until_ms)
                 times.ran(subtask)
                 ran = True
         for subtask in self._sources:
             if subtask.can_poll:
-                here.at = subtask.place
+                here.at = self._places[subtask]
                 if subtask.poll_source():
                     times.ran(subtask)
                     ran = True
         for subtask in self._subtasks:
             if subtask.can_run_woken:
-                here.at = subtask.place
+                here.at = self._places[subtask]
                 subtask.run_woken()
                 times.ran(subtask)
                 ran = True

@@ -11,7 +11,7 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from raystream import JobClient, KeyedProcessFunction, MapFunction, ValueStateDescriptor
+from raystream import CheckpointError, KeyedProcessFunction, MapFunction, ValueStateDescriptor
 from raystream.cli.main import main
 from raystream.clock import SystemClock
 from raystream.connectors.basic import DiscardSink
@@ -27,6 +27,7 @@ KEYS = 50
 BROKEN_EVERY = 10
 RATE = 400
 LAST_MS = 5_000
+CHECKPOINTS = 3
 TOLERANCE = 0.1
 
 
@@ -136,20 +137,27 @@ def counting(env, name):
     ticks = env.from_source(DatagenSource(lambda n: n, rate=RATE), name="ticks", uid="ticks")
     steady = ticks.key_by(lambda number: number % KEYS).process(Count(), name="steady", uid="steady")
     steady.sink_to(DiscardSink(), name="out", uid="out")
-    return handle_of(env.submit(name).job_id)
+    return env.submit(name)
 
 
-def test_every_metric_is_exported_and_is_what_was_counted_independently(environment, address, capsys):
-    handle = counting(environment(2, state_backend_type="rocksdb"), 'metrics of "Ä"')
+def test_every_metric_is_exported_and_is_what_was_counted_independently(environment, tmp_path, address, capsys):
+    env = environment(2, state_backend_type="rocksdb", execution_checkpointing_interval="1h")
+    client = counting(env, 'metrics of "Ä"')
+    handle = handle_of(client.job_id)
     good = RECORDS - RECORDS // BROKEN_EVERY
-    scrapes = Scrapes(handle).until(
-        lambda now: now.total("num_records_out", uid="hits") == good
-        and close(now.total("num_records_in_per_second", uid="steady"), RATE)
-        and close(now.total("state_size"), last_checkpoint(handle.view()).size_bytes)
-        and now.values("current_input_watermark", uid="count") == [LAST_MS, LAST_MS]
-        and now.values("last_checkpoint_completed_timestamp")
-    )
+    scrapes = Scrapes(handle)
+    scrapes.until(lambda now: now.total("num_records_out", uid="hits") == good)
+    for _ in range(CHECKPOINTS):
+        client.checkpoint()
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError):
+        client.savepoint(str(tmp_path / "file"))
     view = handle.view()
+    scrapes.until(
+        lambda now: now.values("number_of_failed_checkpoints") == [1]
+        and close(now.total("num_records_in_per_second", uid="steady"), RATE)
+        and close(now.total("state_size"), last_checkpoint(view).size_bytes)
+    )
 
     assert scrapes.total("num_records_in", uid="numbers") == RECORDS
     assert scrapes.total("num_records_out", uid="check") == RECORDS, "dead letters are emitted, too"
@@ -161,19 +169,19 @@ def test_every_metric_is_exported_and_is_what_was_counted_independently(environm
     for uid in ("numbers", "ticks", "count", "steady"):
         times = ("busy", "back_pressured", "idle")
         assert close(sum(scrapes.mean(f"{time}_time_ms_per_second", uid=uid) for time in times), 1_000)
-    (duration_ms,) = scrapes.values("last_checkpoint_duration")
-    assert duration_ms in [record.duration_ms for record in view.checkpoints]
+    assert scrapes.values("current_input_watermark", uid="count") == [LAST_MS, LAST_MS]
     assert scrapes.values("num_restarts") == [view.restarts] == [1]
-    assert close(scrapes.total("number_of_completed_checkpoints"), completed(view))
-    assert scrapes.values("number_of_failed_checkpoints") == [view.checkpoint_counts.failed]
-    assert scrapes.values("checkpoint_interval") == [100]
-    assert close(scrapes.total("last_checkpoint_size"), last_checkpoint(view).size_bytes)
-    assert close(scrapes.total("last_checkpoint_completed_timestamp"), SystemClock().wall_ms())
-    assert close(scrapes.total("uptime"), view.duration_ms)
+    assert scrapes.values("number_of_completed_checkpoints") == [completed(view)] == [CHECKPOINTS]
+    assert scrapes.values("checkpoint_interval") == [3_600_000]
+    last = last_checkpoint(view)
+    assert scrapes.values("last_checkpoint_size") == [last.size_bytes]
+    assert close(scrapes.total("last_checkpoint_duration"), last.duration_ms)
+    assert close(scrapes.total("last_checkpoint_completed_timestamp"), last.triggered_ms + last.duration_ms)
+    assert close(scrapes.total("uptime"), handle.view().duration_ms)
     assert_names_are_those_of_catalogue_dashboard_and_alerts(scrapes)
     assert_top_shows_the_same(handle, capsys, address)
 
-    JobClient(handle).cancel()
+    client.cancel()
     Scrapes(handle).until(lambda now: not any(now.series.values()))
 
 
@@ -207,12 +215,12 @@ def test_back_pressure_shows_at_the_operator_before_the_slow_one(environment):
     numbers = env.from_source(DatagenSource(lambda n: n), name="numbers", uid="numbers")
     slow = numbers.rebalance().map(Slow(), name="slow", uid="slow")
     slow.rebalance().sink_to(DiscardSink(), name="quick", uid="quick")
-    handle = handle_of(env.submit("held up").job_id)
+    client = env.submit("held up")
 
     def times(now, uid):
         return [now.mean(f"{one}_time_ms_per_second", uid=uid) for one in ("busy", "back_pressured", "idle")]
 
-    scrapes = Scrapes(handle).until(lambda now: times(now, "slow")[0] > 800)
+    scrapes = Scrapes(handle_of(client.job_id)).until(lambda now: times(now, "slow")[0] > 800)
     busy, held, _ = times(scrapes, "numbers")
     assert held > 700
     assert held > 3 * busy
@@ -220,4 +228,4 @@ def test_back_pressure_shows_at_the_operator_before_the_slow_one(environment):
     assert busy > 3 * held, "nothing holds up the slow one"
     busy, held, idle = times(scrapes, "quick")
     assert idle > 3 * (busy + held), "what is behind the slow one has little to do"
-    JobClient(handle).cancel()
+    client.cancel()
