@@ -5,7 +5,8 @@
 Ray has one log and one status for each of its jobs.  The driver makes both say what they should:
 
     log       a line of the command's standard output begins with `OUTPUT_MARK`, which terminals do not show,
-              so that the machine which has submitted it can tell results from progress
+              so that the machine which has submitted it can tell results from progress; a line with
+              `BEGIN_MARK` is the first one
     status    that of the stream job.  A stream job outlives its client, so when the client is killed
               the driver puts another one in its place, which waits for the stream job and ends as it does
     stop      Ray sends SIGTERM to all of these: the client detaches, and the stream job goes on
@@ -31,6 +32,8 @@ from raystream.cli.logs import configure_logging
 from raystream.cluster.versions import check_client, parsed_versions
 from raystream.errors import RaystreamError
 
+BEGIN_MARK = "\x1e"
+"""Line in the log of a Ray job that separates what Ray says before it from the command's own lines."""
 OUTPUT_MARK = "\x1f"
 """Begins each line of standard output in the log of a Ray job."""
 
@@ -45,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     configure_logging()
     if arguments[0] == ATTEND:
         return _attend(arguments[1])
+    say(BEGIN_MARK)
     try:
         check_client(parsed_versions(arguments[0]))
     except RaystreamError as error:

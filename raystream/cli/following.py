@@ -1,14 +1,17 @@
 """Follows a Ray job from another machine: its results on standard output, the rest on standard error."""
 
 import signal
-import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from raystream.cli.attend import say
-from raystream.cli.driver import OUTPUT_MARK
+from raystream.cli.driver import BEGIN_MARK, OUTPUT_MARK
 from raystream.cli.failures import NOT_FOUND, SIGNALLED
 from raystream.cluster.ray_jobs import RayJobs
 from raystream.errors import RaystreamError
+
+LINES_BEFORE_MAX = 100
+"""Of the lines that Ray writes before the driver begins, the last ones are kept."""
 
 
 def follow(jobs: RayJobs, submission_id: str) -> int:
@@ -22,12 +25,22 @@ def follow(jobs: RayJobs, submission_id: str) -> int:
 
 
 def show(pieces: Iterable[str]) -> None:
-    """Print the lines of a driver's log where its command wrote them."""
+    """Print the lines of a driver's log where its command wrote them.
+
+    What Ray writes before the driver has begun is shown only when it does not come to that.
+    """
+    before: deque[str] | None = deque(maxlen=LINES_BEFORE_MAX)
     for line in _lines(pieces):
-        if line.startswith(OUTPUT_MARK):
+        if line == BEGIN_MARK:
+            before = None
+        elif before is not None:
+            before.append(line)
+        elif line.startswith(OUTPUT_MARK):
             print(line.removeprefix(OUTPUT_MARK), flush=True)
         else:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
+    for line in before or ():
+        say(line)
 
 
 def outcome(jobs: RayJobs, submission_id: str) -> int:

@@ -31,6 +31,13 @@ BREAKS_MAX = 60
 BREAK_S = 1.0
 """Pause between two of them."""
 
+_CHATTY = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray's client that tell each step of a submission."""
+
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
@@ -61,6 +68,8 @@ class RayJobs:
     def __init__(self, address: str | None) -> None:
         if compat.token_is_given():
             compat.use_own_token()
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self.address = _dashboard(address)
         with self._errors(), _no_addresses_around():
             self._client = JobSubmissionClient(self.address)

@@ -19,6 +19,8 @@ class FakeRayJobs:
 
     outcome: RayJob = field(default_factory=lambda: ended("SUCCEEDED", 0))
     log: list[str | BaseException] = field(default_factory=list)
+    """What the command writes, in pieces."""
+    preamble: str = "Running entrypoint\n\x1e\n"
     jobs: dict[str, RayJob] = field(default_factory=dict)
     submitted: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     """Entry point, submission id and runtime environment."""
@@ -47,6 +49,7 @@ class FakeRayJobs:
         return True
 
     def follow(self, submission_id: str):
+        yield self.preamble
         for piece in self.log:
             if isinstance(piece, BaseException):
                 raise piece

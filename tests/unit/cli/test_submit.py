@@ -113,7 +113,17 @@ def test_results_go_to_standard_output_and_the_rest_to_standard_error(raystream,
     outcome = raystream("submit", "--submission-id", "count-1", script())
 
     assert outcome.out == "1> a\n1> b\n"
-    assert outcome.err.endswith("starting 'job'\nFINISHED\n")
+    assert outcome.err == ("submitted job.py to http://head:8265 as 'count-1'\nstarting 'job'\nFINISHED\n")
+
+
+def test_what_ray_writes_is_shown_when_the_command_did_not_begin(raystream, script, ray):
+    ray.preamble = "Running entrypoint\nerror: raystream is not installed on the head of the cluster\n"
+    ray.outcome = ended("FAILED", 2)
+
+    outcome = raystream("submit", script())
+
+    assert outcome.code == 2
+    assert outcome.err.endswith("error: raystream is not installed on the head of the cluster\n")
 
 
 def test_no_wait_prints_the_submission_and_nothing_else(raystream, script, ray):
