@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ray._private import ray_constants
 from ray._private import utils as ray_utils
@@ -85,7 +86,8 @@ def exclusions_of_files(directory: Path) -> list[Exclusion]:
 
 def logs_directory() -> str:
     """Return the directory of this node where Ray keeps what its processes write."""
-    directory: str = ray_worker._global_node.get_logs_dir_path()
+    node: Any = ray_worker._global_node
+    directory: str = node.get_logs_dir_path()
     return directory
 
 

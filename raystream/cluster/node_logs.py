@@ -138,7 +138,8 @@ class ClusterLogs:
 
     def _ask(self, method: str, *arguments: Any) -> Iterator[tuple[str, Any]]:
         """Yield each log directory, and what one of the nodes that have it answers."""
-        nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
+        known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = sorted(node["NodeID"] for node in known if node["Alive"])
         for node, place in self._answers({node: ("place",) for node in nodes if node not in self._places}):
             self._places[node] = place
         # Nodes on one machine may share a directory; one of them is enough.
