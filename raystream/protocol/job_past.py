@@ -29,6 +29,8 @@ class JobPast:
 
     attempt: Attempt
     """The newest number that was given."""
+    restarts: int = 0
+    """Attempts that a failure has led to."""
     only_commits_left: bool = False
     """What ends the job is complete."""
     canceled: bool = False

@@ -46,6 +46,8 @@ class LoggedJob:
 
     attempt: Attempt
     """The newest number that was given."""
+    restarts: int
+    """Attempts that a failure has led to, and job masters that died before theirs."""
     started_ms: int
     """Wall time of the first attempt, ms since epoch."""
     program_checksum: str | None
@@ -80,6 +82,7 @@ class LoggedJob:
         text = self.end.error if self.end is not None else None
         return JobPast(
             attempt=self.attempt,
+            restarts=self.restarts,
             only_commits_left=self.only_commits_left,
             canceled=self.canceled,
             status=None if self.end is None else self.end.status,
@@ -125,6 +128,7 @@ class _Reader:
         self.first: AttemptStarted | None = None
         self.last: AttemptStarted | None = None
         self.attempt = Attempt(0)
+        self.restarts = 0
         self.newest = CheckpointId(0)
         self.point: CheckpointId | None = None
         self.ends_with: CheckpointId | None = None  # What ends the job when it is the point.
@@ -143,6 +147,7 @@ class _Reader:
             case MasterStarted():
                 if self.first is not None:  # Else the one before it had not begun anything.
                     self._failed(entry.started_ms)
+                    self.restarts += 1
                     self.attempt = max(self.attempt, entry.attempt)
             case AttemptStarted():
                 self._attempt_started(entry)
@@ -176,6 +181,7 @@ class _Reader:
             raise StateCorruptError("job log has lost the entries of its attempts")
         return LoggedJob(
             attempt=self.attempt,
+            restarts=self.restarts,
             started_ms=first.started_ms,
             program_checksum=last.program_checksum,
             started_from=first.restored_path,
@@ -206,9 +212,7 @@ class _Reader:
         elif self.last is not None and entry.attempt != self.attempt:
             # The entry of the checkpoint between may be pruned; what was restored tells of it all the same.
             self.progress = self.progress or entry.restored_checkpoint != self.last.restored_checkpoint
-            # Else it was no new failure, but a second try, or a rescale.
-            if (entry.passed_over, entry.parallelism) == (self.last.passed_over, self.last.parallelism):
-                self._failed(entry.started_ms)
+        self._failures(entry)
         for damaged in entry.passed_over:
             if damaged in self.retention.retained:
                 self.retention.checkpoint_damaged(damaged)
@@ -219,6 +223,17 @@ class _Reader:
         self.newest = max(self.newest, entry.newest_checkpoint or self.newest)
         logged = Counters(entry.records_in, entry.records_out, entry.dead_letters)
         self.records = Counters(*map(max, self.records, logged))
+
+    def _failures(self, entry: AttemptStarted) -> None:
+        """Take in the failures that led to an attempt, which may be several: some attempts log nothing.
+
+        The second try with an older checkpoint is none: the restart strategy was not asked about it.
+        """
+        restarts = entry.attempt - 1 if entry.restarts is None else entry.restarts
+        before = () if self.last is None else self.last.passed_over
+        for _ in range(restarts - self.restarts - len(set(entry.passed_over).difference(before))):
+            self._failed(entry.started_ms)
+        self.restarts = restarts
 
     def _completed(self, number: CheckpointId, directory: str, *, ends_job: bool) -> None:
         self._named(number, directory)
