@@ -61,6 +61,8 @@ class LoggedJob:
     beginning: Beginning
     locations: Mapping[CheckpointId, str]
     """Of every snapshot that the log names."""
+    masters_in_vain: int = 0
+    """Job masters in a row that have begun no attempt."""
     only_commits_left: bool = False
     canceled: bool = False
     end: Terminal | None = None
@@ -83,6 +85,7 @@ class LoggedJob:
         return JobPast(
             attempt=self.attempt,
             restarts=self.restarts,
+            masters_in_vain=self.masters_in_vain,
             only_commits_left=self.only_commits_left,
             canceled=self.canceled,
             status=None if self.end is None else self.end.status,
@@ -95,6 +98,18 @@ class LoggedJob:
 def has_begun(entries: Iterable[LogEntry]) -> bool:
     """Return whether a job has logged anything but that it has job masters."""
     return any(not isinstance(entry, MasterStarted) for entry in entries)
+
+
+def masters_in_vain(entries: Iterable[LogEntry]) -> int:
+    """Return how many job masters in a row have begun no attempt, up to the last one in the log."""
+    count = 0
+    for entry in entries:
+        match entry:
+            case MasterStarted():
+                count += 1
+            case AttemptStarted():
+                count = 0
+    return count
 
 
 def newest_attempt(entries: Iterable[LogEntry]) -> Attempt:
@@ -117,7 +132,7 @@ def logged_job(entries: Sequence[LogEntry], *, num_retained: int, claims: bool) 
     reader = _Reader(num_retained, claims=claims)
     for entry in entries:
         reader.read(entry)
-    return reader.job()
+    return replace(reader.job(), masters_in_vain=masters_in_vain(entries))
 
 
 class _Reader:
