@@ -22,6 +22,7 @@ from ray.exceptions import ActorUnavailableError
 
 from raystream.clock import Clock, SystemClock
 from raystream.cluster.metrics_export import SlotExporter
+from raystream.cluster.node_logs import link_logs
 from raystream.cluster.outbox import Outbox, UnreachableError
 from raystream.cluster.process import configure_logging
 from raystream.cluster.vitals import Heartbeat, LoopThread, LoopWatch, stack_of
@@ -63,6 +64,7 @@ class SlotActor:
 
     def __init__(self, job_id: JobId, slot: SlotId, incarnation: int, master: Any) -> None:
         configure_logging(job_id)
+        link_logs(job_id, f"slot-{slot}")
         self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._id = slot
         self._incarnation = incarnation

@@ -140,7 +140,7 @@ def counting(env, name):
     return env.submit(name)
 
 
-def test_every_metric_is_exported_and_is_what_was_counted_independently(environment, tmp_path, address, capsys):
+def test_every_metric_is_exported_with_what_was_counted_beside_it(environment, tmp_path, address, capsys):
     env = environment(2, state_backend_type="rocksdb", execution_checkpointing_interval="1h")
     client = counting(env, 'metrics of "Ä"')
     handle = handle_of(client.job_id)
