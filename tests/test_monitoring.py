@@ -8,10 +8,12 @@ import re
 from pathlib import Path
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
 from raystream.metrics.catalogue import JOB_LABELS, METRICS, OPERATOR_LABELS, Scope
+from tests.manifests import KUBERNETES, objects
 from tests.promql import MONITORING, Query, alert_queries, complaints, dashboard_queries
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,6 +108,16 @@ def test_kustomization_has_every_file_that_lies_there():
     named = {*kustomization["resources"], *generated["files"], "kustomization.yaml"}
 
     assert named == {path.name for path in MONITORING.iterdir()}
+
+
+def test_kustomize_makes_rules_and_a_config_map_with_the_dashboard_as_it_stands(in_ci):
+    config_map, rules = sorted(objects("monitoring", in_ci), key=lambda one: one["kind"])
+
+    assert rules["kind"] == "PrometheusRule"
+    kubernetes_validate.validate(config_map, KUBERNETES, strict=True)
+    dashboard = (MONITORING / "dashboard.json").read_text(encoding="utf-8")
+    assert config_map["data"] == {"dashboard.json": dashboard}
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
 def test_every_metric_stands_in_the_documentation_as_it_is():
