@@ -87,7 +87,7 @@ WORKER_POD = ("workerGroupSpecs", 0, "template", "spec")
         ("NetworkPolicy", ("spec", "ingress", 0), "form", []),
         ("NetworkPolicy", ("spec", "ingress", 1, "ports", 0), "port", {}),
         ("PodDisruptionBudget", ("spec",), "minAvailble", 1),
-        ("PodMonitor", ("spec", "podMetricsEndpoints", 0), "honourLabels", True),
+        ("PodMonitor", ("spec", "podMetricsEndpoints", 0), "intervall", "15s"),
         ("ConfigMap", (), "date", {}),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
