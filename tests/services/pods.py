@@ -73,18 +73,25 @@ class PodCluster:
         answer = self._ask("/nodes?view=summary")
         return sum(one["raylet"]["state"] == "ALIVE" for one in answer["data"]["summary"])
 
-    def wait_until(self, condition: Callable[[], object]) -> None:
+    def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds.
 
         Raises:
             AssertionError: the head has ended, or time is over.
         """
 
-        def check() -> None:
-            assert condition()
+        last: list[object] = []
 
-        log = self.directory / "ray-head.log"
-        assert wait_until_ready(self.processes[0], check, PATIENCE_S), log.read_text()[-3000:]
+        def check() -> None:
+            last.clear()
+            try:
+                last.append(condition())
+            except Exception as error:
+                last.append(error)
+            assert last == [True]
+
+        came = wait_until_ready(self.processes[0], check, PATIENCE_S)
+        assert came, (last, (self.directory / "ray-head.log").read_text()[-1000:])
 
     def kill(self) -> None:
         """Kill all processes of all pods, and what they have started."""

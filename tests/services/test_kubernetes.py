@@ -75,7 +75,7 @@ def test_retry_on_a_new_cluster_goes_on_from_the_checkpoint_that_the_killed_one_
     entry_point = f"{job['spec']['entrypoint']} --visits {VISITS} --users {USERS} --rate 400"
     with start(cluster_specs(found)[1]) as first:
         ray_job = first.submit(entry_point)
-        first.wait_until(lambda: checkpoints(output) and first.status(ray_job) == "RUNNING")
+        first.wait_until(lambda: len(checkpoints(output)) > 1 and first.status(ray_job) == "RUNNING")
         first.kill()
     left = checkpoints(output)
 
