@@ -253,7 +253,7 @@ class JobCoordinator:
             status=job.status,
             parallelism=max(vertex.parallelism for vertex in self._preparation.plan.vertices),
             attempt=job.attempt,
-            restarts=max(job.attempt - 1, 0),
+            restarts=job.restarts,
             records_in=records.records_in,
             records_out=records.records_out,
             dead_letters=records.dead_letters,

@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 
 from raystream.storage.filesystem import TEMPORARY_PREFIX, Data, buffers
-from raystream.storage.fsspec_store import FsspecFileSystem, translated
+from raystream.storage.fsspec_store import GONE, FsspecFileSystem, translated
 
 
 class LocalFileSystem(FsspecFileSystem):
@@ -55,7 +55,7 @@ class LocalFileSystem(FsspecFileSystem):
         with translated("delete file", url):
             path = _local_path(url)
             # Gone already, or its directory is by now: a sweep may remove the same checkpoint meanwhile.
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with suppress(*GONE):
                 path.unlink()
                 _sync_directory(path.parent)
 
@@ -101,7 +101,7 @@ def _remove_tree(directory: Path) -> None:
 
     (Before Python 3.13 `shutil.rmtree`, which fsspec calls, ends at the first such file and leaves the rest.)
     """
-    gone = suppress(FileNotFoundError, NotADirectoryError)
+    gone = suppress(*GONE)
     entries: list[os.DirEntry[str]] = []
     with gone, os.scandir(directory) as found:
         entries = list(found)

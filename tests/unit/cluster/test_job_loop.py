@@ -158,3 +158,35 @@ def test_bug_in_the_job_master_fails_the_job_and_gives_the_slots_back(started, b
     assert "an invariant is broken" in view.error.context["cause"]
     assert pool.released
     assert ended.wait(PATIENCE_S)
+
+
+class SlowPool(FakePool):
+    """Slots of which something is left for some time after their release."""
+
+    steps_left = 3
+
+    def __init__(self):
+        super().__init__()
+        self.gone = Event()
+
+    def release(self, released):
+        self.loop.mailbox.post(lambda: 1 / 0)
+        self.released, self.due_ms = released, 0.0
+
+    def step(self):
+        if self.released:
+            self.steps_left -= 1
+            self.loop.mailbox.post(self.answered)
+
+    def answered(self):
+        if not self.steps_left:
+            self.released()
+            self.gone.set()
+
+
+def test_slots_are_seen_to_their_end_after_a_bug_in_the_job_master(started):
+    pool = SlowPool()
+    pool.fault = AssertionError("an invariant is broken")
+    started(pool)
+
+    assert pool.gone.wait(PATIENCE_S), "each is asked to end, then killed, by calls that the loop makes"

@@ -106,9 +106,12 @@ def test_a_missing_file_survives_pickling():
 
 def test_a_file_in_the_way_of_a_directory_is_a_storage_error(local, tmp_path):
     (tmp_path / "x").write_bytes(b"")
-    for attempt in (local.write, local.create_exclusive):
-        with pytest.raises(StorageError):
+    for attempt, said in ((local.write, "write"), (local.create_exclusive, "create")):
+        with pytest.raises(StorageError, match=f"could not {said} file") as caught:
             attempt(f"file://{tmp_path}/x/y", b"1")
+        assert not isinstance(caught.value, MissingFileError), "nothing was looked for"
+        assert caught.value.context["cause"] == "Not a directory"
+        assert "a part of the path is a file" in caught.value.hint
 
 
 def test_a_claim_that_a_network_disk_has_repeated_is_ours(local, tmp_path, monkeypatch):
