@@ -74,6 +74,7 @@ class JobLoop:
     def prepare(self, services: CoordinatorServices, pool: DrivenPool) -> JobCoordinator:
         """Make the coordinator; `services.background` must post to `mailbox`."""
         self._pool = pool
+        self._inherits = services.inherits
         self._coordinator = JobCoordinator(services, on_change=self.touch, on_output=self._output)
         self.publication = Publication(self._view())
         return self._coordinator
@@ -150,7 +151,12 @@ class JobLoop:
     def _view(self) -> JobView:
         view = self._coordinator.view()
         missing = self._pool.waiting_for if view.waiting_for else ""
-        return replace(view, waiting_for=missing) if missing else view
+        view = replace(view, waiting_for=missing) if missing else view
+        if not self._inherits:
+            return replace(view, recovering=False)  # There is nothing to find out.
+        # The attempt that counts is another master's, until the log has been read and the next one begins.
+        created = view.status is JobStatus.CREATED
+        return replace(view, status=JobStatus.RESTARTING) if created else view
 
     def _take(self, slot: SlotId, incarnation: int, batch: int, reports: Sequence[msg.Report]) -> None:
         if self._pool.takes(slot, incarnation, batch):

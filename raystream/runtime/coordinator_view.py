@@ -92,6 +92,8 @@ class JobView:
     """What holds the job up; empty when nothing does."""
     waiting_ms: int = 0
     """For how long something has."""
+    recovering: bool = False
+    """What became of the job under an earlier job master is not known yet."""
     abandoned: bool = False
     """Another process owns the job; this one does nothing for it any more."""
     outcomes: tuple[RequestOutcome, ...] = ()

@@ -69,7 +69,7 @@ class FakePool:
 def started():
     """Start a job of two slots on a pool, and return pool, loop, coordinator and the event of its end."""
 
-    def start(pool: FakePool):
+    def start(pool: FakePool, **options):
         ended = Event()
         clock = SystemClock()
         loop = pool.loop = JobLoop(clock, ended.set)
@@ -87,6 +87,7 @@ def started():
             discovery=threads.discovery,
             deletion=threads.deletion,
             rng=random.Random(0),
+            **options,
         )
         coordinator = loop.prepare(services, pool)
         loop.start()
@@ -134,6 +135,14 @@ def test_job_goes_from_its_slots_to_its_end(started):
     assert (view.status, view.error, pool.released) == (JobStatus.CANCELED, None, True)
     assert view.outcome("c").error is None
     assert ended.wait(PATIENCE_S)
+
+
+def test_job_of_an_earlier_master_is_restarting_and_never_shown_as_new(started):
+    loop, _, _ = started(FakePool(), inherits=True)
+
+    assert loop.publication.view.status is JobStatus.RESTARTING
+    assert first(loop, lambda view: view.waiting_for).status is JobStatus.RESTARTING
+    assert not loop.publication.view.recovering
 
 
 def test_clients_are_answered_after_the_end(started):
