@@ -67,7 +67,7 @@ def test_slot_that_lost_only_its_peer_says_so_without_a_traceback(caplog):
     world.deploy()
     world.connect()
     world.links[1].close()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="raystream"):
         world.tell(msg.Start(attempt=1), slots=[0])
         world.settle(slots=[0])
 
