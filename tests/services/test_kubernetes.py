@@ -93,8 +93,8 @@ def test_retry_on_a_new_cluster_goes_on_from_the_checkpoint_that_the_killed_one_
 def runbook() -> list[str]:
     """Return the commands of the page that upgrade a job, and those that roll it back."""
     page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-    commands = page.partition("run by the tests")[2]
-    return re.findall(r"^```bash\n(.*?)^```$", commands, re.MULTILINE | re.DOTALL)[:2]
+    found = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return [commands for commands in found if "submit -d" in commands and '"$savepoint"' in commands]
 
 
 def test_upgrade_that_goes_wrong_is_rolled_back_as_the_page_says(cluster, output, tmp_path):
