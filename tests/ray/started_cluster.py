@@ -6,12 +6,13 @@ All of them run on this machine, each a process group of its own, with ports and
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -21,11 +22,13 @@ import ray
 
 from raystream.clock import SystemClock
 from tests.ray.conftest import PATIENCE_S, ROOT
-from tests.services.processes import end_server, free_ports, start_server
+from tests.services.processes import free_ports, start_server
 
 RAY = Path(sys.executable).with_name("ray")
 RAYSTREAM = (sys.executable, "-m", "raystream.cli")
 POLL_S = 0.1
+STARTS_MAX = 3
+"""Of each node."""
 
 AGENT_PORTS = (
     "node-manager-port", "object-manager-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
@@ -106,22 +109,11 @@ def started_cluster(directory: Path, home: Path, *, nodes: int, node_cpus: int) 
         "ray-client-server-port": client_port, "temp-dir": directory, "num-cpus": 0,
     }  # fmt: skip
     with ExitStack() as started:
+        log = directory / "start.log"
 
-        def start(**options: object) -> "subprocess.Popen[bytes]":
-            ports = dict(zip(AGENT_PORTS, free_ports(len(AGENT_PORTS)), strict=True))
-            common = {
-                "block": True, "object-store-memory": 100 << 20, "disable-usage-stats": True,
-                "min-worker-port": 0, "max-worker-port": 0,
-            }  # fmt: skip
-            words = [_word(name, value) for name, value in {**common, **ports, **options}.items()]
-            variables = {
-                **cluster.shell(),
-                "PYTHONPATH": str(ROOT),
-                "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            }
-            command = ["env", "-i", *(f"{name}={value}" for name, value in variables.items()), RAY, "start"]
-            node = start_server([*command, *words], directory / "start.log", directory=directory)
-            started.callback(end_server, node)
+        def start(**options: object) -> "_Node":
+            node = _Node(cluster, log, options)
+            started.callback(node.end)
             return node
 
         first = start(**head)
@@ -131,14 +123,54 @@ def started_cluster(directory: Path, home: Path, *, nodes: int, node_cpus: int) 
         yield cluster
 
 
+class _Node:
+    """A node: a process group, started again when it could not come up, as on a busy machine."""
+
+    def __init__(self, cluster: StartedCluster, log: Path, options: dict[str, object]) -> None:
+        self._cluster = cluster
+        self._log = log
+        self._options = options
+        self._starts = 0
+        self._start()
+
+    def look_after(self) -> None:
+        """Start it again if it has exited, and fail the test when that does not help."""
+        if self._process.poll() is not None:
+            assert self._starts < STARTS_MAX, f"a node does not come up:\n{self._log.read_text()[-2000:]}"
+            self.end()
+            self._start()
+
+    def end(self) -> None:
+        """Kill all of its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _start(self) -> None:
+        self._starts += 1
+        ports = dict(zip(AGENT_PORTS, free_ports(len(AGENT_PORTS)), strict=True))
+        common = {
+            "block": True, "object-store-memory": 100 << 20, "disable-usage-stats": True,
+            "min-worker-port": 0, "max-worker-port": 0,
+        }  # fmt: skip
+        words = [_word(name, value) for name, value in {**common, **ports, **self._options}.items()]
+        variables = {
+            **self._cluster.shell(),
+            "PYTHONPATH": str(ROOT),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+        command = ["env", "-i", *(f"{name}={value}" for name, value in variables.items()), RAY, "start"]
+        self._process = start_server([*command, *words], self._log, directory=self._log.parent)
+
+
 def _word(name: str, value: object) -> str:
     return f"--{name}" if value is True else f"--{name}={value}"
 
 
-def _alive(cluster: StartedCluster, processes: Iterable["subprocess.Popen[bytes]"]) -> int:
-    """Return how many nodes are alive; a node that could not start fails the test."""
-    for process in processes:
-        assert process.poll() is None, "a node has not come up"
+def _alive(cluster: StartedCluster, nodes: Iterable[_Node]) -> int:
+    """Return how many nodes are alive."""
+    for node in nodes:
+        node.look_after()
     try:
         summary = cluster.ask("/nodes?view=summary")["data"]["summary"]
     except OSError:
