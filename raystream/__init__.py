@@ -44,6 +44,7 @@ from raystream.errors import (
     StorageError,
     UserCodeError,
 )
+from raystream.graph.slot_sharing import SlotSharingGroup
 from raystream.ids import JobStatus
 from raystream.operators.dead_letters import DeadLetter
 from raystream.operators.two_phase_sink import TwoPhaseCommitSink
@@ -102,6 +103,7 @@ __all__ = [
     "RaystreamError",
     "ReduceFunction",
     "ReducingStateDescriptor",
+    "SlotSharingGroup",
     "StateError",
     "StateRestoreError",
     "StateTtl",

@@ -34,7 +34,7 @@ from raystream.cluster.job_master import UPDATE_WAIT_S_MAX, JobMasterActor, job_
 from raystream.cluster.master_calls import MasterCalls, cause_of
 from raystream.cluster.process import UNRECORDED
 from raystream.cluster.publication import Seen, Update
-from raystream.cluster.resources import cluster_cpus
+from raystream.cluster.resources import cluster_cpus, needs_of
 from raystream.cluster.versions import own_versions
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import (
@@ -78,9 +78,10 @@ class RayRunner:
             # The master will run here, and find out the same, only that a cluster takes seconds to start.
             check_directory(submission.job_id, config)
         program = pack(Program(job_name=submission.name, plan=submission.plan, config=config))
-        cpus = submission.plan.slot_count * config.slot.cpus
+        needs = needs_of(submission.plan, config.slot.cpus)
+        cpus = sum(needs(slot).amounts.get("CPU", 0.0) for slot in submission.plan.slots)
         connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
-        if connection.embedded and cluster_cpus().total < cpus and not _running():
+        if connection.embedded and cluster_cpus() < cpus and not _running():
             disconnect()  # It was made for a smaller job.
             connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
         try:

@@ -43,6 +43,9 @@ class DrivenPool(SlotPool, Protocol):
     def takes(self, slot: SlotId, incarnation: int, batch: int) -> bool:
         """Return whether a batch of reports counts."""
 
+    def abandon(self) -> None:
+        """End all processes at once, for good."""
+
     def step(self) -> None:
         """Do what is due."""
 
@@ -105,8 +108,7 @@ class JobLoop:
         except BaseException as error:
             # A bug of ours.  What the log says is still true; nothing is added to it.
             logger.exception("job master failed")
-            self._pool.release(lambda: None)
-            self._pool.flush()
+            self._pool.abandon()
             failure = ProtocolError("job master failed", cause=said(error))
             failed = replace(self.publication.view, status=JobStatus.FAILED, error=failure)
             self.publication.publish(failed, news=True)

@@ -36,6 +36,8 @@ from raystream.cluster.job_loop import JobLoop
 from raystream.cluster.placement import RaySlotPool
 from raystream.cluster.process import configure_logging
 from raystream.cluster.publication import Seen, Update
+from raystream.cluster.reservations import Reservations
+from raystream.cluster.resources import needs_of
 from raystream.cluster.versions import check_client
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import JobNotFoundError, RaystreamError, SlotLostError, StorageError
@@ -46,6 +48,7 @@ from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmi
 from raystream.runtime.coordinator_storage import Directory, JobStorage, open_directory, open_storage
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.logged_job import has_begun
+from raystream.runtime.mailbox import ThreadBackground
 from raystream.runtime.messages import Report
 from raystream.runtime.program import unpack
 from raystream.runtime.thread_pools import CoordinatorThreads
@@ -229,10 +232,17 @@ class JobMasterActor:
 
     def _run(self, submission: JobSubmission, storage: JobStorage, *, inherits: bool) -> None:
         clock, loop = SystemClock(), JobLoop(SystemClock(), ended=self._linger_once_ended)
+        slot = submission.config.slot
         pool = RaySlotPool(
             job_id=self._job_id,
             master=self._handle,
-            cpus=submission.config.slot.cpus,
+            needs=needs_of(submission.plan, slot.cpus),
+            reservations=Reservations(
+                self._job_id,
+                slot.placement,
+                ThreadBackground(loop.mailbox, name="reservations", threads_max=1),
+                inherits=inherits,
+            ),
             heartbeat=submission.config.heartbeat,
             clock=clock,
             mailbox=loop.mailbox,

@@ -51,6 +51,9 @@ class FakePool:
         self.released = True
         released()
 
+    def abandon(self):
+        self.released = True
+
     def takes(self, slot, incarnation, batch):
         return incarnation == 1
 

@@ -1,13 +1,17 @@
 """Slots on a cluster that is played by the test: who is lost, and when nothing is left."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
+from raystream.cluster import _ray_compat as compat
+from raystream.cluster.drains import DRAIN_POLL_MS
 from raystream.cluster.endings import KILL_GRACE_MS, KILL_RETRY_MS, RETIRE_WAIT_MS
 from raystream.cluster.placement import RaySlotPool
+from raystream.cluster.resources import SlotNeeds
 from raystream.cluster.vitals import Heartbeat, LoopWatch
 from raystream.cluster.worker import WorkerInfo
 from raystream.config.options import HeartbeatConfig
@@ -81,6 +85,25 @@ class FakeClass:
         return self.actors[-1]
 
 
+class FakeReservations:
+    """Has room for everything at once."""
+
+    def __init__(self):
+        self.reserved, self.released = [], []
+        self.closed = False
+
+    def reserve(self, wanted, used, reserved):
+        self.reserved += [one.incarnation for one in wanted]
+        reserved({})
+
+    def release(self, incarnation):
+        self.released.append(incarnation)
+
+    def close(self, closed=lambda: None):
+        self.closed = True
+        closed()
+
+
 class Cluster:
     """A pool, the actors it has made, and what the coordinator is told."""
 
@@ -89,10 +112,13 @@ class Cluster:
         self.kill_error = None
         monkeypatch.setattr(ray, "kill", self._kill)
         self.clock, self.mailbox = ManualClock(), Mailbox(lambda: None)
+        self.reservations, self.draining = FakeReservations(), {}
+        monkeypatch.setattr(compat, "draining_nodes", lambda: self.draining)
         self.pool = RaySlotPool(
             job_id="ab" * 16,
             master=None,
-            cpus=1.0,
+            needs=lambda slot: SlotNeeds(group="default", amounts={"CPU": 1.0}),
+            reservations=self.reservations,
             heartbeat=HEARTBEAT,
             clock=self.clock,
             mailbox=self.mailbox,
@@ -100,7 +126,7 @@ class Cluster:
             **options,
         )
         self.pool._actor_class = FakeClass()
-        self.pool._endings._background = self
+        self.pool._endings._background = self.pool._drains._background = self.pool._kills = self
         self.pool.attach(self)
 
     def submit(self, work, done):
@@ -119,6 +145,9 @@ class Cluster:
 
     def slot_lost(self, slot, error):
         self.told.append((slot, error))
+
+    def slots_leave(self, slots):
+        self.told.append(("leave", *slots))
 
     def acquire(self, *slots):
         self.pool.acquire(slots)
@@ -291,7 +320,7 @@ def test_dismissed_slot_is_ended_without_a_word_and_has_another_process_only_beh
 def test_dismissed_slot_that_has_not_started_yet_is_not_waited_for(cluster):
     cluster.acquire(0)
     cluster.pool.acquire([1])
-    cluster.pool.waiting_for = "1 of 2 slots"
+    cluster.pool._shortage.text = "1 of 2 slots"
 
     cluster.pool.dismiss([1])
 
@@ -369,3 +398,125 @@ def test_reports_of_processes_under_another_job_master_do_not_count(monkeypatch)
 
     assert not cluster.pool.takes(0, 1, 1)
     assert cluster.pool.takes(0, (1 << 32) + 1, 1)
+
+
+def drain(cluster, **nodes):
+    cluster.draining = nodes
+    cluster.after(DRAIN_POLL_MS)
+
+
+def start_standby(cluster, node_id="elsewhere"):
+    """Let the process that was made last be there, on some node."""
+    standby = cluster.pool._actor_class.actors[-1]
+    standby.described[0].set_result(replace(standby.info, node_id=node_id))
+    cluster.settle()
+    return standby
+
+
+def test_slots_leave_a_node_that_drains_when_other_processes_stand_by(cluster):
+    cluster.acquire(0)
+    drain(cluster, n=0)
+    assert (cluster.created, cluster.told) == (2, []), "it has to be there first"
+    start_standby(cluster)
+    cluster.after(DRAIN_POLL_MS)
+
+    assert cluster.told == [("leave", 0)]
+    assert [worker.node_id for worker in cluster.pool.workers] == ["n"], "the slot still works where it was"
+    assert cluster.created == 2
+
+
+def test_slot_that_is_given_up_and_acquired_again_takes_the_process_that_stands_by(cluster):
+    (leaving,) = cluster.acquire(0)
+    drain(cluster, n=0)
+    start_standby(cluster)
+
+    cluster.pool.dismiss([0])
+    cluster.pool.acquire([0])
+    leaving.fall_silent()
+    cluster.settle()
+    assert cluster.told == [], "something may be left of the one before"
+    leaving.die()
+    cluster.settle()
+
+    assert cluster.told == [0]
+    assert [worker.node_id for worker in cluster.pool.workers] == ["elsewhere"]
+    assert (cluster.created, cluster.reservations.released) == (2, [1])
+
+
+def test_slot_that_dies_before_its_checkpoint_takes_the_process_that_stands_by(cluster):
+    (leaving,) = cluster.acquire(0)
+    drain(cluster, n=0)
+    cluster.after(HEARTBEAT.interval_ms)
+    leaving.die()
+    cluster.settle()
+    assert [slot for slot, _ in cluster.told] == [0]
+
+    cluster.pool.acquire([0])
+    leaving.die()
+    cluster.settle()
+    start_standby(cluster)
+
+    assert cluster.told[1:] == [0]
+    assert cluster.created == 2
+
+
+def test_process_that_stands_by_on_a_node_that_drains_too_is_replaced(cluster):
+    cluster.acquire(0)
+    drain(cluster, n=0)
+    standby = start_standby(cluster, "late")
+    drain(cluster, n=0, late=0)
+    standby.fall_silent()
+    cluster.settle()
+    assert (cluster.killed, cluster.told) == ([standby], [])
+
+    standby.die()
+    cluster.settle()
+    cluster.after(DRAIN_POLL_MS)
+    start_standby(cluster)
+    cluster.after(DRAIN_POLL_MS)
+
+    assert cluster.told == [("leave", 0)]
+
+
+def test_process_that_stands_by_and_is_lost_is_replaced_and_costs_no_attempt(cluster):
+    cluster.acquire(0)
+    drain(cluster, n=0)
+    standby = cluster.pool._actor_class.actors[-1]
+    standby.described[0].set_exception(ActorDiedError())
+    standby.die()
+    cluster.settle()
+    assert cluster.told == []
+
+    cluster.after(RETIRE_WAIT_MS)
+    standby.die()
+    cluster.settle()
+    cluster.after(DRAIN_POLL_MS)
+    assert cluster.created == 3
+
+
+def test_process_whose_room_comes_when_nobody_wants_it_any_more_gives_it_back(cluster):
+    answers = []
+    cluster.reservations.reserve = lambda wanted, used, reserved: answers.append(reserved)
+    cluster.pool.acquire([0])
+    cluster.pool.dismiss([0])
+
+    answers[0]({1: "group"})
+
+    assert (cluster.created, cluster.reservations.released) == (0, [1])
+
+
+def test_slot_for_which_no_room_can_be_asked_for_is_lost(cluster):
+    cluster.reservations.reserve = lambda wanted, used, reserved: reserved(OSError("head is away"))
+    cluster.pool.acquire([0])
+
+    ((slot, error),) = cluster.told
+    assert (slot, error.context["cause"]) == (0, "head is away")
+
+
+def test_abandoned_processes_are_killed_at_once_and_their_room_is_given_back(cluster):
+    actors = cluster.acquire(0, 1)
+
+    cluster.pool.abandon()
+
+    assert cluster.killed == actors
+    assert cluster.reservations.closed
