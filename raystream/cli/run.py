@@ -76,6 +76,10 @@ allow_non_restored_option = click.option(
     help="Let `-s latest` and every recovery of the job pass over a damaged snapshot, or job log;"
     " what was committed since the older one comes twice.",
 )  # fmt: skip
+@click.option(
+    "--timeout", metavar="TIME",
+    help="Fail if the cluster has no room for the job in this time, such as 2min; by default it waits.",
+)  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")
 @address_option
@@ -187,7 +191,10 @@ def _resume_command(path: str, *, script: Path, arguments: Sequence[str], option
 
 
 def _typed(options: dict[str, Any]) -> Iterator[str]:
-    for flag, name in (("-c", "config_file"), ("-p", "parallelism"), ("--runner", "runner_name")):
+    named = {
+        "-c": "config_file", "-p": "parallelism", "--runner": "runner_name", "--timeout": "timeout",
+    }  # fmt: skip
+    for flag, name in named.items():
         if options[name] is not None:
             yield from (flag, str(options[name]))
     for key, value in options["definitions"].items():

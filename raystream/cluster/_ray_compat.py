@@ -53,7 +53,7 @@ def draining_nodes() -> dict[str, int]:
 
 def free_resources_by_node() -> dict[str, dict[str, float]]:
     """Return what nobody has reserved on each node, by its id; blocks."""
-    free: dict[str, dict[str, float]] = ray_state.state.available_resources_per_node()
+    free: dict[str, dict[str, float]] = ray_state.state.available_resources_per_node()  # type: ignore[no-untyped-call]
     return free
 
 

@@ -136,8 +136,8 @@ class JobLoop:
 
     def _view(self) -> JobView:
         view = self._coordinator.view()
-        missing = self._pool.waiting_for if view.waiting_for else ""
-        return replace(view, waiting_for=missing) if missing else view
+        missing = self._pool.waiting_for
+        return replace(view, waiting_for=missing) if missing and not view.status.terminal else view
 
     def _take(self, slot: SlotId, incarnation: int, batch: int, reports: Sequence[msg.Report]) -> None:
         if self._pool.takes(slot, incarnation, batch):

@@ -244,6 +244,7 @@ class JobMasterActor:
                 inherits=inherits,
             ),
             heartbeat=submission.config.heartbeat,
+            start_timeout_ms=slot.request_timeout_ms,
             clock=clock,
             mailbox=loop.mailbox,
             changed=loop.touch,

@@ -27,20 +27,18 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError
-from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from raystream.clock import Clock
 from raystream.cluster import losses
 from raystream.cluster.drains import DrainWatch
 from raystream.cluster.endings import Answer, Endings
 from raystream.cluster.incarnation import Incarnation, SlotListener
-from raystream.cluster.process import UNRECORDED
-from raystream.cluster.reservations import Groups, Reservation, Reservations
+from raystream.cluster.reservations import Reservations
 from raystream.cluster.resources import Needs
 from raystream.cluster.shortage import Shortage
+from raystream.cluster.starts import Starts
 from raystream.cluster.vitals import Heartbeat
-from raystream.cluster.worker import SlotActor, WorkerInfo
+from raystream.cluster.worker import WorkerInfo
 from raystream.config.options import HeartbeatConfig
 from raystream.errors import RaystreamError, SlotLostError
 from raystream.ids import JobId, SlotId
@@ -69,6 +67,7 @@ class RaySlotPool:
         clock: measures both.
         mailbox: brings Ray's answers to the job master's thread.
         changed: called when `waiting_for` has changed.
+        start_timeout_ms: time that a job that starts waits for its slots; None for ever.
         first_incarnation: numbers of processes go on above it; other ones than under any job master before.
         inherits: the job ran under a job master that has died, so that Ray has killed its slots.
     """
@@ -84,13 +83,21 @@ class RaySlotPool:
         clock: Clock,
         mailbox: Mailbox,
         changed: Callable[[], None],
+        start_timeout_ms: float | None = None,
         first_incarnation: int = 0,
         inherits: bool = False,
     ) -> None:
-        self._job_id = job_id
-        self._master = master
-        self._needs = needs
         self._reservations = reservations
+        self._starts = Starts(
+            job_id,
+            master,
+            needs=needs,
+            reservations=reservations,
+            first_incarnation=first_incarnation,
+            wanted=self._listens_to,
+            started=self._started,
+            failed=self._give_up,
+        )
         self._config = heartbeat
         self._clock = clock
         self._mailbox = mailbox
@@ -98,13 +105,19 @@ class RaySlotPool:
         self._kills = kills = ThreadBackground(mailbox, name="kill", threads_max=KILL_THREADS_MAX)
         self._endings = Endings(clock, kills, retire=self._retire, kill=ray.kill, ask=self._ask_whether_gone)
         looks = ThreadBackground(mailbox, name="resources", threads_max=1)
-        self._shortage = Shortage(needs, self._slots_waiting, clock=clock, background=looks, changed=changed)
+        self._shortage = Shortage(
+            needs,
+            self._slots_waiting,
+            clock=clock,
+            background=looks,
+            changed=changed,
+            limit_ms=None if inherits else start_timeout_ms,
+            late=self._too_late,
+        )
         self._drains = DrainWatch(clock, looks, self._nodes_drain)
-        self._actor_class: Any = ray.remote(SlotActor)
         self._workers: dict[SlotId, Incarnation] = {}
         self._standbys: dict[SlotId, Incarnation] = {}  # For slots that are to leave their nodes.
         self._wanted: list[SlotId] = []  # Acquired while a former process may be left.
-        self._incarnations = first_incarnation
         self._listener: SlotListener | None = None
         self._inherits = inherits
         self._early: list[Incarnation] = []  # There before the grace of those before them is over.
@@ -198,7 +211,7 @@ class RaySlotPool:
 
     def next_deadline_ms(self) -> float | None:
         """Return when `step` next has something to do, in ms of the monotonic clock."""
-        deadlines = [self._shortage.look_ms, self._drains.next_ms, self._endings.next_deadline_ms()]
+        deadlines = [self._shortage.next_deadline_ms, self._drains.next_ms, self._endings.next_deadline_ms()]
         for worker in self._workers.values():
             deadlines.append(worker.ping_ms)
             if worker.silent_ms is not None:
@@ -208,7 +221,8 @@ class RaySlotPool:
     @property
     def waiting_for(self) -> str:
         """What slots wait for that have no process yet, in words; empty when nothing is known."""
-        return self._shortage.text
+        leave = "to leave a node that is about to go: " if self._standbys and self._shortage.text else ""
+        return f"{leave}{self._shortage.text}"
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:
@@ -251,35 +265,12 @@ class RaySlotPool:
         self._create([slot for slot in free if slot not in self._workers], self._workers)
 
     def _create(self, slots: Sequence[SlotId], among: dict[SlotId, Incarnation]) -> None:
-        numbers = range(self._incarnations + 1, self._incarnations + 1 + len(slots))
-        created = [Incarnation(slot=slot, incarnation=n) for slot, n in zip(slots, numbers, strict=True)]
-        self._incarnations += len(created)
+        created = self._starts.number(slots)
         among.update({worker.slot: worker for worker in created})
-        needed = [
-            Reservation(slot=one.slot, incarnation=one.incarnation, needs=self._needs(one.slot))
-            for one in created
-        ]
         used = [worker.info.node_id for worker in self._workers.values() if worker.info is not None]
-        if created:
-            self._reservations.reserve(needed, used, partial(self._reserved, created))
+        self._starts.start(created, used)
 
-    def _reserved(self, workers: Sequence[Incarnation], groups: Groups | Exception) -> None:
-        for worker in workers:
-            if not self._listens_to(worker):
-                self._reservations.release(worker.incarnation)
-            elif isinstance(groups, Exception):
-                self._give_up(worker, losses.not_reserved(worker.slot, groups))
-            else:
-                self._start(worker, groups.get(worker.incarnation))
-
-    def _start(self, worker: Incarnation, group: PlacementGroup | None) -> None:
-        options = self._needs(worker.slot).actor_options
-        if group is not None:
-            options.pop("label_selector", None)  # The group has gone by it.
-            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, 0)
-        worker.actor = self._actor_class.options(
-            **options, max_restarts=0, max_task_retries=0, **UNRECORDED
-        ).remote(self._job_id, worker.slot, worker.incarnation, self._master)
+    def _started(self, worker: Incarnation) -> None:
         self._when_done(worker, worker.actor.describe.remote(), self._described)
 
     # ---- answers ---------------------------------------------------------------
@@ -317,6 +308,11 @@ class RaySlotPool:
     def _slots_waiting(self) -> tuple[list[SlotId], list[SlotId]]:
         workers = [*self._workers.values(), *self._standbys.values()]
         return [one.slot for one in workers if one.info is None], [one.slot for one in workers]
+
+    def _too_late(self, error: RaystreamError) -> None:
+        late = next((worker for worker in self._workers.values() if worker.info is None), None)
+        if late is not None:
+            self._give_up(late, error)
 
     def _end_shortage_if_complete(self) -> None:
         if not self._wanted and not self._slots_waiting()[0]:

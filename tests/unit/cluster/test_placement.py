@@ -125,7 +125,7 @@ class Cluster:
             changed=lambda: None,
             **options,
         )
-        self.pool._actor_class = FakeClass()
+        self.pool._starts._actor_class = FakeClass()
         self.pool._endings._background = self.pool._drains._background = self.pool._kills = self
         self.pool.attach(self)
 
@@ -151,7 +151,7 @@ class Cluster:
 
     def acquire(self, *slots):
         self.pool.acquire(slots)
-        actors = self.pool._actor_class.actors[-len(slots) :]
+        actors = self.pool._starts._actor_class.actors[-len(slots) :]
         for actor in actors:
             actor.described[0].set_result(actor.info)
         self.settle()
@@ -160,7 +160,7 @@ class Cluster:
 
     @property
     def created(self):
-        return len(self.pool._actor_class.actors)
+        return len(self.pool._starts._actor_class.actors)
 
     def settle(self):
         while self.mailbox.run_pending():
@@ -330,7 +330,7 @@ def test_dismissed_slot_that_has_not_started_yet_is_not_waited_for(cluster):
 
 def test_slot_that_has_never_answered_is_released_without_a_grace(cluster):
     cluster.pool.acquire([0])
-    (actor,) = cluster.pool._actor_class.actors
+    (actor,) = cluster.pool._starts._actor_class.actors
     cluster.pool.release(lambda: cluster.told.append("released"))
     cluster.settle()
     assert (cluster.killed, actor.retirements, cluster.told) == ([actor], [], [])
@@ -368,7 +368,7 @@ def test_slots_are_released_when_nothing_is_left_of_all_also_of_those_given_up_b
 def test_processes_under_a_new_job_master_start_at_once_and_work_after_the_grace_of_those_before(monkeypatch):
     cluster = Cluster(monkeypatch, inherits=True)
     cluster.pool.acquire((0, 1))
-    first, second = cluster.pool._actor_class.actors
+    first, second = cluster.pool._starts._actor_class.actors
     first.described[0].set_result(first.info)
     cluster.after(KILL_GRACE_MS - 1)
     assert cluster.told == []
@@ -407,7 +407,7 @@ def drain(cluster, **nodes):
 
 def start_standby(cluster, node_id="elsewhere"):
     """Let the process that was made last be there, on some node."""
-    standby = cluster.pool._actor_class.actors[-1]
+    standby = cluster.pool._starts._actor_class.actors[-1]
     standby.described[0].set_result(replace(standby.info, node_id=node_id))
     cluster.settle()
     return standby
@@ -481,7 +481,7 @@ def test_process_that_stands_by_on_a_node_that_drains_too_is_replaced(cluster):
 def test_process_that_stands_by_and_is_lost_is_replaced_and_costs_no_attempt(cluster):
     cluster.acquire(0)
     drain(cluster, n=0)
-    standby = cluster.pool._actor_class.actors[-1]
+    standby = cluster.pool._starts._actor_class.actors[-1]
     standby.described[0].set_exception(ActorDiedError())
     standby.die()
     cluster.settle()
