@@ -58,7 +58,7 @@ def free_resources_by_node() -> dict[str, dict[str, float]]:
 
 
 def placement_group_of_one(
-    bundle: dict[str, float], *, name: str, labels: dict[str, str], near: str | None
+    bundle: dict[str, float], *, name: str, labels: dict[str, str], near: str | None, detached: bool
 ) -> PlacementGroup:
     """Return a new placement group with one bundle, which may wait for room; blocks.
 
@@ -67,11 +67,13 @@ def placement_group_of_one(
         name: of the group, unlike that of any other one in the namespace.
         labels: Ray's label selector for its node.
         near: the node that it takes while that has room; None for the one with the most room.
+        detached: it stays when the process that makes it dies.
     """
     group: PlacementGroup = placement_group(
         [bundle],
         strategy="SPREAD" if near is None else "STRICT_PACK",
         name=name,
+        lifetime="detached" if detached else None,
         bundle_label_selector=[labels] if labels else None,
         _soft_target_node_id=near,
     )

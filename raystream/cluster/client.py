@@ -34,6 +34,7 @@ from raystream.cluster.job_master import UPDATE_WAIT_S_MAX, JobMasterActor, job_
 from raystream.cluster.master_calls import MasterCalls, cause_of
 from raystream.cluster.process import UNRECORDED
 from raystream.cluster.publication import Seen, Update
+from raystream.cluster.reservations import remove_groups
 from raystream.cluster.resources import cluster_cpus, needs_of
 from raystream.cluster.versions import own_versions
 from raystream.cluster.worker import WorkerInfo
@@ -299,6 +300,7 @@ def _kill_master(job_id: JobId) -> None:
     """End a job whose submission broke off; by name, since there may be a master without a handle."""
     with suppress(ValueError):
         ray.kill(ray.get_actor(master_name(job_id), namespace=NAMESPACE))
+        remove_groups(job_id)
 
 
 def _masters() -> dict[JobId, Any]:

@@ -36,7 +36,7 @@ from raystream.cluster.job_loop import JobLoop
 from raystream.cluster.placement import RaySlotPool
 from raystream.cluster.process import configure_logging
 from raystream.cluster.publication import Seen, Update
-from raystream.cluster.reservations import Reservations
+from raystream.cluster.reservations import Reservations, remove_groups
 from raystream.cluster.resources import needs_of
 from raystream.cluster.versions import check_client
 from raystream.cluster.worker import WorkerInfo
@@ -104,14 +104,18 @@ class JobMasterActor:
         self._handle: Any = ray.get_runtime_context().current_actor
         self._first_incarnation = secrets.randbits(30) << 32  # Other ones than in any life before.
         self._accepting = asyncio.Lock()
+        self._durable = directory is not None
         self._job: JobLoop | EndedJob | None = None
         self._refusal: RaystreamError | None = None
+        again = ray.get_runtime_context().was_current_actor_reconstructed
         try:
             check_client(client)
-            if directory is not None and ray.get_runtime_context().was_current_actor_reconstructed:
+            if directory is not None and again:
                 self._go_on(open_directory(self._job_id, directory))
         except RaystreamError as error:
             self._refuse(error)  # An actor whose constructor fails takes its reason with it.
+        if again and not isinstance(self._job, JobLoop):
+            remove_groups(self._job_id)
         if self._job is None and self._refusal is None:
             self._handle.expire.remote()
 
@@ -241,6 +245,7 @@ class JobMasterActor:
                 self._job_id,
                 slot.placement,
                 ThreadBackground(loop.mailbox, name="reservations", threads_max=1),
+                durable=self._durable,
                 inherits=inherits,
             ),
             heartbeat=submission.config.heartbeat,

@@ -8,8 +8,9 @@ groups that find no room, and adds nodes for them.
 Where a group goes is Ray's business when slots are spread: it takes the node with the most room.  Packed
 slots name a node that they would like: one on which the job has slots, else the one with the most room.
 
-The groups belong to the job master: Ray removes those of one that has died for good.  The next life of
-one finds the groups of the life before by their names, and gives them to the slots that they were for.
+Groups of a job master that has another life stay when it dies.  The next life finds them by their names,
+and gives them to the slots that they were for; or removes them, if the job has ended.  Groups of one that has
+none are removed by Ray when it dies.
 
 Calls to Ray's head may hang, so they are made in threads.
 """
@@ -60,6 +61,7 @@ class Reservations:
         job_id: the job.
         placement: whether slots go where the job has slots, or where there is most room.
         background: a thread for the calls; one, so that they keep their order.
+        durable: the job master has another life when it dies.
         inherits: the job ran under a job master that has died, and its groups are still there.
     """
 
@@ -69,11 +71,13 @@ class Reservations:
         placement: Literal["pack", "spread"],
         background: Background,
         *,
+        durable: bool = False,
         inherits: bool = False,
     ) -> None:
         self._prefix = f"raystream-{job_id}-"
         self._placement = placement
         self._background = background
+        self._durable = durable
         # From here on the background's thread alone reads and writes.
         self._inherits = inherits
         self._inherited: dict[SlotId, str] = {}
@@ -120,6 +124,7 @@ class Reservations:
                     name=f"{self._prefix}{one.slot}-{one.incarnation}",
                     labels=dict(one.needs.labels),
                     near=near,
+                    detached=self._durable,
                 )
                 made.append(one.incarnation)
         except BaseException:
@@ -156,6 +161,24 @@ class Reservations:
             del self._inherited[slot]
         for incarnation in [*self._groups]:
             self._remove(incarnation)
+
+
+def remove_groups(job_id: JobId) -> None:
+    """Remove what a job has reserved under a job master that is gone, if it can be reached; blocks."""
+    left = Reservations(job_id, "pack", _AtOnce(), inherits=True)
+    left.close()
+
+
+class _AtOnce:
+    """Does its work at once."""
+
+    def submit(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        result: Any
+        try:
+            result = work()
+        except Exception as error:
+            result = error
+        done(result)
 
 
 def packed(wanted: Sequence[SlotNeeds], nodes: Sequence[Node], used: Collection[str]) -> list[str | None]:

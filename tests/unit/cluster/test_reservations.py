@@ -4,7 +4,7 @@ import pytest
 
 from raystream.cluster import _ray_compat as compat
 from raystream.cluster import reservations
-from raystream.cluster.reservations import Reservation, Reservations
+from raystream.cluster.reservations import Reservation, Reservations, remove_groups
 from raystream.cluster.resources import Node, SlotNeeds
 
 JOB = "ab" * 16
@@ -26,7 +26,7 @@ class Head:
             lambda: [Node(node_id=name, total={}, free={"CPU": 2.0}, labels={"zone": "a"}) for name in "mn"],
         )  # fmt: skip
 
-    def make(self, bundle, *, name, labels, near):
+    def make(self, bundle, *, name, labels, near, detached):
         if name.endswith(f"-{self.fault}"):
             raise OSError("head is away")
         self.groups[name] = bundle, labels
@@ -113,3 +113,11 @@ def test_next_job_master_finds_the_groups_by_their_names(head):
     assert [*head.groups] == [head.name(0, 1), head.name(2, 3)]
     heir.close()
     assert head.groups == {}, "also those that nobody wanted any more"
+
+
+def test_groups_of_a_job_that_has_ended_are_removed_by_whoever_finds_that(head):
+    reserve(Reservations(JOB, "pack", head), 0, 1)
+
+    remove_groups(JOB)
+
+    assert head.groups == {}
