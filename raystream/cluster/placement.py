@@ -98,9 +98,7 @@ class RaySlotPool:
             started=self._started,
             failed=self._give_up,
         )
-        self._config = heartbeat
-        self._clock = clock
-        self._mailbox = mailbox
+        self._config, self._clock, self._mailbox = heartbeat, clock, mailbox
         # Calls to Ray's head may hang for as long as it is away.
         self._kills = kills = ThreadBackground(mailbox, name="kill", threads_max=KILL_THREADS_MAX)
         self._endings = Endings(clock, kills, retire=self._retire, kill=ray.kill, ask=self._ask_whether_gone)
