@@ -32,6 +32,7 @@ class DrainWatch:
         self._clock = clock
         self._background = background
         self._seen = seen
+        self._ended = False
         self.next_ms: float | None = None
         """When `step` has something to do, monotonic; None while an answer is waited for, or nobody asks."""
 
@@ -42,8 +43,7 @@ class DrainWatch:
 
     def end(self) -> None:
         """Ask no more."""
-        self._seen = lambda _: None
-        self.next_ms = None
+        self._ended, self.next_ms = True, None
 
     def step(self) -> None:
         """Ask, when that is due."""
@@ -52,6 +52,8 @@ class DrainWatch:
             self._background.submit(compat.draining_nodes, self._answered)
 
     def _answered(self, nodes: Any) -> None:
+        if self._ended:
+            return
         self.next_ms = self._clock.monotonic_ms() + DRAIN_POLL_MS
         if isinstance(nodes, Exception):
             logger.debug("Ray's head does not say which nodes drain", exc_info=nodes)

@@ -107,3 +107,17 @@ def test_process_that_stands_by_and_is_lost_is_replaced_and_costs_no_attempt(clu
     cluster.settle()
     cluster.after(DRAIN_POLL_MS)
     assert cluster.created == 3
+
+
+def test_nobody_asks_which_nodes_drain_once_the_slots_are_given_back(cluster):
+    cluster.acquire(0)
+    asked = []
+    cluster.submit = lambda work, done: asked.append(done)
+    cluster.after(DRAIN_POLL_MS)
+    cluster.pool.release(lambda: None)
+
+    (answered,) = asked
+    answered({"n": 0})
+
+    assert cluster.pool._drains.next_ms is None
+    assert cluster.created == 1
