@@ -105,7 +105,8 @@ class RaySlotPool:
         looks = ThreadBackground(mailbox, name="resources", threads_max=1)
         self._shortage = Shortage(
             needs,
-            self._slots_waiting,
+            self._waiting,
+            reservations.placed,
             clock=clock,
             background=looks,
             changed=changed,
@@ -303,9 +304,9 @@ class RaySlotPool:
         assert self._listener is not None, "answer before `attach`"
         self._listener.slot_acquired(worker.slot)
 
-    def _slots_waiting(self) -> tuple[list[SlotId], list[SlotId]]:
+    def _waiting(self) -> tuple[list[Incarnation], list[SlotId]]:
         workers = [*self._workers.values(), *self._standbys.values()]
-        return [one.slot for one in workers if one.info is None], [one.slot for one in workers]
+        return [one for one in workers if one.info is None], sorted({one.slot for one in workers})
 
     def _too_late(self, error: RaystreamError) -> None:
         late = next((worker for worker in self._workers.values() if worker.info is None), None)
@@ -313,7 +314,7 @@ class RaySlotPool:
             self._give_up(late, error)
 
     def _end_shortage_if_complete(self) -> None:
-        if not self._wanted and not self._slots_waiting()[0]:
+        if not self._wanted and not self._waiting()[0]:
             self._shortage.end()
 
     def _delivered(self, worker: Incarnation, answer: "Future[None]") -> None:

@@ -35,7 +35,7 @@ from raystream.operators.operator import Background
 
 logger = logging.getLogger(__name__)
 
-_REMOVED = "REMOVED"
+_CREATED, _REMOVED = "CREATED", "REMOVED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Reservations:
         self._placement = placement
         self._background = background
         self._durable = durable
-        # From here on the background's thread alone reads and writes.
+        # From here on the background's thread alone writes.
         self._inherits = inherits
         self._inherited: dict[SlotId, str] = {}
         self._groups: Groups = {}
@@ -96,6 +96,12 @@ class Reservations:
     def release(self, incarnation: int) -> None:
         """Remove the group of a process that is gone, if it had one."""
         self._background.submit(partial(self._remove, incarnation), _warn)
+
+    def placed(self) -> frozenset[int]:
+        """Return the processes, by their numbers, whose groups have found room; blocks, in any thread."""
+        groups = [*placement_group_table().values()]
+        ready = {group["placement_group_id"] for group in groups if group["state"] == _CREATED}
+        return frozenset(number for number, group in [*self._groups.items()] if group.id.hex() in ready)
 
     def close(self, closed: Callable[[], None] = lambda: None) -> None:
         """Remove all groups, and with them whatever still runs in one."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from raystream.clock import Clock
+from raystream.cluster.incarnation import Incarnation
 from raystream.cluster.resources import Needs, cluster_nodes, waiting_text
 from raystream.errors import ConfigError, RaystreamError
 from raystream.ids import SlotId
@@ -25,7 +26,8 @@ class Shortage:
 
     Args:
         needs: what each slot reserves.
-        waiting: gives the slots that wait, and all slots of the job.
+        waiting: gives the processes that are not there yet, and all slots of the job.
+        placed: returns the numbers of processes that have a place already, and only start there; blocks.
         clock: says when to look.
         background: runs the look, which may hang.
         changed: called when `text` has changed.
@@ -36,7 +38,8 @@ class Shortage:
     def __init__(
         self,
         needs: Needs,
-        waiting: Callable[[], tuple[Sequence[SlotId], Sequence[SlotId]]],
+        waiting: Callable[[], tuple[Sequence[Incarnation], Sequence[SlotId]]],
+        placed: Callable[[], frozenset[int]],
         *,
         clock: Clock,
         background: Background,
@@ -46,6 +49,7 @@ class Shortage:
     ) -> None:
         self._needs = needs
         self._waiting = waiting
+        self._placed = placed
         self._clock = clock
         self._background = background
         self._changed = changed
@@ -81,7 +85,7 @@ class Shortage:
         now_ms = self._clock.monotonic_ms()
         if self.look_ms is not None and now_ms >= self.look_ms:
             self.look_ms = now_ms + WAIT_SHOWN_AFTER_MS
-            self._background.submit(cluster_nodes, self._looked)
+            self._background.submit(lambda: (cluster_nodes(), self._placed()), self._looked)
         if self._late_ms is not None and now_ms >= self._late_ms:
             error = ConfigError(
                 "job did not get its slots in time",
@@ -92,14 +96,19 @@ class Shortage:
             self._late_ms = self._limit_ms = None
             self._late(error)
 
-    def _looked(self, nodes: Any) -> None:
+    def _looked(self, looked: Any) -> None:
         missing, wanted = self._waiting()
         if self.look_ms is None or not missing:
             return  # They have started meanwhile.
-        if isinstance(nodes, Exception):
+        if isinstance(looked, Exception):
             self._show("Ray's head does not answer")
+            return
+        nodes, placed = looked
+        without = [self._needs(one.slot) for one in missing if one.incarnation not in placed]
+        if without:
+            self._show(waiting_text(without, [*map(self._needs, wanted)], nodes))
         else:
-            self._show(waiting_text([*map(self._needs, missing)], [*map(self._needs, wanted)], nodes))
+            self._show(f"{len(missing)} of {len(wanted)} slots: their processes are starting")
 
     def _show(self, text: str) -> None:
         if text != self.text:

@@ -77,7 +77,7 @@ def test_sigterm_to_a_node_with_slots_leads_to_a_checkpoint_a_move_and_no_loss(
     client = env.submit("node drains")  # Its master is on the first node, where no other one is yet.
     handle = handle_of(client.job_id)
     first = request.getfixturevalue("spot_node")
-    wait_until(handle, lambda view: runs(view) and view.records_in)
+    wait_until(handle, runs)
     left = {worker.node_id for worker in handle.workers()}
 
     os.kill(first.pid, signal.SIGTERM)

@@ -91,6 +91,9 @@ class FakeReservations:
         self.reserved += [one.incarnation for one in wanted]
         reserved({})
 
+    def placed(self):
+        return frozenset()
+
     def release(self, incarnation):
         self.released.append(incarnation)
 

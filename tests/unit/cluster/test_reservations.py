@@ -1,5 +1,7 @@
 """Each process of a slot has a placement group of its own, that goes with it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from raystream.cluster import _ray_compat as compat
@@ -100,6 +102,18 @@ def test_no_group_is_left_when_one_of_several_can_not_be_made(head):
 
     assert isinstance(reserve(Reservations(JOB, "pack", head), 0, 1, 2), OSError)
     assert head.groups == {}
+
+
+def test_groups_that_have_found_room_are_told_from_those_that_wait(head, monkeypatch):
+    made = Reservations(JOB, "pack", head)
+    monkeypatch.setattr(head, "make", lambda bundle, *, name, **_: SimpleNamespace(id=bytes(name, "ascii")))
+    monkeypatch.setattr(compat, "placement_group_of_one", head.make)
+    groups = reserve(made, 0, 1)
+    states = {groups[1].id.hex(): "CREATED", groups[2].id.hex(): "PENDING"}
+    table = {name: {"placement_group_id": name, "state": state} for name, state in states.items()}
+    monkeypatch.setattr(reservations, "placement_group_table", lambda: table)
+
+    assert made.placed() == {1}
 
 
 def test_next_job_master_finds_the_groups_by_their_names(head):

@@ -3,6 +3,7 @@
 import pytest
 
 from raystream.cluster import shortage
+from raystream.cluster.incarnation import Incarnation
 from raystream.cluster.resources import Node, SlotNeeds
 from raystream.cluster.shortage import WAIT_SHOWN_AFTER_MS, Shortage
 from raystream.errors import ConfigError
@@ -15,12 +16,12 @@ class Waiting:
     """Two slots, of which one waits for a CPU; every look is answered at once."""
 
     def __init__(self, monkeypatch, limit_ms=None):
-        self.missing, self.late = [1], []
+        self.missing, self.late, self.placed = [Incarnation(slot=1, incarnation=2)], [], frozenset()
         self.clock = ManualClock()
         monkeypatch.setattr(shortage, "cluster_nodes", lambda: [Node(total={"CPU": 1.0}, free={"CPU": 0.0})])
         self.shortage = Shortage(
-            lambda slot: ONE, lambda: (self.missing, [0, 1]), clock=self.clock, background=self,
-            changed=lambda: None, limit_ms=limit_ms, late=self.late.append,
+            lambda slot: ONE, lambda: (self.missing, [0, 1]), lambda: self.placed, clock=self.clock,
+            background=self, changed=lambda: None, limit_ms=limit_ms, late=self.late.append,
         )  # fmt: skip
 
     def submit(self, work, done):
@@ -40,6 +41,14 @@ def test_shortage_is_told_after_a_while_and_forgotten_when_it_is_over(monkeypatc
     assert waiting.after(1).startswith("1 of 2 slots with 1 CPU each: the cluster has 1 CPU on 1 node")
     waiting.shortage.end()
     assert (waiting.shortage.text, waiting.shortage.next_deadline_ms) == ("", None)
+
+
+def test_process_that_has_a_place_lacks_nothing_though_nothing_is_free(monkeypatch):
+    waiting = Waiting(monkeypatch)
+    waiting.placed = frozenset({2})
+    waiting.shortage.begin()
+
+    assert waiting.after(WAIT_SHOWN_AFTER_MS) == "1 of 2 slots: their processes are starting"
 
 
 @pytest.mark.parametrize("limit_ms", [1_000, 60_000])
