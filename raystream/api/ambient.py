@@ -40,8 +40,6 @@ class Ambient:
     claim_mode: str | None = None
     allow_non_restored: bool = False
     allow_older: bool = False
-    timeout: str | None = None
-    """How long a job that starts waits for its slots."""
     submitted: list[JobId] = field(default_factory=list)
     """The jobs that the script has submitted so far, in order."""
 
@@ -59,7 +57,6 @@ class Ambient:
             "execution.state-recovery.claim-mode": self.claim_mode,
             "execution.state-recovery.ignore-unclaimed-state": "true" if self.allow_non_restored else None,
             "execution.state-recovery.allow-older-checkpoint": "true" if self.allow_older else None,
-            "slot.request.timeout": self.timeout,
         }
         return {**self.definitions, **{key: text for key, text in named.items() if text is not None}}
 

@@ -44,6 +44,7 @@ class JobResult:
     records_out: int
     """Records that the sinks took."""
     restarts: int
+    """Times that the job went on after a failure; a rescale, or a drain that was taken back, is none."""
     dead_letters: int = 0
     """Records on which user code raised, where the operator has `on_error="dead-letter"`; those that a
     restart has repeated are counted again, as in the other two."""

@@ -17,6 +17,7 @@ from raystream.cli.attend import Attendant, Detached, say
 from raystream.cli.failures import DONE, JOB_FAILED, SIGNALLED, print_lines, script_error_lines
 from raystream.cli.script import run_script
 from raystream.clock import SystemClock
+from raystream.config.units import parse_duration_ms
 from raystream.errors import ConfigError, RaystreamError
 
 SCRIPT_SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
@@ -36,6 +37,18 @@ def definition(context: click.Context, parameter: click.Parameter, pairs: Iterab
             raise click.BadParameter(f"{pair!r} is not KEY=VALUE", context, parameter)
         definitions[key.strip()] = value.strip()
     return definitions
+
+
+def duration(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """Return a time such as `30s` in ms.
+
+    Raises:
+        BadParameter: it is not one.
+    """
+    try:
+        return None if text is None else parse_duration_ms(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {error}", context, parameter) from error
 
 
 config_option = click.option("-c", "--config", "config_file", metavar="FILE", help="YAML configuration file.")
@@ -76,24 +89,31 @@ allow_non_restored_option = click.option(
     help="Let `-s latest` and every recovery of the job pass over a damaged snapshot, or job log;"
     " what was committed since the older one comes twice.",
 )  # fmt: skip
-@click.option(
-    "--timeout", metavar="TIME",
-    help="Fail if the cluster has no room for the job in this time, such as 2min; by default it waits.",
-)  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")
+@click.option(
+    "--timeout", "start_timeout_ms", metavar="TIME", callback=duration,
+    help="Give a job up that does not run after this time, such as 5min: cancel it and fail.",
+)  # fmt: skip
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")
 @address_option
 @click.argument("script", metavar="JOB.py", type=click.Path(path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
 @click.pass_context
-def run(context: click.Context, /, script: Path, arguments: tuple[str, ...], **options: Any) -> None:
+def run(
+    context: click.Context,
+    /,
+    script: Path,
+    arguments: tuple[str, ...],
+    start_timeout_ms: int | None,
+    **options: Any,
+) -> None:
     """Run JOB.py; what stands after it are its own arguments.
 
     The first Ctrl-C cancels the job and shows how to resume it, the second leaves at once.
     """
     ambient = Ambient(**options)
     command = functools.partial(_resume_command, script=script, arguments=arguments, options=options)
-    with Attendant(SystemClock(), command) as attendant:
+    with Attendant(SystemClock(), command, start_timeout_ms) as attendant:
         ambient.runner = attendant
         with use(ambient):
             context.exit(_attend(attendant, ambient, script, arguments))
@@ -133,8 +153,7 @@ class _PlanReader:
     """Takes a job instead of a runner and leaves the script with its plan."""
 
     def submit(self, submission: Submission) -> JobHandle:
-        explained = explain_plan(submission.plan, slot_cpus=submission.config.slot.cpus)
-        raise _PlanRead(f"{submission.name}: {explained}")
+        raise _PlanRead(f"{submission.name}: {explain_plan(submission.plan)}")
 
     def attach(self, job_id: str, *, address: str | None = None) -> JobHandle:
         raise ConfigError("a script that attaches to a running job has no plan of its own", job_id=job_id)
@@ -191,10 +210,7 @@ def _resume_command(path: str, *, script: Path, arguments: Sequence[str], option
 
 
 def _typed(options: dict[str, Any]) -> Iterator[str]:
-    named = {
-        "-c": "config_file", "-p": "parallelism", "--runner": "runner_name", "--timeout": "timeout",
-    }  # fmt: skip
-    for flag, name in named.items():
+    for flag, name in (("-c", "config_file"), ("-p", "parallelism"), ("--runner", "runner_name")):
         if options[name] is not None:
             yield from (flag, str(options[name]))
     for key, value in options["definitions"].items():

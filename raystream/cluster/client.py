@@ -127,7 +127,7 @@ class RayJobHandle:
     def __init__(self, job_id: JobId, master: Any, connection: Connection) -> None:
         self._job_id = job_id
         self._master = master
-        self._calls = MasterCalls(master, self._gone)
+        self._calls = MasterCalls(master, self._gone, own_versions())
         self._seen = Seen()  # With the output that was fetched.
         self._undelivered: deque[tuple[OperatorUid, Any]] = deque()
         self._final: JobView | None = None  # Once the job has ended and its output is delivered.

@@ -33,6 +33,7 @@ from raystream.clock import SystemClock
 from raystream.cluster.connection import NAMESPACE
 from raystream.cluster.ended_job import EndedJob, find_ended
 from raystream.cluster.job_loop import JobLoop
+from raystream.cluster.node_logs import link_logs
 from raystream.cluster.placement import RaySlotPool
 from raystream.cluster.process import configure_logging
 from raystream.cluster.publication import Seen, Update
@@ -101,6 +102,7 @@ class JobMasterActor:
     def __init__(self, client: dict[str, str], job_id: str, directory: str | None) -> None:
         configure_logging()
         self._job_id = JobId(job_id)
+        link_logs(self._job_id, "master")
         self._handle: Any = ray.get_runtime_context().current_actor
         self._first_incarnation = secrets.randbits(30) << 32  # Other ones than in any life before.
         self._accepting = asyncio.Lock()
@@ -134,6 +136,14 @@ class JobMasterActor:
         if self._refusal is not None:
             raise self._refusal
 
+    async def check(self, client: dict[str, str]) -> None:
+        """Compare a client's versions with those of this process, before messages of any of our classes.
+
+        Raises:
+            ConfigError: they differ.
+        """
+        check_client(client)
+
     async def report(self, slot: SlotId, incarnation: int, batch: int, reports: Sequence[Report]) -> None:
         """Take reports of a slot.
 
@@ -155,7 +165,7 @@ class JobMasterActor:
         Raises:
             RaystreamError: the job cannot run as it was submitted.
         """
-        return self._running.publication.view
+        return await self._running.publication.known_view()
 
     async def update(self, seen: Seen, timeout_s: float) -> Update:
         """Return what the client has not seen, as soon as there is something or the time is over."""
@@ -249,7 +259,6 @@ class JobMasterActor:
                 inherits=inherits,
             ),
             heartbeat=submission.config.heartbeat,
-            start_timeout_ms=slot.request_timeout_ms,
             clock=clock,
             mailbox=loop.mailbox,
             changed=loop.touch,

@@ -67,7 +67,6 @@ class RaySlotPool:
         clock: measures both.
         mailbox: brings Ray's answers to the job master's thread.
         changed: called when `waiting_for` has changed.
-        start_timeout_ms: time that a job that starts waits for its slots; None for ever.
         first_incarnation: numbers of processes go on above it; other ones than under any job master before.
         inherits: the job ran under a job master that has died, so that Ray has killed its slots.
     """
@@ -83,7 +82,6 @@ class RaySlotPool:
         clock: Clock,
         mailbox: Mailbox,
         changed: Callable[[], None],
-        start_timeout_ms: float | None = None,
         first_incarnation: int = 0,
         inherits: bool = False,
     ) -> None:
@@ -100,7 +98,7 @@ class RaySlotPool:
         )
         self._config, self._clock, self._mailbox = heartbeat, clock, mailbox
         # Calls to Ray's head may hang for as long as it is away.
-        self._kills = kills = ThreadBackground(mailbox, name="kill", threads_max=KILL_THREADS_MAX)
+        kills = ThreadBackground(mailbox, name="kill", threads_max=KILL_THREADS_MAX)
         self._endings = Endings(clock, kills, retire=self._retire, kill=ray.kill, ask=self._ask_whether_gone)
         looks = ThreadBackground(mailbox, name="resources", threads_max=1)
         self._shortage = Shortage(
@@ -110,8 +108,6 @@ class RaySlotPool:
             clock=clock,
             background=looks,
             changed=changed,
-            limit_ms=None if inherits else start_timeout_ms,
-            late=self._too_late,
         )
         self._drains = DrainWatch(clock, looks, self._nodes_drain)
         self._workers: dict[SlotId, Incarnation] = {}
@@ -169,13 +165,6 @@ class RaySlotPool:
         self._shortage.end()
         self._drains.end()
 
-    def abandon(self) -> None:
-        """Kill all processes at once; the last call, for an owner that does nothing more."""
-        self._reservations.close()
-        for worker in (*self._workers.values(), *self._standbys.values()):
-            if worker.actor is not None:
-                self._kills.submit(partial(ray.kill, worker.actor), lambda _: None)
-
     # ---- what the job master's loop calls --------------------------------------
 
     def flush(self) -> None:
@@ -210,7 +199,7 @@ class RaySlotPool:
 
     def next_deadline_ms(self) -> float | None:
         """Return when `step` next has something to do, in ms of the monotonic clock."""
-        deadlines = [self._shortage.next_deadline_ms, self._drains.next_ms, self._endings.next_deadline_ms()]
+        deadlines = [self._shortage.look_ms, self._drains.next_ms, self._endings.next_deadline_ms()]
         for worker in self._workers.values():
             deadlines.append(worker.ping_ms)
             if worker.silent_ms is not None:
@@ -307,11 +296,6 @@ class RaySlotPool:
     def _waiting(self) -> tuple[list[Incarnation], list[SlotId]]:
         workers = [*self._workers.values(), *self._standbys.values()]
         return [one for one in workers if one.info is None], sorted({one.slot for one in workers})
-
-    def _too_late(self, error: RaystreamError) -> None:
-        late = next((worker for worker in self._workers.values() if worker.info is None), None)
-        if late is not None:
-            self._give_up(late, error)
 
     def _end_shortage_if_complete(self) -> None:
         if not self._wanted and not self._waiting()[0]:

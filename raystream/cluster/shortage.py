@@ -1,8 +1,4 @@
-"""What the slots of a job wait for that have no process yet: found out after a while, and told in words.
-
-A job that starts may have a limit for that, after which it fails.  One that has run waits for as long as it
-takes: a node that was lost may take its time to be replaced.
-"""
+"""What the slots of a job wait for that have no process yet: found out after a while, and told in words."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -11,7 +7,6 @@ from typing import Any
 from raystream.clock import Clock
 from raystream.cluster.incarnation import Incarnation
 from raystream.cluster.resources import Needs, cluster_nodes, waiting_text
-from raystream.errors import ConfigError, RaystreamError
 from raystream.ids import SlotId
 from raystream.operators.operator import Background
 
@@ -31,8 +26,6 @@ class Shortage:
         clock: says when to look.
         background: runs the look, which may hang.
         changed: called when `text` has changed.
-        limit_ms: time that a job that starts waits; None for ever.
-        late: told why the job fails when that is over.
     """
 
     def __init__(
@@ -44,8 +37,6 @@ class Shortage:
         clock: Clock,
         background: Background,
         changed: Callable[[], None],
-        limit_ms: float | None,
-        late: Callable[[RaystreamError], None],
     ) -> None:
         self._needs = needs
         self._waiting = waiting
@@ -53,48 +44,26 @@ class Shortage:
         self._clock = clock
         self._background = background
         self._changed = changed
-        self._limit_ms = limit_ms
-        self._late = late
-        self._late_ms: float | None = None
         self.look_ms: float | None = None
-        """When to look, monotonic; None while nothing waits."""
+        """When `step` has something to do, monotonic; None while nothing waits."""
         self.text = ""
         """What is waited for; empty when nothing is known."""
 
     def begin(self) -> None:
         """Slots wait from now on."""
-        now_ms = self._clock.monotonic_ms()
-        self.look_ms = now_ms + WAIT_SHOWN_AFTER_MS
-        if self._limit_ms is not None and self._late_ms is None:
-            self._late_ms = now_ms + self._limit_ms
-            self.look_ms = min(self.look_ms, now_ms + self._limit_ms / 2)  # So as to know what to say.
-
-    @property
-    def next_deadline_ms(self) -> float | None:
-        """When `step` has something to do, monotonic; None while nothing waits."""
-        deadlines = [due for due in (self.look_ms, self._late_ms) if due is not None]
-        return min(deadlines, default=None)
+        self.look_ms = self._clock.monotonic_ms() + WAIT_SHOWN_AFTER_MS
 
     def end(self) -> None:
         """No slot waits any more."""
-        self.look_ms = self._late_ms = self._limit_ms = None
+        self.look_ms = None
         self._show("")
 
     def step(self) -> None:
-        """Look, or give up, when that is due."""
+        """Look, when that is due."""
         now_ms = self._clock.monotonic_ms()
         if self.look_ms is not None and now_ms >= self.look_ms:
             self.look_ms = now_ms + WAIT_SHOWN_AFTER_MS
             self._background.submit(lambda: (cluster_nodes(), self._placed()), self._looked)
-        if self._late_ms is not None and now_ms >= self._late_ms:
-            error = ConfigError(
-                "job did not get its slots in time",
-                hint="add nodes, or give it more time with --timeout or slot.request.timeout",
-                missing=self.text or "Ray has not started their processes",
-                timeout_ms=self._limit_ms,
-            )
-            self._late_ms = self._limit_ms = None
-            self._late(error)
 
     def _looked(self, looked: Any) -> None:
         missing, wanted = self._waiting()

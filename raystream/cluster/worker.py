@@ -21,6 +21,7 @@ import ray
 from ray.exceptions import ActorUnavailableError
 
 from raystream.clock import Clock, SystemClock
+from raystream.cluster.node_logs import link_logs
 from raystream.cluster.outbox import Outbox, UnreachableError
 from raystream.cluster.process import configure_logging
 from raystream.cluster.vitals import Heartbeat, LoopThread, LoopWatch, stack_of
@@ -62,6 +63,7 @@ class SlotActor:
 
     def __init__(self, job_id: JobId, slot: SlotId, incarnation: int, master: Any) -> None:
         configure_logging()
+        link_logs(job_id, f"slot-{slot}")
         self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._id = slot
         self._incarnation = incarnation

@@ -53,8 +53,6 @@ class SlotConfig(Section):
     CPUs."""
     placement: Placement = option("slot.placement", Choice(get_args(Placement)), default="pack")
     """pack puts the slots of a job on few nodes, spread on many; on those that have room, in any case."""
-    request_timeout_ms: int | None = option("slot.request.timeout", Duration(minimum=1), default=None)
-    """Time that a job that starts waits for its slots before it fails; none waits for ever (Flink: 5min)."""
 
 
 @dataclass(frozen=True, kw_only=True)

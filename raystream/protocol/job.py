@@ -109,6 +109,11 @@ class Job:
         return self._conflict or self._end.error or self._judge.error
 
     @property
+    def restarts(self) -> int:
+        """Attempts that began since another one had failed."""
+        return self._judge.restarts
+
+    @property
     def gave_up(self) -> str:
         """Why a failed job was not started again; empty otherwise."""
         return self._judge.gave_up
@@ -233,9 +238,8 @@ class Job:
 
     def slot_lost(self, now_ms: float, slot: SlotId, failure: Failure) -> list[Command]:
         """The process of a slot is gone, or is not to be had."""
-        commands: list[Command] = []
-        if self._roster.lost(slot) and not self._phase.slotless:  # Else it comes when slots are acquired.
-            commands = self._fail(now_ms, failure)
+        needed = self._roster.lost(slot) and not self._phase.slotless  # Else it comes when all are acquired.
+        commands = self._fail(now_ms, failure) if needed else []
         return self._done("slot_lost", (slot, failure), commands)
 
     def attempt_failed(self, now_ms: float, attempt: Attempt, failure: Failure) -> list[Command]:
@@ -367,7 +371,11 @@ class Job:
         if self._phase is not Phase.STOPPING:
             return []
         if self._aim is Aim.UNDECIDED:
-            self._decide(now_ms)
+            match self._judge.decide(now_ms):
+                case Restart(delay_ms):
+                    self._aim, self._restart_ms = Aim.RESTART, now_ms + delay_ms
+                case GiveUp():
+                    self._aim = Aim.FAIL
         if not self._stopped or self._aim is Aim.UNDECIDED:
             return []
         if self._aim is not Aim.RESTART:
@@ -375,14 +383,6 @@ class Job:
             error = self._judge.error if self._aim is Aim.FAIL else None
             return self._end.begin(TERMINAL_STATUS[self._aim], error, logged=self._logged)
         return self._begin_attempt() if now_ms >= self._restart_ms else []
-
-    def _decide(self, now_ms: float) -> None:
-        """Choose between restart and failure, if the primary cause is known."""
-        match self._judge.decide(now_ms):
-            case Restart(delay_ms):
-                self._aim, self._restart_ms = Aim.RESTART, now_ms + delay_ms
-            case GiveUp():
-                self._aim = Aim.FAIL
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self._phase]:

@@ -5,7 +5,6 @@
                                               +----------+ what concerns the other one
 
 The job log is read first (`coordinator_recovery`): the job may have run before, under another job master.
-
 Three machines decide, `raystream.protocol.job`, `checkpoint` and `rescale`; this module and its neighbours
 (`coordinator_*`) execute.  Everything happens on one thread, the owner's: it calls the methods here, and
 `step` when `next_deadline_ms` has come.  Nothing here blocks: what may block goes to the background and
@@ -257,7 +256,7 @@ class JobCoordinator:
             status=job.status,
             parallelism=max(vertex.parallelism for vertex in self._preparation.plan.vertices),
             attempt=job.attempt,
-            restarts=max(job.attempt - 1, 0),
+            restarts=job.restarts,
             records_in=records.records_in,
             records_out=records.records_out,
             dead_letters=records.dead_letters,
@@ -269,6 +268,7 @@ class JobCoordinator:
             gave_up=job.gave_up,
             waiting_for=waiting_for,
             waiting_ms=self._wait.lasts_ms(waiting_for, now_ms),
+            recovering=not self._recovery.over,
             abandoned=job.phase is Phase.ABANDONED,
             outcomes=self._requests.outcomes,
         )

@@ -92,6 +92,8 @@ class JobView:
     """What holds the job up; empty when nothing does."""
     waiting_ms: int = 0
     """For how long something has."""
+    recovering: bool = False
+    """What became of the job under an earlier job master is not known yet."""
     abandoned: bool = False
     """Another process owns the job; this one does nothing for it any more."""
     outcomes: tuple[RequestOutcome, ...] = ()
@@ -248,6 +250,7 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
         records_in=view.records_in,
         records_out=view.records_out,
         dead_letters=view.dead_letters,
+        attempt=view.attempt,
         restarts=view.restarts,
         duration_ms=view.duration_ms,
         last_checkpoint_id=view.last_checkpoint_id,
@@ -263,10 +266,11 @@ def view_of(archive: ArchivedJob) -> JobView:
         name=archive.name,
         status=archive.status,
         parallelism=archive.parallelism,
-        attempt=Attempt(archive.restarts + 1),
+        attempt=Attempt(archive.attempt or archive.restarts + 1),
         restarts=archive.restarts,
         records_in=archive.records_in,
         records_out=archive.records_out,
+        dead_letters=archive.dead_letters,
         duration_ms=archive.duration_ms,
         checkpoints=tuple(map(_record_of, archive.checkpoints)),
         last_checkpoint_id=archive.last_checkpoint_id,

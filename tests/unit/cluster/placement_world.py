@@ -124,7 +124,7 @@ class Cluster:
             **options,
         )
         self.pool._starts._actor_class = FakeClass()
-        self.pool._endings._background = self.pool._drains._background = self.pool._kills = self
+        self.pool._endings._background = self.pool._drains._background = self
         self.pool.attach(self)
 
     def submit(self, work, done):

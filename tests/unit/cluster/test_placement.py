@@ -254,12 +254,3 @@ def test_slot_for_which_no_room_can_be_asked_for_is_lost(cluster):
 
     ((slot, error),) = cluster.told
     assert (slot, error.context["cause"]) == (0, "head is away")
-
-
-def test_abandoned_processes_are_killed_at_once_and_their_room_is_given_back(cluster):
-    actors = cluster.acquire(0, 1)
-
-    cluster.pool.abandon()
-
-    assert cluster.killed == actors
-    assert cluster.reservations.closed
