@@ -20,7 +20,7 @@ from raystream.cluster.connection import disconnect
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """Time after which a test gives up on something that must happen."""
 
 
