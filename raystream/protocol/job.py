@@ -80,7 +80,7 @@ class Job:
         self._settled = True  # Nothing of an earlier attempt can complete any more.
         self._only_commits_left = False  # What ends the job is complete.
         self._restart_ms = 0.0
-        self._logged = False  # An attempt is in the log, or may be.
+        self._logged = False  # The job is in the log, or may be.
         self._conflict: RaystreamError | None = None
         self._end = JobEnd()
         self._history: History[Command] = History()
@@ -136,10 +136,10 @@ class Job:
 
     # ---- an attempt ----------------------------------------------------------
 
-    def job_submitted(self) -> list[Command]:
-        """The job exists: start the first attempt."""
-        commands = self._begin_attempt() if self._phase is Phase.CREATED else []
-        return self._done("job_submitted", None, commands)
+    def job_submitted(self, *, inherited: bool = False) -> list[Command]:
+        """The job exists, perhaps in a log that its next master would read: start the first attempt."""
+        self._logged = inherited
+        return self._done("job_submitted", inherited, self._begin_attempt())
 
     def job_recovered(self, now_ms: float, past: JobPast) -> list[Command]:
         """The job ran under a job master that is gone: restart it, or do what is left of its end."""

@@ -161,7 +161,7 @@ class JobCoordinator:
 
     def _begin(self, recovered: RecoveredJob | None) -> None:
         if recovered is None:
-            self._run(self._job.job_submitted())
+            self._run(self._job.job_submitted(inherited=self._services.inherits))
             return
         logged, now_ms, wall_ms = recovered.logged, self._now_ms, self._services.clock.wall_ms()
         logger.warning("job goes on under another job master", extra={"attempt": logged.attempt})

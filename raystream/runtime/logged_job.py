@@ -140,6 +140,7 @@ class _Reader:
 
     def __init__(self, num_retained: int, *, claims: bool) -> None:
         self.claims = claims
+        self.master_started_ms = 0
         self.first: AttemptStarted | None = None
         self.last: AttemptStarted | None = None
         self.attempt = Attempt(0)
@@ -160,6 +161,7 @@ class _Reader:
     def read(self, entry: LogEntry) -> None:
         match entry:
             case MasterStarted():
+                self.master_started_ms = entry.started_ms
                 if self.first is not None:  # Else the one before it had not begun anything.
                     self._failed(entry.started_ms)
                     self.restarts += 1
@@ -193,7 +195,9 @@ class _Reader:
     def job(self) -> LoggedJob:
         first, last, retention = self.first, self.last, self.retention
         if first is None or last is None:
-            raise StateCorruptError("job log has lost the entries of its attempts")
+            if self.locations or not (self.canceled or self.end):
+                raise StateCorruptError("job log has lost the entries of its attempts")
+            first = last = AttemptStarted(attempt=self.attempt, started_ms=self.master_started_ms)
         return LoggedJob(
             attempt=self.attempt,
             restarts=self.restarts,

@@ -77,6 +77,21 @@ def test_zombie_does_not_begin_a_job_that_was_cancelled_before_it_began(director
     assert not zombie.sent
 
 
+def test_zombie_that_could_not_read_the_log_finds_that_its_job_was_cancelled_before_it_began(directory):
+    zombie = World(directory, inherits=True)
+    zombie.held = {"read"}
+    zombie.start()
+    world = World(directory, inherits=True)
+    world.held = {"set_up"}
+    world.start().cancel("c")
+    assert world.status == "CANCELED"
+
+    zombie.release_work("read")
+
+    assert zombie.status == "CANCELED"
+    assert not zombie.sent
+
+
 def test_first_entry_that_a_dead_job_master_has_sent_arrives_late_and_the_next_one_goes_on(directory):
     dead = World(directory)
     dead.held = {"append"}

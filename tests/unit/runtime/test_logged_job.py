@@ -163,6 +163,14 @@ def test_what_follows_is_what_the_log_says(entries, aim):
     assert (past.error is None) == (aim is not Aim.FAIL)
 
 
+@pytest.mark.parametrize("end", [(), (Terminal(status=JobStatus.CANCELED),)])
+def test_job_may_be_cancelled_before_its_first_attempt(end):
+    logged = job(MasterStarted(attempt=2, started_ms=7), CancelAccepted(request_id="c"), *end)
+
+    assert logged.past(now_ms=0.0, wall_ms=0.0).aim is Aim.CANCEL
+    assert logged.started_ms == 7
+
+
 def test_log_without_attempts_is_damaged():
     with pytest.raises(StateCorruptError, match="lost the entries of its attempts"):
         job(checkpoint(1))
