@@ -46,6 +46,7 @@ from raystream.errors import (
 )
 from raystream.graph.slot_sharing import SlotSharingGroup
 from raystream.ids import JobStatus
+from raystream.metrics.user import Counter, Gauge, Histogram, Meter, MetricGroup
 from raystream.operators.dead_letters import DeadLetter
 from raystream.operators.two_phase_sink import TwoPhaseCommitSink
 from raystream.operators.watermarks import WatermarkStrategy
@@ -79,11 +80,14 @@ __all__ = [
     "CoProcessFunction",
     "ConfigError",
     "ConnectedStreams",
+    "Counter",
     "DataStream",
     "DeadLetter",
     "FilterFunction",
     "FlatMapFunction",
+    "Gauge",
     "GraphError",
+    "Histogram",
     "JobClient",
     "JobConfig",
     "JobFailedError",
@@ -98,6 +102,8 @@ __all__ = [
     "ListStateDescriptor",
     "MapFunction",
     "MapStateDescriptor",
+    "Meter",
+    "MetricGroup",
     "OutputTag",
     "ProcessFunction",
     "RaystreamError",

@@ -195,6 +195,14 @@ class JobClient:
         """Return what is known of the job's checkpoints and savepoints, oldest first."""
         return self._handle.view().checkpoints
 
+    def metrics(self) -> Any:
+        """Return what was counted and measured of the job, about a second ago.
+
+        Its `operators()` has a summary of each operator, `subtasks` the metrics of every subtask, those that
+        user code makes with `ctx.metrics` too.  A job that restarts, or has ended, has none.
+        """
+        return self._handle.metrics()
+
     def _request(self, request: SavepointRequest | CheckpointRequest | StopRequest | RescaleRequest) -> str:
         """Have a request carried out; when the job has failed meanwhile, say what it failed with."""
         try:

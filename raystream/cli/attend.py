@@ -171,6 +171,9 @@ class AttendedJob:
     def view(self) -> RunnerView:
         return self._handle.view()
 
+    def metrics(self) -> Any:
+        return self._handle.metrics()
+
     def request(self, request: ClientRequest) -> str:
         if isinstance(request, CancelRequest):
             self.cancelling = True

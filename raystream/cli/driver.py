@@ -39,6 +39,8 @@ OUTPUT_MARK = "\x1f"
 
 ATTEND = "attend"
 """The command that takes the place of a client that was killed; its argument is the stream job."""
+OUTPUT_PATIENCE_S = 5.0
+"""Time for the last lines of a client that has ended; a process that it has left may hold them open."""
 ATTENDANTS_MAX = 100
 """Clients that are put in the place of killed ones; whatever kills more than these means it."""
 
@@ -90,10 +92,10 @@ class _Driver:
             env={**os.environ, "PYTHONUNBUFFERED": "1", JOB_IDS_VARIABLE: str(self._job_ids)},
         )
         assert child.stdout is not None
-        marker = threading.Thread(target=_mark, args=(child.stdout,))
+        marker = threading.Thread(target=_mark, args=(child.stdout,), daemon=True)
         marker.start()
         code = child.wait()
-        marker.join()
+        marker.join(OUTPUT_PATIENCE_S)
         return code
 
     def _terminated(self, number: int, frame: FrameType | None) -> None:

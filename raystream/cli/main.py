@@ -25,6 +25,7 @@ from raystream.cli.logs import configure_logging
 from raystream.cli.run import info, run
 from raystream.cli.state import state
 from raystream.cli.submit import submit
+from raystream.cli.top import top
 from raystream.errors import RaystreamError
 
 TEXT_COLUMNS = 100
@@ -93,6 +94,6 @@ def config() -> None:
         print()
 
 
-_JOBS = (run, submit, list_jobs, logs, info, savepoint, checkpoint, checkpoints, stop, rescale, cancel)
+_JOBS = (run, submit, list_jobs, logs, info, savepoint, checkpoint, checkpoints, stop, rescale, cancel, top)
 for command in (*_JOBS, state, config):
     commands.add_command(command)

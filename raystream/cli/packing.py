@@ -4,6 +4,7 @@ Ray packs directories and keeps the packages in the memory of the cluster's head
 code.  What `.gitignore` and `.rayignore` name stays at home, as Ray has it, and what `--exclude` does.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ class Luggage:
     script: str
     """Path of the script in the working directory."""
     runtime_env: dict[str, Any]
+    hiding: tuple[str, ...] = ()
+    """Files of the working directory that have the name of a module of Python."""
 
 
 def pack(
@@ -63,7 +66,11 @@ def pack(
     for path in (root, *(Path(one) for one in env.get("py_modules", []) if "://" not in one)):
         if path.is_dir():
             _check_size(path, patterns)
-    return Luggage(script=relative.as_posix(), runtime_env={**env, "working_dir": str(root)})
+    return Luggage(
+        script=relative.as_posix(),
+        runtime_env={**env, "working_dir": str(root)},
+        hiding=tuple(sorted(path.name for path in root.glob("*.py") if path.stem in sys.stdlib_module_names)),
+    )
 
 
 def _place(script: Path, directory: Path) -> tuple[Path, Path]:

@@ -102,6 +102,10 @@ def _submit(context: click.Context, /, script: Path, arguments: tuple[str, ...],
         *arguments,
     ]
     submission_id = options["submission_id"] or f"raystream-{secrets.token_hex(6)}"
+    for name in luggage.hiding:
+        say(
+            f"{name} hides the module of Python that has its name; if Ray's processes do not start, rename it"
+        )
     jobs = RayJobs(options["address"])
     known = jobs.find(submission_id)
     if known is None and jobs.submit(driver_command(words), submission_id, runtime_env=luggage.runtime_env):

@@ -30,12 +30,17 @@ from raystream.cluster.connection import (
     disconnect,
     starts_cluster,
 )
-from raystream.cluster.job_master import UPDATE_WAIT_S_MAX, JobMasterActor, job_of_master, master_name
+from raystream.cluster.job_master import (
+    UPDATE_WAIT_S_MAX,
+    JobMasterActor,
+    job_of_master,
+    kill_master,
+    master_name,
+)
 from raystream.cluster.master_calls import MasterCalls, cause_of
 from raystream.cluster.process import UNRECORDED
 from raystream.cluster.publication import Seen, Update
-from raystream.cluster.reservations import remove_groups
-from raystream.cluster.resources import cluster_cpus, needs_of
+from raystream.cluster.resources import cluster_cpus, cpus_of
 from raystream.cluster.versions import own_versions
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import (
@@ -49,6 +54,7 @@ from raystream.ids import Attempt, JobId, JobStatus, OperatorUid
 from raystream.protocol.client_requests import RequestOutcome
 from raystream.runtime.coordinator_storage import check_directory, durable_directory, open_storage
 from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.job_metrics import JobMetrics
 from raystream.runtime.program import Program, pack
 
 logger = logging.getLogger(__name__)
@@ -79,8 +85,7 @@ class RayRunner:
             # The master will run here, and find out the same, only that a cluster takes seconds to start.
             check_directory(open_storage(submission.job_id, config))
         program = pack(Program(job_name=submission.name, plan=submission.plan, config=config))
-        needs = needs_of(submission.plan, config.slot.cpus)
-        cpus = sum(needs(slot).amounts.get("CPU", 0.0) for slot in submission.plan.slots)
+        cpus = cpus_of(submission.plan, config.slot.cpus)
         connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
         if connection.embedded and cluster_cpus() < cpus and not _running():
             disconnect()  # It was made for a smaller job.
@@ -88,7 +93,7 @@ class RayRunner:
         try:
             return RayJobHandle(submission.job_id, _start_master(submission, program), connection)
         except BaseException as error:  # Also an interrupt: nobody would know of the job.
-            _kill_master(submission.job_id)
+            kill_master(submission.job_id)
             if not isinstance(error, Exception):
                 raise
             raise _not_started(error) from error
@@ -147,6 +152,10 @@ class RayJobHandle:
         """Return where the job's slots run that have a process."""
         workers: tuple[WorkerInfo, ...] = self._call("workers")
         return workers
+
+    def metrics(self) -> JobMetrics:
+        metrics: JobMetrics = self._call("metrics")
+        return metrics
 
     def watch(self, timeout_s: float | None = None) -> Iterator[JobView]:
         """Yield how the job stands, now and whenever that has changed; takes no output.
@@ -294,13 +303,6 @@ def _start_master(submission: Submission, program: bytes) -> Any:
     ).remote(own_versions(), submission.job_id, directory)
     ray.get(master.accept.remote(program), timeout=START_TIMEOUT_S)
     return master
-
-
-def _kill_master(job_id: JobId) -> None:
-    """End a job whose submission broke off; by name, since there may be a master without a handle."""
-    with suppress(ValueError):
-        ray.kill(ray.get_actor(master_name(job_id), namespace=NAMESPACE))
-        remove_groups(job_id)
 
 
 def _masters() -> dict[JobId, Any]:

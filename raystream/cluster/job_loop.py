@@ -143,6 +143,7 @@ class JobLoop:
     def _publish(self) -> None:
         news, self._news = self._news, False
         self.workers = self._pool.workers
+        self.publication.progress = self._coordinator.reports.progress
         self.publication.publish(self._view(), news=news)
         if self._coordinator.finished and not self._ended:
             self._ended = True

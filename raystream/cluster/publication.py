@@ -12,12 +12,14 @@ import asyncio
 import secrets
 import threading
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from raystream.ids import OperatorUid
+from raystream.ids import OperatorUid, SlotId
 from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.messages import Progress
 
 OUTPUT_BYTES_MAX = 256 << 20
 """Output that waits for a client; the oldest is dropped when there is more."""
@@ -58,6 +60,8 @@ class Publication:
     """The public state of a job; `publish` and `add_output` from any thread."""
 
     def __init__(self, view: JobView) -> None:
+        self.progress: Mapping[SlotId, Progress] = {}
+        """What each slot has reported last; never changed, but replaced."""
         self._lock = threading.Lock()
         self._life = secrets.token_hex(8)
         self._version = 1

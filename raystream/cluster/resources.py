@@ -54,6 +54,11 @@ def needs_of(plan: PhysicalPlan, slot_cpus: float) -> Needs:
     return needs
 
 
+def cpus_of(plan: PhysicalPlan, slot_cpus: float) -> float:
+    """Return the CPUs that all slots of a job reserve together."""
+    return sum(plan.group(slot).needs(slot_cpus).get("CPU", 0.0) for slot in plan.slots)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A node that is alive."""

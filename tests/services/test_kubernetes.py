@@ -1,13 +1,17 @@
 """The commands of the manifests, as processes of this machine, with checkpoints in an object store."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
 
 from tests.kuberay import Document
-from tests.manifests import cluster_specs, objects, of_kind
+from tests.manifests import ROOT, cluster_specs, objects, of_kind
 from tests.published import one_to_n
 from tests.services.object_sinks import Output
 from tests.services.pods import PodCluster, running_pods
@@ -18,6 +22,7 @@ pytestmark = pytest.mark.ray
 BUCKET = "my-bucket"
 """As configs/kubernetes-s3.yaml and the entry point have it."""
 VISITS, USERS = 4_000, 100
+TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +88,41 @@ def test_retry_on_a_new_cluster_goes_on_from_the_checkpoint_that_the_killed_one_
     (started_from,) = [line.rpartition(" ")[2] for line in logs.splitlines() if " goes on from " in line]
     assert started_from.removeprefix(f"s3://{BUCKET}/") in left
     assert counts(output, "raystream/visits/") == one_to_n([f"user {n % USERS}" for n in range(VISITS)])
+
+
+def runbook() -> list[str]:
+    """Return the commands of the page that upgrade a job, and those that roll it back."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return [commands for commands in found if "submit -d" in commands and '"$savepoint"' in commands]
+
+
+def test_upgrade_that_goes_wrong_is_rolled_back_as_the_page_says(cluster, output, tmp_path):
+    program = (ROOT / "jobs" / "count_visits.py").read_text(encoding="utf-8")
+    wrong = program.replace("self.visits.value() + 1", "self.visits.value() + 2")
+    assert wrong != program
+    (tmp_path / "count_visits.py").write_text(program, encoding="utf-8")
+    (tmp_path / "count_visits_2.py").write_text(wrong, encoding="utf-8")
+    shutil.copytree(cluster.directory / "config", tmp_path / "configs")
+    upgrade, roll_back = runbook()
+    out = f"s3://{BUCKET}/raystream/visits-1"
+    start = f"raystream submit -d -c configs/kubernetes-s3.yaml count_visits.py --out {out}"
+    commands = ["set -eux", start, upgrade, roll_back, 'raystream stop "count visits"']
+    token = {name: cluster.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PATH")}
+
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(commands)],
+        cwd=tmp_path,
+        env={**os.environ, **token, "RAY_ADDRESS": cluster.dashboard},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, rolled_back = (counts(output, f"raystream/visits-{version}/") for version in (1, 3))
+    kept = {user: sorted(first.get(user, []) + rolled_back.get(user, [])) for user in {*first, *rolled_back}}
+    assert first
+    assert rolled_back
+    assert {user: list(range(1, len(seen) + 1)) for user, seen in kept.items()} == kept

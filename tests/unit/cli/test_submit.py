@@ -57,6 +57,12 @@ def test_directory_of_the_script_goes_along_with_modules_and_what_the_environmen
     }
 
 
+def test_file_with_the_name_of_a_module_of_python_is_pointed_out(raystream, script, ray):
+    outcome = raystream("submit", script(name="numbers.py"))
+
+    assert outcome.err.startswith("numbers.py hides the module of Python that has its name")
+
+
 def test_script_may_lie_below_the_working_directory(raystream, script, ray, tmp_path):
     (tmp_path / "jobs").mkdir()
 
