@@ -15,7 +15,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from tests.services.processes import CACHE, end_server, free_port, missing, start_server
+from tests.services.processes import CACHE, end_server, fetching, free_port, missing, start_server
 
 HERE = Path(__file__).parent
 READY_SECONDS_MAX = 30.0
@@ -134,7 +134,8 @@ def versitygw(directory: Path, in_ci: bool, *, at_once: int = 1) -> Iterator[Obj
     It looks for an object and then makes it, so that only with one request `at_once` two writers never both
     create it.
     """
-    program = _built(VERSITYGW, in_ci)
+    with fetching():
+        program = _built(VERSITYGW, in_ci)
     kept = directory / "versitygw"
     kept.mkdir()
 

@@ -267,7 +267,7 @@ def test_job_that_waits_for_its_source_does_not_spin(tmp_path, monkeypatch):
     do_round = LocalJob._round
     monkeypatch.setattr(LocalJob, "_round", lambda job: (rounds.append(job), do_round(job)))
     env = environment(tmp_path, execution_checkpointing_interval="10s")
-    count_hits(env, DatagenSource(lambda index: index, count=5, rate=20), tmp_path / "out")
+    count_hits(env, DatagenSource(lambda index: index, count=5, rate=100), tmp_path / "out")
     env.execute("slow")
 
     assert len(rounds) < 1_000, "a loop that polls makes tens of thousands"
