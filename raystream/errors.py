@@ -47,6 +47,12 @@ class RaystreamError(Exception):
             lines.append(str(traceback).rstrip())
         return "\n".join(lines)
 
+    @property
+    def brief(self) -> str:
+        """The message and what the operating system or a store said to it; for one line of several."""
+        cause = self.context.get("cause")
+        return f"{self.message}: {cause}" if cause else self.message
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.hint, self.context)
 

@@ -46,7 +46,7 @@ from raystream.errors import (
 )
 from raystream.ids import Attempt, JobId, JobStatus, OperatorUid
 from raystream.protocol.client_requests import RequestOutcome
-from raystream.runtime.coordinator_storage import check_directory, durable_directory
+from raystream.runtime.coordinator_storage import check_directory, durable_directory, open_storage
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.program import Program, pack
 
@@ -76,7 +76,7 @@ class RayRunner:
         config = submission.config
         if starts_cluster(submission.address, detached=submission.detached):
             # The master will run here, and find out the same, only that a cluster takes seconds to start.
-            check_directory(submission.job_id, config)
+            check_directory(open_storage(submission.job_id, config))
         program = pack(Program(job_name=submission.name, plan=submission.plan, config=config))
         cpus = submission.plan.slot_count * config.slot.cpus
         connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)

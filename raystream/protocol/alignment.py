@@ -33,6 +33,7 @@ Asynchronous Snapshots (2015); Flink `SingleCheckpointBarrierHandler` and FLIP-7
 """
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from raystream.errors import ProtocolError
@@ -156,6 +157,11 @@ class BarrierAligner:
     def checkpoint_in_progress(self) -> int | None:
         """The checkpoint of which some barriers have come and others have not."""
         return self._newest_id if self._arrived or self._missing else None
+
+    @property
+    def under_way(self) -> Collection[int]:
+        """The checkpoints that a command to come may be about, but for their abort."""
+        return {self._newest_id} if self._arrived or self._missing else ()
 
     @property
     def aligning(self) -> bool:

@@ -68,7 +68,7 @@ class TolerableFailures:
         """Count a failure; return what the attempt fails with when this one is the first too many."""
         if not reason.counts or checkpoint_id <= self._last_success or self.exhausted:
             return None
-        self._failures.append(f"{checkpoint_id} {reason.value}: {error.message}")
+        self._failures.append(f"{checkpoint_id} {reason.value}: {error.brief}")
         if not self.exhausted:
             return None
         failure = CheckpointError(

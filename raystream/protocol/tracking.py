@@ -13,6 +13,7 @@ Source: Flink `CheckpointBarrierTracker`.
 """
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from raystream.errors import ProtocolError
@@ -56,6 +57,11 @@ class BarrierTracker:
     def checkpoint_in_progress(self) -> int | None:
         """The newest checkpoint of which some barriers have come."""
         return max(self._pending, default=None)
+
+    @property
+    def under_way(self) -> Collection[int]:
+        """The checkpoints that a command to come may be about, but for their abort."""
+        return self._pending.keys()
 
     def barrier_received(self, channel: int, checkpoint_id: int, now_ms: float) -> list[Command]:
         """Handle a barrier.

@@ -1,4 +1,4 @@
-"""Refuses a job that can not start from what it is told to, before there is a job.
+"""Refuses a job that can not start as it is told to, before there is a job.
 
 Runners call this before they make a coordinator: a wrong path is the mistake of whoever typed the
 command, and shall not leave a failed job behind.  The coordinator reads the snapshot again, in
@@ -16,7 +16,7 @@ from raystream.errors import ConfigError, StorageError
 from raystream.ids import JobId
 from raystream.runtime.coordinator_restore import plan_restore
 from raystream.runtime.coordinator_services import JobSubmission
-from raystream.runtime.coordinator_storage import JobStorage, load_initial
+from raystream.runtime.coordinator_storage import JobStorage, check_directory, load_initial
 from raystream.storage.latest import LATEST, find_latest
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 def admit(
     submission: JobSubmission, storage: JobStorage, *, alive: Callable[[JobId], bool] = lambda _: False
 ) -> JobSubmission:
-    """Return a job whose snapshot to start from is there and fits the program; blocks.
+    """Return a job that can keep checkpoints, and whose snapshot is there and fits the program; blocks.
 
     Args:
         submission: the job.
@@ -36,11 +36,12 @@ def admit(
         The job as its coordinator gets it: what it starts from is a path, or nothing.
 
     Raises:
-        ConfigError: `latest` without a checkpoint directory, or a store that is not supported.
+        ConfigError: `latest` without a checkpoint directory, or a store that is not supported or not usable.
         StateRestoreError: nothing is at the path, or it does not fit.
         StateCorruptError: the snapshot, or what tells which one is the latest, is damaged.
         StorageError: the store did not tell which one is the latest.
     """
+    check_directory(storage)
     submission = _resolved(submission, alive)
     recovery = submission.config.recovery
     try:

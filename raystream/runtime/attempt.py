@@ -14,6 +14,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any
 
+from raystream.errors import CheckpointError
 from raystream.graph.physical import Vertex
 from raystream.handles import SubtaskSnapshot
 from raystream.ids import CheckpointId, SlotId
@@ -22,6 +23,7 @@ from raystream.records.elements import Barrier
 from raystream.runtime import messages as msg
 from raystream.runtime.assembly import Assembly, SlotServices
 from raystream.runtime.links import LinkIdentity
+from raystream.runtime.portable_error import portable
 from raystream.runtime.program import Program
 from raystream.runtime.restore import found_states
 from raystream.runtime.restored_states import RestoredState
@@ -370,7 +372,7 @@ class SlotAttempt:
 
     def snapshot_declined(self, subtask: Subtask, checkpoint_id: CheckpointId, reason: str) -> None:
         """Report that a subtask does not take part in a checkpoint."""
-        self._decline(checkpoint_id, subtask.vertex, subtask.index, reason)
+        self._snapshot_failed(checkpoint_id, subtask.vertex, subtask.index, CheckpointError(reason))
 
     def _snapshot_taken(self, checkpoint_id: CheckpointId, snapshot: SubtaskSnapshot) -> None:
         self._report(
@@ -380,15 +382,12 @@ class SlotAttempt:
     def _snapshot_failed(
         self, checkpoint_id: CheckpointId, vertex: Vertex, subtask: int, error: Exception
     ) -> None:
-        self._decline(checkpoint_id, vertex, subtask, str(error))
-
-    def _decline(self, checkpoint_id: CheckpointId, vertex: Vertex, subtask: int, reason: str) -> None:
         self._report(
             msg.SnapshotDeclined(
                 attempt=self._deploy.attempt,
                 checkpoint_id=checkpoint_id,
                 vertex=vertex.id,
                 subtask=subtask,
-                reason=reason,
+                error=portable(error, "snapshot failed"),
             )
         )

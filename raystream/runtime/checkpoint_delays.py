@@ -95,7 +95,7 @@ def waited_for(plan: PhysicalPlan, missing: Sequence[Subtask]) -> str:
 
 def failure_text(plan: PhysicalPlan, reason: str, error: RaystreamError) -> str:
     """Return why a checkpoint failed, with the subtask whose fault it was, if it was one's."""
-    text = f"{reason}: {error.message}"
+    text = f"{reason}: {error.brief}"
     vertex, subtask = error.context.get("vertex"), error.context.get("subtask")
     if vertex is None or subtask is None:
         return text

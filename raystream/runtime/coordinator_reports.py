@@ -85,7 +85,7 @@ class SlotReports:
                     checkpoints.snapshot_acked(now_ms, report.attempt, report.checkpoint_id, report.snapshot)
                 )
             case msg.SnapshotDeclined():
-                error = CheckpointError(report.reason, vertex=report.vertex, subtask=report.subtask)
+                error = _declined(report)
                 self._run(checkpoints.snapshot_declined(now_ms, report.attempt, report.checkpoint_id, error))
             case msg.InputEnded():
                 self._run(job.input_ended((report.vertex, report.subtask)))
@@ -117,3 +117,10 @@ class SlotReports:
         if dropped:
             logger.warning("restored without some state\n%s", dropped)
         self._run(self._job.slot_ready(self._clock.monotonic_ms(), report.slot))
+
+
+def _declined(report: msg.SnapshotDeclined) -> CheckpointError:
+    cause, place = report.error, {"vertex": report.vertex, "subtask": report.subtask}
+    error = CheckpointError(cause.message, hint=cause.hint, **{**cause.context, **place})
+    error.__cause__ = cause
+    return error

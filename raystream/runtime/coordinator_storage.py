@@ -169,13 +169,13 @@ def open_directory(job_id: JobId, path: str, *, open_fs: OpenFileSystem = open_f
     return Directory(open_fs(layout.job_dir), layout)
 
 
-def check_directory(job_id: JobId, config: JobConfig) -> None:
+def check_directory(storage: JobStorage) -> None:
     """Find out from this process whether a job's checkpoints can be kept where it wants them; blocks.
 
     Raises:
         ConfigError: they can not.
     """
-    directory = open_storage(job_id, config).directory
+    directory = storage.directory
     if directory is not None:
         with suppress(StorageError):  # The job's own probe, which follows, tells.
             directory.remove_probe(write_probe(directory.fs, directory.layout))

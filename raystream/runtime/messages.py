@@ -246,7 +246,7 @@ class SnapshotDeclined:
     checkpoint_id: CheckpointId
     vertex: VertexId
     subtask: int
-    reason: str
+    error: RaystreamError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ slot; the slot itself lives on and takes the next one.
 """
 
 import logging
-import pickle
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -21,19 +20,18 @@ from raystream.errors import (
     ConnectionLostError,
     GraphError,
     OutputLostError,
-    RaystreamError,
     StateCorruptError,
     StateRestoreError,
 )
 from raystream.ids import Attempt, JobId, SlotId
 from raystream.operators.operator import Background
-from raystream.operators.user_code import said
 from raystream.runtime import messages as msg
 from raystream.runtime.assembly import SlotServices
 from raystream.runtime.attempt import SlotAttempt
 from raystream.runtime.commit_order import CommitOrder
 from raystream.runtime.links import Links
 from raystream.runtime.mailbox import Mailbox
+from raystream.runtime.portable_error import portable
 from raystream.runtime.program import unpack
 from raystream.runtime.upload import UploadsUnderWay
 from raystream.state.open_backend import local_directory
@@ -226,7 +224,7 @@ class Slot:
             msg.SlotFailed(
                 attempt=Attempt(self._number),
                 slot=self.id,
-                error=_portable(error),
+                error=portable(error, "slot failed"),
                 consequence=isinstance(error, ConnectionLostError),
                 retryable=not isinstance(error, _NEVER_RETRIED),
                 damage=isinstance(error, StateCorruptError) and restoring,
@@ -289,17 +287,3 @@ def _forget_frames(error: BaseException) -> None:
         seen.add(id(link))
         traceback.clear_frames(link.__traceback__)
         link = link.__cause__ or link.__context__
-
-
-def _portable(error: BaseException) -> RaystreamError:
-    """Return the error in a form that reaches the coordinator, without the frames that it came through.
-
-    It is a copy also where the coordinator is in this process and keeps it, and with it nothing else.
-    """
-    if isinstance(error, RaystreamError):
-        try:
-            copied: RaystreamError = pickle.loads(pickle.dumps(error))
-        except BaseException:
-            return type(error)(error.message, hint=error.hint, cause=repr(error.context))
-        return copied
-    return RaystreamError("slot failed", cause=said(error))

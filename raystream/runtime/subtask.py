@@ -97,7 +97,7 @@ class Subtask:
         self._overtaking = overtaking
         self._in_flight = deque(in_flight)
         self._woken: deque[Operator] = deque()
-        self._barriers: dict[CheckpointId, Barrier] = {}
+        self._barriers: dict[CheckpointId, Barrier] = {}  # Of the checkpoints that the machine has under way.
         self._ended = False
         self._asleep = False
         self._stopped_by: CheckpointId | None = None
@@ -361,16 +361,18 @@ class Subtask:
                 case align.ForwardBarrier(checkpoint_id):
                     self._forward(self._barriers[CheckpointId(checkpoint_id)])
                 case align.TakeSnapshot(checkpoint_id, alignment_ms):
-                    self._snapshot(self._barriers.pop(CheckpointId(checkpoint_id)), alignment_ms)
+                    self._snapshot(self._barriers[CheckpointId(checkpoint_id)], alignment_ms)
                 case align.ForwardCancel(checkpoint_id):
                     self.outputs.broadcast(CancelBarrier(CheckpointId(checkpoint_id)))
                 case align.DeclineCheckpoint(checkpoint_id):
-                    self._barriers.pop(CheckpointId(checkpoint_id), None)
                     self._listener.snapshot_declined(
                         self, CheckpointId(checkpoint_id), "a newer barrier overtook it"
                     )
                 case _:
                     assert_never(command)
+        # Not those that have come too late, which nothing else would ever take away.
+        under_way = () if self._aligner is None else self._aligner.under_way
+        self._barriers = {number: kept for number, kept in self._barriers.items() if number in under_way}
 
     def _forward(self, barrier: Barrier) -> None:
         for operator in self.operators:
@@ -381,8 +383,6 @@ class Subtask:
             self._overtaking.forward(barrier)
 
     def _snapshot(self, barrier: Barrier, alignment_ms: float) -> None:
-        for stale in [n for n in self._barriers if n < barrier.checkpoint_id]:
-            del self._barriers[stale]
         flight = None if self._overtaking is None else self._overtaking.flight_of(barrier)
         if flight is not None:
             uids = [node.uid for node in self.vertex.operators]

@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 
 from raystream.storage.filesystem import TEMPORARY_PREFIX, Data, buffers
-from raystream.storage.fsspec_store import FsspecFileSystem, translated
+from raystream.storage.fsspec_store import GONE, FsspecFileSystem, translated
 
 
 class LocalFileSystem(FsspecFileSystem):
@@ -55,9 +55,13 @@ class LocalFileSystem(FsspecFileSystem):
         with translated("delete file", url):
             path = _local_path(url)
             # Gone already, or its directory is by now: a sweep may remove the same checkpoint meanwhile.
-            with suppress(FileNotFoundError, NotADirectoryError):
+            with suppress(*GONE):
                 path.unlink()
                 _sync_directory(path.parent)
+
+    def delete_dir(self, url: str) -> None:
+        with translated("delete directory", url):
+            _remove_tree(_local_path(url))
 
 
 def local_url(rest: str) -> str:
@@ -90,6 +94,25 @@ def _discard(path: Path) -> None:
     # What cannot be removed is swept later; the caller's own error is the one that matters.
     with suppress(OSError):
         path.unlink()
+
+
+def _remove_tree(directory: Path) -> None:
+    """Remove a directory and all below it; what somebody else removes meanwhile counts as removed.
+
+    (Before Python 3.13 `shutil.rmtree`, which fsspec calls, ends at the first such file and leaves the rest.)
+    """
+    gone = suppress(*GONE)
+    entries: list[os.DirEntry[str]] = []
+    with gone, os.scandir(directory) as found:
+        entries = list(found)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _remove_tree(Path(entry))
+        else:
+            with gone:
+                Path(entry).unlink()
+    with gone:
+        directory.rmdir()
 
 
 def _make_directory(path: Path) -> None:

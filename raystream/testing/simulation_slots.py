@@ -319,7 +319,8 @@ def _describe(message: msg.Command | msg.Report) -> str:
         case msg.SnapshotAcked():
             return f"{name} {message.checkpoint_id} by {message.snapshot.vertex}/{message.snapshot.subtask}"
         case msg.SnapshotDeclined():
-            return f"{name} {message.checkpoint_id} by {message.vertex}/{message.subtask}: {message.reason}"
+            by = f"{message.vertex}/{message.subtask}"
+            return f"{name} {message.checkpoint_id} by {by}: {message.error.brief}"
         case msg.SlotFailed():
             return f"{name}: {message.error.message}"
         case msg.InputEnded() | msg.CommitsDone():

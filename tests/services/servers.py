@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -15,12 +14,12 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from tests.services.processes import CACHE, end_server, fetching, free_port, missing, start_server
+from tests.go_modules import program_of
+from tests.services.processes import end_server, free_port, start_server
 
 HERE = Path(__file__).parent
 READY_SECONDS_MAX = 30.0
 VERSITYGW = "github.com/versity/versitygw/cmd/versitygw", "v1.7.0"
-BUILD_SECONDS_MAX = 1_200.0
 
 # Made anew, since a job may carry the sources of its modules with it.
 ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = (os.urandom(10).hex() for _ in range(3))
@@ -134,8 +133,7 @@ def versitygw(directory: Path, in_ci: bool, *, at_once: int = 1) -> Iterator[Obj
     It looks for an object and then makes it, so that only with one request `at_once` two writers never both
     create it.
     """
-    with fetching():
-        program = _built(VERSITYGW, in_ci)
+    program = program_of(*VERSITYGW, in_ci)
     kept = directory / "versitygw"
     kept.mkdir()
 
@@ -155,25 +153,3 @@ def _put_and_get(store: ObjectStore) -> None:
     store.client.create_bucket(Bucket="ready")
     store.client.put_object(Bucket="ready", Key="key", Body=b"1")
     assert store.client.get_object(Bucket="ready", Key="key")["Body"].read() == b"1"
-
-
-def _built(module: tuple[str, str], in_ci: bool) -> Path:
-    """Return a program of a Go module, built at its first use on this machine."""
-    path, version = module
-    name = path.rpartition("/")[2]
-    program = CACHE / f"{name}-{version}" / name
-    if program.exists():
-        return program
-    if shutil.which("go") is None:
-        missing(f"{name} cannot be built: Go is not installed", in_ci)
-    done = subprocess.run(
-        ["go", "install", f"{path}@{version}"],
-        env={**os.environ, "GOBIN": str(program.parent)},
-        capture_output=True,
-        text=True,
-        timeout=BUILD_SECONDS_MAX,
-        check=False,
-    )
-    if done.returncode:
-        missing(f"{name} cannot be built: {done.stderr[-300:]}", in_ci)
-    return program

@@ -13,7 +13,7 @@ from raystream.api.runner import (
     StopRequest,
 )
 from raystream.config.load import load_config
-from raystream.errors import SlotLostError, StorageError, UserCodeError
+from raystream.errors import CheckpointError, SlotLostError, StorageError, UserCodeError
 from raystream.handles import (
     SavepointFormat,
 )
@@ -28,6 +28,7 @@ from tests.unit.runtime.coordinator_plans import FakeSource, make_plan, make_sna
 
 JOB_ID = JobId("0123456789abcdef" * 2)
 CRASH = UserCodeError("user function raised")
+DECLINED = CheckpointError("no")
 REFUSED = StorageError("store refused")
 INTERVAL_MS = 1_000
 """In this time after the start of an attempt one checkpoint starts, then one in every such time."""
@@ -208,6 +209,10 @@ class World:
         snapshot = replace(snapshot, writing_from=self.writing_from.get(subtask))
         attempt = Attempt(attempt or self.view.attempt)
         self.report(msg.SnapshotAcked(attempt=attempt, checkpoint_id=checkpoint_id, snapshot=snapshot))
+
+    def decline(self, checkpoint_id, vertex, subtask, error=DECLINED):
+        identity = {"attempt": Attempt(self.view.attempt), "checkpoint_id": checkpoint_id}
+        self.report(msg.SnapshotDeclined(**identity, vertex=vertex, subtask=subtask, error=error))
 
     def ack_all(self, checkpoint_id):
         for vertex, subtask in self.plan.subtasks():

@@ -171,7 +171,7 @@ class Job(World):
         identity = {"attempt": pending.attempt, "checkpoint_id": pending.checkpoint_id}
         if isinstance(result, RaystreamError):
             place = {"vertex": COUNT, "subtask": pending.process.slot}
-            self.report(msg.SnapshotDeclined(**identity, **place, reason=str(result)))
+            self.report(msg.SnapshotDeclined(**identity, **place, error=result))
             return
         snapshot = SubtaskSnapshot(
             vertex=COUNT,

@@ -58,6 +58,18 @@ def test_job_that_starts_anew_reads_nothing():
     check(None, AssertionError("nothing is to be read"))
 
 
+def test_checkpoint_directory_that_cannot_be_used_refuses_the_job_before_its_log_is_read(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file stands where the directory should be")
+    settings = {
+        "execution.checkpointing.interval": "1s",
+        "execution.checkpointing.dir": str(tmp_path / "checkpoints"),
+    }
+    submission = submission_of(None, **settings)
+
+    with pytest.raises(ConfigError, match="checkpoints"):
+        admit(submission, open_storage(JOB_ID, submission.config))
+
+
 # ---- latest ------------------------------------------------------------------------
 
 

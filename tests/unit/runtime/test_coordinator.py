@@ -178,9 +178,7 @@ def test_declined_checkpoint_is_deleted_and_the_job_goes_on(directory):
     world.silent = {msg.TriggerCheckpoint}
     world.run_for(INTERVAL_MS)
     chk(directory, 1).mkdir(parents=True)
-    world.report(
-        msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=1, vertex=1, subtask=0, reason="too large")
-    )
+    world.decline(1, 1, 0, CheckpointError("too large"))
     world.settle()
 
     assert not chk(directory, 1).exists()
@@ -194,7 +192,7 @@ def test_late_ack_of_a_declined_checkpoint_is_deleted(directory):
     world = running(directory)
     world.silent = {msg.TriggerCheckpoint}
     world.run_for(INTERVAL_MS)
-    world.report(msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=1, vertex=1, subtask=0, reason="no"))
+    world.decline(1, 1, 0)
     world.settle()
     file = chk(directory, 1) / "late"
     file.parent.mkdir(parents=True)
@@ -210,7 +208,7 @@ def test_file_that_is_written_for_a_declined_checkpoint_after_its_deletion_goes_
     world = running(directory)
     world.silent = {msg.TriggerCheckpoint}
     world.run_for(INTERVAL_MS)
-    world.report(msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=1, vertex=1, subtask=0, reason="no"))
+    world.decline(1, 1, 0)
     world.settle()
     chk(directory, 1).mkdir(parents=True)
     (chk(directory, 1) / "late").write_bytes(b"state")
@@ -228,7 +226,7 @@ def test_directory_is_swept_after_a_checkpoint_was_given_up_until_no_slot_writes
     assert world.deleting.count("sweep") == 1, "that of the attempt"
     world.silent = {msg.TriggerCheckpoint}
     world.run_for(INTERVAL_MS)
-    world.report(msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=2, vertex=1, subtask=0, reason="no"))
+    world.decline(2, 1, 0)
     world.silent.clear()
     world.writing_from = {0: 2, 1: 4}
     world.run_for(3 * INTERVAL_MS)

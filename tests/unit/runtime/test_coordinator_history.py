@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from raystream.errors import StorageError
 from raystream.ids import Attempt, CheckpointId, VertexId
 from raystream.protocol.checkpoint_requests import Purpose
 from raystream.runtime import messages as msg
@@ -37,10 +38,11 @@ def test_expired_checkpoint_says_who_had_not_acknowledged(tmp_path):
 
 def test_declined_checkpoint_names_the_subtask_that_declined(tmp_path):
     world = waiting(tmp_path)
-    who = {"attempt": Attempt(1), "vertex": VertexId(1), "subtask": 1}
-    world.report(msg.SnapshotDeclined(**who, checkpoint_id=CheckpointId(1), reason="disk is full"))
+    error = StorageError("could not write file", cause="No space left on device", path="file:///data/x")
+    world.decline(1, 1, 1, error)
 
-    assert world.settle().view.checkpoints[0].failure == "declined: disk is full (count 2/2)"
+    failure = world.settle().view.checkpoints[0].failure
+    assert failure == "declined: could not write file: No space left on device (count 2/2)"
 
 
 def test_time_of_the_metadata_is_told_of_a_complete_checkpoint(tmp_path):

@@ -102,11 +102,7 @@ class Life:
     def decline(self):
         newest = max((c.checkpoint_id for c in self.world.commands(msg.TriggerCheckpoint)), default=0)
         if newest and self.rng.random() < 0.3:
-            self.world.report(
-                msg.SnapshotDeclined(
-                    attempt=self.world.view.attempt, checkpoint_id=newest, vertex=1, subtask=0, reason="no"
-                )
-            )
+            self.world.decline(newest, 1, 0)
             self.world.settle()
 
     def ask(self):

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from raystream.errors import StorageError
 from raystream.handles import SavepointFormat
 from raystream.runtime import messages as msg
 from raystream.storage.snapshots import load_snapshot
@@ -26,6 +27,20 @@ def test_format_of_a_savepoint_goes_from_the_request_to_the_slots_and_into_its_m
     assert {trigger.savepoint_format for trigger in world.commands(msg.TriggerCheckpoint)} == {wanted}
     _, metadata = load_snapshot(world.view.outcome("s").path)
     assert metadata.savepoint_format is wanted
+
+
+def test_savepoint_that_a_slot_cannot_write_is_answered_with_path_cause_and_advice(directory, tmp_path):
+    world = running(directory, savepoints=tmp_path)
+    world.silent = {msg.TriggerCheckpoint}
+    trigger = world.savepoint("s").commands(msg.TriggerCheckpoint)[-1]
+    refused = {"cause": "Not a directory", "path": f"{trigger.directory}/count/part-0.parquet"}
+    error = StorageError("could not write file", hint="choose another directory", **refused)
+    world.decline(trigger.checkpoint_id, 1, 0, error)
+
+    told = world.settle().view.outcome("s").error
+    assert told.message == "savepoint was aborted: could not write file"
+    assert told.context == {"reason": "declined", **refused, "vertex": 1, "subtask": 0}
+    assert told.hint == "choose another directory"
 
 
 def test_checkpoint_has_no_savepoint_format(directory):

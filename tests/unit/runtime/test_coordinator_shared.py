@@ -3,7 +3,6 @@
 import pytest
 
 from raystream.errors import StorageError
-from raystream.ids import Attempt
 from raystream.runtime import messages as msg
 from raystream.storage.blobs import SnapshotFiles
 from tests.unit.runtime.coordinator_world import CRASH, INTERVAL_MS, JOB_ID, World, chk, running
@@ -86,7 +85,7 @@ def test_files_of_a_checkpoint_that_was_given_up_are_swept_once_an_older_one_is_
     step(world, 1, first)
     world.silent = {msg.TriggerCheckpoint}
     step(world, 2)
-    world.report(msg.SnapshotDeclined(attempt=Attempt(1), checkpoint_id=2, vertex=1, subtask=0, reason="no"))
+    world.decline(2, 1, 0)
     world.settle()
     write(directory, 2, "late")
     assert there(directory) == ["a", "late"], "an abort deletes no shared file"

@@ -3,7 +3,7 @@
 import pytest
 
 from raystream.errors import CheckpointError
-from raystream.ids import Attempt, CheckpointId, JobStatus, VertexId
+from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.runtime import messages as msg
 from raystream.storage.job_log import AttemptStarted, SavepointCompleted, StopAccepted, Terminal
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, REFUSED, running
@@ -17,9 +17,7 @@ def world(tmp_path):
 def decline(world):
     world.silent = {msg.TriggerCheckpoint}
     checkpoint_id = stop(world).commands(msg.TriggerCheckpoint)[-1].checkpoint_id
-    attempt, subtask = world.view.attempt, {"vertex": VertexId(0), "subtask": 1}
-    refusal = {"checkpoint_id": checkpoint_id, "reason": "disk is full"}
-    world.report(msg.SnapshotDeclined(attempt=attempt, **subtask, **refusal))
+    world.decline(checkpoint_id, 0, 1, CheckpointError("disk is full"))
     world.silent = set()
     return world.settle()
 

@@ -147,7 +147,7 @@ def test_snapshot_that_cannot_be_written_is_declined_and_the_job_goes_on():
     assert world.acks(1) == {}
     declined = world.all(msg.SnapshotDeclined)
     assert {(report.vertex, report.subtask) for report in declined} == world.subtasks
-    assert all("disk is full" in report.reason for report in declined)
+    assert all(report.error.message == "disk is full" for report in declined)
     assert world.all(msg.SlotFailed) == []
 
     world.files.error = None
@@ -179,7 +179,7 @@ def test_state_that_cannot_be_encoded_is_declined_and_the_job_goes_on():
 
     (declined,) = world.all(msg.SnapshotDeclined)
     assert (declined.checkpoint_id, declined.vertex, declined.subtask) == (1, 1, 0)
-    assert "seen" in declined.reason
+    assert "seen" in str(declined.error)
     assert world.all(msg.SlotFailed) == []
     world.send(msg.CheckpointAborted, checkpoint_id=1)
     assert world.trigger(2).keys() == world.subtasks

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 )
 
 from raystream.api.runner import SavepointRequest
+from raystream.errors import CheckpointError
 from raystream.handles import SavepointFormat
 from raystream.ids import Attempt
 from raystream.runtime import messages as msg
@@ -145,7 +146,7 @@ class SnapshotHistories(RuleBasedStateMachine):
                     checkpoint_id=pending[-1 - min(back, len(pending) - 1)],
                     vertex=1,
                     subtask=0,
-                    reason="no",
+                    error=CheckpointError("no"),
                 )
             )
             self.job.settle()

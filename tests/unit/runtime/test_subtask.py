@@ -1,9 +1,13 @@
 """The shell of one subtask: what it does with elements between batches and with times that have come."""
 
+import gc
+import weakref
+
 import pytest
 
 from raystream.operators.operator import Operator
 from raystream.protocol.alignment import BarrierAligner
+from raystream.protocol.tracking import BarrierTracker
 from raystream.records.batch import RowBatch
 from raystream.records.elements import (
     WATERMARK_MAX_MS,
@@ -64,7 +68,7 @@ class Outputs:
 class Running:
     """A subtask with two channels, which plays the parts of outputs and listener itself."""
 
-    def __init__(self, steps=0):
+    def __init__(self, steps=0, machine=BarrierAligner):
         self.log = []
         self.outputs = Outputs(self.log)
         gate = Gate()
@@ -76,7 +80,7 @@ class Running:
             gate=gate,
             outputs=self.outputs,
             snapshotter=None,
-            machine=BarrierAligner(2),
+            machine=machine(2),
             listener=self,
             clock=ManualClock(),
         )
@@ -190,3 +194,29 @@ def test_barrier_behind_a_watermark_waits_for_all_that_the_watermark_brings_abou
 
     assert running.run() == [Watermark(10)]
     assert running.channels[0].blocked
+
+
+class Watched(Barrier):
+    """A barrier that tells whether somebody still has it."""
+
+
+@pytest.mark.parametrize("machine", [BarrierAligner, BarrierTracker])
+def test_barriers_of_checkpoints_that_never_complete_are_forgotten(machine):
+    running, kept = Running(machine=machine), []
+
+    def barrier(number):
+        made = Watched(checkpoint_id=number, kind=SnapshotKind.CHECKPOINT, created_ms=0, directory="")
+        kept.append(weakref.ref(made))
+        return made
+
+    for number in range(1, 4):
+        running.put(0, barrier(number))
+        running.run()
+        running.subtask.checkpoint_aborted(number)
+        running.put(1, barrier(number))
+        running.run()
+    running.put(0, barrier(4))
+    running.run()
+    gc.collect()
+
+    assert [made().checkpoint_id for made in kept if made() is not None] == [4]

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -128,6 +129,31 @@ class FileSystemContract:
         assert not fs.exists(join_url(base, "dir"))
         assert not fs.exists(join_url(base, "dir/b/c"))
         assert fs.read(join_url(base, "dir-2/a")) == b"3"
+
+    def test_a_directory_goes_as_a_whole_while_others_delete_the_same(self, fs, base):
+        """Deletions of superfluous checkpoints and a sweep go on at the same time."""
+        files = [join_url(base, below, f"{n:02}") for n in range(20) for below in ("dir", "dir/sub")]
+        for file in files:
+            fs.write(file, b"1")
+        fs.write(join_url(base, "other"), b"1")
+        barrier = threading.Barrier(4)
+
+        def delete(call, *urls: str) -> None:
+            barrier.wait()
+            for url in urls:
+                call(url)
+
+        with ThreadPoolExecutor(4) as pool:
+            rivals = [
+                pool.submit(delete, fs.delete_dir, join_url(base, "dir")),
+                pool.submit(delete, fs.delete_dir, join_url(base, "dir")),
+                pool.submit(delete, fs.delete_file, *files[::3]),
+                pool.submit(delete, fs.delete_file, *files[::-3]),
+            ]
+        for rival in rivals:
+            rival.result()
+
+        assert [entry.name for entry in fs.list_dir(base)] == ["other"]
 
     def test_nothing_but_the_file_is_left_behind(self, fs, base):
         fs.write(join_url(base, "dir/a"), b"1")

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,9 +106,12 @@ def test_a_missing_file_survives_pickling():
 
 def test_a_file_in_the_way_of_a_directory_is_a_storage_error(local, tmp_path):
     (tmp_path / "x").write_bytes(b"")
-    for attempt in (local.write, local.create_exclusive):
-        with pytest.raises(StorageError):
+    for attempt, said in ((local.write, "write"), (local.create_exclusive, "create")):
+        with pytest.raises(StorageError, match=f"could not {said} file") as caught:
             attempt(f"file://{tmp_path}/x/y", b"1")
+        assert not isinstance(caught.value, MissingFileError), "nothing was looked for"
+        assert caught.value.context["cause"] == "Not a directory"
+        assert "a part of the path is a file" in caught.value.hint
 
 
 def test_a_claim_that_a_network_disk_has_repeated_is_ours(local, tmp_path, monkeypatch):
@@ -182,6 +186,47 @@ def test_a_file_whose_directory_is_removed_meanwhile_counts_as_deleted(local, tm
     local.delete_file(to_url(str(path)))
 
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("ahead", ["file", "directory"])
+def test_a_directory_goes_with_all_that_is_left_when_part_of_it_is_gone_meanwhile(
+    local, tmp_path, monkeypatch, ahead
+):
+    """Another deletion is one step ahead: it has just removed what this one is about to."""
+    directory = tmp_path / "shared"
+    for below in (directory, directory / "a", directory / "b"):
+        below.mkdir()
+        for name in ("1", "2", "3"):
+            (below / name).touch()
+    delete = {"file": "unlink", "directory": "rmdir"}[ahead]
+    real = getattr(os, delete)
+
+    def behind(path, **where):
+        real(path, **where)
+        real(path, **where)
+
+    monkeypatch.setattr(os, delete, behind)
+    local.delete_dir(to_url(str(directory)))
+
+    assert not directory.exists()
+
+
+def test_a_directory_that_is_gone_as_a_whole_meanwhile_counts_as_deleted(local, tmp_path, monkeypatch):
+    directory = tmp_path / "shared"
+    (directory / "a" / "b").mkdir(parents=True)
+    (directory / "a" / "1").touch()
+    (directory / "1").touch()
+    real = os.unlink
+
+    def behind(path, **where):
+        monkeypatch.undo()
+        shutil.rmtree(directory)
+        real(path, **where)
+
+    monkeypatch.setattr(os, "unlink", behind)
+    local.delete_dir(to_url(str(directory)))
+
+    assert not directory.exists()
 
 
 def test_files_and_their_directories_are_synced_in_order(local, tmp_path, monkeypatch):
