@@ -95,12 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Count the hits of every path of an access log.")
     parser.add_argument("input", nargs="?", help="log file, directory or pattern; made up when missing")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="directory for the counts")
+    parser.add_argument("--watch", metavar="TIME", help="never end; look for new lines this often, as in 1s")
     parser.add_argument("--lines", type=int, default=1_000_000, help="length of a made-up log")
     options = parser.parse_args()
 
     env = StreamEnvironment()
     log = options.input or made_up_log(options.out, options.lines)
-    source = FileSource.lines(log, encoding=None, with_position=True)
+    source = FileSource.lines(log, encoding=None, with_position=True, watch=options.watch)
     lines = env.from_source(source, name="access log", uid="source")
     requests = lines.process(ParseRequest(), name="parse", uid="parse")
     (

@@ -15,6 +15,7 @@ import argparse
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from raystream import KeyedProcessFunction, StreamEnvironment, TwoPhaseCommitSink, ValueStateDescriptor
 from raystream.connectors.datagen import DatagenSource
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=100_000, help="number of orders")
     parser.add_argument("--rate", type=int, help="orders per second; as many as possible without it")
     options = parser.parse_args()
+    database = Path(options.db).absolute()  # The processes of the job have other working directories.
 
     env = StreamEnvironment()
     (
@@ -130,7 +132,7 @@ def main() -> None:
         )
         .key_by(lambda order: order[0])
         .process(AddUp(), name="add up", uid="add-up")
-        .sink_to(SqliteSink(options.db), name="sqlite", uid="sqlite")
+        .sink_to(SqliteSink(str(database)), name="sqlite", uid="sqlite")
     )
     env.execute("orders to sqlite")
 

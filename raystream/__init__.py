@@ -45,6 +45,7 @@ from raystream.errors import (
     UserCodeError,
 )
 from raystream.ids import JobStatus
+from raystream.metrics.user import Counter, Gauge, Histogram, Meter, MetricGroup
 from raystream.operators.dead_letters import DeadLetter
 from raystream.operators.two_phase_sink import TwoPhaseCommitSink
 from raystream.operators.watermarks import WatermarkStrategy
@@ -78,11 +79,14 @@ __all__ = [
     "CoProcessFunction",
     "ConfigError",
     "ConnectedStreams",
+    "Counter",
     "DataStream",
     "DeadLetter",
     "FilterFunction",
     "FlatMapFunction",
+    "Gauge",
     "GraphError",
+    "Histogram",
     "JobClient",
     "JobConfig",
     "JobFailedError",
@@ -97,6 +101,8 @@ __all__ = [
     "ListStateDescriptor",
     "MapFunction",
     "MapStateDescriptor",
+    "Meter",
+    "MetricGroup",
     "OutputTag",
     "ProcessFunction",
     "RaystreamError",

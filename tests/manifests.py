@@ -123,7 +123,6 @@ POD_MONITOR = closed(
                                 "port": {"type": "string"},
                                 "path": {"type": "string"},
                                 "interval": _DURATION,
-                                "honorLabels": {"type": "boolean"},
                             },
                         },
                     },

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from raystream.cli.main import commands
 from raystream.config.load import load_config
 from tests.kuberay import groups, pod_templates, quantity, ray_container
 from tests.manifests import (
@@ -87,7 +88,7 @@ WORKER_POD = ("workerGroupSpecs", 0, "template", "spec")
         ("NetworkPolicy", ("spec", "ingress", 0), "form", []),
         ("NetworkPolicy", ("spec", "ingress", 1, "ports", 0), "port", {}),
         ("PodDisruptionBudget", ("spec",), "minAvailble", 1),
-        ("PodMonitor", ("spec", "podMetricsEndpoints", 0), "honourLabels", True),
+        ("PodMonitor", ("spec", "podMetricsEndpoints", 0), "intervall", "15s"),
         ("ConfigMap", (), "date", {}),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -125,16 +126,17 @@ def test_config_map_holds_the_files_of_the_environments_as_they_stand(found):
 
 def test_entry_point_goes_on_from_the_newest_checkpoint_with_files_that_are_there(found):
     (job,) = of_kind("RayJob", found)
-    words = job["spec"]["entrypoint"].split()
-    options = dict(zip(words[2:6:2], words[3:6:2], strict=True))
+    program, command, *words = job["spec"]["entrypoint"].split()
+    options = commands.commands[command].make_context(command, words).params
+    config_file, script = Path(options["config_file"]), options["script"]
     (config,) = of_kind("ConfigMap", found)
 
-    assert words[:2] == ["raystream", "run"]
-    assert options["-s"] == "latest"
-    assert Path(options["-c"]).parent == Path("/etc/raystream")
-    assert Path(options["-c"]).name in config["data"]
-    assert Path(words[6]).parent == Path("/opt/raystream/jobs")
-    assert (ROOT / "jobs" / Path(words[6]).name).is_file()
+    assert (program, command) == ("raystream", "run")
+    assert options["restore_path"] == "latest"
+    assert config_file.parent == Path("/etc/raystream")
+    assert config_file.name in config["data"]
+    assert script.parent == Path("/opt/raystream/jobs")
+    assert (ROOT / "jobs" / script.name).is_file()
 
 
 def test_every_volume_that_a_container_mounts_is_there_and_in_one_place(specs):

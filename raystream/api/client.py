@@ -44,6 +44,7 @@ class JobResult:
     records_out: int
     """Records that the sinks took."""
     restarts: int
+    """Times that the job went on after a failure; a rescale, or a drain that was taken back, is none."""
     dead_letters: int = 0
     """Records on which user code raised, where the operator has `on_error="dead-letter"`; those that a
     restart has repeated are counted again, as in the other two."""
@@ -193,6 +194,14 @@ class JobClient:
     def checkpoints(self) -> Sequence[Any]:
         """Return what is known of the job's checkpoints and savepoints, oldest first."""
         return self._handle.view().checkpoints
+
+    def metrics(self) -> Any:
+        """Return what was counted and measured of the job, about a second ago.
+
+        Its `operators()` has a summary of each operator, `subtasks` the metrics of every subtask, those that
+        user code makes with `ctx.metrics` too.  A job that restarts, or has ended, has none.
+        """
+        return self._handle.metrics()
 
     def _request(self, request: SavepointRequest | CheckpointRequest | StopRequest | RescaleRequest) -> str:
         """Have a request carried out; when the job has failed meanwhile, say what it failed with."""

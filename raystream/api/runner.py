@@ -120,6 +120,9 @@ class JobHandle(Protocol):
     def view(self) -> JobView:
         """Return how the job stands now."""
 
+    def metrics(self) -> Any:
+        """Return what the slots have counted and measured, a `raystream.runtime.job_metrics.JobMetrics`."""
+
     def request(self, request: ClientRequest) -> str:
         """Have a request carried out, wait for its outcome and return it; idempotent by request id.
 

@@ -11,10 +11,12 @@ becomes a series of short waits with a look at the job in between.
     while a job is submitted, all of them end what has begun of it
 """
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self, cast
 
@@ -30,12 +32,16 @@ from raystream.api.runner import JobView as RunnerView
 from raystream.cli.progress import Progress, completed, summary
 from raystream.cli.terminal import StatusLine, status_line
 from raystream.clock import Clock
-from raystream.errors import ConfigError
+from raystream.config.units import format_duration
+from raystream.errors import ConfigError, JobFailedError
 from raystream.ids import JobId, JobStatus, OperatorUid
 from raystream.runtime.coordinator_view import JobView
 
 POLL_S = 0.5
 """Time between two looks at a job."""
+
+JOB_IDS_VARIABLE = "RAYSTREAM_JOB_IDS"
+"""Environment variable with the file to which the id of each job is appended before it is started."""
 
 
 class Detached(BaseException):
@@ -48,11 +54,15 @@ class Attendant:
     Args:
         clock: for rates and deadlines.
         resume_command: returns the command that was typed, with `-s PATH` for another path.
+        start_timeout_ms: time after its submission in which a job must run, else it is given up.
     """
 
-    def __init__(self, clock: Clock, resume_command: Callable[[str], str]) -> None:
+    def __init__(
+        self, clock: Clock, resume_command: Callable[[str], str], start_timeout_ms: int | None = None
+    ) -> None:
         self.clock = clock
         self.resume_command = resume_command
+        self.start_timeout_ms = start_timeout_ms
         self._jobs: list[AttendedJob] = []
         self._submitting = False
         self.terminated = False
@@ -77,6 +87,7 @@ class Attendant:
             )
         say(f"starting {submission.name!r}: {name} runner, parallelism {submission.config.parallelism}")
         self._take_signals()
+        _note(submission.job_id)
         self._submitting = True
         try:
             job = AttendedJob(runner_named(name).submit(submission), submission, self)
@@ -134,7 +145,9 @@ class AttendedJob:
         self._handle = handle
         self._submission = submission
         self._attendant = attendant
-        self._progress = Progress(attendant.clock.monotonic_ms())
+        self._submitted_ms = attendant.clock.monotonic_ms()
+        self._progress = Progress(self._submitted_ms)
+        self._has_run = False
         self.settled = False
         """Nobody has to wait for the job any more."""
         self._told_start = submission.config.recovery.path is None
@@ -158,6 +171,9 @@ class AttendedJob:
     def view(self) -> RunnerView:
         return self._handle.view()
 
+    def metrics(self) -> Any:
+        return self._handle.metrics()
+
     def request(self, request: ClientRequest) -> str:
         if isinstance(request, CancelRequest):
             self.cancelling = True
@@ -180,7 +196,9 @@ class AttendedJob:
                 except TimeoutError:
                     if left_s <= POLL_S and deadline_ms is not None:
                         raise
-                self._show(cast(JobView, self._handle.view()), line)
+                shown = cast(JobView, self._handle.view())
+                self._show(shown, line)
+                self._give_up_late(shown)
         self._waited(cast(JobView, view))
         return view
 
@@ -194,6 +212,29 @@ class AttendedJob:
             say(text)
         if line is not None:
             line.show(self._progress.status(view, now_ms))
+
+    def _give_up_late(self, view: JobView) -> None:
+        """Cancel a job that has not begun to run in the time that it has for that.
+
+        Raises:
+            JobFailedError: it has not.
+        """
+        self._has_run = self._has_run or view.status is JobStatus.RUNNING
+        limit_ms = self._attendant.start_timeout_ms
+        waited_ms = self._attendant.clock.monotonic_ms() - self._submitted_ms
+        if self._has_run or limit_ms is None or waited_ms < limit_ms or view.status.terminal:
+            return
+        self._has_run = True  # It is given up once.
+        client = JobClient(self)
+        client.cancel()
+        client.wait_until(TERMINAL, None, print_lines)
+        raise JobFailedError(
+            "job did not run in time and was cancelled",
+            hint="make room on the cluster, lower the parallelism or slot.cpus, or raise --timeout",
+            job_id=self.job_id,
+            timeout=format_duration(limit_ms),
+            waiting_for=view.waiting_for,
+        )
 
     def _tell_start(self, view: JobView) -> None:
         """Say once what `-s` has come to: `latest` is also content with nothing."""
@@ -239,6 +280,13 @@ class AttendedJob:
 def say(text: str) -> None:
     """Tell the user something that is not a result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _note(job_id: JobId) -> None:
+    """Tell whoever watches over this process which job it is about to start."""
+    if path := os.environ.get(JOB_IDS_VARIABLE):
+        with Path(path).open("a", encoding="ascii") as file:
+            file.write(f"{job_id}\n")
 
 
 def _nothing_heard(uid: OperatorUid, payload: list[str] | bytes) -> None:

@@ -25,7 +25,9 @@ from raystream.cli.listing import (
     shown_time,
 )
 from raystream.cli.progress import short_size, waits
+from raystream.cli.retyped import retyped_configuration
 from raystream.cli.run import address_option, config_option, define_option
+from raystream.cluster.address import given_dashboard
 from raystream.errors import ClusterNotFoundError, ConfigError
 from raystream.handles import SavepointFormat
 from raystream.runtime.coordinator_view import JobView
@@ -45,12 +47,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def of_cluster(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say where jobs are, and pass it the `Jobs` there."""
+    """Give a command the options that say where jobs are, and pass it the `Jobs` there.
+
+    Where only the cluster's dashboard is reached, the command is carried out on its head instead.
+    """
 
     @functools.wraps(function)
     def command(
         *, address: str | None, config_file: str | None, definitions: dict[str, str], **options: Any
     ) -> None:
+        if (dashboard := given_dashboard(address)) is not None:
+            from raystream.cli.remote import run_on_head
+
+            context = click.get_current_context()
+            configuration = retyped_configuration(config_file, definitions)
+            context.exit(run_on_head(context, dashboard, list(configuration)))
         config = Ambient(config_file=config_file, definitions=definitions).load(None, {})
         function(Jobs(address, config.checkpointing.directory), **options)
 

@@ -19,10 +19,13 @@ from raystream.cli.failures import (
     print_lines,
     usage_lines,
 )
+from raystream.cli.job_logs import logs
 from raystream.cli.jobs import cancel, checkpoint, checkpoints, list_jobs, rescale, savepoint, stop
 from raystream.cli.logs import configure_logging
 from raystream.cli.run import info, run
 from raystream.cli.state import state
+from raystream.cli.submit import submit
+from raystream.cli.top import top
 from raystream.errors import RaystreamError
 
 TEXT_COLUMNS = 100
@@ -91,6 +94,6 @@ def config() -> None:
         print()
 
 
-_JOBS = (run, list_jobs, info, savepoint, checkpoint, checkpoints, stop, rescale, cancel)
+_JOBS = (run, submit, list_jobs, logs, info, savepoint, checkpoint, checkpoints, stop, rescale, cancel, top)
 for command in (*_JOBS, state, config):
     commands.add_command(command)

@@ -17,6 +17,7 @@ from raystream.cli.attend import Attendant, Detached, say
 from raystream.cli.failures import DONE, JOB_FAILED, SIGNALLED, print_lines, script_error_lines
 from raystream.cli.script import run_script
 from raystream.clock import SystemClock
+from raystream.config.units import parse_duration_ms
 from raystream.errors import ConfigError, RaystreamError
 
 SCRIPT_SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
@@ -36,6 +37,18 @@ def definition(context: click.Context, parameter: click.Parameter, pairs: Iterab
             raise click.BadParameter(f"{pair!r} is not KEY=VALUE", context, parameter)
         definitions[key.strip()] = value.strip()
     return definitions
+
+
+def duration(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """Return a time such as `30s` in ms.
+
+    Raises:
+        BadParameter: it is not one.
+    """
+    try:
+        return None if text is None else parse_duration_ms(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {error}", context, parameter) from error
 
 
 config_option = click.option("-c", "--config", "config_file", metavar="FILE", help="YAML configuration file.")
@@ -77,19 +90,30 @@ allow_non_restored_option = click.option(
     " what was committed since the older one comes twice.",
 )  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")
+@click.option(
+    "--timeout", "start_timeout_ms", metavar="TIME", callback=duration,
+    help="Give a job up that does not run after this time, such as 5min: cancel it and fail.",
+)  # fmt: skip
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")
 @address_option
 @click.argument("script", metavar="JOB.py", type=click.Path(path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
 @click.pass_context
-def run(context: click.Context, /, script: Path, arguments: tuple[str, ...], **options: Any) -> None:
+def run(
+    context: click.Context,
+    /,
+    script: Path,
+    arguments: tuple[str, ...],
+    start_timeout_ms: int | None,
+    **options: Any,
+) -> None:
     """Run JOB.py; what stands after it are its own arguments.
 
     The first Ctrl-C cancels the job and shows how to resume it, the second leaves at once.
     """
     ambient = Ambient(**options)
     command = functools.partial(_resume_command, script=script, arguments=arguments, options=options)
-    with Attendant(SystemClock(), command) as attendant:
+    with Attendant(SystemClock(), command, start_timeout_ms) as attendant:
         ambient.runner = attendant
         with use(ambient):
             context.exit(_attend(attendant, ambient, script, arguments))

@@ -2,18 +2,31 @@
 
 Ray reads its settings for authentication once, when it is imported, and offers no way to say
 them to `ray.init`.  It finds the cluster that `ray start` has left on this machine only together
-with those of any other process, which are nobody's business.  And it prints the raylet's
-remarks on dead workers to standard output, where only a job's results belong.
+with those of any other process, which are nobody's business.  It prints the raylet's remarks on dead
+workers to standard output, where only a job's results belong.  And it tells where a cluster has its
+dashboard, and a process where its log is, only in passing.
 """
 
+import logging
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from ray._private import ray_constants
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
-from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray._private.runtime_env import packaging
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+
+Exclusion = Callable[[Path], bool]
+"""Whether a path is not packed."""
+
+_KV_TIMEOUT_S = 10.0
+_silent = logging.Logger("packages", logging.ERROR)  # noqa: LOG001 - says nothing to anybody
 
 AUTH_MODE = "RAY_AUTH_MODE"
 AUTH_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 - a name
@@ -31,6 +44,11 @@ def set_authentication(mode: str | None, token: str | None) -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
+def token_is_given() -> bool:
+    """Return whether the environment names a token, which is then meant for whatever cluster is addressed."""
+    return any(os.environ.get(name) for name in (AUTH_TOKEN, AUTH_TOKEN_PATH))
+
+
 def use_own_token() -> None:
     """Authenticate with the user's token, if there is one and the mode is not set; as Ray does for `auto`."""
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
@@ -40,6 +58,37 @@ def started_cluster_address() -> str | None:
     """Return the address of the cluster that `ray start` last started or joined on this machine."""
     address: str | None = ray_utils.read_ray_address(None)
     return address
+
+
+def dashboard_of(address: str) -> str | None:
+    """Return `host:port` of the dashboard of the cluster whose head has this address; None without one."""
+    found: bytes | None = GcsClient(address=address).internal_kv_get(
+        ray_constants.DASHBOARD_ADDRESS.encode(), ray_constants.KV_NAMESPACE_DASHBOARD, timeout=_KV_TIMEOUT_S
+    )
+    return found.decode() if found else None
+
+
+def exclusion(directory: Path, patterns: list[str]) -> Exclusion:
+    """Return whether a path below the directory fits a pattern, as Ray decides when it packs that."""
+    everywhere = ray_constants.get_runtime_env_default_excludes()
+    rule: Exclusion = packaging._get_excludes(directory, [*everywhere, *patterns])
+    return rule
+
+
+def exclusions_of_files(directory: Path) -> list[Exclusion]:
+    """Return the rules of the directory's own `.gitignore` and `.rayignore`, as Ray honours them."""
+    honoured = os.environ.get(ray_constants.RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
+    rules: list[Exclusion] = packaging.get_excludes_from_ignore_files(
+        directory, include_gitignore=honoured, logger=_silent
+    )
+    return rules
+
+
+def logs_directory() -> str:
+    """Return the directory of this node where Ray keeps what its processes write."""
+    node: Any = ray_worker._global_node
+    directory: str = node.get_logs_dir_path()
+    return directory
 
 
 def silence_raylet() -> None:

@@ -1,5 +1,8 @@
 """Addresses of Ray clusters: what they look like, and whether anything answers there.
 
+    host:port            of the head: how machines of the cluster reach it
+    http://host:port     of the dashboard on the head: how any other machine does
+
 Ray tries for minutes before it says that there is nothing, so this is asked first, with the
 opening of an HTTP/2 connection: every gRPC server answers it at once with its settings, before any
 authentication.  Knows no Ray.
@@ -7,6 +10,8 @@ authentication.  Knows no Ray.
 
 import os
 import socket
+import urllib.parse
+from contextlib import suppress
 
 from raystream.errors import ConfigError
 
@@ -33,13 +38,39 @@ def checked_address(text: str) -> str:
     if "://" in text:
         raise ConfigError(
             "address is not that of a cluster's head",
-            hint="give host:port of the head, as `ray start --head` prints it, on a machine of the cluster",
+            hint="give host:port of the head, as `ray start --head` prints it, on a machine of the cluster;"
+            " `raystream submit` runs a job from any other one",
             address=text,
         )
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ConfigError("address is not host:port", hint="for example --address head:6379", address=text)
     return text
+
+
+def dashboard_url(text: str) -> str | None:
+    """Return the address of a dashboard without a slash at its end, or None when it is not one.
+
+    Example:
+        >>> dashboard_url("http://head:8265/")
+        'http://head:8265'
+    """
+    return text.rstrip("/") if text.startswith(("http://", "https://")) else None
+
+
+def given_dashboard(address: str | None) -> str | None:
+    """Return the address of the dashboard that the user has given, as an option or else as RAY_ADDRESS."""
+    return dashboard_url(address or os.environ.get("RAY_ADDRESS") or "")
+
+
+def answers_at_all(url: str, timeout_s: float = TIMEOUT_S) -> bool:
+    """Return whether something listens where a URL points to."""
+    parts = urllib.parse.urlsplit(url)
+    with suppress(OSError, ValueError):
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout_s).close()
+        return True
+    return False
 
 
 def answers_as_grpc(address: str, timeout_s: float = TIMEOUT_S) -> bool:

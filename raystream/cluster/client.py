@@ -48,6 +48,7 @@ from raystream.ids import Attempt, JobId, JobStatus, OperatorUid
 from raystream.protocol.client_requests import RequestOutcome
 from raystream.runtime.coordinator_storage import check_directory, durable_directory, open_storage
 from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.job_metrics import JobMetrics
 from raystream.runtime.program import Program, pack
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class RayJobHandle:
     def __init__(self, job_id: JobId, master: Any, connection: Connection) -> None:
         self._job_id = job_id
         self._master = master
-        self._calls = MasterCalls(master, self._gone)
+        self._calls = MasterCalls(master, self._gone, own_versions())
         self._seen = Seen()  # With the output that was fetched.
         self._undelivered: deque[tuple[OperatorUid, Any]] = deque()
         self._final: JobView | None = None  # Once the job has ended and its output is delivered.
@@ -145,6 +146,10 @@ class RayJobHandle:
         """Return where the job's slots run that have a process."""
         workers: tuple[WorkerInfo, ...] = self._call("workers")
         return workers
+
+    def metrics(self) -> JobMetrics:
+        metrics: JobMetrics = self._call("metrics")
+        return metrics
 
     def watch(self, timeout_s: float | None = None) -> Iterator[JobView]:
         """Yield how the job stands, now and whenever that has changed; takes no output.

@@ -24,6 +24,7 @@ from ray.exceptions import AuthenticationError
 
 from raystream.cluster import _ray_compat as compat
 from raystream.cluster.address import answers_as_grpc, checked_address
+from raystream.cluster.refusals import not_joined, refused
 from raystream.cluster.registration import RegisteredCluster, Registration, registered_clusters
 from raystream.errors import ClusterNotFoundError, ConfigError
 
@@ -182,7 +183,7 @@ def _attach(cluster: RegisteredCluster, *, own_token: bool = True) -> Connection
     if cluster.auth_token:
         compat.set_authentication("token", cluster.auth_token)
         _process.own_token = True
-    elif own_token:
+    elif own_token or compat.token_is_given():
         compat.use_own_token()
     try:
         with _own_signal_handler(), _patience():
@@ -193,9 +194,9 @@ def _attach(cluster: RegisteredCluster, *, own_token: bool = True) -> Connection
                 logging_level=logging.ERROR,
             )
     except AuthenticationError as error:
-        raise _refused(cluster.address, error) from error
+        raise refused(cluster.address, error) from error
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise _not_joined(cluster.address, error) from error
+        raise not_joined(cluster.address, error) from error
     compat.silence_raylet()
     _process.connection = Connection(cluster.address, embedded=False)
     return _process.connection
@@ -259,36 +260,3 @@ def _patience() -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
-
-
-def _refused(address: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        "Ray cluster refuses this client's token",
-        hint="set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token",
-        address=address,
-        cause=_first_line(error),
-    )
-
-
-def _not_joined(address: str, error: Exception) -> ClusterNotFoundError | ConfigError:
-    text = str(error)
-    causes = f"{text} {error.__cause__ or ''}"
-    if "InvalidAuthToken" in causes or "Unauthenticated" in causes:
-        return _refused(address, error)
-    if "ersion mismatch" in text:
-        return ConfigError(
-            "Ray cluster runs another version of Python or Ray",
-            hint="use the versions of the cluster here, or those of this machine there",
-            address=address,
-            cause=" ".join(text.split())[:300],
-        )
-    return ClusterNotFoundError(
-        "no Ray cluster could be joined at the address",
-        hint="run this on a machine that belongs to the cluster, and give the address of its head",
-        address=address,
-        cause=_first_line(error),
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]

@@ -10,6 +10,7 @@ post mail and read the publication.  Holds no decisions, and knows no Ray: it dr
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -73,6 +74,7 @@ class JobLoop:
     def prepare(self, services: CoordinatorServices, pool: DrivenPool) -> JobCoordinator:
         """Make the coordinator; `services.background` must post to `mailbox`."""
         self._pool = pool
+        self._inherits = services.inherits
         self._coordinator = JobCoordinator(services, on_change=self.touch, on_output=self._output)
         self.publication = Publication(self._view())
         return self._coordinator
@@ -105,12 +107,23 @@ class JobLoop:
         except BaseException as error:
             # A bug of ours.  What the log says is still true; nothing is added to it.
             logger.exception("job master failed")
-            self._pool.release(lambda: None)
-            self._pool.flush()
+            over = threading.Event()
+            self._pool.release(over.set)
             failure = ProtocolError("job master failed", cause=said(error))
             failed = replace(self.publication.view, status=JobStatus.FAILED, error=failure)
             self.publication.publish(failed, news=True)
             self._tell_ended()
+            self._drive_pool_until(over)
+
+    def _drive_pool_until(self, over: threading.Event) -> None:
+        """See released slots to their end without the coordinator: what they hold is for other jobs."""
+        while not over.is_set():
+            self._woken.clear()
+            while (call := self.mailbox.take()) is not None:
+                with suppress(BaseException):  # It may be for the coordinator, which is broken.
+                    call()
+            self._pool.step()
+            self._wait(self._pool.next_deadline_ms())
 
     def _round(self) -> None:
         self._woken.clear()  # Before the mail is taken: what is posted later wakes the wait below.
@@ -120,13 +133,17 @@ class JobLoop:
         self._pool.flush()
         self._publish()
         deadlines = (self._coordinator.next_deadline_ms(), self._pool.next_deadline_ms())
-        next_ms = min((deadline for deadline in deadlines if deadline is not None), default=None)
-        wait_ms = None if next_ms is None else max(next_ms - self._clock.monotonic_ms(), 0.0)
+        self._wait(min((deadline for deadline in deadlines if deadline is not None), default=None))
+
+    def _wait(self, until_ms: float | None) -> None:
+        """Wait for mail, at most until a time.  (Whoever calls has looked at the mail since `clear`.)"""
+        wait_ms = None if until_ms is None else max(until_ms - self._clock.monotonic_ms(), 0.0)
         self._woken.wait(None if wait_ms is None else wait_ms / 1000.0)
 
     def _publish(self) -> None:
         news, self._news = self._news, False
         self.workers = self._pool.workers
+        self.publication.progress = self._coordinator.reports.progress
         self.publication.publish(self._view(), news=news)
         if self._coordinator.finished and not self._ended:
             self._ended = True
@@ -135,7 +152,12 @@ class JobLoop:
     def _view(self) -> JobView:
         view = self._coordinator.view()
         missing = self._pool.waiting_for if view.waiting_for else ""
-        return replace(view, waiting_for=missing) if missing else view
+        view = replace(view, waiting_for=missing) if missing else view
+        if not self._inherits:
+            return replace(view, recovering=False)  # There is nothing to find out.
+        # The attempt that counts is another master's, until the log has been read and the next one begins.
+        created = view.status is JobStatus.CREATED
+        return replace(view, status=JobStatus.RESTARTING) if created else view
 
     def _take(self, slot: SlotId, incarnation: int, batch: int, reports: Sequence[msg.Report]) -> None:
         if self._pool.takes(slot, incarnation, batch):

@@ -33,6 +33,8 @@ from raystream.clock import SystemClock
 from raystream.cluster.connection import NAMESPACE
 from raystream.cluster.ended_job import EndedJob, find_ended
 from raystream.cluster.job_loop import JobLoop
+from raystream.cluster.metrics_export import JobExporter
+from raystream.cluster.node_logs import link_logs
 from raystream.cluster.placement import RaySlotPool
 from raystream.cluster.process import configure_logging
 from raystream.cluster.publication import Seen, Update
@@ -45,6 +47,7 @@ from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS, RECOVERY_T
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import Directory, JobStorage, open_directory, open_storage
 from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.job_metrics import JobMetrics
 from raystream.runtime.logged_job import has_begun
 from raystream.runtime.messages import Report
 from raystream.runtime.program import unpack
@@ -96,8 +99,10 @@ class JobMasterActor:
     """
 
     def __init__(self, client: dict[str, str], job_id: str, directory: str | None) -> None:
-        configure_logging()
+        configure_logging(job_id)
+        self._clock = SystemClock()
         self._job_id = JobId(job_id)
+        link_logs(self._job_id, "master")
         self._handle: Any = ray.get_runtime_context().current_actor
         self._first_incarnation = secrets.randbits(30) << 32  # Other ones than in any life before.
         self._accepting = asyncio.Lock()
@@ -127,6 +132,14 @@ class JobMasterActor:
         if self._refusal is not None:
             raise self._refusal
 
+    async def check(self, client: dict[str, str]) -> None:
+        """Compare a client's versions with those of this process, before messages of any of our classes.
+
+        Raises:
+            ConfigError: they differ.
+        """
+        check_client(client)
+
     async def report(self, slot: SlotId, incarnation: int, batch: int, reports: Sequence[Report]) -> None:
         """Take reports of a slot.
 
@@ -148,7 +161,13 @@ class JobMasterActor:
         Raises:
             RaystreamError: the job cannot run as it was submitted.
         """
-        return self._running.publication.view
+        return await self._running.publication.known_view()
+
+    async def metrics(self) -> JobMetrics:
+        """Return what the slots have counted and measured."""
+        publication = self._running.publication
+        view = await publication.known_view()
+        return JobMetrics.of(view, publication.progress, self._clock.wall_ms())
 
     async def update(self, seen: Seen, timeout_s: float) -> Update:
         """Return what the client has not seen, as soon as there is something or the time is over."""
@@ -228,7 +247,7 @@ class JobMasterActor:
         self._run(submission, storage, inherits=known is not None)
 
     def _run(self, submission: JobSubmission, storage: JobStorage, *, inherits: bool) -> None:
-        clock, loop = SystemClock(), JobLoop(SystemClock(), ended=self._linger_once_ended)
+        clock, loop = self._clock, JobLoop(SystemClock(), ended=self._linger_once_ended)
         pool = RaySlotPool(
             job_id=self._job_id,
             master=self._handle,
@@ -256,6 +275,8 @@ class JobMasterActor:
         pool.attach(loop.prepare(services, pool))
         loop.start()
         self._job = loop
+        interval_ms = submission.config.checkpointing.interval_ms or 0
+        JobExporter(loop.publication, interval_ms=interval_ms, submitted_ms=clock.wall_ms()).start()
         logger.info("job accepted", extra={"job_id": self._job_id, "job": submission.name})
 
     def _refuse(self, error: RaystreamError) -> None:

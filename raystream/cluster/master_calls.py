@@ -30,10 +30,17 @@ class MasterCalls:
     Args:
         master: its handle.
         gone: returns what it means that it is dead.
+        client: versions to be shown before the first call; None when the master knows them.
     """
 
-    def __init__(self, master: Any, gone: Callable[[RayError], RaystreamError]) -> None:
+    def __init__(
+        self,
+        master: Any,
+        gone: Callable[[RayError], RaystreamError],
+        client: dict[str, str] | None = None,
+    ) -> None:
         self._master = master
+        self._client = client
         self._gone = gone
         self._clock = SystemClock()
         self._pause = threading.Event()  # Never set.
@@ -47,9 +54,12 @@ class MasterCalls:
             timeout_s: time that the caller has while the master cannot be reached.
 
         Raises:
-            RaystreamError: the call has raised it, or the master is gone.
+            RaystreamError: the call has raised it, the master is gone or of another version.
             TimeoutError: the master was not reached in time.
         """
+        if self._client is not None and method != "check":
+            self.call("check", self._client, timeout_s=timeout_s)
+            self._client = None
         began_ms, told = self._clock.monotonic_ms(), False
         while True:
             try:

@@ -12,15 +12,19 @@ import asyncio
 import secrets
 import threading
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from raystream.ids import OperatorUid
+from raystream.ids import OperatorUid, SlotId
 from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.messages import Progress
 
 OUTPUT_BYTES_MAX = 256 << 20
 """Output that waits for a client; the oldest is dropped when there is more."""
+RECOVERY_PATIENCE_S = 5.0
+"""Time for which it is not said how a job stands that another job master had, until its log is read."""
 OUTPUT_BYTES_PER_UPDATE_MAX = 8 << 20
 """Output in one answer, unless a single one is larger."""
 
@@ -56,6 +60,8 @@ class Publication:
     """The public state of a job; `publish` and `add_output` from any thread."""
 
     def __init__(self, view: JobView) -> None:
+        self.progress: Mapping[SlotId, Progress] = {}
+        """What each slot has reported last; never changed, but replaced."""
         self._lock = threading.Lock()
         self._life = secrets.token_hex(8)
         self._version = 1
@@ -81,6 +87,7 @@ class Publication:
     def publish(self, view: JobView, *, news: bool) -> None:
         """Show a new view; those who wait are woken only if it has news and not just higher counts."""
         with self._lock:
+            news = news or (self._view.recovering and not view.recovering)
             self._view = view
             if news:
                 self._version += 1
@@ -96,6 +103,17 @@ class Publication:
             while self._output_bytes > OUTPUT_BYTES_MAX and len(self._outputs) > 1:
                 self._lose_oldest()
             self._wake()
+
+    async def known_view(self) -> JobView:
+        """Return the newest view; of a job that is being recovered once that is over, or has taken long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._recovered(), RECOVERY_PATIENCE_S)
+        return self._view
+
+    async def _recovered(self) -> None:
+        seen = Seen(output=None)
+        while self._view.recovering:
+            seen = (await self.update(seen, RECOVERY_PATIENCE_S)).seen
 
     async def update(self, seen: Seen, timeout_s: float) -> Update:
         """Return what the client has not seen, as soon as there is something or the time is over.

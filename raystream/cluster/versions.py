@@ -8,11 +8,24 @@ from raystream.errors import ConfigError
 
 def own_versions() -> dict[str, str]:
     """Return the versions of this process, by name."""
-    try:
-        raystream = version("raystream")
-    except PackageNotFoundError:
-        raystream = "not installed"
-    return {"raystream": raystream, "python": ".".join(map(str, sys.version_info[:2]))}
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"raystream": _installed("raystream"), "python": python, "ray": _installed("ray")}
+
+
+def versions_text(versions: dict[str, str]) -> str:
+    """Return versions as one word of a command line.
+
+    Example:
+        >>> versions_text({"raystream": "0.1.0", "python": "3.11"})
+        'raystream=0.1.0,python=3.11'
+    """
+    return ",".join(f"{name}={number}" for name, number in versions.items())
+
+
+def parsed_versions(text: str) -> dict[str, str]:
+    """Return what `versions_text` was made from; of a text of another form, what can be read of it."""
+    pairs = (pair.partition("=") for pair in text.split(","))
+    return {name: number for name, equals, number in pairs if equals}
 
 
 def check_client(client: dict[str, str]) -> None:
@@ -30,3 +43,10 @@ def check_client(client: dict[str, str]) -> None:
                 client=theirs,
                 cluster=own[name],
             )
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not-installed"

@@ -21,12 +21,14 @@ import ray
 from ray.exceptions import ActorUnavailableError
 
 from raystream.clock import Clock, SystemClock
+from raystream.cluster.metrics_export import SlotExporter
+from raystream.cluster.node_logs import link_logs
 from raystream.cluster.outbox import Outbox, UnreachableError
 from raystream.cluster.process import configure_logging
 from raystream.cluster.vitals import Heartbeat, LoopThread, LoopWatch, stack_of
 from raystream.ids import JobId, SlotId
 from raystream.runtime.mailbox import Mailbox
-from raystream.runtime.messages import Command, Report
+from raystream.runtime.messages import Command, Progress, Report
 from raystream.runtime.slot import Slot
 from raystream.runtime.tcp import TcpLinks
 from raystream.runtime.thread_pools import SlotThreads
@@ -61,11 +63,13 @@ class SlotActor:
     """
 
     def __init__(self, job_id: JobId, slot: SlotId, incarnation: int, master: Any) -> None:
-        configure_logging()
+        configure_logging(job_id)
+        link_logs(job_id, f"slot-{slot}")
         self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._id = slot
         self._incarnation = incarnation
         self._master = master
+        self._exporter = SlotExporter(job_id)
         self._outbox = Outbox(self._call_master, _exit)
         clock = SystemClock()
         self._links = WatchedLinks(self._host, clock)
@@ -129,6 +133,9 @@ class SlotActor:
         return f"slot {self._id}"
 
     def _call_master(self, batch: int, reports: list[Report]) -> None:
+        for report in reports:
+            if isinstance(report, Progress):
+                self._exporter.export(report)
         try:
             ray.get(self._master.report.remote(self._id, self._incarnation, batch, reports))
         except ActorUnavailableError as error:

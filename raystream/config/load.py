@@ -18,9 +18,7 @@ from raystream.errors import ConfigError
 
 _DEFAULTS = JobConfig()
 _OPTIONS: dict[str, Option] = {
-    name: declared
-    for declared, _ in values(_DEFAULTS)
-    for name in (declared.key, *declared.aliases)
+    name: declared for declared, _ in values(_DEFAULTS) for name in (declared.key, *declared.aliases)
 }
 _PREFIXES = {name[:end] for name in _OPTIONS for end, letter in enumerate(name) if letter == "."}
 

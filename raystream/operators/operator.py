@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from raystream.clock import Clock
+from raystream.metrics.user import MetricGroup
 from raystream.records.batch import RowBatch
-from raystream.records.elements import EventTime
+from raystream.records.elements import EventTime, Watermark
 from raystream.state.backend import KeyedStateBackend
 from raystream.state.operator_state import OperatorState
 from raystream.state.operator_store import OperatorStore
@@ -30,6 +31,45 @@ def drop(element: RowBatch | EventTime) -> None:
 
 def _nothing_to_select(_: Container[int] | None) -> None:
     raise AssertionError("inputs selected by an operator that has none of its own")
+
+
+class Sent:
+    """Counts the records that an operator hands to one of its outputs.
+
+    Attributes:
+        records: since the start of the attempt.
+    """
+
+    __slots__ = ("_emit", "records")
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self.records = 0
+
+    def emit(self, batch: RowBatch) -> None:
+        """Count a batch and hand it on."""
+        self.records += len(batch.values)
+        self._emit(batch)
+
+
+class SentEventTime:
+    """Remembers how far event time has come in what an operator emits.
+
+    Attributes:
+        watermark_ms: the last watermark; None before the first one.
+    """
+
+    __slots__ = ("_emit", "watermark_ms")
+
+    def __init__(self, emit: EmitEventTime) -> None:
+        self._emit = emit
+        self.watermark_ms: int | None = None
+
+    def emit(self, element: EventTime) -> None:
+        """Look at what moves event time and hand it on."""
+        if type(element) is Watermark:
+            self.watermark_ms = element.timestamp_ms
+        self._emit(element)
 
 
 class Background(Protocol):
@@ -62,6 +102,7 @@ class OperatorContext:
         failed: reports an error that occurred outside of a call, and fails the attempt.
         emitted: is called with each record when it is emitted and returns what is handed on in its
             place, a copy say; None hands on the record itself.
+        metrics: what user code counts with.
     """
 
     job_id: str
@@ -84,15 +125,24 @@ class OperatorContext:
     deliver: Callable[[bytes], None]
     failed: Callable[[Exception], None]
     emitted: Callable[[Any], Any] | None = None
+    metrics: MetricGroup = field(default_factory=MetricGroup)
 
 
 class Operator:
-    """Base of all operators; every method does nothing by default."""
+    """Base of all operators; every method does nothing by default.
+
+    Attributes:
+        sent: counts what is emitted to each output, by tag, where a slot runs the operator; None is the main
+            output.
+        sent_event_time: knows the last watermark that was emitted, likewise.
+    """
 
     emit: Emit = staticmethod(drop)
     emit_side: Mapping[str, Emit] = {}
     emit_event_time: EmitEventTime = staticmethod(drop)
     context: OperatorContext
+    sent: Mapping[str | None, Sent] = {}
+    sent_event_time: SentEventTime
 
     def setup(
         self,
@@ -122,6 +172,11 @@ class Operator:
     def dead_letters(self) -> int:
         """How many records have gone to the dead letters since the start of the attempt."""
         return 0
+
+    @property
+    def records_out(self) -> int:
+        """How many records it has emitted, or written to the outside, since the start of the attempt."""
+        return sum(sent.records for sent in self.sent.values())
 
     def start(self) -> None:
         """Called when every subtask of the job is open, before the first record."""

@@ -58,6 +58,10 @@ class SinkOperator(Operator):
     def committed(self) -> bool:
         return self._commits.idle
 
+    @property
+    def records_out(self) -> int:
+        return self.records_written
+
     def start(self) -> None:
         assert self._writer is not None, "start before open"
         self._writer.start()

@@ -72,9 +72,12 @@ class RuntimeContext:
         attempt: number of this execution of the job, from 1.
         uid: uid of the operator.
         job_id: id of the job, 32 hex digits.
+        metrics: counters, gauges, meters and histograms of this subtask, `raystream.metrics.user`.
     """
 
-    __slots__ = ("_context", "attempt", "job_id", "max_parallelism", "parallelism", "subtask_index", "uid")
+    __slots__ = (
+        "_context", "attempt", "job_id", "max_parallelism", "metrics", "parallelism", "subtask_index", "uid",
+    )  # fmt: skip
 
     def __init__(self, context: OperatorContext) -> None:
         self._context = context
@@ -84,6 +87,7 @@ class RuntimeContext:
         self.attempt = context.attempt
         self.uid = context.uid
         self.job_id = context.job_id
+        self.metrics = context.metrics
 
     def get_state(self, descriptor: ValueStateDescriptor[T]) -> ValueState[T]:
         """Return the value state of this descriptor.

@@ -79,7 +79,7 @@ class Job:
         self._settled = True  # Nothing of an earlier attempt can complete any more.
         self._only_commits_left = False  # What ends the job is complete.
         self._restart_ms = 0.0
-        self._logged = False  # An attempt is in the log, or may be.
+        self._logged = False  # The job is in the log, or may be.
         self._conflict: RaystreamError | None = None
         self._end = JobEnd()
         self._history: History[Command] = History()
@@ -108,6 +108,11 @@ class Job:
         return self._conflict or self._end.error or self._judge.error
 
     @property
+    def restarts(self) -> int:
+        """Attempts that began since another one had failed."""
+        return self._judge.restarts
+
+    @property
     def gave_up(self) -> str:
         """Why a failed job was not started again; empty otherwise."""
         return self._judge.gave_up
@@ -130,10 +135,10 @@ class Job:
 
     # ---- an attempt ----------------------------------------------------------
 
-    def job_submitted(self) -> list[Command]:
-        """The job exists: start the first attempt."""
-        created = self._phase is Phase.CREATED
-        return self._done("job_submitted", None, self._begin_attempt() if created else [])
+    def job_submitted(self, *, inherited: bool = False) -> list[Command]:
+        """The job exists, perhaps in a log that its next master would read: start the first attempt."""
+        self._logged = inherited
+        return self._done("job_submitted", inherited, self._begin_attempt())
 
     def job_recovered(self, now_ms: float, past: JobPast) -> list[Command]:
         """The job ran under a job master that is gone: restart it, or do what is left of its end."""
@@ -232,10 +237,9 @@ class Job:
 
     def slot_lost(self, now_ms: float, slot: SlotId, failure: Failure) -> list[Command]:
         """The process of a slot is gone, or is not to be had."""
-        commands: list[Command] = []
-        if self._roster.lost(slot):
-            needed = not self._phase.slotless  # Else it is replaced when slots are acquired.
-            commands = self._fail(now_ms, failure) if needed else []
+        # In a phase without slots it is replaced when they are acquired.
+        needed = self._roster.lost(slot) and not self._phase.slotless
+        commands = self._fail(now_ms, failure) if needed else []
         return self._done("slot_lost", (slot, failure), commands)
 
     def attempt_failed(self, now_ms: float, attempt: Attempt, failure: Failure) -> list[Command]:
@@ -367,7 +371,11 @@ class Job:
         if self._phase is not Phase.STOPPING:
             return []
         if self._aim is Aim.UNDECIDED:
-            self._decide(now_ms)
+            match self._judge.decide(now_ms):
+                case Restart(delay_ms):
+                    self._aim, self._restart_ms = Aim.RESTART, now_ms + delay_ms
+                case GiveUp():
+                    self._aim = Aim.FAIL
         if not self._stopped or self._aim is Aim.UNDECIDED:
             return []
         if self._aim is not Aim.RESTART:
@@ -375,14 +383,6 @@ class Job:
             error = self._judge.error if self._aim is Aim.FAIL else None
             return self._end.begin(TERMINAL_STATUS[self._aim], error, logged=self._logged)
         return self._begin_attempt() if now_ms >= self._restart_ms else []
-
-    def _decide(self, now_ms: float) -> None:
-        """Choose between restart and failure, if the primary cause is known."""
-        match self._judge.decide(now_ms):
-            case Restart(delay_ms):
-                self._aim, self._restart_ms = Aim.RESTART, now_ms + delay_ms
-            case GiveUp():
-                self._aim = Aim.FAIL
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self._phase]:

@@ -5,8 +5,8 @@
                 +--+ not logged: tried again, a number of times
 
 A job whose end can not be written to the log has FAILED and keeps its checkpoints, whatever it
-was about to become: they are what another start can go on from.  One that never logged an
-attempt has nothing to write; for one of which the log says how it ended, the rest is done again.
+was about to become: they are what another start can go on from.  One that nobody has logged
+anything of has nothing to write; for one of which the log says how it ended, the rest is done again.
 """
 
 from raystream.errors import ConfigError, RaystreamError
@@ -51,7 +51,7 @@ class JobEnd:
         self._in_log = status is not None
 
     def begin(self, status: JobStatus, error: RaystreamError | None, *, logged: bool) -> list[Command]:
-        """No attempt runs, none will; `logged` says whether one was ever logged."""
+        """No attempt runs, none will; `logged` says whether the job may be in the log."""
         self._status, self._error = status, error
         if self._in_log:
             return self.end_logged()

@@ -59,6 +59,7 @@ class FailureJudge:
 
     Attributes:
         gave_up: why the last failure was not followed by a restart; empty before that.
+        restarts: attempts that a failure has led to.
     """
 
     def __init__(self, strategy: RestartStrategy) -> None:
@@ -70,6 +71,7 @@ class FailureJudge:
         self._visible = False  # Output of this attempt may be visible, and no checkpoint says which.
         self._commit_tries = 0  # Those that are left, once only commits are.
         self.gave_up = ""
+        self.restarts = 0
 
     @property
     def error(self) -> RaystreamError | None:
@@ -91,13 +93,14 @@ class FailureJudge:
         """
         for failure in past.failures:
             self._strategy.failure_occurred(failure.at_ms, checkpoint_completed_since=failure.progress)
-        self._progress = past.progress
+        self._progress, self.restarts = past.progress, past.restarts
         self._commit_tries = COMMIT_TRIES_MAX if past.only_commits_left else 0
         if past.failure is not None:
             self.failure_reported(now_ms, past.failure)
 
     def attempt_started(self) -> None:
-        """Forget the failures of the attempt before."""
+        """Forget the failures of the attempt before, but count that there were some."""
+        self.restarts += self._primary is not None and not self._primary.taken_back
         self._primary = None
         self._visible = False
 

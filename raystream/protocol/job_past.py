@@ -12,6 +12,10 @@ from raystream.ids import Attempt, JobStatus
 from raystream.protocol.job_failures import Failure
 from raystream.protocol.job_phases import Aim
 
+MASTERS_IN_VAIN_MAX = 100
+"""Job masters that may be lost in a row before they begin an attempt: each leaves an entry in the job log
+that is never deleted, and a process that starts over and over helps nobody."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastFailure:
@@ -29,6 +33,10 @@ class JobPast:
 
     attempt: Attempt
     """The newest number that was given."""
+    restarts: int = 0
+    """Attempts that a failure has led to."""
+    masters_in_vain: int = 0
+    """Job masters in a row that were lost before they began an attempt, the last one not among them."""
     only_commits_left: bool = False
     """What ends the job is complete."""
     canceled: bool = False
@@ -60,5 +68,18 @@ class JobPast:
         """What the machine has to judge, or has judged; None when nothing has failed."""
         if self.error is not None:
             return Failure(self.error, retryable=False)
-        lost = RaystreamError("process of the job master was lost", attempt=self.attempt)
-        return Failure(lost) if self.aim is Aim.UNDECIDED else None
+        if self.aim is not Aim.UNDECIDED:
+            return None
+        if self.masters_in_vain >= MASTERS_IN_VAIN_MAX:
+            return Failure(lost_in_vain(self.masters_in_vain), retryable=False)
+        return Failure(RaystreamError("process of the job master was lost", attempt=self.attempt))
+
+
+def lost_in_vain(masters: int) -> RaystreamError:
+    """Return what a job fails with that no job master can go on with."""
+    return RaystreamError(
+        "job masters were lost one after the other before they could begin an attempt",
+        hint="see the logs of their processes: what they do before is to read the checkpoints and to discover"
+        " the splits of the sources",
+        job_masters=masters,
+    )

@@ -20,6 +20,7 @@ from raystream.handles import SubtaskSnapshot
 from raystream.ids import CheckpointId, SlotId
 from raystream.operators.operator import Operator
 from raystream.records.elements import Barrier
+from raystream.runtime import log_place
 from raystream.runtime import messages as msg
 from raystream.runtime.assembly import Assembly, SlotServices
 from raystream.runtime.links import LinkIdentity
@@ -27,22 +28,16 @@ from raystream.runtime.portable_error import portable
 from raystream.runtime.program import Program
 from raystream.runtime.restore import found_states
 from raystream.runtime.restored_states import RestoredState
+from raystream.runtime.slot_metrics import SlotMetrics
 from raystream.runtime.snapshotter import Snapshotter
 from raystream.runtime.subtask import Subtask
+from raystream.runtime.turns import Turns
 from raystream.storage.local_copies import LocalCopies
 from raystream.storage.probe import read_probe
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_MS = 1000.0
-TURNS_PER_CHANNEL_MAX = 4
-"""Elements that a channel may hand over between two turns of the sources.  With one, a slot whose
-source is slow, or slower than its peers', would let its channels fill to their credit: every
-barrier waits behind that (measured: 4 times as long after 5 s, and growing)."""
-
-TURNS_MS_MAX = 50.0
-"""Time after which each subtask has one more turn only, where barriers overtake and should be looked at."""
-
 
 class _Phase(Enum):
     CREATED = auto()
@@ -58,7 +53,7 @@ class SlotAttempt:
     def __init__(self, deploy: msg.Deploy, program: Program, services: SlotServices) -> None:
         self._deploy = deploy
         self._config = program.config
-        self._slot_count = program.plan.slot_count
+        self._program = program
         self._services = services
         self._clock = services.clock
         self._links = services.links
@@ -69,7 +64,7 @@ class SlotAttempt:
         self._linger_ms = float(self._config.pipeline.buffer_timeout_ms)
         self._flush_at_ms = 0.0
         self._progress_at_ms = 0.0
-        self._last_progress = (-1, -1, -1)
+        self._metrics: SlotMetrics | None = None
         self._commits_asked = False
         self._commits_reported: set[tuple[int, int]] = set()
         self._snapshotter = Snapshotter(
@@ -89,7 +84,7 @@ class SlotAttempt:
         self._opened: list[Operator] = []
         self._states: tuple[RestoredState, ...] = ()
         self._sources: list[Subtask] = []
-        self._consumers: list[Subtask] = []
+        self._turns: Turns | None = None
         self._unaligned = self._config.checkpointing.unaligned
 
     @property
@@ -106,7 +101,7 @@ class SlotAttempt:
             attempt=self._deploy.attempt,
             slot=self._deploy.slot,
             secret=self._deploy.secret,
-            slot_count=self._slot_count,
+            slot_count=self._program.plan.slot_count,
         )
         address = self._links.listen(identity, self._assembly.wiring.frame_received)
         probe = self._deploy.probe
@@ -137,8 +132,6 @@ class SlotAttempt:
                 self.subtasks.append(subtask)
                 if subtask.source is not None:
                     self._sources.append(subtask)
-                else:
-                    self._consumers.insert(0, subtask)
             self._open()
             # Afterwards, since user code takes its time: a peer does not wait long for our first word.
             self._links.connect(addresses, sorted(self._assembly.wiring.peers))
@@ -151,7 +144,9 @@ class SlotAttempt:
         for subtask in self.subtasks:
             for operator in subtask.operators:
                 self._opened.append(operator)
+                log_place.here.at = operator.context.name, str(subtask.index)
                 operator.open()
+        log_place.here.at = log_place.NOWHERE
         self._states = found_states(
             (operator.context for subtask in self.subtasks for operator in subtask.operators),
             drop=self._config.recovery.allow_non_restored,
@@ -161,6 +156,8 @@ class SlotAttempt:
 
     def start(self) -> None:
         """Process records from now on."""
+        self._metrics = SlotMetrics(self._deploy, self._program, self._clock, self.subtasks)
+        self._turns = Turns(self._clock, self.subtasks, self._metrics.times, bounded=self._unaligned)
         for subtask in self.subtasks:
             for operator in subtask.operators:
                 operator.start()
@@ -177,41 +174,17 @@ class SlotAttempt:
                 msg.SlotReady(attempt=self._deploy.attempt, slot=self._deploy.slot, states=self._states)
             )
             return True
-        if self._phase is _Phase.RUNNING:
+        if self._turns is not None:
             if self._unaligned:  # Sources first: what overtakes goes through the slot in one round.
                 for subtask in self.subtasks:
                     subtask.see_to_barriers()
-            worked = self._run_records() or worked
+            worked = self._turns.run() or worked
             worked = self._snapshotter.advance() or worked
             worked = self._timed_work(idle=not worked) or worked
         return worked
 
     def _all_opened(self) -> bool:
         return all(operator.opened for subtask in self.subtasks for operator in subtask.operators)
-
-    def _run_records(self) -> bool:
-        """Give every channel that has input a few turns, then every source one.
-
-        Sources have their turn even while input waits: a slot that always put the records of others
-        first would never read its own splits, and its peers would do all the reading.
-        """
-        ran = False
-        until_ms = self._clock.monotonic_ms() + TURNS_MS_MAX if self._unaligned else None
-        for subtask in self._consumers:
-            for _ in range(subtask.ready_count * TURNS_PER_CHANNEL_MAX):
-                if subtask.can_run:
-                    subtask.run()
-                    ran = True
-                    if until_ms is not None and self._clock.monotonic_ms() >= until_ms:
-                        break
-        for subtask in self._sources:
-            if subtask.can_poll and subtask.poll_source():
-                ran = True
-        for subtask in self.subtasks:
-            if subtask.can_run_woken:
-                subtask.run_woken()
-                ran = True
-        return ran
 
     def _timed_work(self, *, idle: bool) -> bool:
         now_ms = self._clock.monotonic_ms()
@@ -239,21 +212,9 @@ class SlotAttempt:
         return min([self._progress_at_ms, *self._timers.values(), *(at for at in barriers if at is not None)])
 
     def report_progress(self) -> None:
-        """Report how many records came in and went out, if that has changed."""
-        records_in = sum(subtask.records_in for subtask in self._sources)
-        records_out = sum(subtask.records_out for subtask in self.subtasks)
-        dead_letters = sum(subtask.dead_letters for subtask in self.subtasks)
-        if (records_in, records_out, dead_letters) != self._last_progress:
-            self._last_progress = records_in, records_out, dead_letters
-            self._report(
-                msg.Progress(
-                    attempt=self._deploy.attempt,
-                    slot=self._deploy.slot,
-                    records_in=records_in,
-                    records_out=records_out,
-                    dead_letters=dead_letters,
-                )
-            )
+        """Report what the subtasks of this slot have done."""
+        if self._metrics is not None:
+            self._report(self._metrics.progress())
 
     def _set_timer(self, vertex: int, index: int, position: int, at_ms: float) -> None:
         key = vertex, index, position
@@ -358,7 +319,8 @@ class SlotAttempt:
 
         It may be most of the memory of the process, whose collector of cycles is made to run rarely.
         """
-        self.subtasks, self._sources, self._consumers, self._opened = [], [], [], []
+        self.subtasks, self._sources, self._opened = [], [], []
+        self._metrics = self._turns = None
         del self._assembly, self._snapshotter
 
     # ---- what subtasks and snapshots say ----------------------------------
@@ -375,6 +337,8 @@ class SlotAttempt:
         self._snapshot_failed(checkpoint_id, subtask.vertex, subtask.index, CheckpointError(reason))
 
     def _snapshot_taken(self, checkpoint_id: CheckpointId, snapshot: SubtaskSnapshot) -> None:
+        if self._metrics is not None:
+            self._metrics.snapshot_taken(snapshot)
         self._report(
             msg.SnapshotAcked(attempt=self._deploy.attempt, checkpoint_id=checkpoint_id, snapshot=snapshot)
         )

@@ -5,7 +5,6 @@
                                               +----------+ what concerns the other one
 
 The job log is read first (`coordinator_recovery`): the job may have run before, under another job master.
-
 Three machines decide, `raystream.protocol.job`, `checkpoint` and `rescale`; this module and its neighbours
 (`coordinator_*`) execute.  Everything happens on one thread, the owner's: it calls the methods here, and
 `step` when `next_deadline_ms` has come.  Nothing here blocks: what may block goes to the background and
@@ -100,12 +99,13 @@ class JobCoordinator:
             deletions=self._deletions,
             plan=lambda: self._preparation.plan,
             run=self._run,
-            records=lambda: self._reports.records,
+            records=lambda: self.reports.records,
             rescales=self._rescale.checkpoint_ended,
             deleted=lambda: self._entries.archive(self.view()),
         )
         self._entries = self._make_entries()
-        self._reports = self._make_reports(on_output)
+        self.reports = self._make_reports(on_output)
+        """What slots have counted and measured."""
 
     def _make_preparation(self) -> AttemptPreparation:
         return AttemptPreparation(
@@ -148,7 +148,7 @@ class JobCoordinator:
             program_checksum=lambda: self._preparation.program_checksum,
             leftovers=self._shell.leftovers,
             parallelism=lambda: self._rescale.parallelism,
-            records=lambda: self._reports.records,
+            records=lambda: self.reports.records,
             later=self._later,
             run=self._run,
             failed=self._attempt_failed,
@@ -162,13 +162,13 @@ class JobCoordinator:
 
     def _begin(self, recovered: RecoveredJob | None) -> None:
         if recovered is None:
-            self._run(self._job.job_submitted())
+            self._run(self._job.job_submitted(inherited=self._services.inherits))
             return
         logged, now_ms, wall_ms = recovered.logged, self._now_ms, self._services.clock.wall_ms()
         logger.warning("job goes on under another job master", extra={"attempt": logged.attempt})
         self._started_ms = now_ms - max(wall_ms - logged.started_ms, 0)
         self._started_from = logged.started_from
-        self._reports.counted_before(logged.records)
+        self.reports.counted_before(logged.records)
         self._requests.recovered(logged.outcomes)
         self._preparation.recovered()
         self._run(self._checkpoints.job_began(logged.beginning))
@@ -191,7 +191,7 @@ class JobCoordinator:
     def slot_reported(self, report: msg.Report) -> None:
         """A slot says something; dropped when it is about another attempt."""
         if report.attempt == self._job.attempt:
-            self._reports.take(report)
+            self.reports.take(report)
 
     def request(self, request: runner.ClientRequest) -> None:
         """A client wants something; the answer is in the view.  Repeating a request is harmless."""
@@ -244,7 +244,7 @@ class JobCoordinator:
 
     def view(self) -> JobView:
         """Return how the job stands now."""
-        job, records = self._job, self._reports.records
+        job = self._job
         now_ms = self._now_ms if self._ended_ms is None else self._ended_ms
         waiting_for = job.waiting_for or self._rescale.waiting_for or self._recovery.waiting_for
         return JobView(
@@ -253,18 +253,18 @@ class JobCoordinator:
             status=job.status,
             parallelism=max(vertex.parallelism for vertex in self._preparation.plan.vertices),
             attempt=job.attempt,
-            restarts=max(job.attempt - 1, 0),
-            records_in=records.records_in,
-            records_out=records.records_out,
-            dead_letters=records.dead_letters,
+            restarts=job.restarts,
+            **self.reports.records._asdict(),
             duration_ms=round(now_ms - self._started_ms),
             checkpoints=self._shell.records.shown(),
+            checkpoint_counts=self._shell.records.counts,
             last_checkpoint_id=self._checkpoints.recovery_point,
             started_from=self._started_from,
             error=job.error,
             gave_up=job.gave_up,
             waiting_for=waiting_for,
             waiting_ms=self._wait.lasts_ms(waiting_for, now_ms),
+            recovering=not self._recovery.over,
             abandoned=job.phase is Phase.ABANDONED,
             outcomes=self._requests.outcomes,
         )
@@ -308,7 +308,7 @@ class JobCoordinator:
             case cmd.ReshapeJob():
                 self._rescale.reshape(command)
             case cmd.PrepareAttempt(attempt):
-                self._reports.counted_before(self._reports.records)
+                self.reports.counted_before(self.reports.records)
                 self._preparation.begin(attempt, self._shell.location(checkpoints.recovery_point))
             case cmd.LogAttempt(attempt):
                 self._entries.attempt_begins(attempt)

@@ -19,6 +19,7 @@ from raystream.errors import RaystreamError
 from raystream.graph.physical import PhysicalPlan
 from raystream.graph.rescaling import rescaled
 from raystream.ids import Attempt, SlotId
+from raystream.runtime import log_place
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_end import Deletions
 from raystream.runtime.coordinator_restore import Restore, dealt_anew, pickled_elsewhere, plan_restore
@@ -125,6 +126,7 @@ class AttemptPreparation:
     def begin(self, attempt: Attempt, location: str | None) -> None:
         """Prepare an attempt that restores a snapshot of this job, or else what the configuration says."""
         self._attempt = attempt
+        log_place.process.attempt = str(attempt)
         self._restore = None
         self._secret = secrets.token_bytes(_SECRET_BYTES)
         if location is None:

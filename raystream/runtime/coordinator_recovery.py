@@ -19,10 +19,17 @@ from typing import Any
 from raystream.errors import FencedError, RaystreamError, StateCorruptError, StateError, StorageError
 from raystream.ids import Attempt, CheckpointId
 from raystream.operators.operator import Background
+from raystream.protocol.job_past import MASTERS_IN_VAIN_MAX, lost_in_vain
 from raystream.runtime.coordinator_log import Later
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_storage import checksum_of
-from raystream.runtime.logged_job import LoggedJob, has_begun, logged_job, newest_attempt
+from raystream.runtime.logged_job import (
+    LoggedJob,
+    has_begun,
+    logged_job,
+    masters_in_vain,
+    newest_attempt,
+)
 from raystream.storage.job_log import MasterStarted
 from raystream.storage.metadata import SnapshotMetadata
 
@@ -71,6 +78,7 @@ class LogReader:
             FencedError: another job master has it.
             StateError: the log is damaged, or of a format that is not read.
             StorageError: the store did not answer.
+            RaystreamError: too many job masters were lost before they began the job.
         """
         if self._logged is None:
             self._logged = self._take_over()
@@ -91,6 +99,8 @@ class LogReader:
         log, claims = self._storage.log, self._config.recovery.claim_mode == "claim"
         entries = [entry for entry in log.read() if entry not in self._entries]
         if not has_begun(entries):
+            if (in_vain := masters_in_vain(entries)) >= MASTERS_IN_VAIN_MAX:
+                raise lost_in_vain(in_vain)
             if self._inherits:
                 # The first attempt may be logged yet, by a dead process whose request is still on its way.
                 self._take_log(max(newest_attempt(entries), Attempt(1)))

@@ -1,7 +1,7 @@
 """What slots report, as events of the machines; and the records that they have counted."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import assert_never
 
 from raystream.errors import CheckpointError, RaystreamError
@@ -54,17 +54,20 @@ class SlotReports:
         self._run = run
         self._failed = failed
         self._on_output = on_output
-        self._progress: dict[SlotId, Counters] = {}  # Of this attempt.
+        self.progress: Mapping[SlotId, msg.Progress] = {}
+        """The newest of each slot in this attempt; never changed, but replaced."""
         self._counted = Counters()  # Of earlier attempts.
 
     @property
     def records(self) -> Counters:
         """What was counted in all attempts."""
-        return Counters.total([self._counted, *self._progress.values()])
+        reported = self.progress.values()
+        counted = (Counters(one.records_in, one.records_out, one.dead_letters) for one in reported)
+        return Counters.total([self._counted, *counted])
 
     def counted_before(self, records: Counters) -> None:
         """Go on above the records of earlier attempts; nothing these still say is listened to."""
-        self._counted, self._progress = records, {}
+        self._counted, self.progress = records, {}
 
     def take(self, report: msg.Report) -> None:
         """Take a report of the current attempt."""
@@ -92,15 +95,17 @@ class SlotReports:
             case msg.CommitsDone():
                 self._run(job.commits_done(now_ms, (report.vertex, report.subtask)))
             case msg.Progress():
-                counted = Counters(report.records_in, report.records_out, report.dead_letters)
-                self._progress[report.slot] = counted
+                self.progress = {**self.progress, report.slot: report}
             case msg.ClientOutput():
                 self._on_output(report)
             case _:
                 assert_never(report)
 
     def _slot_failed(self, report: msg.SlotFailed) -> None:
-        logger.warning("slot failed", extra={"slot": report.slot}, exc_info=report.error)
+        if report.consequence:
+            logger.info("slot lost a peer", extra={"slot": report.slot, "why": str(report.error)})
+        else:
+            logger.warning("slot failed", extra={"slot": report.slot}, exc_info=report.error)
         if report.damage:
             self._run(self._checkpoints.restore_damaged(report.attempt, report.error))
             return

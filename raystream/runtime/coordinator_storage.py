@@ -172,13 +172,18 @@ def open_directory(job_id: JobId, path: str, *, open_fs: OpenFileSystem = open_f
 def check_directory(storage: JobStorage) -> None:
     """Find out from this process whether a job's checkpoints can be kept where it wants them; blocks.
 
+    Leaves nothing: the job may be refused for another reason.
+
     Raises:
         ConfigError: they can not.
     """
-    directory = storage.directory
-    if directory is not None:
-        with suppress(StorageError):  # The job's own probe, which follows, tells.
-            directory.remove_probe(write_probe(directory.fs, directory.layout))
+    if storage.directory is None:
+        return
+    fs, layout = storage.directory.fs, storage.directory.layout
+    with suppress(StorageError):  # The job's own probe, which follows, tells.
+        remove_probe(fs, write_probe(fs, layout))
+        if not fs.list_dir(layout.job_dir):
+            fs.delete_dir(layout.job_dir)
 
 
 def load_initial(storage: JobStorage, recovery: RecoveryConfig) -> tuple[str, SnapshotMetadata] | None:

@@ -5,6 +5,7 @@ Knows nothing of how a job works.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from raystream.errors import RaystreamError
 from raystream.graph.physical import PhysicalPlan
@@ -62,6 +63,15 @@ class CheckpointRecord:
     """Those that have acknowledged, slowest first; of older checkpoints only `SUBTASKS_KEPT`."""
 
 
+class CheckpointCounts(NamedTuple):
+    """How many checkpoints and savepoints have ended."""
+
+    completed: int
+    failed: int
+
+
+NO_CHECKPOINTS = CheckpointCounts(completed=0, failed=0)
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
     """How a job stands at one moment."""
@@ -80,6 +90,8 @@ class JobView:
     """Records that went to the dead letters, in all attempts, repeated ones included."""
     checkpoints: tuple[CheckpointRecord, ...] = ()
     """Oldest first."""
+    checkpoint_counts: CheckpointCounts = NO_CHECKPOINTS
+    """Of all of them; under a later job master, of those that the job log still knows and its own."""
     last_checkpoint_id: CheckpointId | None = None
     """What a failure would recover from."""
     started_from: str | None = None
@@ -92,6 +104,8 @@ class JobView:
     """What holds the job up; empty when nothing does."""
     waiting_ms: int = 0
     """For how long something has."""
+    recovering: bool = False
+    """What became of the job under an earlier job master is not known yet."""
     abandoned: bool = False
     """Another process owns the job; this one does nothing for it any more."""
     outcomes: tuple[RequestOutcome, ...] = ()
@@ -125,6 +139,7 @@ class CheckpointRecords:
         self._records: dict[CheckpointId, CheckpointRecord] = {}
         self._started_ms: dict[CheckpointId, float] = {}
         self._shown: tuple[CheckpointRecord, ...] | None = None
+        self.counts = NO_CHECKPOINTS
 
     def started(
         self, checkpoint_id: CheckpointId, purpose: Purpose, attempt: Attempt, *, wall_ms: int, now_ms: float
@@ -150,6 +165,7 @@ class CheckpointRecords:
         """Show what is known of checkpoints under an earlier job master."""
         for one in history:
             self._put(_record_of(one))
+            self._count(failed=bool(one.failure))
 
     def history(self, completing: CheckpointId, now_ms: float) -> tuple[ArchivedCheckpoint, ...]:
         """Return all that have ended, oldest first, with the one that this entry makes complete."""
@@ -204,6 +220,7 @@ class CheckpointRecords:
             path="" if failure else record.path,
         )
         self._put(record)
+        self._count(failed=bool(failure))
         return record
 
     def damaged(self, checkpoint_id: CheckpointId, error: RaystreamError) -> None:
@@ -233,6 +250,10 @@ class CheckpointRecords:
             if left < 0:
                 self._put(replace(record, subtasks=record.subtasks[:SUBTASKS_KEPT]))
 
+    def _count(self, *, failed: bool) -> None:
+        completed, failures = self.counts
+        self.counts = CheckpointCounts(completed + (not failed), failures + failed)
+
     def _put(self, record: CheckpointRecord) -> None:
         self._records[record.checkpoint_id] = record
         self._shown = None
@@ -248,6 +269,7 @@ def archived(view: JobView, status: JobStatus) -> ArchivedJob:
         records_in=view.records_in,
         records_out=view.records_out,
         dead_letters=view.dead_letters,
+        attempt=view.attempt,
         restarts=view.restarts,
         duration_ms=view.duration_ms,
         last_checkpoint_id=view.last_checkpoint_id,
@@ -263,10 +285,11 @@ def view_of(archive: ArchivedJob) -> JobView:
         name=archive.name,
         status=archive.status,
         parallelism=archive.parallelism,
-        attempt=Attempt(archive.restarts + 1),
+        attempt=Attempt(archive.attempt or archive.restarts + 1),
         restarts=archive.restarts,
         records_in=archive.records_in,
         records_out=archive.records_out,
+        dead_letters=archive.dead_letters,
         duration_ms=archive.duration_ms,
         checkpoints=tuple(map(_record_of, archive.checkpoints)),
         last_checkpoint_id=archive.last_checkpoint_id,

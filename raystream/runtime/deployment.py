@@ -16,7 +16,15 @@ from raystream.graph.physical import Channel, Edge, Partitioning, PhysicalPlan, 
 from raystream.ids import OperatorUid, SlotId
 from raystream.keygroup import routing_table
 from raystream.operators.emission import copy_of, emitting
-from raystream.operators.operator import Emit, EmitEventTime, Operator, OperatorContext, drop
+from raystream.operators.operator import (
+    Emit,
+    EmitEventTime,
+    Operator,
+    OperatorContext,
+    Sent,
+    SentEventTime,
+    drop,
+)
 from raystream.protocol.credit import window_bytes_of
 from raystream.records.batch import RowBatch
 from raystream.records.elements import EventTime
@@ -196,9 +204,11 @@ class SlotBuilder:
                     writers.append(writer)
                     targets.setdefault(edge.tag, []).append(writer.write)
                     followers.append(partial(broadcast, writer.channels))
-            emits = {tag: self._emit_to(emits) for tag, emits in targets.items()}
-            side = {tag: emit for tag, emit in emits.items() if tag is not None}
-            operator.setup(contexts[position], emits.get(None, drop), side, _event_time_to(followers))
+            sent = {tag: Sent(self._emit_to(emits)) for tag, emits in targets.items()}
+            main = sent.setdefault(None, Sent(drop))
+            side = {tag: one.emit for tag, one in sent.items() if tag is not None}
+            operator.sent, operator.sent_event_time = sent, SentEventTime(_event_time_to(followers))
+            operator.setup(contexts[position], main.emit, side, operator.sent_event_time.emit)
         return Outputs(writers)
 
     def _emit_to(self, targets: list[Emit]) -> Emit:

@@ -23,6 +23,7 @@ from raystream.runtime.coordinator import JobCoordinator
 from raystream.runtime.coordinator_services import CoordinatorServices, JobSubmission
 from raystream.runtime.coordinator_storage import open_storage
 from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.job_metrics import JobMetrics
 from raystream.runtime.links import MemoryLinks, MemoryNetwork
 from raystream.runtime.local_cluster_board import LocalBoard
 from raystream.runtime.mailbox import Mailbox
@@ -187,6 +188,10 @@ class LocalJob:
     def view(self) -> JobView:
         """Return how the job stands now."""
         return self._board.view
+
+    def metrics(self) -> JobMetrics:
+        """Return what the slots have counted and measured."""
+        return JobMetrics.of(self._board.view, self._coordinator.reports.progress, self._clock.wall_ms())
 
     def request(self, request: ClientRequest) -> str:
         """Have a request carried out, wait for its outcome and return it."""

@@ -46,6 +46,8 @@ class LoggedJob:
 
     attempt: Attempt
     """The newest number that was given."""
+    restarts: int
+    """Attempts that a failure has led to, and job masters that died before theirs."""
     started_ms: int
     """Wall time of the first attempt, ms since epoch."""
     program_checksum: str | None
@@ -59,6 +61,8 @@ class LoggedJob:
     beginning: Beginning
     locations: Mapping[CheckpointId, str]
     """Of every snapshot that the log names."""
+    masters_in_vain: int = 0
+    """Job masters in a row that have begun no attempt."""
     only_commits_left: bool = False
     canceled: bool = False
     end: Terminal | None = None
@@ -80,6 +84,8 @@ class LoggedJob:
         text = self.end.error if self.end is not None else None
         return JobPast(
             attempt=self.attempt,
+            restarts=self.restarts,
+            masters_in_vain=self.masters_in_vain,
             only_commits_left=self.only_commits_left,
             canceled=self.canceled,
             status=None if self.end is None else self.end.status,
@@ -92,6 +98,18 @@ class LoggedJob:
 def has_begun(entries: Iterable[LogEntry]) -> bool:
     """Return whether a job has logged anything but that it has job masters."""
     return any(not isinstance(entry, MasterStarted) for entry in entries)
+
+
+def masters_in_vain(entries: Iterable[LogEntry]) -> int:
+    """Return how many job masters in a row have begun no attempt, up to the last one in the log."""
+    count = 0
+    for entry in entries:
+        match entry:
+            case MasterStarted():
+                count += 1
+            case AttemptStarted():
+                count = 0
+    return count
 
 
 def newest_attempt(entries: Iterable[LogEntry]) -> Attempt:
@@ -114,7 +132,7 @@ def logged_job(entries: Sequence[LogEntry], *, num_retained: int, claims: bool) 
     reader = _Reader(num_retained, claims=claims)
     for entry in entries:
         reader.read(entry)
-    return reader.job()
+    return replace(reader.job(), masters_in_vain=masters_in_vain(entries))
 
 
 class _Reader:
@@ -122,9 +140,11 @@ class _Reader:
 
     def __init__(self, num_retained: int, *, claims: bool) -> None:
         self.claims = claims
+        self.master_started_ms = 0
         self.first: AttemptStarted | None = None
         self.last: AttemptStarted | None = None
         self.attempt = Attempt(0)
+        self.restarts = 0
         self.newest = CheckpointId(0)
         self.point: CheckpointId | None = None
         self.ends_with: CheckpointId | None = None  # What ends the job when it is the point.
@@ -141,8 +161,10 @@ class _Reader:
     def read(self, entry: LogEntry) -> None:
         match entry:
             case MasterStarted():
+                self.master_started_ms = entry.started_ms
                 if self.first is not None:  # Else the one before it had not begun anything.
                     self._failed(entry.started_ms)
+                    self.restarts += 1
                     self.attempt = max(self.attempt, entry.attempt)
             case AttemptStarted():
                 self._attempt_started(entry)
@@ -173,9 +195,12 @@ class _Reader:
     def job(self) -> LoggedJob:
         first, last, retention = self.first, self.last, self.retention
         if first is None or last is None:
-            raise StateCorruptError("job log has lost the entries of its attempts")
+            if self.locations or not (self.canceled or self.end):
+                raise StateCorruptError("job log has lost the entries of its attempts")
+            first = last = AttemptStarted(attempt=self.attempt, started_ms=self.master_started_ms)
         return LoggedJob(
             attempt=self.attempt,
+            restarts=self.restarts,
             started_ms=first.started_ms,
             program_checksum=last.program_checksum,
             started_from=first.restored_path,
@@ -206,9 +231,7 @@ class _Reader:
         elif self.last is not None and entry.attempt != self.attempt:
             # The entry of the checkpoint between may be pruned; what was restored tells of it all the same.
             self.progress = self.progress or entry.restored_checkpoint != self.last.restored_checkpoint
-            # Else it was no new failure, but a second try, or a rescale.
-            if (entry.passed_over, entry.parallelism) == (self.last.passed_over, self.last.parallelism):
-                self._failed(entry.started_ms)
+        self._failures(entry)
         for damaged in entry.passed_over:
             if damaged in self.retention.retained:
                 self.retention.checkpoint_damaged(damaged)
@@ -219,6 +242,17 @@ class _Reader:
         self.newest = max(self.newest, entry.newest_checkpoint or self.newest)
         logged = Counters(entry.records_in, entry.records_out, entry.dead_letters)
         self.records = Counters(*map(max, self.records, logged))
+
+    def _failures(self, entry: AttemptStarted) -> None:
+        """Take in the failures that led to an attempt, which may be several: some attempts log nothing.
+
+        The second try with an older checkpoint is none: the restart strategy was not asked about it.
+        """
+        restarts = entry.attempt - 1 if entry.restarts is None else entry.restarts
+        before = () if self.last is None else self.last.passed_over
+        for _ in range(restarts - self.restarts - len(set(entry.passed_over).difference(before))):
+            self._failed(entry.started_ms)
+        self.restarts = restarts
 
     def _completed(self, number: CheckpointId, directory: str, *, ends_job: bool) -> None:
         self._named(number, directory)

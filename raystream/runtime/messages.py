@@ -20,6 +20,7 @@ from raystream.handles import (
 )
 from raystream.ids import Attempt, CheckpointId, JobId, OperatorUid, SlotId, VertexId
 from raystream.keygroup import KeyGroupRange
+from raystream.metrics.reports import SubtaskMetrics
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.restored_states import RestoredState
 
@@ -269,13 +270,15 @@ class CommitsDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Counters of a slot since the start of the attempt; about once a second."""
+    """What a slot has done since the start of the attempt; about once a second."""
 
     attempt: Attempt
     slot: SlotId
     records_in: int
     records_out: int
     dead_letters: int = 0
+    job_name: str = ""
+    subtasks: tuple[SubtaskMetrics, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from raystream.errors import (
 )
 from raystream.ids import Attempt, JobId, SlotId
 from raystream.operators.operator import Background
+from raystream.runtime import log_place
 from raystream.runtime import messages as msg
 from raystream.runtime.assembly import SlotServices
 from raystream.runtime.attempt import SlotAttempt
@@ -167,6 +168,7 @@ class Slot:
     def _deploy(self, command: msg.Deploy) -> None:
         self._drop_attempt()
         number = self._number = command.attempt
+        log_place.process.attempt = str(number)
         self._failed = False
         try:
             program = unpack(command.program)
@@ -219,18 +221,23 @@ class Slot:
     def _fail(self, error: BaseException) -> None:
         self._failed = True
         restoring = self._attempt is not None and self._attempt.restoring
-        logger.warning("attempt failed in this slot", extra={"slot": self.id}, exc_info=error)
+        consequence = isinstance(error, ConnectionLostError)
+        if consequence:  # Another slot has ended, as all do with the job; what for is said there.
+            logger.info("peer of this slot is gone", extra={"slot": self.id, "why": str(error)})
+        else:
+            logger.warning("attempt failed in this slot", extra={"slot": self.id}, exc_info=error)
         self._report(
             msg.SlotFailed(
                 attempt=Attempt(self._number),
                 slot=self.id,
                 error=portable(error, "slot failed"),
-                consequence=isinstance(error, ConnectionLostError),
+                consequence=consequence,
                 retryable=not isinstance(error, _NEVER_RETRIED),
                 damage=isinstance(error, StateCorruptError) and restoring,
             )
         )
         _forget_frames(error)
+        log_place.here.at = log_place.NOWHERE
 
     def _drop_attempt(self) -> None:
         attempt, self._attempt = self._attempt, None

@@ -16,7 +16,6 @@ from raystream.clock import Clock
 from raystream.graph.physical import Vertex
 from raystream.ids import CheckpointId
 from raystream.operators.operator import Operator
-from raystream.operators.sink_operator import SinkOperator
 from raystream.operators.source import END
 from raystream.operators.source_operator import SourceOperator
 from raystream.protocol import alignment as align
@@ -109,21 +108,14 @@ class Subtask:
         return head if isinstance(head, SourceOperator) else None
 
     @property
-    def records_out(self) -> int:
-        """Records given to the sinks of this chain."""
-        return sum(o.records_written for o in self.operators if isinstance(o, SinkOperator))
-
-    @property
-    def dead_letters(self) -> int:
-        """Records of this chain that went to the dead letters."""
-        return sum(operator.dead_letters for operator in self.operators)
+    def watermark_ms(self) -> int | None:
+        """Event time of the input; None for a source, which has none."""
+        return None if self._valve is None else self._valve.event_time_ms
 
     @property
     def committed(self) -> bool:
         """True when no commit of a sink in this chain is under way."""
         return all(operator.committed for operator in self.operators)
-
-    # ---- records ----------------------------------------------------------
 
     @property
     def ready_count(self) -> int:
@@ -133,9 +125,14 @@ class Subtask:
     @property
     def can_run(self) -> bool:
         """True when `run` would process an element."""
-        return self.outputs.has_room and bool(
-            self.gate.has_input or self._head.catching_up or self._in_flight
-        )
+        return self.outputs.has_room and self.has_work
+
+    @property
+    def has_work(self) -> bool:
+        """True when there is something to process, or may be, whether there is room for more or not."""
+        if self._valve is None:
+            return not (self._asleep or self._ended or self._stopped_by is not None)
+        return bool(self.gate.has_input or self._head.catching_up or self._in_flight)
 
     def run(self) -> None:
         """Process the next element of the gate, or some more of the last one."""
@@ -196,7 +193,7 @@ class Subtask:
     @property
     def can_poll(self) -> bool:
         """True when `poll_source` may find records."""
-        return not (self._asleep or self._ended or self._stopped_by is not None) and self.outputs.has_room
+        return self.has_work and self.outputs.has_room
 
     def poll_source(self) -> bool:
         """Read one batch from the source; True when something happened."""

@@ -14,7 +14,7 @@ forms files beside it.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from raystream.clock import ProcessingTime
 from raystream.handles import SharedFile, StateInfo
@@ -272,6 +272,15 @@ class KeyedSnapshot(Protocol):
         """
 
 
+class CacheUse(NamedTuple):
+    """How often state was asked for, and not found in the cache in front of it; both grow only."""
+
+    accesses: int
+    """One for each record and state."""
+    reads: int
+    """Of the store behind the cache."""
+
+
 class KeyedStateBackend(Protocol):
     """Holds the keyed state of one operator subtask, for the key groups it owns.
 
@@ -286,6 +295,10 @@ class KeyedStateBackend(Protocol):
 
         None where there is nothing to do.
         """
+
+    @property
+    def cache_use(self) -> CacheUse | None:
+        """How well the cache serves; None where all state is in memory."""
 
     @property
     def processing_time(self) -> ProcessingTime:

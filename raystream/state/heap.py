@@ -47,6 +47,7 @@ class HeapBackend(StateKinds):
     """
 
     prefetch: None = None
+    cache_use: None = None
 
     def __init__(
         self, groups: KeyGroupRange, max_parallelism: int, cursor: KeyCursor, *, clock: Clock

@@ -154,9 +154,12 @@ class RocksDbStore:
         self._path = path
         self.linking = False
         """Set while `link_files` is under way, by whoever calls it: whatever writes then is refused."""
+        self.reads = 0
+        """How many keys, and ranges of keys, were read."""
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key."""
+        self.reads += 1
         try:
             value: bytes | None = self._db.get(key)
         except Exception as error:
@@ -165,6 +168,7 @@ class RocksDbStore:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the values of keys, with one call."""
+        self.reads += len(keys)
         try:
             values: list[bytes | None] | None = self._db.get(list(keys))
         except Exception as error:
@@ -179,6 +183,7 @@ class RocksDbStore:
             prefix: what the keys begin with.
             start: where to begin, if it is above `prefix`.
         """
+        self.reads += 1
         try:
             entries: Iterator[tuple[Any, bytes]] = self._db.items(from_key=max(prefix, start))
             for key, value in entries:

@@ -16,6 +16,7 @@ from raystream.errors import StateRestoreError
 from raystream.handles import StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.keys import decode_key
+from raystream.state.backend import CacheUse
 from raystream.state.chunk_decoder import ChunkDecoder
 from raystream.state.chunk_form import timed_form
 from raystream.state.cursor import KeyCursor
@@ -113,7 +114,7 @@ class RocksDbBackend(StateKinds):
         self._tables: dict[str, tuple[CachedTable, Tables]] = {}
         self._all: list[CachedTable] = []
         self._ahead: list[SingleTable] = []
-        self._numbers = 0
+        self._numbers = self._accesses = 0
         self.sweeps: dict[str, RocksDbSweep] = {}
         """The clean-up of each state with a time to live."""
         self._origin = SnapshotOrigin(
@@ -151,12 +152,17 @@ class RocksDbBackend(StateKinds):
         Args:
             keys: canonical keys of the records.
         """
+        self._accesses += len(keys) * len(self._all)
         self.tend()
         self._remove_expired()
         for sweep in self.sweeps.values():
             sweep.batch(len(keys))
         for table in self._ahead:
             table.prefetch(keys)
+
+    @property
+    def cache_use(self) -> CacheUse:
+        return CacheUse(self._accesses, 0 if self._open_store is None else self._open_store.reads)
 
     def tend(self) -> None:
         """Write dirty items out and drop contents, as far as the bounds demand it."""
@@ -335,7 +341,7 @@ class RocksDbBackend(StateKinds):
 
     def entries(self, name: str) -> Iterator[tuple[int, Any, Any]]:
         self.write_out()
-        return self._entries(self._tables[name][0], self._view())
+        return self._entries(self._tables[name][0], self._origin.take_view())
 
     def _entries(self, table: CachedTable, view: StoreView) -> Iterator[tuple[int, Any, Any]]:
         kind = table.descriptor.kind
@@ -360,14 +366,11 @@ class RocksDbBackend(StateKinds):
     def held(self, name: str) -> int:
         """Return how many keys a registered state holds anything for, expired or not; reads all of it."""
         self.write_out()
-        table, view = self._tables[name][0], self._view()
+        table, view = self._tables[name][0], self._origin.take_view()
         kind = table.descriptor.kind
         return sum(1 for group in self._groups for _ in stored_contents(view, table.number, kind, group))
 
     # ---- snapshot ----
-
-    def _view(self) -> StoreView:
-        return self._origin.take_view()
 
     def freeze(self, checkpoint_id: int, *, form: SnapshotForm = SnapshotForm.FULL) -> RocksDbSnapshot:
         return _SNAPSHOTS[form](checkpoint_id, self._registry.infos, self._origin, self._now())

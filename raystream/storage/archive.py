@@ -107,6 +107,8 @@ class ArchivedJob:
     error: str = ""
     checkpoints: tuple[ArchivedCheckpoint, ...] = ()
     dead_letters: int = 0
+    attempt: int = 0
+    """The last one; 0 in archives of older versions."""
 
 
 _DECODER = msgspec.json.Decoder(ArchivedJob)

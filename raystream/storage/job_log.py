@@ -28,8 +28,7 @@ from raystream.storage.filesystem import FileSystem, MissingFileError
 from raystream.storage.layout import JobLayout, log_number_of
 
 FORMAT_VERSION = 2
-"""Version of an entry that is written; that one and the one before are read, in which an entry did not say
-which one it is."""
+"""Of an entry that is written; also the one before is read, in which an entry did not say which one it is."""
 
 _FILE_KIND = "log-entry"
 
@@ -64,14 +63,15 @@ class AttemptStarted:
     restored_path: str | None = None
     """Location of that snapshot."""
     newest_checkpoint: CheckpointId | None = None
-    """Newest id that a checkpoint was given before; None when there was none.
-
-    Whoever takes the log over gives ids from `protocol.checkpoint_ids.IDS_AHEAD_MAX` above the
-    newest one in it, since those below may still be used by the writer before, unknowingly."""
+    """Newest id that a checkpoint was given before; None when there was none.  Whoever takes the log over
+    gives ids from `protocol.checkpoint_ids.IDS_AHEAD_MAX` above the newest one in it, since those below may
+    still be used by the writer before, unknowingly."""
     passed_over: tuple[CheckpointId, ...] = ()
     """Complete checkpoints that could not be read, which no later attempt restores either."""
     program_checksum: str | None = None
     """xxh3-64 of the program in `JobLayout.graph_path`, by which a damaged one is told."""
+    restarts: int | None = None
+    """Attempts that a failure has led to; None in logs of older versions, where all but the first count."""
     parallelism: int | None = None
     """Of a job that was rescaled; None for one that has the parallelism that it was submitted with."""
     records_in: int = 0

@@ -120,6 +120,12 @@ class OperatorHarness:
         """Number of subtasks."""
         return len(self._subtasks)
 
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """What the function counts with `ctx.metrics`, of each subtask, by the name that is exported."""
+        now_ms = self._clock.monotonic_ms()
+        return [dict(subtask.operator.context.metrics.values(now_ms)) for subtask in self._subtasks]
+
     def process(self, values: Iterable[Any], *, timestamps: Iterable[int] | None = None) -> list[Any]:
         """Process records as one batch; return what was emitted to the main output.
 

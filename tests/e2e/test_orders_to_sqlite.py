@@ -1,6 +1,7 @@
 """The sink of the SQLite example holds every order once, whatever is killed."""
 
 import sqlite3
+import sys
 from collections import defaultdict
 from itertools import islice
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_job_without_checkpoints_writes_everything_at_its_end(raystream, tmp_pat
 
     assert outcome.code == 0, outcome.err
     assert totals_in(tmp_path / "orders.db") == expected(2_000)
+
+
+def test_relative_path_of_the_database_is_one_of_where_the_job_was_started(monkeypatch, tmp_path):
+    class PathTakenError(Exception):
+        pass
+
+    def sink(path):
+        raise PathTakenError(path)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["orders_to_sqlite.py", "--db", "orders.db"])
+    monkeypatch.setattr(example, "SqliteSink", sink)
+
+    with pytest.raises(PathTakenError, match=str(tmp_path / "orders.db")):
+        example.main()
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 3])

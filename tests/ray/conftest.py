@@ -10,6 +10,7 @@ from pathlib import Path
 # Ray reads it once, when it is imported.  With nothing set it would write a token into the home directory.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Else Ray warns of a change to come.
+os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -20,7 +21,7 @@ from raystream.cluster.connection import disconnect
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """Time after which a test gives up on something that must happen."""
 
 

@@ -29,6 +29,21 @@ def test_address_of_a_started_cluster_is_read_from_a_file_and_none_without_it(mo
     assert compat.started_cluster_address() == "head:6379"
 
 
+def test_files_that_ray_does_not_pack_are_those_of_its_defaults_of_patterns_and_of_ignore_files(tmp_path):
+    (tmp_path / ".gitignore").write_text("*.log\n")
+    (tmp_path / ".rayignore").write_text("*.bin\n")
+    rules = [compat.exclusion(tmp_path, ["data/"]), *compat.exclusions_of_files(tmp_path)]
+    (tmp_path / "data").mkdir()
+
+    left_out = [
+        name
+        for name in (".git", ".venv", "data/rows.csv", "job.log", "model.bin", "job.py")
+        if any(rule(tmp_path / name) for rule in rules)
+    ]
+
+    assert left_out == [".git", ".venv", "data/rows.csv", "job.log", "model.bin"]
+
+
 def test_raylet_is_silenced_by_a_switch_that_exists():
     assert isinstance(worker._worker_logs_enabled, bool)
     assert "_worker_logs_enabled" in inspect.getsource(worker.print_worker_logs)

@@ -34,7 +34,7 @@ def running(
         port = free_port()
         process = start_server(command(port), log, environment=environment)
         try:
-            if _wait_until_ready(process, lambda port=port: ready(port)):
+            if wait_until_ready(process, lambda port=port: ready(port)):
                 yield port
                 return
             if last:
@@ -43,8 +43,11 @@ def running(
             end_server(process)
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", ready: Callable[[], object]) -> bool:
-    for _ in range(int(READY_SECONDS_MAX / 0.1)):
+def wait_until_ready(
+    process: "subprocess.Popen[bytes]", ready: Callable[[], object], seconds: float = READY_SECONDS_MAX
+) -> bool:
+    """Wait until `ready` raises no more, and return True; False if the process has ended, or time is over."""
+    for _ in range(int(seconds / 0.1)):
         try:
             ready()
         except Exception:

@@ -9,7 +9,13 @@ from dataclasses import replace
 
 from raystream.storage.layout import METADATA_NAME
 from raystream.testing import NO_FAULTS, Delivery, Faults
-from raystream.testing.faults import CheckpointDamage, CheckpointPhase, SlotCrash
+from raystream.testing.faults import (
+    CancelAndResume,
+    CheckpointDamage,
+    CheckpointPhase,
+    SlotCrash,
+    StopAndResume,
+)
 from raystream.testing.simulation_campaign import Case
 from raystream.testing.simulation_job import Simulation
 from tests.memory import MEMORY
@@ -74,6 +80,8 @@ FAULT_SETS = {
 ROCKSDB_SHARE = 0.04
 DAMAGED_SHARE = 0.05
 
+_SUCCESSIONS = (CancelAndResume, StopAndResume)
+
 
 def case_of(seed: int) -> Case:
     """Return what a seed is."""
@@ -88,7 +96,8 @@ def case_of(seed: int) -> Case:
         where = rng.choice((METADATA_NAME, ""))
         damage = CheckpointDamage(checkpoint_id=rng.randint(2, 4), where=where, lost=rng.random() < 0.5)
         crash = SlotCrash(checkpoint_id=damage.checkpoint_id, phase=CheckpointPhase.LOGGED)
-        faults = (damage, crash, *faults)
+        # A job that another one goes on from has no older checkpoint of its own at first.
+        faults = (damage, crash, *(fault for fault in faults if not isinstance(fault, _SUCCESSIONS)))
     return Case(name=f"{topology}, {mode}", simulation=simulation, faults=faults)
 
 

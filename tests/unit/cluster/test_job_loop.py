@@ -69,7 +69,7 @@ class FakePool:
 def started():
     """Start a job of two slots on a pool, and return pool, loop, coordinator and the event of its end."""
 
-    def start(pool: FakePool):
+    def start(pool: FakePool, **options):
         ended = Event()
         clock = SystemClock()
         loop = pool.loop = JobLoop(clock, ended.set)
@@ -87,6 +87,7 @@ def started():
             discovery=threads.discovery,
             deletion=threads.deletion,
             rng=random.Random(0),
+            **options,
         )
         coordinator = loop.prepare(services, pool)
         loop.start()
@@ -136,6 +137,14 @@ def test_job_goes_from_its_slots_to_its_end(started):
     assert ended.wait(PATIENCE_S)
 
 
+def test_job_of_an_earlier_master_is_restarting_and_never_shown_as_new(started):
+    loop, _, _ = started(FakePool(), inherits=True)
+
+    assert loop.publication.view.status is JobStatus.RESTARTING
+    assert first(loop, lambda view: view.waiting_for).status is JobStatus.RESTARTING
+    assert not loop.publication.view.recovering
+
+
 def test_clients_are_answered_after_the_end(started):
     loop, _, ended = started(FakePool())
     loop.requested(CancelRequest("first"))
@@ -158,3 +167,35 @@ def test_bug_in_the_job_master_fails_the_job_and_gives_the_slots_back(started, b
     assert "an invariant is broken" in view.error.context["cause"]
     assert pool.released
     assert ended.wait(PATIENCE_S)
+
+
+class SlowPool(FakePool):
+    """Slots of which something is left for some time after their release."""
+
+    steps_left = 3
+
+    def __init__(self):
+        super().__init__()
+        self.gone = Event()
+
+    def release(self, released):
+        self.loop.mailbox.post(lambda: 1 / 0)
+        self.released, self.due_ms = released, 0.0
+
+    def step(self):
+        if self.released:
+            self.steps_left -= 1
+            self.loop.mailbox.post(self.answered)
+
+    def answered(self):
+        if not self.steps_left:
+            self.released()
+            self.gone.set()
+
+
+def test_slots_are_seen_to_their_end_after_a_bug_in_the_job_master(started):
+    pool = SlowPool()
+    pool.fault = AssertionError("an invariant is broken")
+    started(pool)
+
+    assert pool.gone.wait(PATIENCE_S), "each is asked to end, then killed, by calls that the loop makes"

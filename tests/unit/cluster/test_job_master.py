@@ -24,7 +24,8 @@ class Actor:
 def another_life(monkeypatch):
     context = SimpleNamespace(current_actor=Actor(), was_current_actor_reconstructed=True)
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(job_master, "configure_logging", lambda: None)
+    monkeypatch.setattr(job_master, "configure_logging", lambda job_id: None)
+    monkeypatch.setattr(job_master, "link_logs", lambda job_id, process: None)
     monkeypatch.setattr(job_master, "RECOVERY_RETRY_MS", 0)
     return lambda directory: JobMasterActor(own_versions(), JOB_ID, str(directory))
 

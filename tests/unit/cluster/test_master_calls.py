@@ -67,6 +67,25 @@ def test_call_is_repeated_until_the_next_life_of_the_master_answers(calls):
     assert made._master.asked == [(1,)] * 3
 
 
+def test_versions_are_shown_once_before_the_first_call(calls):
+    made = calls(None, "view", "view")
+    made._client = {"raystream": "0.1.0"}
+
+    assert (made.call("view", 1), made.call("view", 2)) == ("view", "view")
+    assert made._master.asked == [({"raystream": "0.1.0"},), (1,), (2,)]
+
+
+def test_master_of_another_version_is_asked_for_nothing(calls):
+    other = ConfigError("cluster has another version of raystream")
+    made = calls(*[RayTaskError("check", "", other) for _ in range(2)])
+    made._client = {"raystream": "0.0.9"}
+
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="another version of raystream"):
+            made.call("request", 1)
+    assert made._master.asked == [({"raystream": "0.0.9"},)] * 2
+
+
 def test_master_that_is_dead_has_no_other_life(calls):
     with pytest.raises(JobFailedError, match="job master is gone"):
         calls(ActorDiedError()).call("view")

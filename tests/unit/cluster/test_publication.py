@@ -52,6 +52,27 @@ def test_higher_counts_alone_wake_nobody_but_are_shown_to_whoever_asks():
     assert (update.seen, update.view.records_in) == (seen, 5)
 
 
+def test_job_that_is_being_recovered_is_shown_as_its_log_says():
+    recovering = replace(VIEW, status=JobStatus.RESTARTING, recovering=True)
+    known = replace(VIEW, status=JobStatus.RESTARTING, parallelism=3, records_in=7)
+    published = Publication(recovering)
+
+    async def wait_for_view():
+        waiting = asyncio.create_task(published.known_view())
+        await asyncio.wait([waiting], timeout=0)
+        Thread(target=published.publish, args=(known,), kwargs={"news": False}).start()
+        return await waiting
+
+    assert asyncio.run(wait_for_view()) is known
+
+
+def test_job_whose_log_cannot_be_read_is_shown_all_the_same(monkeypatch):
+    monkeypatch.setattr(publication, "RECOVERY_PATIENCE_S", 0.0)
+    recovering = replace(VIEW, recovering=True, waiting_for="the checkpoint directory")
+
+    assert asyncio.run(Publication(recovering).known_view()) is recovering
+
+
 def test_output_is_repeated_until_it_is_known_to_have_arrived():
     published = Publication(VIEW)
     published.add_output("print", ["one"])

@@ -2,7 +2,9 @@
 
 import pytest
 
+from raystream.runtime import messages as msg
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, World, chk, running
+from tests.unit.runtime.job_lives import next_life
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,31 @@ def test_restarts_before_the_first_checkpoint_all_begin_with_nothing(tmp_path):
         assert world.restored == {0: {}, 1: {}}
 
     assert [state for _, state in world.source.made] == [None] * 3
+
+
+def rescale(world):
+    world.rescale(1)
+
+
+def drain_in_vain(world):
+    world.silent = {msg.TriggerCheckpoint}
+    world.stop(drain=True)
+    world.decline(world.commands(msg.TriggerCheckpoint)[-1].checkpoint_id, 1, 0)
+    world.silent = set()
+    world.settle()
+
+
+@pytest.mark.parametrize("begin_anew", [rescale, drain_in_vain])
+def test_attempt_that_no_failure_has_led_to_is_no_restart_under_the_next_job_master_either(
+    tmp_path, begin_anew
+):
+    once = {"restart_strategy__fixed_delay__attempts": 1, "parallelism__default": 2}
+    directory = tmp_path / "checkpoints"
+    world = World(directory, packed=True, savepoints=tmp_path, **once).start().run_for(INTERVAL_MS)
+    begin_anew(world)
+    assert (world.status, world.view.attempt, world.view.restarts) == ("RUNNING", 2, 0)
+
+    world = next_life(directory, at_ms=60_000, packed=world.program, **once)
+    assert (world.status, world.view.attempt, world.view.restarts) == ("RUNNING", 3, 1)
+    world = next_life(directory, at_ms=120_000, packed=world.program, **once)
+    assert (world.status, world.view.restarts) == ("FAILED", 1)

@@ -3,8 +3,12 @@
 import pytest
 
 from raystream.errors import FencedError
+from raystream.ids import Attempt, JobStatus
+from raystream.protocol.job_past import MASTERS_IN_VAIN_MAX
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS
+from raystream.runtime.logged_job import newest_attempt
+from raystream.storage.job_log import MasterStarted
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
     RESTART_DELAY_MS,
@@ -73,6 +77,21 @@ def test_zombie_does_not_begin_a_job_that_was_cancelled_before_it_began(director
     assert not zombie.sent
 
 
+def test_zombie_that_could_not_read_the_log_finds_that_its_job_was_cancelled_before_it_began(directory):
+    zombie = World(directory, inherits=True)
+    zombie.held = {"read"}
+    zombie.start()
+    world = World(directory, inherits=True)
+    world.held = {"set_up"}
+    world.start().cancel("c")
+    assert world.status == "CANCELED"
+
+    zombie.release_work("read")
+
+    assert zombie.status == "CANCELED"
+    assert not zombie.sent
+
+
 def test_first_entry_that_a_dead_job_master_has_sent_arrives_late_and_the_next_one_goes_on(directory):
     dead = World(directory)
     dead.held = {"append"}
@@ -96,6 +115,43 @@ def test_job_that_no_attempt_of_was_logged_begins_under_the_third_job_master(dir
 
     assert world.status == "RUNNING"
     assert (world.view.attempt, world.view.restarts) == (1, 0)
+
+
+def lose_masters(directory, count=MASTERS_IN_VAIN_MAX):
+    """Let job masters begin, and die before an attempt."""
+    log = World(directory).storage.log
+    last = newest_attempt(log.read())
+    for number in range(1, count + 1):
+        log.append(MasterStarted(attempt=Attempt(last + number), started_ms=number))
+
+
+def test_job_whose_masters_are_all_lost_before_an_attempt_fails_and_the_log_ends(directory):
+    options = {"restart_strategy__fixed_delay__attempts": 10 * MASTERS_IN_VAIN_MAX}
+    running(directory, **options).run_for(INTERVAL_MS)
+    lose_masters(directory)
+
+    world = next_life(directory, **options)
+
+    assert (world.status, world.view.error.context) == ("FAILED", {"job_masters": MASTERS_IN_VAIN_MAX})
+    assert world.log_entries[-1].status is JobStatus.FAILED
+    assert chk(directory, 1).exists(), "another job can go on from it"
+
+
+def test_job_goes_on_after_fewer_lost_masters_and_they_are_forgotten_with_its_attempt(directory):
+    options = {"restart_strategy__fixed_delay__attempts": 10 * MASTERS_IN_VAIN_MAX}
+    running(directory, **options)
+    for _ in range(2):
+        lose_masters(directory, MASTERS_IN_VAIN_MAX - 1)
+        assert next_life(directory, **options).status == "RUNNING"
+
+
+def test_job_whose_masters_are_all_lost_before_its_first_attempt_is_given_up(directory):
+    lose_masters(directory)
+
+    world = World(directory, inherits=True).start()
+
+    assert (world.status, world.view.error.context) == ("FAILED", {"job_masters": MASTERS_IN_VAIN_MAX})
+    assert len(world.log_entries) == MASTERS_IN_VAIN_MAX
 
 
 def before_its_next_entry(world, call):

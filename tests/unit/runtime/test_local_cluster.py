@@ -158,7 +158,7 @@ def test_path_that_is_no_snapshot_is_refused_and_no_job_is_there(tmp_path):
         env.submit()
 
     assert set(caught.value.context) == {"path"}
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == [tmp_path / "checkpoints"], "which was asked for"
     assert set(threading.enumerate()) <= threads
 
 

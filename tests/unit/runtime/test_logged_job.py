@@ -121,6 +121,25 @@ def test_second_try_with_an_older_checkpoint_is_no_failure():
     assert failures(job(*entries, num_retained=2)) == []
 
 
+def test_rescale_and_a_drain_that_was_taken_back_are_no_failures():
+    logged = job(attempt(1, restarts=0), attempt(2, restarts=0, parallelism=4), attempt(3, 1, restarts=0))
+
+    assert (failures(logged), logged.restarts) == ([], 0)
+
+
+def test_attempts_that_failed_before_they_were_logged_are_counted():
+    logged = job(attempt(2, restarts=1), checkpoint(1), attempt(5, 1, restarts=3, parallelism=4))
+
+    assert (failures(logged), logged.restarts) == ([(0.0, False), (0.0, True), (0.0, False)], 3)
+
+
+def test_restart_with_an_older_checkpoint_counts_for_users_and_not_for_the_strategy():
+    entries = [attempt(1, restarts=0), checkpoint(1), checkpoint(2)]
+    logged = job(*entries, attempt(3, 1, passed_over=(2,), restarts=2), num_retained=2)
+
+    assert (failures(logged), logged.restarts) == ([(0.0, True)], 2)
+
+
 def test_clock_that_was_set_back_brings_no_failure_from_the_future():
     logged = job(attempt(1, at_ms=50), attempt(2, at_ms=900))
 
@@ -142,6 +161,14 @@ def test_what_follows_is_what_the_log_says(entries, aim):
 
     assert past.aim is aim
     assert (past.error is None) == (aim is not Aim.FAIL)
+
+
+@pytest.mark.parametrize("end", [(), (Terminal(status=JobStatus.CANCELED),)])
+def test_job_may_be_cancelled_before_its_first_attempt(end):
+    logged = job(MasterStarted(attempt=2, started_ms=7), CancelAccepted(request_id="c"), *end)
+
+    assert logged.past(now_ms=0.0, wall_ms=0.0).aim is Aim.CANCEL
+    assert logged.started_ms == 7
 
 
 def test_log_without_attempts_is_damaged():

@@ -1,0 +1,80 @@
+"""The driver of a Ray job says what its command says, and outlasts a client that is killed."""
+
+import io
+import sys
+
+import pytest
+
+from raystream.cli import driver
+from raystream.cluster.versions import own_versions, versions_text
+
+JOB_ID = "5eed" * 8
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """Replace child processes; each takes what it starts, a stream job or none, and its exit code."""
+    ran, ends = [], []
+
+    def child(self, module, *arguments):
+        ran.append((module, *arguments))
+        started, code = ends.pop(0)
+        if started:
+            with self._job_ids.open("a") as file:
+                file.write(f"{started}\n")
+        return code
+
+    monkeypatch.setattr(driver._Driver, "_child", child)
+    monkeypatch.setattr(driver.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(driver, "configure_logging", lambda: None)
+    return ran, ends
+
+
+def drive(*command):
+    return driver.main([versions_text(own_versions()), *command])
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 143])
+def test_exit_code_is_that_of_the_command(children, code):
+    ran, ends = children
+    ends.append((JOB_ID, code))
+
+    assert drive("run", "job.py") == code
+    assert ran == [("raystream.cli", "run", "job.py")]
+
+
+def test_client_that_is_killed_is_replaced_by_one_that_waits_for_its_job(children):
+    ran, ends = children
+    ends += [(JOB_ID, -9), (None, -9), (None, 1)]
+
+    assert drive("run", "job.py") == 1
+    assert ran[1:] == [("raystream.cli.driver", "attend", JOB_ID)] * 2
+
+
+def test_client_that_is_killed_before_it_has_started_a_job_is_not_replaced(children):
+    ran, ends = children
+    ends.append((None, -9))
+
+    assert drive("run", "job.py") == 137
+    assert len(ran) == 1
+
+
+def test_client_of_another_version_is_refused_with_both_versions(children, capsys):
+    ran, _ = children
+    theirs = {**own_versions(), "raystream": "0.0.9"}
+
+    assert driver.main([versions_text(theirs), "run", "job.py"]) == 2
+    assert ran == []
+    error = capsys.readouterr().err
+    assert "cluster has another version of raystream" in error
+    assert "client='0.0.9'" in error
+    assert "hint: install the same version" in error
+
+
+def test_lines_of_standard_output_are_marked_in_the_log(monkeypatch):
+    log = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(log))
+
+    driver._mark(io.BytesIO(b"1> a\n1> b"))
+
+    assert log.getvalue() == b"\x1f1> a\n\x1f1> b\n"
