@@ -30,7 +30,8 @@ def blocks(text: str) -> list[str]:
 
 def calls(program: str) -> list[tuple[str, str]]:
     """Return each page that calls a program with what stands behind it, up to the end of the command."""
-    pattern = re.compile(rf"(?:^|\$\(|\| |-- |\"){program} ((?:\"[^\"]*\"|'[^']*'|[^)\n|;&\"'])*)", re.MULTILINE)
+    arguments = r"""(?:"[^"]*"|'[^']*'|[^)\n|;&"'])*"""
+    pattern = re.compile(rf'(?:^|\$\(|\| |-- |"){program} ({arguments})', re.MULTILINE)
     return [
         (path.name, call.strip())
         for path in PAGES
