@@ -44,6 +44,7 @@ from raystream.errors import (
     StorageError,
     UserCodeError,
 )
+from raystream.graph.slot_sharing import SlotSharingGroup
 from raystream.ids import JobStatus
 from raystream.metrics.user import Counter, Gauge, Histogram, Meter, MetricGroup
 from raystream.operators.dead_letters import DeadLetter
@@ -108,6 +109,7 @@ __all__ = [
     "RaystreamError",
     "ReduceFunction",
     "ReducingStateDescriptor",
+    "SlotSharingGroup",
     "StateError",
     "StateRestoreError",
     "StateTtl",

@@ -25,7 +25,13 @@ from raystream.api.client import (
 )
 from raystream.api.explain import explain_plan
 from raystream.api.factories import OperatorFactory
-from raystream.api.operator_options import OperatorOptions, chain_hint, checked_name, makes_dead_letters
+from raystream.api.operator_options import (
+    OperatorOptions,
+    chain_hint,
+    checked_name,
+    makes_dead_letters,
+    sharing_group,
+)
 from raystream.api.runner import Runner, Submission
 from raystream.api.stream import DataStream
 from raystream.config.load import load_config
@@ -171,7 +177,7 @@ class StreamEnvironment:
 
     def explain(self) -> str:
         """Return the plan of the job as text, without running it; errors as for `execute`."""
-        return explain_plan(self._plan())
+        return explain_plan(self._plan(), slot_cpus=self._config.slot.cpus)
 
     def _submit(
         self, name: str | None, plan: PhysicalPlan, config: JobConfig, *, collects: bool = False
@@ -222,6 +228,7 @@ class StreamEnvironment:
             uid=options.get("uid"),
             parallelism=options.get("parallelism"),
             max_parallelism=options.get("max_parallelism"),
+            slot_sharing_group=sharing_group(options),
             stateful=True,
             source=factory.function,
             dead_letters=makes_dead_letters(options, operation, OperatorKind.SOURCE),

@@ -8,6 +8,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from raystream.api.functions import Function
 from raystream.errors import GraphError
 from raystream.graph.logical import ChainHint, OperatorKind, Upstream, is_text
+from raystream.graph.slot_sharing import SlotSharingGroup, as_group
 from raystream.operators.operator import Operator
 
 
@@ -24,6 +25,8 @@ class OperatorOptions(TypedDict, total=False):
     """Number of key groups, the bound of any later parallelism; the environment's by default."""
     chain: Literal["always", "head", "never"]
     """Whether the operator is fused with its neighbours, begins a chain, or stands alone."""
+    slot_sharing_group: SlotSharingGroup | str | None
+    """The group in whose slots it runs, or the group's name; by default that of its inputs."""
     on_error: Literal["fail", "dead-letter"]
     """What becomes of a record on which the function raises: it fails the job, or is left out and comes
     with the error as a `DeadLetter` in `dead_letters()`.  Operators with a function only."""
@@ -65,6 +68,16 @@ def chain_hint(options: OperatorOptions, operation: str) -> ChainHint:
             operation=operation,
             chain=options.get("chain"),
         ) from None
+
+
+def sharing_group(options: OperatorOptions) -> SlotSharingGroup | None:
+    """Return the slot-sharing group that the options hold, if any.
+
+    Raises:
+        GraphError: it is neither a group nor a name.
+    """
+    given = options.get("slot_sharing_group")
+    return None if given is None else as_group(given)
 
 
 def makes_dead_letters(options: OperatorOptions, operation: str, kind: OperatorKind) -> bool:

@@ -3,8 +3,8 @@
 A stream is a value: every operation returns a new one and adds at most one operator to
 the logical graph of the environment.  Nothing runs before `env.execute()`.
 
-Operations that make an operator take `name=`, `uid=`, `parallelism=`, `max_parallelism=`
-and `chain=` (see `OperatorOptions`); `key_by`, `rebalance`, `union` and
+Operations that make an operator take `name=`, `uid=`, `parallelism=`, `max_parallelism=`,
+`slot_sharing_group=` and `chain=` (see `OperatorOptions`); `key_by`, `rebalance`, `union` and
 `get_side_output` make none, they say how the next operator is connected.
 """
 
@@ -34,6 +34,7 @@ from raystream.api.operator_options import (
     checked_name,
     default_name,
     makes_dead_letters,
+    sharing_group,
 )
 from raystream.api.side_outputs import SideOutputs
 from raystream.errors import GraphError
@@ -240,6 +241,7 @@ class DataStream(Exchanges[T], SideOutputs):
             uid=options.get("uid"),
             parallelism=options.get("parallelism"),
             max_parallelism=options.get("max_parallelism"),
+            slot_sharing_group=sharing_group(options),
             stateful=declared["stateful"],
             transactional=declared.get("transactional", False),
             dead_letters=makes_dead_letters(options, operation, declared["kind"]),

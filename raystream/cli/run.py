@@ -153,7 +153,8 @@ class _PlanReader:
     """Takes a job instead of a runner and leaves the script with its plan."""
 
     def submit(self, submission: Submission) -> JobHandle:
-        raise _PlanRead(f"{submission.name}: {explain_plan(submission.plan)}")
+        explained = explain_plan(submission.plan, slot_cpus=submission.config.slot.cpus)
+        raise _PlanRead(f"{submission.name}: {explained}")
 
     def attach(self, job_id: str, *, address: str | None = None) -> JobHandle:
         raise ConfigError("a script that attaches to a running job has no plan of its own", job_id=job_id)

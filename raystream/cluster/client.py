@@ -30,11 +30,17 @@ from raystream.cluster.connection import (
     disconnect,
     starts_cluster,
 )
-from raystream.cluster.job_master import UPDATE_WAIT_S_MAX, JobMasterActor, job_of_master, master_name
+from raystream.cluster.job_master import (
+    UPDATE_WAIT_S_MAX,
+    JobMasterActor,
+    job_of_master,
+    kill_master,
+    master_name,
+)
 from raystream.cluster.master_calls import MasterCalls, cause_of
 from raystream.cluster.process import UNRECORDED
 from raystream.cluster.publication import Seen, Update
-from raystream.cluster.resources import cluster_cpus
+from raystream.cluster.resources import cluster_cpus, cpus_of
 from raystream.cluster.versions import own_versions
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import (
@@ -79,15 +85,15 @@ class RayRunner:
             # The master will run here, and find out the same, only that a cluster takes seconds to start.
             check_directory(open_storage(submission.job_id, config))
         program = pack(Program(job_name=submission.name, plan=submission.plan, config=config))
-        cpus = submission.plan.slot_count * config.slot.cpus
+        cpus = cpus_of(submission.plan, config.slot.cpus)
         connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
-        if connection.embedded and cluster_cpus().total < cpus and not _running():
+        if connection.embedded and cluster_cpus() < cpus and not _running():
             disconnect()  # It was made for a smaller job.
             connection = connect_to_run(submission.address, cpus=cpus, detached=submission.detached)
         try:
             return RayJobHandle(submission.job_id, _start_master(submission, program), connection)
         except BaseException as error:  # Also an interrupt: nobody would know of the job.
-            _kill_master(submission.job_id)
+            kill_master(submission.job_id)
             if not isinstance(error, Exception):
                 raise
             raise _not_started(error) from error
@@ -297,12 +303,6 @@ def _start_master(submission: Submission, program: bytes) -> Any:
     ).remote(own_versions(), submission.job_id, directory)
     ray.get(master.accept.remote(program), timeout=START_TIMEOUT_S)
     return master
-
-
-def _kill_master(job_id: JobId) -> None:
-    """End a job whose submission broke off; by name, since there may be a master without a handle."""
-    with suppress(ValueError):
-        ray.kill(ray.get_actor(master_name(job_id), namespace=NAMESPACE))
 
 
 def _masters() -> dict[JobId, Any]:

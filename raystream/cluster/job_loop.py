@@ -151,8 +151,8 @@ class JobLoop:
 
     def _view(self) -> JobView:
         view = self._coordinator.view()
-        missing = self._pool.waiting_for if view.waiting_for else ""
-        view = replace(view, waiting_for=missing) if missing else view
+        missing = self._pool.waiting_for
+        view = replace(view, waiting_for=missing) if missing and not view.status.terminal else view
         if not self._inherits:
             return replace(view, recovering=False)  # There is nothing to find out.
         # The attempt that counts is another master's, until the log has been read and the next one begins.

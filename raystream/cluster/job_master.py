@@ -38,6 +38,8 @@ from raystream.cluster.node_logs import link_logs
 from raystream.cluster.placement import RaySlotPool
 from raystream.cluster.process import configure_logging
 from raystream.cluster.publication import Seen, Update
+from raystream.cluster.reservations import Reservations, remove_groups
+from raystream.cluster.resources import needs_of
 from raystream.cluster.versions import check_client
 from raystream.cluster.worker import WorkerInfo
 from raystream.errors import JobNotFoundError, RaystreamError, SlotLostError, StorageError
@@ -49,6 +51,7 @@ from raystream.runtime.coordinator_storage import Directory, JobStorage, open_di
 from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.job_metrics import JobMetrics
 from raystream.runtime.logged_job import has_begun
+from raystream.runtime.mailbox import ThreadBackground
 from raystream.runtime.messages import Report
 from raystream.runtime.program import unpack
 from raystream.runtime.thread_pools import CoordinatorThreads
@@ -86,6 +89,13 @@ def is_alive(job_id: JobId) -> bool:
     return True
 
 
+def kill_master(job_id: JobId) -> None:
+    """End a job whose submission broke off; by name, since there may be a master without a handle."""
+    with suppress(ValueError):
+        ray.kill(ray.get_actor(master_name(job_id), namespace=NAMESPACE))
+        remove_groups(job_id)
+
+
 class JobMasterActor:
     """Runs one job.
 
@@ -106,14 +116,18 @@ class JobMasterActor:
         self._handle: Any = ray.get_runtime_context().current_actor
         self._first_incarnation = secrets.randbits(30) << 32  # Other ones than in any life before.
         self._accepting = asyncio.Lock()
+        self._durable = directory is not None
         self._job: JobLoop | EndedJob | None = None
         self._refusal: RaystreamError | None = None
+        again = ray.get_runtime_context().was_current_actor_reconstructed
         try:
             check_client(client)
-            if directory is not None and ray.get_runtime_context().was_current_actor_reconstructed:
+            if directory is not None and again:
                 self._go_on(open_directory(self._job_id, directory))
         except RaystreamError as error:
             self._refuse(error)  # An actor whose constructor fails takes its reason with it.
+        if again and not isinstance(self._job, JobLoop):
+            remove_groups(self._job_id)
         if self._job is None and self._refusal is None:
             self._handle.expire.remote()
 
@@ -248,10 +262,18 @@ class JobMasterActor:
 
     def _run(self, submission: JobSubmission, storage: JobStorage, *, inherits: bool) -> None:
         clock, loop = self._clock, JobLoop(SystemClock(), ended=self._linger_once_ended)
+        slot = submission.config.slot
         pool = RaySlotPool(
             job_id=self._job_id,
             master=self._handle,
-            cpus=submission.config.slot.cpus,
+            needs=needs_of(submission.plan, slot.cpus),
+            reservations=Reservations(
+                self._job_id,
+                slot.placement,
+                ThreadBackground(loop.mailbox, name="reservations", threads_max=1),
+                durable=self._durable,
+                inherits=inherits,
+            ),
             heartbeat=submission.config.heartbeat,
             clock=clock,
             mailbox=loop.mailbox,

@@ -64,6 +64,11 @@ def slot_silent(slot: SlotId, info: WorkerInfo | None, silent_ms: float) -> Slot
     )
 
 
+def not_reserved(slot: SlotId, error: Exception) -> SlotLostError:
+    """Return that nothing could be reserved for a slot."""
+    return SlotLostError("room for a slot could not be asked for", slot=slot, cause=_in_short(str(error)))
+
+
 def place(info: WorkerInfo | None) -> dict[str, Any]:
     """Return what an error says about where a slot ran."""
     return {} if info is None else {"node": info.node_ip, "pid": info.pid}

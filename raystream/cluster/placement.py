@@ -1,12 +1,18 @@
 """The slots of a job as Ray actors: created, watched, commanded and killed.
 
-    wanted --> starting --> alive --> lost (killed, dead or silent) --> over
+    wanted --> reserved --> starting --> alive --> lost (killed, dead or silent) --> over
+                               |
+                    for a slot that leaves its node: stands by until it is wanted
 
 Implements the coordinator's `SlotPool` over Ray.  Everything happens on the job master's
 thread; Ray's answers arrive there as mail.  A slot that is lost and acquired again is another
 *incarnation*: whatever still arrives from the one before is dropped.  It gets its process when
 nothing is left of the one before (`endings`), so that no two work for one slot: at once where that
 one has ended, after some seconds where it had to be killed, and in any case within a bound.
+
+When a node is about to go, its slots get other processes beside those that they have, on other nodes.
+They stand by.  When all are there the coordinator is told; it takes a checkpoint, gives up the processes
+that leave, and acquires the slots anew.  A slot that loses its process before that takes what stands by.
 
 Three things tell that a process is gone: a command or a heartbeat that fails, in less than
 a second after a process died; no answer to a heartbeat for `heartbeat.timeout`.  A broken
@@ -16,20 +22,23 @@ data connection is faster than all of them and comes as a report of its peers.
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError
 
 from raystream.clock import Clock
 from raystream.cluster import losses
+from raystream.cluster.drains import DrainWatch
 from raystream.cluster.endings import Answer, Endings
-from raystream.cluster.process import UNRECORDED
-from raystream.cluster.resources import cluster_cpus, waiting_text
+from raystream.cluster.incarnation import Incarnation, SlotListener
+from raystream.cluster.reservations import Reservations
+from raystream.cluster.resources import Needs
+from raystream.cluster.shortage import Shortage
+from raystream.cluster.starts import Starts
 from raystream.cluster.vitals import Heartbeat
-from raystream.cluster.worker import SlotActor, WorkerInfo
+from raystream.cluster.worker import WorkerInfo
 from raystream.config.options import HeartbeatConfig
 from raystream.errors import RaystreamError, SlotLostError
 from raystream.ids import JobId, SlotId
@@ -38,42 +47,12 @@ from raystream.runtime.messages import Command
 
 logger = logging.getLogger(__name__)
 
-WAIT_SHOWN_AFTER_MS = 5_000.0
-"""A job that waits for its slots this long says what it waits for, and again after as long."""
-
 KILL_THREADS_MAX = 4
 """Processes that are being killed at once."""
 
 
-class SlotListener(Protocol):
-    """Who is told what becomes of slots; the coordinator."""
-
-    def slot_acquired(self, slot: SlotId) -> None:
-        """The slot takes commands."""
-
-    def slot_lost(self, slot: SlotId, error: RaystreamError) -> None:
-        """The slot is gone."""
-
-
-@dataclass(eq=False, kw_only=True)
-class _Worker:
-    """One incarnation of a slot."""
-
-    slot: SlotId
-    incarnation: int
-    actor: Any
-    info: WorkerInfo | None = None
-    """None until it has answered for the first time."""
-    commands: list[Command] = field(default_factory=list)
-    batches: int = 0
-    """Batches of reports that were taken."""
-    ping_ms: float | None = None
-    """When the next heartbeat is to be asked for; None while an answer is waited for."""
-    silent_ms: float | None = None
-    """When the first heartbeat was asked for that was not answered; None when all were."""
-    heartbeat: Heartbeat | None = None
-    killed: bool = False
-    """It is being killed; only the end of that is its loss."""
+_Handle = Callable[[Incarnation, "Future[Any]"], None]
+"""Takes the answer to a call to a process."""
 
 
 class RaySlotPool:
@@ -82,7 +61,8 @@ class RaySlotPool:
     Args:
         job_id: the job.
         master: handle of the job master, for its workers.
-        cpus: CPUs that each slot reserves.
+        needs: what each slot reserves.
+        reservations: reserve it.
         heartbeat: how often slots are asked, and how long they may be silent.
         clock: measures both.
         mailbox: brings Ray's answers to the job master's thread.
@@ -96,7 +76,8 @@ class RaySlotPool:
         *,
         job_id: JobId,
         master: Any,
-        cpus: float,
+        needs: Needs,
+        reservations: Reservations,
         heartbeat: HeartbeatConfig,
         clock: Clock,
         mailbox: Mailbox,
@@ -104,26 +85,37 @@ class RaySlotPool:
         first_incarnation: int = 0,
         inherits: bool = False,
     ) -> None:
-        self._job_id = job_id
-        self._master = master
-        self._cpus = cpus
-        self._config = heartbeat
-        self._clock = clock
-        self._mailbox = mailbox
-        self._changed = changed
+        self._reservations = reservations
+        self._starts = Starts(
+            job_id,
+            master,
+            needs=needs,
+            reservations=reservations,
+            first_incarnation=first_incarnation,
+            wanted=self._listens_to,
+            started=self._started,
+            failed=self._give_up,
+        )
+        self._config, self._clock, self._mailbox = heartbeat, clock, mailbox
         # Calls to Ray's head may hang for as long as it is away.
         kills = ThreadBackground(mailbox, name="kill", threads_max=KILL_THREADS_MAX)
         self._endings = Endings(clock, kills, retire=self._retire, kill=ray.kill, ask=self._ask_whether_gone)
-        self._looks = ThreadBackground(mailbox, name="resources", threads_max=1)
-        self._actor_class: Any = ray.remote(SlotActor)
-        self._workers: dict[SlotId, _Worker] = {}
+        looks = ThreadBackground(mailbox, name="resources", threads_max=1)
+        self._shortage = Shortage(
+            needs,
+            self._waiting,
+            reservations.placed,
+            clock=clock,
+            background=looks,
+            changed=changed,
+        )
+        self._drains = DrainWatch(clock, looks, self._nodes_drain)
+        self._workers: dict[SlotId, Incarnation] = {}
+        self._standbys: dict[SlotId, Incarnation] = {}  # For slots that are to leave their nodes.
         self._wanted: list[SlotId] = []  # Acquired while a former process may be left.
-        self._incarnations = first_incarnation
         self._listener: SlotListener | None = None
-        self._look_ms: float | None = None  # When to find out what starting slots wait for.
-        self.waiting_for = ""
         self._inherits = inherits
-        self._early: list[_Worker] = []  # There before the grace of those before them is over.
+        self._early: list[Incarnation] = []  # There before the grace of those before them is over.
         if inherits:
             self._endings.inherit(self._inherited)
 
@@ -137,7 +129,8 @@ class RaySlotPool:
         """Create processes for slots that have none, each when nothing is left of the one before."""
         self._wanted += [slot for slot in slots if slot not in self._workers and slot not in self._wanted]
         self._create_wanted()
-        self._look_ms = self._clock.monotonic_ms() + WAIT_SHOWN_AFTER_MS
+        self._shortage.begin()
+        self._drains.begin()
 
     def send(self, slot: SlotId, command: Command) -> None:
         """Let the slot have a command with the next `flush`; a lost slot gets nothing."""
@@ -159,17 +152,18 @@ class RaySlotPool:
         self._wanted = [slot for slot in self._wanted if slot not in slots]
         for worker in [self._workers.pop(slot) for slot in slots if slot in self._workers]:
             self._condemn(worker, self._create_wanted)
-        self._show_if_complete()
+        self._end_shortage_if_complete()
 
     def release(self, released: Callable[[], None]) -> None:
         """Kill all processes; told when nothing is left of them, nor of those that were lost before."""
-        for worker in self._workers.values():
+        for worker in (*self._workers.values(), *self._standbys.values()):
             self._condemn(worker, lambda: None)
         self._workers.clear()
+        self._standbys.clear()
         self._wanted.clear()
-        self._endings.when_all_over(released)
-        self._look_ms = None
-        self._show("")
+        self._endings.when_all_over(partial(self._reservations.close, released))
+        self._shortage.end()
+        self._drains.end()
 
     # ---- what the job master's loop calls --------------------------------------
 
@@ -200,12 +194,12 @@ class RaySlotPool:
                 worker.ping_ms = None
                 worker.silent_ms = now_ms if worker.silent_ms is None else worker.silent_ms
                 self._when_done(worker, worker.actor.heartbeat.remote(), self._heard)
-        if self._look_ms is not None and now_ms >= self._look_ms:
-            self._look(now_ms)
+        self._shortage.step()
+        self._drains.step()
 
     def next_deadline_ms(self) -> float | None:
         """Return when `step` next has something to do, in ms of the monotonic clock."""
-        deadlines = [self._look_ms, self._endings.next_deadline_ms()]
+        deadlines = [self._shortage.look_ms, self._drains.next_ms, self._endings.next_deadline_ms()]
         for worker in self._workers.values():
             deadlines.append(worker.ping_ms)
             if worker.silent_ms is not None:
@@ -213,42 +207,79 @@ class RaySlotPool:
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     @property
+    def waiting_for(self) -> str:
+        """What slots wait for that have no process yet, in words; empty when nothing is known."""
+        leave = "to leave a node that is about to go: " if self._standbys and self._shortage.text else ""
+        return f"{leave}{self._shortage.text}"
+
+    @property
     def workers(self) -> tuple[WorkerInfo, ...]:
         """Where the slots run that have a process, by slot."""
         workers = [worker for _, worker in sorted(self._workers.items())]
         return tuple(worker.info for worker in workers if worker.info is not None)
 
-    # ---- answers ---------------------------------------------------------------
+    # ---- nodes that are about to go ----------------------------------------------
+
+    def _nodes_drain(self, nodes: frozenset[str]) -> None:
+        """Let other processes stand by for the slots on these nodes, and tell when all are there."""
+
+        def goes(worker: Incarnation) -> bool:
+            return worker.info is not None and worker.info.node_id in nodes
+
+        leaving = [slot for slot, one in sorted(self._workers.items()) if goes(one) and not one.killed]
+        for slot, standby in [*self._standbys.items()]:
+            if slot not in leaving or goes(standby):
+                self._condemn(self._standbys.pop(slot), self._create_wanted)
+        new = [s for s in leaving if s not in self._standbys and not self._endings.awaits(s)]
+        if new:
+            logger.warning("node of slots is about to go, they are to leave it", extra={"slots": new})
+            self._create(new, self._standbys)
+            self._shortage.begin()
+        there = [slot for slot in leaving if slot in self._standbys and self._standbys[slot].info is not None]
+        if leaving and there == leaving:
+            assert self._listener is not None, "processes before `attach`"
+            self._listener.slots_leave(tuple(leaving))
+
+    # ---- processes -----------------------------------------------------------------
 
     def _create_wanted(self) -> None:
-        wanted, self._wanted = self._wanted, []
-        for slot in wanted:
-            if self._endings.awaits(slot):
-                self._wanted.append(slot)
-            else:
-                self._create(slot)
+        free = [slot for slot in self._wanted if not self._endings.awaits(slot)]
+        self._wanted = [slot for slot in self._wanted if slot not in free]
+        for slot in free:
+            if slot in self._standbys:
+                self._workers[slot] = worker = self._standbys.pop(slot)
+                if worker.info is not None:
+                    self._mailbox.post(partial(self._alive, worker))
+        self._create([slot for slot in free if slot not in self._workers], self._workers)
 
-    def _create(self, slot: SlotId) -> None:
-        self._incarnations += 1
-        actor = self._actor_class.options(
-            num_cpus=self._cpus, max_restarts=0, max_task_retries=0, **UNRECORDED
-        ).remote(self._job_id, slot, self._incarnations, self._master)
-        worker = _Worker(slot=slot, incarnation=self._incarnations, actor=actor)
-        self._workers[slot] = worker
-        self._when_done(worker, actor.describe.remote(), self._described)
+    def _create(self, slots: Sequence[SlotId], among: dict[SlotId, Incarnation]) -> None:
+        created = self._starts.number(slots)
+        among.update({worker.slot: worker for worker in created})
+        used = [worker.info.node_id for worker in self._workers.values() if worker.info is not None]
+        self._starts.start(created, used)
 
-    def _described(self, worker: _Worker, answer: "Future[WorkerInfo]") -> None:
+    def _started(self, worker: Incarnation) -> None:
+        self._when_done(worker, worker.actor.describe.remote(), self._described)
+
+    # ---- answers ---------------------------------------------------------------
+
+    def _described(self, worker: Incarnation, answer: "Future[WorkerInfo]") -> None:
         error = answer.exception()
         if error is not None:
             self._give_up(worker, losses.slot_lost(worker.slot, None, error))
             return
         worker.info = info = answer.result()
-        worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
         logger.info("slot has a process", extra={"slot": info.slot, "node": info.node_ip, "pid": info.pid})
-        self._show_if_complete()
+        self._end_shortage_if_complete()
+        if self._workers.get(worker.slot) is worker:
+            self._alive(worker)
+
+    def _alive(self, worker: Incarnation) -> None:
+        """A slot has a process that takes commands."""
+        worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
         if self._inherits:
             self._early.append(worker)
-        else:
+        elif self._listens_to(worker):
             self._acquired(worker)
 
     def _inherited(self) -> None:
@@ -258,22 +289,25 @@ class RaySlotPool:
             if self._listens_to(worker):
                 self._acquired(worker)
 
-    def _acquired(self, worker: _Worker) -> None:
+    def _acquired(self, worker: Incarnation) -> None:
         assert self._listener is not None, "answer before `attach`"
         self._listener.slot_acquired(worker.slot)
 
-    def _show_if_complete(self) -> None:
-        if not self._wanted and all(worker.info is not None for worker in self._workers.values()):
-            self._look_ms = None
-            self._show("")
+    def _waiting(self) -> tuple[list[Incarnation], list[SlotId]]:
+        workers = [*self._workers.values(), *self._standbys.values()]
+        return [one for one in workers if one.info is None], sorted({one.slot for one in workers})
 
-    def _delivered(self, worker: _Worker, answer: "Future[None]") -> None:
+    def _end_shortage_if_complete(self) -> None:
+        if not self._wanted and not self._waiting()[0]:
+            self._shortage.end()
+
+    def _delivered(self, worker: Incarnation, answer: "Future[None]") -> None:
         # One that fails may have been lost for good: what follows it would come out of order.
         error = answer.exception()
         if error is not None:
             self._give_up(worker, losses.slot_lost(worker.slot, worker.info, error))
 
-    def _heard(self, worker: _Worker, answer: "Future[Heartbeat]") -> None:
+    def _heard(self, worker: Incarnation, answer: "Future[Heartbeat]") -> None:
         error = answer.exception()
         worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
         if isinstance(error, ActorUnavailableError):
@@ -290,7 +324,7 @@ class RaySlotPool:
 
     # ---- inside ----------------------------------------------------------------
 
-    def _when_done(self, worker: _Worker, ref: Any, handle: "Callable[[_Worker, Future[Any]], None]") -> None:
+    def _when_done(self, worker: Incarnation, ref: Any, handle: "_Handle") -> None:
         """Handle the answer to a call on the job master's thread, if the worker is still ours then."""
 
         def arrived(answer: "Future[Any]") -> None:
@@ -298,22 +332,33 @@ class RaySlotPool:
 
         ref.future().add_done_callback(arrived)
 
-    def _current(self, worker: _Worker) -> bool:
-        return self._workers.get(worker.slot) is worker
+    def _current(self, worker: Incarnation) -> bool:
+        return worker in (self._workers.get(worker.slot), self._standbys.get(worker.slot))
 
-    def _listens_to(self, worker: _Worker) -> bool:
+    def _listens_to(self, worker: Incarnation) -> bool:
         return self._current(worker) and not worker.killed
 
-    def _condemn(self, worker: _Worker, over: Callable[[], None]) -> None:
-        # Who has never answered was never sent anything, and has nothing to end.
-        self._endings.condemn(worker.slot, worker.actor, over, silent=worker.info is None)
+    def _condemn(self, worker: Incarnation, over: Callable[[], None]) -> None:
+        if worker.actor is None:  # What is being reserved for it is given back when it is there.
+            self._mailbox.post(over)
+            return
 
-    def _give_up(self, worker: _Worker, error: RaystreamError) -> None:
+        def gone() -> None:
+            self._reservations.release(worker.incarnation)
+            over()
+
+        # Who has never answered was never sent anything, and has nothing to end.
+        self._endings.condemn(worker.slot, worker.actor, gone, silent=worker.info is None)
+
+    def _give_up(self, worker: Incarnation, error: RaystreamError) -> None:
         self._condemn(worker, self._create_wanted)
         self._lost(worker, error)
 
-    def _lost(self, worker: _Worker, error: RaystreamError) -> None:
-        if self._current(worker):
+    def _lost(self, worker: Incarnation, error: RaystreamError) -> None:
+        if self._standbys.get(worker.slot) is worker:  # Its slot gets another one.
+            del self._standbys[worker.slot]
+            logger.warning("process that stands by is lost", extra={"slot": worker.slot}, exc_info=error)
+        elif self._current(worker):
             del self._workers[worker.slot]
             logger.warning("slot lost", extra={"slot": worker.slot, "cause": error.message})
             assert self._listener is not None, "loss before `attach`"
@@ -331,24 +376,3 @@ class RaySlotPool:
             self._mailbox.post(lambda: answered(answer))
 
         ref.future().add_done_callback(arrived)
-
-    def _look(self, now_ms: float) -> None:
-        """Find out what starting slots wait for."""
-        self._look_ms = now_ms + WAIT_SHOWN_AFTER_MS
-        self._looks.submit(cluster_cpus, self._looked)
-
-    def _looked(self, cluster: Any) -> None:
-        missing = sum(worker.info is None for worker in self._workers.values())
-        if self._look_ms is None or not missing:
-            return  # They have started meanwhile.
-        if isinstance(cluster, Exception):
-            self._show("Ray's head does not answer")
-        else:
-            self._show(waiting_text(missing, len(self._workers), self._cpus, cluster))
-
-    def _show(self, text: str) -> None:
-        if text != self.waiting_for:
-            self.waiting_for = text
-            if text:
-                logger.warning("job waits for slots", extra={"missing": text})
-            self._changed()

@@ -21,6 +21,7 @@ from raystream.keygroup import KEY_GROUPS_MAX
 INLINE_THRESHOLD_BYTES_MAX = 1 << 20
 
 Runner = Literal["ray", "local"]
+Placement = Literal["pack", "spread"]
 CheckpointingMode = Literal["exactly-once", "at-least-once"]
 CheckpointStorage = Literal["jobmanager", "filesystem"]
 Retention = Literal["retain-on-cancellation", "delete-on-cancellation"]
@@ -48,7 +49,10 @@ class SlotConfig(Section):
     """What a slot asks of the cluster."""
 
     cpus: float = option("slot.cpus", Number(), default=1.0)
-    """CPUs that each slot reserves; 0 places slots without regard to CPUs."""
+    """CPUs that each slot reserves whose slot-sharing group does not say; 0 places slots without regard to
+    CPUs."""
+    placement: Placement = option("slot.placement", Choice(get_args(Placement)), default="pack")
+    """pack puts the slots of a job on few nodes, spread on many; on those that have room, in any case."""
 
 
 @dataclass(frozen=True, kw_only=True)

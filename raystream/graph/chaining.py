@@ -3,6 +3,7 @@
 An operator joins the chain of the operator that it reads when
 
     it reads exactly one output, and that without an exchange (`key_by`, `rebalance`, ...),
+    both are in one slot-sharing group,
     both have the same parallelism, and the same max parallelism as far as it is given,
     it says chain="always", and the operator before it does not say chain="never".
 
@@ -16,7 +17,7 @@ max parallelism never share a chain.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raystream.errors import ConfigError, GraphError
 from raystream.graph.logical import ChainHint, LogicalGraph, LogicalNode, NodeId, Upstream
@@ -28,6 +29,7 @@ from raystream.graph.physical import (
     Vertex,
     chain_name,
 )
+from raystream.graph.slot_sharing import SlotSharingGroup, inherited, specified
 from raystream.graph.uid import assign_uids
 from raystream.ids import ChannelId, OperatorUid, VertexId
 from raystream.keygroup import check_parallelism, default_max_parallelism
@@ -52,10 +54,17 @@ def plan_job(graph: LogicalGraph, *, parallelism: int, max_parallelism: int | No
             hint="begin with env.from_source(...) or env.from_collection(...) on this environment",
         )
     uids = assign_uids(graph)
-    chains = _chains(graph, parallelism)
+    group_of = _groups(graph)
+    groups = [*dict.fromkeys(group.name for group in group_of.values())]
+    chains = _chains(graph, parallelism, group_of)
     numbered = sorted(chains, key=lambda chain: (bool(chain.head.upstreams), chain.head.id))
     vertices = tuple(
-        _vertex(VertexId(number), chain, uids, max_parallelism) for number, chain in enumerate(numbered)
+        replace(
+            _vertex(VertexId(number), chain, uids, max_parallelism),
+            slot_offset=groups.index(group_of[chain.head.id].name),
+            slot_step=len(groups),
+        )
+        for number, chain in enumerate(numbered)
     )
     places = {
         node.id: _Place(VertexId(number), position)
@@ -65,7 +74,7 @@ def plan_job(graph: LogicalGraph, *, parallelism: int, max_parallelism: int | No
     return PhysicalPlan(
         vertices=vertices,
         edges=_edges(numbered, vertices, places),
-        slot_count=max(vertex.parallelism for vertex in vertices),
+        groups=tuple({group.name: group for group in group_of.values()}.values()),
     )
 
 
@@ -96,13 +105,32 @@ class _Place:
     position: int
 
 
-def _chains(graph: LogicalGraph, default_parallelism: int) -> list[_Chain]:
+def _groups(graph: LogicalGraph) -> dict[NodeId, SlotSharingGroup]:
+    """Return the slot-sharing group of every operator.
+
+    Source: Flink's `StreamGraphGenerator`: without a word an operator is where all its inputs are.
+
+    Raises:
+        GraphError: two groups of one name need different things.
+    """
+    names: dict[NodeId, str] = {}
+    for node in graph:
+        given = node.slot_sharing_group
+        names[node.id] = given.name if given else inherited(names[u.node] for u in node.upstreams)
+    given_groups = (node.slot_sharing_group for node in graph)
+    groups = specified(group for group in given_groups if group is not None)
+    return {node: groups.get(name, SlotSharingGroup(name)) for node, name in names.items()}
+
+
+def _chains(
+    graph: LogicalGraph, default_parallelism: int, group_of: dict[NodeId, SlotSharingGroup]
+) -> list[_Chain]:
     chains: list[_Chain] = []
     chain_of: dict[NodeId, _Chain] = {}
     for node in graph:
         parallelism = default_parallelism if node.parallelism is None else node.parallelism
         chain = _chain_to_join(node, parallelism, graph, chain_of)
-        if chain is None:
+        if chain is None or group_of[chain.head.id] != group_of[node.id]:
             chain = _Chain(parallelism, [node])
             chains.append(chain)
         else:

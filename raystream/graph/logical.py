@@ -17,6 +17,7 @@ from typing import Any, NewType, TypeGuard
 
 from raystream.errors import GraphError
 from raystream.graph.physical import Partitioner, Partitioning
+from raystream.graph.slot_sharing import SlotSharingGroup
 
 NodeId = NewType("NodeId", int)
 """Position of an operator in its logical graph, 0-based."""
@@ -122,6 +123,8 @@ class LogicalNode:
     parallelism: int | None = None
     max_parallelism: int | None = None
     chain: ChainHint = ChainHint.ALWAYS
+    slot_sharing_group: SlotSharingGroup | None = None
+    """None: that of its inputs."""
     stateful: bool = False
     """True when the operator may register keyed or operator state."""
     transactional: bool = False

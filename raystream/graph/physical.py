@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from raystream.graph.slot_sharing import DEFAULT, SlotSharingGroup
 from raystream.ids import ChannelId, OperatorUid, SlotId, VertexId
 
 
@@ -105,7 +106,9 @@ class Vertex:
     max_parallelism_explicit: bool = True
     """False when it was derived from the parallelism, so that a restored snapshot's number replaces it."""
     slot_offset: int
-    """Subtask i runs in slot `slot_offset + i`."""
+    """Subtask 0 runs in this slot; also the position of the vertex's group in `PhysicalPlan.groups`."""
+    slot_step: int = 1
+    """Subtask i runs in slot `slot_offset + i * slot_step`; the number of slot-sharing groups."""
     operators: tuple[OperatorNode, ...]
     keyed: bool
     """True when the head is entered by HASH edges, and perhaps BROADCAST ones: it may use keyed state."""
@@ -117,7 +120,7 @@ class Vertex:
 
     def slot(self, subtask: int) -> SlotId:
         """Return the slot that runs this subtask."""
-        return SlotId(self.slot_offset + subtask)
+        return SlotId(self.slot_offset + subtask * self.slot_step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +141,28 @@ class PhysicalPlan:
 
     vertices: tuple[Vertex, ...]
     edges: tuple[Edge, ...]
-    slot_count: int
+    groups: tuple[SlotSharingGroup, ...] = (DEFAULT,)
+    """Slot-sharing groups of the vertices; `Vertex.slot_offset` is a position here."""
+
+    @property
+    def slots(self) -> tuple[SlotId, ...]:
+        """Numbers of all slots, ascending; with gaps where groups differ in parallelism."""
+        longest = {vertex.slot_offset: 0 for vertex in self.vertices}
+        for vertex in self.vertices:
+            longest[vertex.slot_offset] = max(longest[vertex.slot_offset], vertex.parallelism)
+        step = len(self.groups)
+        return tuple(
+            sorted(SlotId(group + i * step) for group, count in longest.items() for i in range(count))
+        )
+
+    @property
+    def slot_count(self) -> int:
+        """Number of slots."""
+        return len(self.slots)
+
+    def group(self, slot: SlotId) -> SlotSharingGroup:
+        """Return the group of a slot, be it one of this plan or of one at another parallelism."""
+        return self.groups[slot % len(self.groups)]
 
     @property
     def transactional(self) -> bool:

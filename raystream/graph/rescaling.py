@@ -43,11 +43,7 @@ def rescaled(plan: PhysicalPlan, parallelism: int) -> PhysicalPlan:
         for new, position in enumerate(piece.positions)
     }
     vertices = tuple(_vertex(VertexId(number), piece) for number, piece in enumerate(pieces))
-    return PhysicalPlan(
-        vertices=vertices,
-        edges=_edges(plan, pieces, vertices, places),
-        slot_count=max(vertex.parallelism for vertex in vertices),
-    )
+    return replace(plan, vertices=vertices, edges=_edges(plan, pieces, vertices, places))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ known, so a failure that is probably a consequence waits briefly for its cause.
 
 When the final checkpoint or a stop savepoint is complete, only commits are left to do.  A failed attempt
 is then followed by one that restores it: restoring commits, so when all its slots are ready the job has
-ended, and no record is processed.  The checkpoint of a rescale ends its attempt, and the next one has another
-shape.  A job master that goes on after another one begins in STOPPING.
+ended, and no record is processed.  The checkpoint of a rescale ends its attempt, and the next one is in
+another shape, or in other processes.  A job master that goes on after another one begins in STOPPING.
 
 Knows numbers of slots and names of subtasks; knows nothing of processes and files.  From any phase
 a conflict in the job log leads to ABANDONED: the job lives on elsewhere.
@@ -51,6 +51,7 @@ from raystream.protocol.job_end import JobEnd, refusal
 from raystream.protocol.job_failures import Failure, FailureJudge
 from raystream.protocol.job_past import JobPast
 from raystream.protocol.job_phases import TERMINAL_STATUS, TRANSITIONS, Aim, Phase, status_of
+from raystream.protocol.rescale import RestartRescaled
 from raystream.protocol.restart import GiveUp, Restart, RestartStrategy
 from raystream.protocol.slot_roster import SlotRoster, SlotState
 from raystream.protocol.subtasks import JobShape, Roll, Subtask
@@ -67,9 +68,9 @@ class Job:
 
     def __init__(self, *, shape: JobShape, strategy: RestartStrategy, cancellation_timeout_ms: float) -> None:
         self._shape = shape
-        self._reshape: tuple[JobShape, tuple[SlotId, ...]] | None = None  # And slots that it has more.
+        self._reshape: RestartRescaled | None = None
         self._cancellation_timeout_ms = cancellation_timeout_ms
-        self._roster = SlotRoster(shape.slot_count)
+        self._roster = SlotRoster(shape.slots)
         self._phase = Phase.CREATED
         self._aim = Aim.NONE
         self._attempt = Attempt(0)
@@ -221,13 +222,13 @@ class Job:
         complete = self._uncommitted.answered(subtask) and self._phase is Phase.COMMITTING
         return self._done("commits_done", subtask, self._finish(now_ms) if complete else [])
 
-    def rescale_ready(self, now_ms: float, shape: JobShape, slots: tuple[SlotId, ...]) -> list[Command]:
-        """The checkpoint of a rescale is complete: go on in another shape, with these new slots."""
-        self._reshape, commands = (shape, slots), list[Command]()
+    def rescale_ready(self, now_ms: float, rescaled: RestartRescaled) -> list[Command]:
+        """The checkpoint of a rescale is complete: go on in another shape, or in other processes."""
+        self._reshape, commands = rescaled, list[Command]()
         if self._aim is Aim.NONE and self._phase not in (Phase.CREATED, Phase.COMMITTING):
             self._restart_ms = now_ms
             commands = self._stop(now_ms, Aim.RESTART) + self._advance(now_ms)
-        return self._done("rescale_ready", shape, commands)
+        return self._done("rescale_ready", rescaled, commands)
 
     # ---- failures ------------------------------------------------------------
 
@@ -237,8 +238,7 @@ class Job:
 
     def slot_lost(self, now_ms: float, slot: SlotId, failure: Failure) -> list[Command]:
         """The process of a slot is gone, or is not to be had."""
-        # In a phase without slots it is replaced when they are acquired.
-        needed = self._roster.lost(slot) and not self._phase.slotless
+        needed = self._roster.lost(slot) and not self._phase.slotless  # Else it comes when all are acquired.
         commands = self._fail(now_ms, failure) if needed else []
         return self._done("slot_lost", (slot, failure), commands)
 
@@ -318,10 +318,10 @@ class Job:
 
     def _begin_attempt(self) -> list[Command]:
         self._enter(Phase.PREPARING)
-        commands: list[Command] = []
-        if self._reshape is not None:
-            (self._shape, slots), self._reshape = self._reshape, None
-            commands = [ReshapeJob(self._shape, self._roster.resize(self._shape.slot_count, slots))]
+        rescaled, self._reshape, commands = self._reshape, None, list[Command]()
+        if rescaled is not None:
+            self._shape = rescaled.shape
+            commands = [ReshapeJob(self._shape, self._roster.reshape(rescaled))]
         self._attempt, self._aim = Attempt(self._attempt + 1), Aim.NONE
         self._unread, self._uncommitted = Roll(self._shape.subtasks), Roll(self._shape.subtasks)
         self._judge.attempt_started()

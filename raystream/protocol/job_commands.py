@@ -11,7 +11,7 @@ from raystream.protocol.subtasks import JobShape
 
 @dataclass(frozen=True, slots=True)
 class ReshapeJob:
-    """The next attempts have this shape; the processes of these slots are not needed any more."""
+    """The next attempts have this shape; the processes that these slots have had are not needed any more."""
 
     shape: JobShape
     dismissed: tuple[SlotId, ...]

@@ -1,14 +1,18 @@
-"""A job goes on at another parallelism: the state machine, without any I/O.
+"""A job goes on at another parallelism, or in other processes: the state machine, without any I/O.
 
     IDLE --> ACQUIRING --> CHECKPOINTING --> RESTARTING --> IDLE
-               |                |               |  the job runs: the downtime is told
-               +----------------+               |  the job ends: so is that
-                 not to be had, no checkpoint: the job goes on as it was
+     |         |            ^   |               |  the job runs: the downtime is told
+     |         +------------|---+               |  the job ends: so is that
+     |           not to be had, no checkpoint: the job goes on as it was
+     +-- slots leave their nodes
 
 Everything that may take long comes first, while the job runs: processes for slots that it does not have
 yet, then a checkpoint.  The attempt ends when that is complete and the next one restores it, as after a
 failure, so nothing is lost and nothing comes twice.  The checkpoint is one like any other: the job owns it,
 and it counts for recovery.  Slots that are not needed any more are given back by the job machine.
+
+Slots whose nodes are about to go leave them in the same way, at the parallelism that the job has.  Their
+next processes are held ready by whoever says that they leave, and who says it again while it is so.
 
 One rescale at a time; who asks for the same meanwhile gets the same answer.
 
@@ -49,10 +53,12 @@ class TakeRescaleCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class RestartRescaled:
-    """End the attempt; the next one has this shape, and these further slots."""
+    """End the attempt; the next one has this shape, these further slots, and other processes for some."""
 
     shape: JobShape
     slots: tuple[SlotId, ...]
+    leaving: tuple[SlotId, ...] = ()
+    """Slots whose processes are given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class Rescale:
         self._wanted: set[SlotId] = set()  # Slots that are asked for and not there.
         self._there: set[SlotId] = set()  # Slots that are there and that the job does not have yet.
         self._waiting: list[str] = []  # Requests to be answered, the first one first.
+        self._leaving: tuple[SlotId, ...] = ()  # Slots that leave their nodes; nobody waits for an answer.
+        self._moves = 0  # Times that slots have left their nodes.
         self._checkpoint_of = ""  # The request for which a checkpoint is under way; the job may end first.
         self._began_ms = self._stopped_ms = 0.0
         self._over: ConfigError | None = None  # Why there is nothing to rescale any more.
@@ -132,11 +140,23 @@ class Rescale:
         self._target, self._began_ms = target, now_ms
         self._waiting.append(request_id)
         self._stage = Stage.ACQUIRING
-        further = tuple(SlotId(slot) for slot in range(self._shape.slot_count, target.slot_count))
+        further = tuple(slot for slot in target.slots if slot not in self._shape.slots)
         self._wanted.update(further)
-        return [AcquireSlots(further)] if further else self._take_checkpoint()
+        return [AcquireSlots(further)] if further else self._take_checkpoint(request_id)
+
+    def slots_leave(self, slots: tuple[SlotId, ...]) -> list[Command]:
+        """The nodes of some of the job's slots are about to go, and other processes are there for them."""
+        commands: list[Command] = []
+        if self._over is None and self._stage is Stage.IDLE:
+            self._leaving, self._target = slots, self._shape
+            self._moves += 1
+            commands = self._take_checkpoint(f"move {self._moves}")
+        return self._done("slots_leave", slots, commands)
 
     def _join(self, request_id: str, target: JobShape) -> list[Command]:
+        if self._leaving:
+            error = ConfigError("job is leaving a node that is about to go", hint="try again in a moment")
+            return [ResolveRescale(request_id, 0, error)]
         if target.parallelism != self._target.parallelism or len(self._waiting) >= WAITING_MAX:
             error = ConfigError(
                 "job is being rescaled already",
@@ -156,7 +176,7 @@ class Rescale:
             self._wanted.remove(slot)
             self._there.add(slot)
             if self._stage is Stage.ACQUIRING and not self._wanted:
-                commands = self._take_checkpoint()
+                commands = self._take_checkpoint(self._waiting[0])
         return self._done("slot_acquired", slot, commands)
 
     def slot_lost(self, slot: SlotId, error: RaystreamError) -> list[Command]:
@@ -176,7 +196,7 @@ class Rescale:
         elif self._stage is Stage.CHECKPOINTING:
             self._stage, self._shape, self._stopped_ms = Stage.RESTARTING, self._target, now_ms
             slots, self._there = tuple(sorted(self._there)), set()
-            commands = [RestartRescaled(self._target, slots)]
+            commands = [RestartRescaled(self._target, slots, self._leaving)]
         return self._done("checkpoint_ended", error, commands)
 
     def attempt_runs(self, now_ms: float) -> list[Command]:
@@ -207,9 +227,9 @@ class Rescale:
 
     # ---- inside --------------------------------------------------------------------
 
-    def _take_checkpoint(self) -> list[Command]:
-        self._stage, self._checkpoint_of = Stage.CHECKPOINTING, self._waiting[0]
-        return [TakeRescaleCheckpoint(Request(Purpose.RESCALE, self._waiting[0]))]
+    def _take_checkpoint(self, request_id: str) -> list[Command]:
+        self._stage, self._checkpoint_of = Stage.CHECKPOINTING, request_id
+        return [TakeRescaleCheckpoint(Request(Purpose.RESCALE, request_id))]
 
     def _give_up(self, cause: str, error: RaystreamError) -> list[Command]:
         """Let the job go on as it is."""
@@ -226,13 +246,14 @@ class Rescale:
         return [DismissSlots(spare), *commands] if spare else commands
 
     def _answer(self, downtime_ms: int, error: RaystreamError | None) -> list[Command]:
-        waiting, self._waiting, self._stage = self._waiting, [], Stage.IDLE
+        waiting, self._waiting, self._stage, self._leaving = self._waiting, [], Stage.IDLE, ()
         return [ResolveRescale(request_id, downtime_ms, error) for request_id in waiting]
 
     def validate(self) -> None:
         """Assert every invariant."""
         assert not self._wanted & self._there, "a slot is there and wanted"
-        assert bool(self._waiting) == (self._stage is not Stage.IDLE), self._stage
+        assert bool(self._waiting) is not bool(self._leaving) or self._stage is Stage.IDLE, self._stage
+        assert bool(self._waiting or self._leaving) == (self._stage is not Stage.IDLE), self._stage
         assert not self._wanted or self._stage is Stage.ACQUIRING, self._stage
         assert not self._there or self._stage in (Stage.ACQUIRING, Stage.CHECKPOINTING), self._stage
         assert not self.owns(SlotId(0)), "every job has slot 0"

@@ -17,6 +17,7 @@ from enum import Enum
 
 from raystream.errors import ProtocolError
 from raystream.ids import SlotId
+from raystream.protocol.rescale import RestartRescaled
 
 KILL_RETRY_MS = 10_000.0
 """Time after which the death of a slot that was to be killed is asked for again."""
@@ -50,11 +51,11 @@ _TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
 
 
 class SlotRoster:
-    """The states of the slots `0 <= slot < count`."""
+    """The states of some slots."""
 
-    def __init__(self, count: int) -> None:
-        assert count >= 1, count
-        self._states = {SlotId(slot): SlotState.ABSENT for slot in range(count)}
+    def __init__(self, slots: Iterable[SlotId]) -> None:
+        self._states = dict.fromkeys(slots, SlotState.ABSENT)
+        assert self._states, "a job has slots"
         self._addresses: dict[SlotId, str] = {}
         self._kill_ms = 0.0  # When slots that stop are to be killed.
 
@@ -74,22 +75,21 @@ class SlotRoster:
         """Where each slot listens for its peers, as it has said last."""
         return dict(self._addresses)
 
-    def resize(self, count: int, further: Iterable[SlotId]) -> tuple[SlotId, ...]:
-        """Change the number of slots, while none is busy, and return those that are left out.
-
-        Args:
-            count: how many there are from now on.
-            further: new ones whose processes are there.
-        """
+    def reshape(self, rescaled: RestartRescaled) -> tuple[SlotId, ...]:
+        """Change which slots there are, while none is busy, and return those whose processes are given up."""
         assert not self.slots(*_BUSY, SlotState.STOPPING), "a slot is busy"
-        dropped = tuple(slot for slot in self._states if slot >= count)
-        there = dict.fromkeys(further, SlotState.IDLE)
+        there = dict.fromkeys(rescaled.slots, SlotState.IDLE)
+        before = self._states
         self._states = {
-            slot: self._states.get(slot) or there.get(slot, SlotState.ABSENT)
-            for slot in map(SlotId, range(count))
+            slot: before.get(slot) or there.get(slot, SlotState.ABSENT) for slot in rescaled.shape.slots
         }
-        self._addresses = {slot: self._addresses[slot] for slot in self._addresses if slot < count}
-        return dropped
+        dropped = [slot for slot in before if slot not in self._states]
+        for slot in rescaled.leaving:
+            if self.state(slot) is SlotState.IDLE:  # Else it has lost its process meanwhile.
+                self._states[slot] = SlotState.ABSENT
+                dropped.append(slot)
+        self._addresses = {slot: where for slot, where in self._addresses.items() if slot in self._states}
+        return tuple(dropped)
 
     def has(self, slot: SlotId) -> bool:
         """Return whether the job has this slot now."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from raystream.ids import VertexId
+from raystream.ids import SlotId, VertexId
 
 Subtask = tuple[VertexId, int]
 """Vertex and 0-based index."""
@@ -15,8 +15,8 @@ class JobShape:
 
     parallelism: int
     """Of every operator that was not given its own."""
-    slot_count: int
-    """Processes that it needs."""
+    slots: tuple[SlotId, ...]
+    """Numbers of the processes that it needs, ascending; slot 0 is always among them."""
     subtasks: frozenset[Subtask]
     """Every subtask of its plan."""
 

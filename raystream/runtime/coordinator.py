@@ -182,6 +182,10 @@ class JobCoordinator:
         if not self._rescale.slot_acquired(slot):
             self._run(self._job.slot_acquired(slot))
 
+    def slots_leave(self, slots: tuple[SlotId, ...]) -> None:
+        """The nodes of some slots are about to go, and other processes are there; said while it is so."""
+        self._rescale.slots_leave(slots)
+
     def slot_lost(self, slot: SlotId, error: RaystreamError) -> None:
         """The process of a slot is gone, or is not to be had."""
         logger.warning("slot lost", extra={"slot": slot}, exc_info=error)
@@ -322,7 +326,7 @@ class JobCoordinator:
                 self._send_all(msg.Connect(attempt=attempt, addresses=dict(addresses)), addresses)
             case cmd.StartSlots(attempt):
                 logger.info("attempt runs", extra={"attempt": attempt})
-                self._send_all(msg.Start(attempt=attempt), self._all_slots)
+                self._send_all(msg.Start(attempt=attempt), self._preparation.plan.slots)
             case cmd.StopSlots(attempt, stopping):
                 self._send_all(msg.StopAttempt(attempt=attempt), stopping)
             case cmd.KillSlot(slot):
@@ -337,7 +341,7 @@ class JobCoordinator:
             case cmd.TakeStopSavepoint(wanted):
                 self._run(checkpoints.checkpoint_requested(self._now_ms, wanted))
             case cmd.CommitSlots(attempt):
-                self._send_all(msg.CommitAtEnd(attempt=attempt), self._all_slots)
+                self._send_all(msg.CommitAtEnd(attempt=attempt), self._preparation.plan.slots)
             case cmd.LogStop() | cmd.LogCancel():
                 self._entries.request_accepted(command)
             case cmd.LogEnd(status, error):
@@ -376,10 +380,6 @@ class JobCoordinator:
     @property
     def _now_ms(self) -> float:
         return self._services.clock.monotonic_ms()
-
-    @property
-    def _all_slots(self) -> Iterable[SlotId]:
-        return [SlotId(slot) for slot in range(self._preparation.plan.slot_count)]
 
     def _send_all(self, command: msg.Command, slots: Iterable[SlotId]) -> None:
         for slot in slots:

@@ -362,8 +362,8 @@ class CheckpointShell:
         return self._services.clock.monotonic_ms()
 
     def _broadcast(self, command: msg.Command) -> None:
-        for slot in range(self._plan().slot_count):
-            self._services.slots.send(SlotId(slot), command)
+        for slot in self._plan().slots:
+            self._services.slots.send(slot, command)
 
 
 def _kind(purpose: Purpose) -> SnapshotKind:

@@ -34,7 +34,7 @@ def make_job(services: CoordinatorServices) -> Job:
 def shape_of(plan: PhysicalPlan, parallelism: int) -> JobShape:
     """Return how large a plan is that was made for a parallelism."""
     subtasks = frozenset((vertex.id, subtask) for vertex, subtask in plan.subtasks())
-    return JobShape(parallelism=parallelism, slot_count=plan.slot_count, subtasks=subtasks)
+    return JobShape(parallelism=parallelism, slots=plan.slots, subtasks=subtasks)
 
 
 def make_checkpoint_coordinator(services: CoordinatorServices) -> CheckpointCoordinator:

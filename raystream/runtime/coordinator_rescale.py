@@ -57,7 +57,8 @@ class RescaleShell:
         self._preparation = preparation
         self._run = run
         submission = services.submission
-        self._machine = cmd.Rescale(shape_of(submission.plan, submission.config.parallelism))
+        self._shape = shape_of(submission.plan, submission.config.parallelism)
+        self._machine = cmd.Rescale(self._shape)
         self.parallelism: int | None = None
         """Of the job since it was rescaled; None before that."""
 
@@ -81,7 +82,7 @@ class RescaleShell:
         """The job was rescaled under a job master that is gone."""
         shape = shape_of(self._preparation.plan_at(parallelism, trusted=True), parallelism)
         self._machine = cmd.Rescale(shape)
-        self._run(self._job.rescale_ready(self._now_ms, shape, ()))
+        self._run(self._job.rescale_ready(self._now_ms, cmd.RestartRescaled(shape, ())))
 
     def requested(self, request: RescaleRequest) -> None:
         """A client wants another parallelism."""
@@ -92,6 +93,10 @@ class RescaleShell:
             self._run([])
             return
         self._run(self._machine.rescale_requested(self._now_ms, request.request_id, shape))
+
+    def slots_leave(self, slots: tuple[SlotId, ...]) -> None:
+        """The nodes of some slots are about to go."""
+        self._run(self._machine.slots_leave(slots))
 
     def slot_acquired(self, slot: SlotId) -> bool:
         """Take in that a process is there; False when it is one of the job's own."""
@@ -137,9 +142,12 @@ class RescaleShell:
                 self._services.slots.dismiss(slots)
             case cmd.TakeRescaleCheckpoint(wanted):
                 self._run(self._checkpoints.checkpoint_requested(self._now_ms, wanted))
-            case cmd.RestartRescaled(shape, slots):
-                logger.info("job is rescaled", extra={"parallelism": shape.parallelism})
-                self._run(self._job.rescale_ready(self._now_ms, shape, slots))
+            case cmd.RestartRescaled(shape, _, leaving):
+                logger.info(
+                    "slots leave their nodes" if leaving else "job is rescaled",
+                    extra={"parallelism": shape.parallelism, "leaving": leaving},
+                )
+                self._run(self._job.rescale_ready(self._now_ms, command))
             case cmd.ResolveRescale(request_id, downtime_ms, error):
                 self._requests.request_resolved(
                     RequestOutcome(request_id=request_id, downtime_ms=downtime_ms, error=error)
@@ -148,11 +156,12 @@ class RescaleShell:
                 assert_never(command)
 
     def reshape(self, command: job_cmd.ReshapeJob) -> None:
-        """Let the next attempts have another shape."""
+        """Let the next attempts have another shape, if it is another one, or other processes."""
         shape = command.shape
-        self.parallelism = shape.parallelism
-        self._preparation.reshape(shape.parallelism)
-        self._checkpoints.job_reshaped(shape.subtasks)
+        if shape != self._shape:
+            self._shape, self.parallelism = shape, shape.parallelism
+            self._preparation.reshape(shape.parallelism)
+            self._checkpoints.job_reshaped(shape.subtasks)
         if command.dismissed:
             self._services.slots.dismiss(command.dismissed)
 

@@ -4,8 +4,10 @@ import inspect
 
 from ray._private import utils, worker
 from ray._raylet import AuthenticationTokenLoader, Config
+from ray.util.placement_group import placement_group
 
 from raystream.cluster import _ray_compat as compat
+from raystream.cluster.connection import connect_to_run
 
 
 def test_settings_can_be_read_again_and_the_token_is_then_the_new_one(monkeypatch):
@@ -47,3 +49,16 @@ def test_files_that_ray_does_not_pack_are_those_of_its_defaults_of_patterns_and_
 def test_raylet_is_silenced_by_a_switch_that_exists():
     assert isinstance(worker._worker_logs_enabled, bool)
     assert "_worker_logs_enabled" in inspect.getsource(worker.print_worker_logs)
+
+
+def test_placement_group_of_one_bundle_may_name_the_node_that_it_would_like():
+    parameters = inspect.signature(placement_group).parameters
+
+    assert {"name", "lifetime", "bundle_label_selector", "_soft_target_node_id"} <= parameters.keys()
+
+
+def test_nodes_that_drain_and_what_is_free_on_each_are_told(address):
+    connect_to_run(address, cpus=0, detached=False)
+
+    assert compat.draining_nodes() == {}
+    assert 1 in [free.get("CPU") for free in compat.free_resources_by_node().values()]

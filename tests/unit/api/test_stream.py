@@ -260,8 +260,8 @@ def test_coroutine_is_refused(lines):
 
 
 def test_keyword_that_no_operation_has_is_a_type_error(lines):
-    with pytest.raises(TypeError, match=r"map\(\) got an unexpected keyword argument 'slot_sharing_group'"):
-        lines.map(parse, slot_sharing_group="gpu")
+    with pytest.raises(TypeError, match=r"map\(\) got an unexpected keyword argument 'slots'"):
+        lines.map(parse, slots=2)
 
 
 def test_streams_of_two_environments_do_not_unite(lines):

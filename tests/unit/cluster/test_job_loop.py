@@ -116,6 +116,7 @@ def test_job_goes_from_its_slots_to_its_end(started):
     loop, coordinator, ended = started(pool)
     assert first(loop, lambda view: view.waiting_for).waiting_for == "2 of 2 slots"
 
+    pool.waiting_for = ""
     for slot in (0, 1):
         loop.mailbox.post(lambda slot=slot: coordinator.slot_acquired(slot))
     assert pool.flushed.wait(PATIENCE_S)

@@ -1,146 +1,12 @@
 """Slots on a cluster that is played by the test: who is lost, and when nothing is left."""
 
-from concurrent.futures import Future
-
 import pytest
-import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from raystream.cluster.endings import KILL_GRACE_MS, KILL_RETRY_MS, RETIRE_WAIT_MS
-from raystream.cluster.placement import RaySlotPool
-from raystream.cluster.vitals import Heartbeat, LoopWatch
-from raystream.cluster.worker import WorkerInfo
-from raystream.config.options import HeartbeatConfig
+from raystream.cluster.vitals import LoopWatch
 from raystream.errors import SlotLostError
-from raystream.runtime.mailbox import Mailbox
-from raystream.testing.source_run import ManualClock
-
-HEARTBEAT = HeartbeatConfig()
-BEAT = Heartbeat(rounds=1, held_ms=0.0, stack="", memory_bytes=0)
-
-
-class FakeRef:
-    """The answer to a call; None until the test gives one."""
-
-    def __init__(self, answers):
-        self._answer = Future()
-        answers.append(self._answer)
-
-    def future(self):
-        return self._answer
-
-
-class FakeMethod:
-    def __init__(self, answers):
-        self.answers = answers
-
-    def remote(self, *arguments):
-        return FakeRef(self.answers)
-
-
-class FakeActor:
-    """An actor; `heartbeats` and `retirements` are the calls that wait for an answer."""
-
-    def __init__(self, slot):
-        self.described, self.heartbeats, self.delivered, self.retirements = [], [], [], []
-        self.describe = FakeMethod(self.described)
-        self.heartbeat = FakeMethod(self.heartbeats)
-        self.deliver = FakeMethod(self.delivered)
-        self.retire = FakeMethod(self.retirements)
-        self.info = WorkerInfo(slot=slot, node_ip="10.0.0.1", node_id="n", pid=7)
-
-    def answer(self, result):
-        _answer(self.heartbeats, result)
-
-    def fall_silent(self):
-        _answer(self.retirements, True)
-
-    def die(self):
-        """Have Ray say that it is dead."""
-        _answer([*self.heartbeats, *self.retirements], ActorDiedError())
-
-
-def _answer(calls, result):
-    for waiting in calls:
-        if not waiting.done():
-            if isinstance(result, Exception):
-                waiting.set_exception(result)
-            else:
-                waiting.set_result(result)
-
-
-class FakeClass:
-    def __init__(self):
-        self.actors = []
-
-    def options(self, **_):
-        return self
-
-    def remote(self, job_id, slot, incarnation, master):
-        self.actors.append(FakeActor(slot))
-        return self.actors[-1]
-
-
-class Cluster:
-    """A pool, the actors it has made, and what the coordinator is told."""
-
-    def __init__(self, monkeypatch, **options):
-        self.killed, self.told = [], []
-        self.kill_error = None
-        monkeypatch.setattr(ray, "kill", self._kill)
-        self.clock, self.mailbox = ManualClock(), Mailbox(lambda: None)
-        self.pool = RaySlotPool(
-            job_id="ab" * 16,
-            master=None,
-            cpus=1.0,
-            heartbeat=HEARTBEAT,
-            clock=self.clock,
-            mailbox=self.mailbox,
-            changed=lambda: None,
-            **options,
-        )
-        self.pool._actor_class = FakeClass()
-        self.pool._endings._background = self
-        self.pool.attach(self)
-
-    def submit(self, work, done):
-        try:
-            done(work())
-        except OSError as error:
-            done(error)
-
-    def _kill(self, actor):
-        self.killed.append(actor)
-        if self.kill_error is not None:
-            raise self.kill_error
-
-    def slot_acquired(self, slot):
-        self.told.append(slot)
-
-    def slot_lost(self, slot, error):
-        self.told.append((slot, error))
-
-    def acquire(self, *slots):
-        self.pool.acquire(slots)
-        actors = self.pool._actor_class.actors[-len(slots) :]
-        for actor in actors:
-            actor.described[0].set_result(actor.info)
-        self.settle()
-        self.told.clear()
-        return actors
-
-    @property
-    def created(self):
-        return len(self.pool._actor_class.actors)
-
-    def settle(self):
-        while self.mailbox.run_pending():
-            pass
-
-    def after(self, ms):
-        self.clock.now_ms += ms
-        self.pool.step()
-        self.settle()
+from tests.unit.cluster.placement_world import BEAT, HEARTBEAT, Cluster
 
 
 @pytest.fixture
@@ -291,7 +157,7 @@ def test_dismissed_slot_is_ended_without_a_word_and_has_another_process_only_beh
 def test_dismissed_slot_that_has_not_started_yet_is_not_waited_for(cluster):
     cluster.acquire(0)
     cluster.pool.acquire([1])
-    cluster.pool.waiting_for = "1 of 2 slots"
+    cluster.pool._shortage.text = "1 of 2 slots"
 
     cluster.pool.dismiss([1])
 
@@ -301,7 +167,7 @@ def test_dismissed_slot_that_has_not_started_yet_is_not_waited_for(cluster):
 
 def test_slot_that_has_never_answered_is_released_without_a_grace(cluster):
     cluster.pool.acquire([0])
-    (actor,) = cluster.pool._actor_class.actors
+    (actor,) = cluster.pool._starts._actor_class.actors
     cluster.pool.release(lambda: cluster.told.append("released"))
     cluster.settle()
     assert (cluster.killed, actor.retirements, cluster.told) == ([actor], [], [])
@@ -339,7 +205,7 @@ def test_slots_are_released_when_nothing_is_left_of_all_also_of_those_given_up_b
 def test_processes_under_a_new_job_master_start_at_once_and_work_after_the_grace_of_those_before(monkeypatch):
     cluster = Cluster(monkeypatch, inherits=True)
     cluster.pool.acquire((0, 1))
-    first, second = cluster.pool._actor_class.actors
+    first, second = cluster.pool._starts._actor_class.actors
     first.described[0].set_result(first.info)
     cluster.after(KILL_GRACE_MS - 1)
     assert cluster.told == []
@@ -369,3 +235,22 @@ def test_reports_of_processes_under_another_job_master_do_not_count(monkeypatch)
 
     assert not cluster.pool.takes(0, 1, 1)
     assert cluster.pool.takes(0, (1 << 32) + 1, 1)
+
+
+def test_process_whose_room_comes_when_nobody_wants_it_any_more_gives_it_back(cluster):
+    answers = []
+    cluster.reservations.reserve = lambda wanted, used, reserved: answers.append(reserved)
+    cluster.pool.acquire([0])
+    cluster.pool.dismiss([0])
+
+    answers[0]({1: "group"})
+
+    assert (cluster.created, cluster.reservations.released) == (0, [1])
+
+
+def test_slot_for_which_no_room_can_be_asked_for_is_lost(cluster):
+    cluster.reservations.reserve = lambda wanted, used, reserved: reserved(OSError("head is away"))
+    cluster.pool.acquire([0])
+
+    ((slot, error),) = cluster.told
+    assert (slot, error.context["cause"]) == (0, "head is away")

@@ -25,7 +25,7 @@ class JobDriver:
     def __init__(self, *, strategy=None, restarts=3):
         self.now_ms = 0
         self.machine = Job(
-            shape=JobShape(parallelism=2, slot_count=len(SLOTS), subtasks=frozenset(SUBTASKS)),
+            shape=JobShape(parallelism=2, slots=SLOTS, subtasks=frozenset(SUBTASKS)),
             strategy=strategy or FixedDelay(restarts, DELAY_MS),
             cancellation_timeout_ms=CANCELLATION_TIMEOUT_MS,
         )

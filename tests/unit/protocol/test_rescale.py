@@ -22,7 +22,9 @@ GONE = SlotLostError("process of the slot is gone")
 
 def shape(parallelism):
     subtasks = frozenset((VertexId(0), subtask) for subtask in range(parallelism))
-    return JobShape(parallelism=parallelism, slot_count=parallelism, subtasks=subtasks)
+    return JobShape(
+        parallelism=parallelism, slots=tuple(SlotId(slot) for slot in range(parallelism)), subtasks=subtasks
+    )
 
 
 class Driver:
@@ -149,3 +151,46 @@ def test_job_that_ends_answers_everybody_and_takes_no_more(rescale):
     assert refusals(rescale.rescale_requested(0, "late", shape(1))) == [
         "job is FINISHED; it can not be rescaled"
     ]
+
+
+def test_slots_leave_their_nodes_by_a_checkpoint_at_the_parallelism_that_the_job_has(rescale):
+    assert rescale.slots_leave((SlotId(1),)) == [checkpoint("move 1")]
+    assert rescale.slots_leave((SlotId(1),)) == [], "it is under way"
+    assert not rescale.owns(SlotId(1)), "what becomes of its process is the job's business"
+
+    assert rescale.checkpoint_ended(10, None) == [RestartRescaled(shape(2), (), (SlotId(1),))]
+    assert rescale.attempt_runs(20) == []
+    assert rescale.slots_leave((SlotId(0),)) == [checkpoint("move 2")]
+
+
+def test_slots_leave_at_the_next_word_when_the_checkpoint_fails(rescale):
+    rescale.slots_leave((SlotId(1),))
+
+    assert rescale.checkpoint_ended(10, REFUSED) == []
+    assert rescale.slots_leave((SlotId(1),)) == [checkpoint("move 2")]
+
+
+def test_client_is_told_that_the_job_leaves_a_node_and_may_ask_again(rescale):
+    rescale.slots_leave((SlotId(1),))
+    (message,) = refusals(rescale.rescale_requested(0, "r", shape(4)))
+    rescale.checkpoint_ended(10, None)
+    rescale.attempt_runs(20)
+
+    assert message == "job is leaving a node that is about to go"
+    assert rescale.rescale_requested(30, "r", shape(4)) == [AcquireSlots((SlotId(2), SlotId(3)))]
+
+
+def test_slots_leave_when_a_rescale_is_over(rescale):
+    rescale.rescale_requested(0, "r", shape(1))
+
+    assert rescale.slots_leave((SlotId(1),)) == []
+    rescale.checkpoint_ended(10, None)
+    rescale.attempt_runs(20)
+    assert rescale.slots_leave((SlotId(0),)) == [checkpoint("move 1")]
+
+
+def test_no_slot_leaves_a_job_that_has_ended(rescale):
+    rescale.slots_leave((SlotId(1),))
+    assert rescale.job_ended(JobStatus.FINISHED) == []
+
+    assert rescale.slots_leave((SlotId(1),)) == []

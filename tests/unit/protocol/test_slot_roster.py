@@ -4,7 +4,9 @@ import pytest
 
 from raystream.errors import ProtocolError
 from raystream.ids import SlotId
+from raystream.protocol.rescale import RestartRescaled
 from raystream.protocol.slot_roster import SlotRoster, SlotState
+from raystream.protocol.subtasks import JobShape
 
 FIRST, SECOND = SlotId(0), SlotId(1)
 WAY = [
@@ -21,7 +23,7 @@ WAY = [
 
 @pytest.mark.parametrize("steps", range(1, len(WAY) + 1))
 def test_slot_may_be_lost_in_every_state_and_asked_for_again(steps):
-    roster = SlotRoster(1)
+    roster = SlotRoster([FIRST])
     for state in WAY[:steps]:
         roster.move(FIRST, state)
 
@@ -31,7 +33,7 @@ def test_slot_may_be_lost_in_every_state_and_asked_for_again(steps):
 
 
 def test_state_can_not_be_left_out():
-    roster = SlotRoster(1)
+    roster = SlotRoster([FIRST])
     roster.move(FIRST, SlotState.WANTED)
 
     with pytest.raises(ProtocolError, match="slot can not change"):
@@ -39,7 +41,7 @@ def test_state_can_not_be_left_out():
 
 
 def test_only_slots_that_were_told_to_deploy_are_stopped():
-    roster = SlotRoster(2)
+    roster = SlotRoster([FIRST, SECOND])
     roster.move_all(SlotState.ABSENT, SlotState.WANTED)
     roster.move(SECOND, SlotState.IDLE)
     roster.move(SECOND, SlotState.DEPLOYING)
@@ -49,3 +51,15 @@ def test_only_slots_that_were_told_to_deploy_are_stopped():
     assert roster.addresses == {SECOND: "address"}
     assert roster.stop_busy(kill_ms=500) == (SECOND,)
     assert roster.slots(SlotState.STOPPING) == (SECOND,)
+
+
+def test_slot_that_leaves_its_node_is_given_up_unless_it_has_lost_its_process_already():
+    roster = SlotRoster([FIRST, SECOND])
+    for slot in (FIRST, SECOND):
+        roster.move(slot, SlotState.WANTED)
+        roster.move(slot, SlotState.IDLE)
+    roster.lost(SECOND)
+    shape = JobShape(parallelism=2, slots=(FIRST, SECOND), subtasks=frozenset())
+
+    assert roster.reshape(RestartRescaled(shape, (), leaving=(FIRST, SECOND))) == (FIRST,)
+    assert roster.slots(SlotState.ABSENT) == (FIRST, SECOND)

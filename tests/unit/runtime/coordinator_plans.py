@@ -95,7 +95,7 @@ def make_plan(source, *, parallelism=2, max_parallelism=128, explicit=True, coun
             [("read", (node("read", source=source),), False), ("count", (node(count_uid),), True)]
         )
     )
-    return PhysicalPlan(vertices=vertices, edges=(), slot_count=parallelism)
+    return PhysicalPlan(vertices=vertices, edges=())
 
 
 def make_snapshot(plan, vertex, subtask, checkpoint_id, *, data=None, shared=()):

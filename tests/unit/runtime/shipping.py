@@ -56,7 +56,7 @@ def program_of(**functions: Any) -> Program:
         operators=operators,
         keyed=False,
     )
-    plan = PhysicalPlan(vertices=(vertex,), edges=(), slot_count=1)
+    plan = PhysicalPlan(vertices=(vertex,), edges=())
     return Program(job_name="job", plan=plan, config=JobConfig())
 
 

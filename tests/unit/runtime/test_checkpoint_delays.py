@@ -36,7 +36,6 @@ def edge(source, target, partitioning):
 PLAN = PhysicalPlan(
     vertices=(vertex(READ, "read", 2), vertex(PARSE, "parse", 2), vertex(COUNT, "count hits", 4)),
     edges=(edge(READ, PARSE, Partitioning.FORWARD), edge(PARSE, COUNT, Partitioning.HASH)),
-    slot_count=4,
 )
 
 

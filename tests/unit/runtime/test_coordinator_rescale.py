@@ -294,3 +294,27 @@ def test_checkpoint_without_the_attempt_behind_it_leaves_the_next_job_master_at_
     assert (after.status, after.view.parallelism) == ("RUNNING", 2)
     after.rescale(4)
     assert (after.status, after.view.parallelism) == ("RUNNING", 4)
+
+
+def test_slots_leave_their_nodes_by_a_checkpoint_that_the_next_attempt_restores(directory):
+    world = running(directory)
+
+    world.coordinator.slots_leave((1,))
+    world.settle()
+
+    (record,) = world.view.checkpoints
+    assert (record.purpose, record.status) == ("rescale", "completed")
+    assert (world.status, world.view.attempt, world.view.parallelism) == ("RUNNING", 2, 2)
+    assert world.dismissed == [1], "its process is given up, and the other one used again"
+    started = [entry for entry in world.log_entries if isinstance(entry, AttemptStarted)]
+    assert started[-1].restored_checkpoint == record.checkpoint_id
+    assert [entry.parallelism for entry in started] == [None, None]
+
+
+def test_job_whose_operators_all_have_their_own_parallelism_leaves_nodes_too(directory):
+    world = running(directory, plan=make_plan_given())
+
+    world.coordinator.slots_leave((0, 1))
+    world.settle()
+
+    assert (world.status, world.view.attempt, sorted(world.dismissed)) == ("RUNNING", 2, [0, 1])
