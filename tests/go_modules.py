@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.services.processes import CACHE, missing
+from tests.services.processes import CACHE, fetching, missing
 
 BUILD_SECONDS_MAX = 1_200.0
 
@@ -17,8 +17,9 @@ def program_of(module: str, version: str, in_ci: bool) -> Path:
     *_, before, last = module.split("/")
     name = before if re.fullmatch(r"v\d+", last) else last
     program = CACHE / f"{name}-{version}" / name
-    if not program.exists():
-        _go(["install", f"{module}@{version}"], name, in_ci, GOBIN=str(program.parent))
+    with fetching():
+        if not program.exists():
+            _go(["install", f"{module}@{version}"], name, in_ci, GOBIN=str(program.parent))
     return program
 
 
