@@ -41,7 +41,7 @@ demo: $(INSTALLED) ## count the hits of an access log with two slots on Ray, and
 test: lint ## lint, type check and the whole test suite
 	$(BIN)/python -m pytest $(PARALLEL) tests/unit
 	$(BIN)/python -m pytest $(PARALLEL) tests/test_*.py
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest $(PARALLEL) tests/e2e
 	$(BIN)/python -m pytest $(PARALLEL) tests/simulation
 	$(BIN)/python -m tests.simulation --seeds=2000 --minutes=4
 	$(BIN)/python -m pytest tests/services

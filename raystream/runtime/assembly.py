@@ -51,7 +51,7 @@ class SlotServices:
         post: makes a call on the slot's thread soon, unless the attempt is over; any thread.
         report: sends a report to the coordinator; the slot's thread only.
         failed: reports an error that occurred outside of a call into the attempt; any thread.
-        compaction: whether state backends merge their files in threads of their own.
+        threads: whether state backends merge and link their files in threads of their own.
     """
 
     clock: Clock
@@ -63,7 +63,7 @@ class SlotServices:
     post: Callable[[Callable[[], None]], None]
     report: Callable[[msg.Report], None]
     failed: Callable[[Exception], None]
-    compaction: bool = True
+    threads: bool = True
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ class Assembly:
             program.config.backend,
             services.clock,
             keyed_operators=sum(vertex.keyed for vertex, _ in subtasks),
-            compaction=services.compaction,
+            threads=services.threads,
         )
         self._drafts = [self._draft(vertex, index) for vertex, index in subtasks]
         self._closed = False

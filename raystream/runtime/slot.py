@@ -56,8 +56,8 @@ class Slot:
         report: takes a report for the coordinator; may hold up only what is for the client, `ClientOutput`.
         files: blobs of snapshots.
         reclaim: called when an attempt was dropped, to free what user code holds in cycles.
-        compaction: whether state backends merge their files in threads of their own, which is no part of what
-            a simulation decides.
+        threads: whether state backends merge and link their files in threads of their own, which are no part
+            of what a simulation decides.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Slot:
         report: Callable[[msg.Report], None],
         files: SnapshotFiles | None = None,
         reclaim: Callable[[], object] = lambda: None,
-        compaction: bool = True,
+        threads: bool = True,
     ) -> None:
         self.id = slot
         self._clock = clock
@@ -85,7 +85,7 @@ class Slot:
         self._files = files or SnapshotFiles()
         self._copies: LocalCopies | None = None
         self._reclaim = reclaim
-        self._compaction = compaction
+        self._threads = threads
         self._attempt: SlotAttempt | None = None
         self._number = 0
         self._failed = False
@@ -184,7 +184,7 @@ class Slot:
                 failed=lambda error: self._mailbox.post(
                     lambda: self._guarded(number, lambda: self._fail(error))
                 ),
-                compaction=self._compaction,
+                threads=self._threads,
             )
             self._attempt = SlotAttempt(command, program, services)
             self._attempt.deploy()

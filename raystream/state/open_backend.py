@@ -29,11 +29,11 @@ class BackendOpener:
         config: which backend, and how much memory.
         clock: tells the processing time.
         keyed_operators: how many backends will be opened.
-        compaction: whether backends merge their files in threads of their own, whenever these come to it.
+        threads: whether backends merge and link their files in threads of their own, when these come to it.
     """
 
     def __init__(
-        self, config: BackendConfig, clock: Clock, *, keyed_operators: int = 1, compaction: bool = True
+        self, config: BackendConfig, clock: Clock, *, keyed_operators: int = 1, threads: bool = True
     ) -> None:
         self._clock = clock
         self._opened: list[KeyedStateBackend] = []
@@ -41,7 +41,7 @@ class BackendOpener:
         if config.type == "rocksdb" and keyed_operators:
             self._rocksdb = RocksDbSettings(
                 parent=local_directory(config),
-                memory=RocksDbMemory(config.rocksdb_managed_bytes, compaction=compaction),
+                memory=RocksDbMemory(config.rocksdb_managed_bytes, threads=threads),
                 cache_bytes=config.rocksdb_cache_bytes // keyed_operators,
             )
 

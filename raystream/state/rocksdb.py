@@ -60,12 +60,12 @@ class RocksDbMemory:
 
     Args:
         size_bytes: bound of blocks and write buffers together.
-        compaction: merge files in the background; without it, which files there are depends on what is
-            written alone.
+        threads: merge files, and make those of snapshots, in the background; without it, which files there
+            are, and when, depends on what is written alone.
     """
 
-    def __init__(self, size_bytes: int, *, compaction: bool = True) -> None:
-        self.compaction = compaction
+    def __init__(self, size_bytes: int, *, threads: bool = True) -> None:
+        self.threads = threads
         self.cache = Cache.new_hyper_clock_cache(size_bytes, _BLOCK_BYTES)
         buffers_bytes = size_bytes // _WRITE_BUFFER_SHARE
         self.buffers = WriteBufferManager.new_write_buffer_manager_with_cache(
@@ -152,6 +152,7 @@ class RocksDbStore:
         except Exception as error:
             raise disk_failure("local store of state could not be opened", path, error) from error
         self._path = path
+        self.threads = memory.threads
         self.linking = False
         """Set while `link_files` is under way, by whoever calls it: whatever writes then is refused."""
         self.reads = 0
@@ -330,7 +331,7 @@ def _options(memory: RocksDbMemory, *, existing: bool) -> Options:
     options.set_bottommost_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(_BACKGROUND_JOBS)
     options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES)
-    options.set_disable_auto_compactions(not memory.compaction)
+    options.set_disable_auto_compactions(not memory.threads)
     options.set_keep_log_file_num(1)
     options.set_max_log_file_size(_LOG_FILE_BYTES_MAX)
     options.set_max_manifest_file_size(_MANIFEST_BYTES_MAX)

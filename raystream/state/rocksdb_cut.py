@@ -37,7 +37,10 @@ class StoreCut:
         self._error: StateError | None = None
         self._removed = False
         store.linking = True
-        threading.Thread(target=self._make, name="rocksdb-cut", daemon=True).start()
+        if store.threads:
+            threading.Thread(target=self._make, name="rocksdb-cut", daemon=True).start()
+        else:
+            self._make()
 
     def _make(self) -> None:
         try:

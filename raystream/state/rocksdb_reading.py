@@ -55,7 +55,7 @@ class StoredTables:
             stored.fetch_into(directory, check)
         except OSError as error:
             raise disk_failure("files of state could not be copied", directory, error) from error
-        memory = RocksDbMemory(READING_BYTES, compaction=False)
+        memory = RocksDbMemory(READING_BYTES, threads=False)
         self._store = RocksDbStore(directory, memory, existing=True)
 
     @property

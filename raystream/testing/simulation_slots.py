@@ -80,7 +80,7 @@ class SlotProcess:
             links=TcpLinks(HOST, clock, self._sockets),
             report=self._report,
             files=SnapshotFiles(pool.open_fs),
-            compaction=False,
+            threads=False,
         )
 
     def step(self) -> bool:

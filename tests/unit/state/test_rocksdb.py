@@ -53,7 +53,7 @@ def test_view_shows_what_was_there_when_it_was_taken(local_path):
 
 
 def test_store_without_compaction_has_every_file_that_was_flushed(local_path):
-    store = RocksDbStore(local_path / "db", RocksDbMemory(8 << 20, compaction=False))
+    store = RocksDbStore(local_path / "db", RocksDbMemory(8 << 20, threads=False))
     for n in range(3 * COMPACTION_FILES):
         store.write([(b"a", b"%d" % n)])
         store.link_files(local_path / str(n))
