@@ -19,20 +19,22 @@ def program_of(module: str, version: str, in_ci: bool) -> Path:
     program = CACHE / f"{name}-{version}" / name
     with fetching():
         if not program.exists():
-            _go(["install", f"{module}@{version}"], name, in_ci, GOBIN=str(program.parent))
+            done = _go(["install", f"{module}@{version}"], GOBIN=str(program.parent))
+            if done.returncode:
+                missing(f"{name} cannot be fetched: {(done.stderr or done.stdout)[-300:]}", in_ci)
     return program
 
 
-def directory_of(module: str, version: str, in_ci: bool) -> Path:
-    """Return the directory of a Go module's files, fetched at its first use on this machine."""
-    answer = _go(["mod", "download", "-json", f"{module}@{version}"], module, in_ci)
-    return Path(json.loads(answer)["Dir"])
+def directory_of(module: str, version: str) -> Path | None:
+    """Return the directory of a Go module's files, fetched at its first use; None when that fails."""
+    done = _go(["mod", "download", "-json", f"{module}@{version}"])
+    return None if done.returncode else Path(json.loads(done.stdout)["Dir"])
 
 
-def _go(arguments: list[str], what: str, in_ci: bool, **environment: str) -> str:
+def _go(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("go") is None:
-        missing(f"{what} cannot be fetched: Go is not installed", in_ci)
-    done = subprocess.run(
+        return subprocess.CompletedProcess(arguments, 1, "", "Go is not installed")
+    return subprocess.run(
         ["go", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
@@ -40,6 +42,3 @@ def _go(arguments: list[str], what: str, in_ci: bool, **environment: str) -> str
         timeout=BUILD_SECONDS_MAX,
         check=False,
     )
-    if done.returncode:
-        missing(f"{what} cannot be fetched: {(done.stderr or done.stdout)[-300:]}", in_ci)
-    return done.stdout
