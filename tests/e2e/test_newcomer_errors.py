@@ -135,7 +135,7 @@ def test_checkpoint_directory_that_is_not_writable(raystream, script, tmp_path):
         ),
         code=2,
         cause=r"checkpoint directory cannot be written \(path='file://.*/file/checkpoints' .*\)",
-        advice=r"set execution\.checkpointing\.dir to a directory that the job may write to",
+        advice="a part of the path is a file; choose another directory",
     )  # fmt: skip
 
 
