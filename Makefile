@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 SEEDS ?= 2000
+# Tests on all cores at a time.
+PARALLEL := -n logical --dist worksteal
 OUT ?= out/demo
 
 define SHOW_LARGEST
@@ -37,10 +39,10 @@ demo: $(INSTALLED) ## count the hits of an access log with two slots on Ray, and
 
 .PHONY: test
 test: lint ## lint, type check and the whole test suite
-	$(BIN)/python -m pytest tests/unit
-	$(BIN)/python -m pytest tests/test_*.py
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit
+	$(BIN)/python -m pytest $(PARALLEL) tests/test_*.py
 	$(BIN)/python -m pytest tests/e2e
-	$(BIN)/python -m pytest tests/simulation
+	$(BIN)/python -m pytest $(PARALLEL) tests/simulation
 	$(BIN)/python -m tests.simulation --seeds=2000 --minutes=4
 	$(BIN)/python -m pytest tests/services
 	$(BIN)/python -m pytest tests/ray

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.memory import directory_in_memory
+
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
@@ -51,15 +53,8 @@ def short_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-_MEMORY = Path("/dev/shm")
-
-
 @pytest.fixture
-def local_path(tmp_path: Path) -> Iterator[Path]:
-    """An empty directory, in memory where there is such a file system: RocksDB syncs its files."""
-    if not _MEMORY.is_dir():
-        yield tmp_path
-        return
-    path = Path(tempfile.mkdtemp(dir=_MEMORY))
-    yield path
-    shutil.rmtree(path)
+def local_path() -> Iterator[Path]:
+    """An empty directory for RocksDB, in memory where there is such a file system."""
+    with directory_in_memory() as path:
+        yield path

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.services.processes import CACHE, missing
+from tests.services.processes import CACHE, fetching, missing
 
 BUILD_SECONDS_MAX = 1_200.0
 
@@ -17,21 +17,24 @@ def program_of(module: str, version: str, in_ci: bool) -> Path:
     *_, before, last = module.split("/")
     name = before if re.fullmatch(r"v\d+", last) else last
     program = CACHE / f"{name}-{version}" / name
-    if not program.exists():
-        _go(["install", f"{module}@{version}"], name, in_ci, GOBIN=str(program.parent))
+    with fetching():
+        if not program.exists():
+            done = _go(["install", f"{module}@{version}"], GOBIN=str(program.parent))
+            if done.returncode:
+                missing(f"{name} cannot be fetched: {(done.stderr or done.stdout)[-300:]}", in_ci)
     return program
 
 
-def directory_of(module: str, version: str, in_ci: bool) -> Path:
-    """Return the directory of a Go module's files, fetched at its first use on this machine."""
-    answer = _go(["mod", "download", "-json", f"{module}@{version}"], module, in_ci)
-    return Path(json.loads(answer)["Dir"])
+def directory_of(module: str, version: str) -> Path | None:
+    """Return the directory of a Go module's files, fetched at its first use; None when that fails."""
+    done = _go(["mod", "download", "-json", f"{module}@{version}"])
+    return None if done.returncode else Path(json.loads(done.stdout)["Dir"])
 
 
-def _go(arguments: list[str], what: str, in_ci: bool, **environment: str) -> str:
+def _go(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("go") is None:
-        missing(f"{what} cannot be fetched: Go is not installed", in_ci)
-    done = subprocess.run(
+        return subprocess.CompletedProcess(arguments, 1, "", "Go is not installed")
+    return subprocess.run(
         ["go", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
@@ -39,6 +42,3 @@ def _go(arguments: list[str], what: str, in_ci: bool, **environment: str) -> str
         timeout=BUILD_SECONDS_MAX,
         check=False,
     )
-    if done.returncode:
-        missing(f"{what} cannot be fetched: {(done.stderr or done.stdout)[-300:]}", in_ci)
-    return done.stdout

@@ -18,6 +18,7 @@ import yaml
 
 from tests.go_modules import directory_of, program_of
 from tests.kuberay import Document, pod_templates
+from tests.services.processes import missing
 
 ROOT = Path(__file__).resolve().parents[1]
 K8S = ROOT / "k8s"
@@ -27,13 +28,19 @@ ROOTS = ("base", *(f"overlays/{name}" for name in OVERLAYS))
 
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5", "v5.8.1"
 KUBERNETES = "1.34"
-KUBERAY = "github.com/ray-project/kuberay/ray-operator", "v1.7.0"
-DEFINITIONS = {  # Where they lie in the module, and their SHA-256.
-    "ray.io_rayclusters.yaml": "c44704442eef0c6721ad40c1d66782c8bd3fdab9d3344306a5820910a679baa1",
-    "ray.io_rayjobs.yaml": "01a5cf3b17c1769fda44af7e82debcd98722f0c27b9ab84d084681c6649121f5",
+KUBERAY = "github.com/ray-project/kuberay/ray-operator"
+DEFINITIONS = {  # Their SHA-256 by version, the newest first, which not every proxy serves.
+    "v1.7.0": {
+        "ray.io_rayclusters.yaml": "c44704442eef0c6721ad40c1d66782c8bd3fdab9d3344306a5820910a679baa1",
+        "ray.io_rayjobs.yaml": "01a5cf3b17c1769fda44af7e82debcd98722f0c27b9ab84d084681c6649121f5",
+    },
+    "v1.6.1": {
+        "ray.io_rayclusters.yaml": "1d51d8c4ce065b22c2069af0ebd72ae25f4a6968e5c5f93a3106ba6fc35bcc1d",
+        "ray.io_rayjobs.yaml": "ecae45d9a5dc1be68f1074ba784c495ef9d439d295253b61e1bd51f7b08522f5",
+    },
 }
 BESIDE_THE_PROJECT = ROOT.parent / "shared" / "crds"
-"""Where the definitions may lie already."""
+"""Where the newest definitions may lie already."""
 
 
 # ---- rendering --------------------------------------------------------------
@@ -73,17 +80,26 @@ def cluster_specs(found: list[Document]) -> list[Document]:
 @functools.cache
 def kuberay_schemas(in_ci: bool) -> dict[str, Document]:
     """Return the closed schemas of KubeRay's kinds."""
-    here = BESIDE_THE_PROJECT
-    if not here.is_dir():
-        here = directory_of(*KUBERAY, in_ci) / "config" / "crd" / "bases"
+    here, version = _definitions(in_ci)
     schemas = {}
-    for name, digest in DEFINITIONS.items():
+    for name, digest in DEFINITIONS[version].items():
         text = (here / name).read_bytes()
-        assert hashlib.sha256(text).hexdigest() == digest, f"{name} is not of KubeRay {KUBERAY[1]}"
+        assert hashlib.sha256(text).hexdigest() == digest, f"{name} is not of KubeRay {version}"
         definition = yaml.load(text, yaml.CSafeLoader)["spec"]
-        (version,) = [one for one in definition["versions"] if one["name"] == "v1"]
-        schemas[definition["names"]["kind"]] = closed(version["schema"]["openAPIV3Schema"])
+        (served,) = [one for one in definition["versions"] if one["name"] == "v1"]
+        schemas[definition["names"]["kind"]] = closed(served["schema"]["openAPIV3Schema"])
     return schemas
+
+
+def _definitions(in_ci: bool) -> tuple[Path, str]:
+    """Return the directory of KubeRay's definitions and their version."""
+    if BESIDE_THE_PROJECT.is_dir():
+        return BESIDE_THE_PROJECT, next(iter(DEFINITIONS))
+    fetched = ((directory_of(KUBERAY, version), version) for version in DEFINITIONS)
+    directory, version = next((one for one in fetched if one[0] is not None), (None, ""))
+    if directory is None:
+        missing("KubeRay's definitions cannot be fetched", in_ci)
+    return directory / "config" / "crd" / "bases", version
 
 
 def closed(schema: Any) -> Any:

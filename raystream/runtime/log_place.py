@@ -36,11 +36,6 @@ process = _Process()
 
 
 def current() -> LogPlace:
-    """Return what the calling thread works for.
-
-    Example:
-        >>> current()
-        LogPlace(job='-', operator='-', subtask='-', attempt='-')
-    """
+    """Return what the calling thread works for."""
     operator, subtask = here.at
     return LogPlace(process.job, operator, subtask, process.attempt)

@@ -9,13 +9,14 @@ from raystream.keygroup import groups_of_subtask
 from raystream.keys import canonical_key
 from raystream.testing.state_kit import BY_ANY, BackendContract, Contents, Subtask, counted
 
-KEY_GROUPS = 128
 FEW_GROUPS = 4
 """Enough where there is one subtask; a snapshot looks at every group."""
 
 LONG_GROUPS = 8
 
-RESCALES = [(1, 2, 3, 1), (3, 5), (4, 2), (15, 77, 15)]
+RESCALES = [(128, (1, 2, 3, 1)), (128, (3, 5)), (128, (4, 2)), (25, (3, 15, 3))]
+"""Key groups, and the parallelisms one after the other; the last is of subtasks with a group or two each."""
+
 KEYS: list[Any] = [
     *range(60), *map(str, range(60)), b"b", (1, "a", None), 1.5, 2**70, "\udc80", ("nested", (1, 2)),
 ]  # fmt: skip
@@ -24,7 +25,7 @@ KEYS: list[Any] = [
 class _Operator:
     """All subtasks of an operator, and what they must hold."""
 
-    def __init__(self, contract: BackendContract, parallelism: int, key_groups: int = KEY_GROUPS) -> None:
+    def __init__(self, contract: BackendContract, parallelism: int, key_groups: int) -> None:
         self._contract = contract
         self._key_groups = key_groups
         self.expected: dict[Any, int] = {}
@@ -130,15 +131,18 @@ class RescaleContract(BackendContract):
             stored = [self.finish(self.freeze(subtask))]
 
     @pytest.mark.parametrize(
-        "parallelisms", RESCALES, ids=lambda parallelisms: " to ".join(map(str, parallelisms))
+        ("key_groups", "parallelisms"),
+        RESCALES,
+        ids=[" to ".join(map(str, parallelisms)) for _, parallelisms in RESCALES],
     )
     def test_every_key_is_in_the_subtask_that_owns_it_after_each_rescale(
-        self, parallelisms: tuple[int, ...]
+        self, key_groups: int, parallelisms: tuple[int, ...]
     ) -> None:
         rng = random.Random(len(parallelisms))
-        operator = _Operator(self, parallelisms[0])
+        keys = rng.sample(KEYS, min(len(KEYS), key_groups))  # So few that groups are left without any.
+        operator = _Operator(self, parallelisms[0], key_groups)
         for step, parallelism in enumerate((*parallelisms[1:], parallelisms[-1])):
             for n in range(200):
-                operator.apply(rng.choice(KEYS), 200 * step + n)
+                operator.apply(rng.choice(keys), 200 * step + n)
             operator.deploy(parallelism, operator.snapshot())
             operator.check()

@@ -24,6 +24,7 @@ from tests.services.processes import (
     CACHE,
     STARTS_MAX,
     end_server,
+    fetching,
     free_port,
     free_ports,
     missing,
@@ -260,7 +261,7 @@ def _fetch_jars(in_ci: bool) -> Path:
     if done.returncode:
         shutil.rmtree(work)
         missing(f"Hadoop {VERSION} cannot be fetched: {done.stdout[-300:]}", in_ci)
-    (work / "jars").rename(jars)  # Whole or not at all, also when two sessions fetch it.
+    (work / "jars").rename(jars)  # Whole or not at all.
     shutil.rmtree(work)
     return jars
 
@@ -281,7 +282,8 @@ def _pom() -> str:
 @contextmanager
 def started_hdfs(new_directory: Callable[[], Path], in_ci: bool) -> Iterator[Hdfs]:
     """Run an HDFS until the block ends; a port that was taken meanwhile costs one retry."""
-    jars = _fetch_jars(in_ci)
+    with fetching():
+        jars = _fetch_jars(in_ci)
     for last in (*[False] * (STARTS_MAX - 1), True):
         server = Hdfs(jars, new_directory())
         try:

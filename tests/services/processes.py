@@ -3,14 +3,15 @@
 Knows processes and ports; what a server is, and when it is ready, is its own module's affair.
 """
 
+import fcntl
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def missing(what: str, in_ci: bool) -> None:
     if in_ci:
         pytest.fail(what)
     pytest.skip(what)
+
+
+@contextmanager
+def fetching() -> Iterator[None]:
+    """Have what this block fetches into the cache to itself: sessions that run beside wait for it."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def free_port() -> int:

@@ -6,7 +6,6 @@ import random
 import shutil
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 from raystream.storage.layout import METADATA_NAME
 from raystream.testing import NO_FAULTS, Delivery, Faults
@@ -19,6 +18,7 @@ from raystream.testing.faults import (
 )
 from raystream.testing.simulation_campaign import Case
 from raystream.testing.simulation_job import Simulation
+from tests.memory import MEMORY
 from tests.simulation.topologies import TOPOLOGIES
 
 MODES: dict[str, dict[str, object]] = {
@@ -122,7 +122,6 @@ def _simulation(topology: str, mode: str, backend: str, parallelism: int, damage
 @functools.cache
 def _local_directory() -> str:
     """Return a directory for this process, in memory where there is such a file system."""
-    memory = Path("/dev/shm")
-    path = tempfile.mkdtemp(prefix="raystream-", dir=memory if memory.is_dir() else None)
+    path = tempfile.mkdtemp(prefix="raystream-", dir=MEMORY)
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path

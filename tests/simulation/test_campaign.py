@@ -12,18 +12,19 @@ from tests.simulation.cases import case_of
 pytestmark = pytest.mark.simulation
 
 SEEDS = range(40)
+FEW = SEEDS[:20]
 
 
 @pytest.mark.slow
 def test_every_seed_is_exactly_once_and_does_in_another_process_what_it_does_here():
     reports = []
-    report = run_campaign(case_of, SEEDS, processes=2, seconds_max=float("inf"), progress=reports.append)
+    report = run_campaign(case_of, FEW, processes=2, seconds_max=float("inf"), progress=reports.append)
 
     assert report.failed == []
-    assert report.seeds == len(SEEDS)
-    assert sum(report.cases.values()) == len(SEEDS)
-    assert len(reports) == 4
-    for seed in SEEDS[:3]:
+    assert report.seeds == len(FEW)
+    assert sum(report.cases.values()) == len(FEW)
+    assert len(reports) == 2
+    for seed in FEW[:3]:
         case = case_of(seed)
         assert case.run(seed).trace_hash == report.hashes[seed]
 

@@ -13,32 +13,15 @@ pytestmark = pytest.mark.simulation
 
 JOBS = {
     "keyed": (jobs.keyed, jobs.expected_keyed),
-    "chained": (jobs.chained, jobs.expected_chained),
     "keyed twice": (jobs.twice_keyed, jobs.expected_twice_keyed),
     "united": (jobs.united, jobs.expected_united),
-    "heavy": (jobs.heavy, jobs.expected_heavy),
     "paired": (connected_jobs.paired, connected_jobs.expected_paired),
-    "scaled": (connected_jobs.scaled, connected_jobs.expected_scaled),
 }
 LIMITS = ("0ms", "15ms")
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("name", JOBS)
-def test_output_is_there_exactly_once(name, limit, seeds):
-    job, expected = JOBS[name]
-
-    simulate(
-        job,
-        seeds=seeds[: len(seeds) // 20],
-        expected=expected(),
-        execution_checkpointing_unaligned_enabled=True,
-        execution_checkpointing_aligned_checkpoint_timeout=limit,
-    ).check()
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-@pytest.mark.parametrize("name", ["keyed", "keyed twice", "united", "paired"])
 def test_back_pressure_costs_no_record_and_much_is_in_flight(name, limit, monkeypatch):
     """The credit of each channel is a few records, and batches are processed in small pieces."""
     monkeypatch.setattr(deployment, "window_bytes_of", lambda budget, channels: 400)

@@ -162,16 +162,18 @@ def read_for(runs, clock, duration_ms):
         clock.now_ms = max(next_ms, clock.now_ms)
 
 
-@pytest.mark.parametrize("rate", [0.5, 3, 100, 9_999, 1_000_000])
+@pytest.mark.parametrize(
+    ("rate", "duration_ms"), [(0.5, 10_000), (3, 10_000), (100, 10_000), (9_999, 10_000), (1_000_000, 1_000)]
+)
 @pytest.mark.parametrize("parallelism", [1, 2, 3])
-def test_all_subtasks_together_keep_the_rate(rate, parallelism):
+def test_all_subtasks_together_keep_the_rate(rate, duration_ms, parallelism):
     clock = ManualClock()
     runs = readers_of(DatagenSource(int, rate=rate), parallelism, clock)
 
-    count, batches = read_for(runs, clock, 10_000)
+    count, batches = read_for(runs, clock, duration_ms)
 
-    assert abs(count - 10 * rate) <= parallelism * (1 + rate * PACE_MS / 1000)
-    assert batches <= parallelism * (10_000 / PACE_MS + 1 + count / 512)
+    assert abs(count - rate * duration_ms / 1000) <= parallelism * (1 + rate * PACE_MS / 1000)
+    assert batches <= parallelism * (duration_ms / PACE_MS + 1 + count / 512)
 
 
 def test_latency_is_low_at_low_rates():

@@ -1,17 +1,20 @@
 """Ships functions from a script in one process to others: the two halves, for tests.
 
-A script calls `ship(path, name=function, ...)`.  `python -m tests.unit.runtime.shipping PATH
-NAME ...` unpacks the program in a fresh process, calls the functions of these names and
-prints their results; with `--dump FILE` it pickles the last result there by plain pickle,
-with `--load FILE` it passes what was pickled there to each function.
+A script calls `ship(path, name=function, ...)`.  `call` unpacks the program in a fresh process, calls the
+functions of these names there and returns the texts of their results; with `dump` it pickles the last
+result into a file by plain pickle, with `load` it passes what was pickled there to each function.
+
+A fresh process is forked from one that has imported no more than this module.
 """
 
-import argparse
+import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,9 @@ from raystream.ids import OperatorUid, VertexId
 from raystream.runtime.program import Program, pack, unpack
 
 ROOT = Path(__file__).resolve().parents[3]
+
+_FRESH = multiprocessing.get_context("forkserver")
+_FRESH.set_forkserver_preload([__name__])
 
 
 class Keep:
@@ -92,8 +98,28 @@ if __name__ == "__main__":
 
 """What a script that ships its functions `make` and `check` ends with."""
 
-UNPACK = ("-m", "tests.unit.runtime.shipping")
-"""Arguments of a Python process that unpacks programs."""
+
+def call(
+    programs: Iterable[Path], *names: str, dump: Path | None = None, load: Path | None = None
+) -> list[str]:
+    """Unpack programs one after the other in a fresh process, and call functions of each."""
+    with ProcessPoolExecutor(1, mp_context=_FRESH) as fresh:
+        return fresh.submit(_call, tuple(programs), names, dump, load).result()
+
+
+def _call(
+    programs: tuple[Path, ...], names: tuple[str, ...], dump: Path | None, load: Path | None
+) -> list[str]:
+    results = []
+    for program in programs:
+        functions = functions_in(program.read_bytes())
+        loaded = [pickle.loads(load.read_bytes())] if load else []
+        for name in names:
+            result = functions[name](*loaded)
+            results.append(str(result))
+            if dump:
+                dump.write_bytes(pickle.dumps(result))
+    return results
 
 
 class Scripts:
@@ -112,27 +138,5 @@ class Scripts:
         self.write(name, textwrap.dedent(source) + end)
         return python(name, self.program, cwd=self.directory)
 
-    def call(self, *arguments):
-        return python(*UNPACK, self.program, *arguments).splitlines()
-
-
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("program", type=Path, nargs="+")
-    parser.add_argument("--call", nargs="*", default=[])
-    parser.add_argument("--dump", type=Path)
-    parser.add_argument("--load", type=Path)
-    arguments = parser.parse_args()
-    for program in arguments.program:
-        functions = functions_in(program.read_bytes())
-        loaded = [pickle.loads(arguments.load.read_bytes())] if arguments.load else []
-        for name in arguments.call:
-            result = functions[name](*loaded)
-            print(result)
-            if arguments.dump:
-                arguments.dump.write_bytes(pickle.dumps(result))
-
-
-if __name__ == "__main__":
-    main()
+    def call(self, *names, **files):
+        return call([self.program], *names, **files)

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from raystream.errors import ConfigError
-from tests.unit.runtime.shipping import UNPACK, Scripts, functions_in, python
+from tests.unit.runtime.shipping import Scripts, call, functions_in, python
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_functions_find_what_the_script_defines_and_imports(scripts):
             return counter
     """)
 
-    assert scripts.call("--call", "make", "check") == [
+    assert scripts.call("make", "check") == [
         str([42, 8, ["a", "b"], 2, 2, 2, 24, "b", "<a/>", "my_job"]),
         "2",
     ]
@@ -92,7 +92,7 @@ def test_lambdas_closures_and_classes_inside_functions_travel(scripts):
         """
     )
 
-    assert scripts.call("--call", "make", "check") == ["(6, True)", "True"]
+    assert scripts.call("make", "check") == ["(6, True)", "True"]
 
 
 def test_class_inside_a_function_is_one_class_for_all_operators(scripts):
@@ -134,7 +134,7 @@ def test_traceback_shows_the_lines_of_the_script(scripts):
     """)
     (scripts.directory / "my_job.py").unlink()
 
-    assert scripts.call("--call", "check") == ["True"]
+    assert scripts.call("check") == ["True"]
 
 
 def test_later_program_replaces_the_classes_of_an_earlier_one(scripts):
@@ -150,13 +150,13 @@ def test_later_program_replaces_the_classes_of_an_earlier_one(scripts):
             return record.version
     """
     scripts.run(source.format(version=1))
-    scripts.call("--call", "make", "--dump", scripts.records)
+    scripts.call("make", dump=scripts.records)
     first = scripts.program.rename(scripts.directory / "first.bin")
     scripts.run(source.format(version=2))
 
-    lines = python(*UNPACK, first, scripts.program, first, "--call", "check", "--load", scripts.records)
+    results = call([first, scripts.program, first], "check", load=scripts.records)
 
-    assert lines.split() == ["1", "2", "1"]
+    assert results == ["1", "2", "1"]
 
 
 def test_program_is_packed_anew_where_it_was_unpacked(scripts):
@@ -177,7 +177,7 @@ def test_program_is_packed_anew_where_it_was_unpacked(scripts):
     """
     python("-c", textwrap.dedent(code), scripts.program)
 
-    assert scripts.call("--call", "check") == ["True"]
+    assert scripts.call("check") == ["True"]
 
 
 def test_script_itself_keeps_its_own_functions_and_classes(scripts):
@@ -223,7 +223,7 @@ def test_class_that_nobody_needs_does_not_stop_the_job(scripts):
         check = len
     """)
 
-    assert scripts.call("--call", "make") == ["1"]
+    assert scripts.call("make") == ["1"]
 
 
 def test_module_that_the_workers_lack_is_a_clear_error(scripts):

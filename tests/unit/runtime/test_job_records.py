@@ -15,6 +15,6 @@ def test_records_of_script_classes_travel_by_plain_pickle(tmp_path, kind):
     scripts = Scripts(tmp_path)
     scripts.run(RECORDS[kind])
 
-    scripts.call("--call", "make", "--dump", scripts.records)
+    scripts.call("make", dump=scripts.records)
 
-    assert scripts.call("--call", "check", "--load", scripts.records) == ["6"]
+    assert scripts.call("check", load=scripts.records) == ["6"]

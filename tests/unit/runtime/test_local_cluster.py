@@ -152,14 +152,14 @@ def has_checkpoint(view):
 def test_path_that_is_no_snapshot_is_refused_and_no_job_is_there(tmp_path):
     env = environment(tmp_path, execution_state_recovery_path=str(tmp_path / "nowhere"))
     env.from_collection([1]).sink_to(DiscardSink())
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
 
     with pytest.raises(StateRestoreError, match="snapshot does not exist") as caught:
         env.submit()
 
     assert set(caught.value.context) == {"path"}
     assert list(tmp_path.rglob("*")) == [tmp_path / "checkpoints"], "which was asked for"
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
 
 
 def test_snapshot_that_does_not_fit_is_refused_and_no_job_is_there(tmp_path):
@@ -204,7 +204,7 @@ def test_running_job_is_rescaled_up_and_down_and_its_output_is_exact(tmp_path):
         assert client._handle.view().parallelism == parallelism
     result = client.wait(60)
 
-    assert (result.status, result.restarts) == (JobStatus.FINISHED, 2)
+    assert (result.status, result.restarts) == (JobStatus.FINISHED, 0)
     assert counts_by_key(tmp_path / "out") == expected(range(3_000))
 
 
@@ -267,7 +267,7 @@ def test_job_that_waits_for_its_source_does_not_spin(tmp_path, monkeypatch):
     do_round = LocalJob._round
     monkeypatch.setattr(LocalJob, "_round", lambda job: (rounds.append(job), do_round(job)))
     env = environment(tmp_path, execution_checkpointing_interval="10s")
-    count_hits(env, DatagenSource(lambda index: index, count=5, rate=20), tmp_path / "out")
+    count_hits(env, DatagenSource(lambda index: index, count=5, rate=100), tmp_path / "out")
     env.execute("slow")
 
     assert len(rounds) < 1_000, "a loop that polls makes tens of thousands"

@@ -22,6 +22,7 @@ from raystream.ids import Attempt
 from raystream.runtime import messages as msg
 from raystream.storage.stores import open_file_system
 from raystream.testing.simulation_storage import SimulatedFileSystem
+from tests.memory import MEMORY
 from tests.unit.runtime.coordinator_world import INTERVAL_MS
 from tests.unit.runtime.snapshot_histories import History
 
@@ -45,7 +46,7 @@ class SnapshotHistories(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.scratch = Path(tempfile.mkdtemp(prefix="rs-histories-", dir=_memory()))
+        self.scratch = Path(tempfile.mkdtemp(prefix="rs-histories-", dir=MEMORY))
         self.history = History(*self.store(), self.scratch / "local")
 
     def store(self):
@@ -225,11 +226,6 @@ class SnapshotHistoriesOnDisk(SnapshotHistories):
         super().store()
         base = self.scratch.as_uri()
         return open_file_system(base), base
-
-
-def _memory():
-    path = Path("/dev/shm")
-    return path if path.is_dir() else None
 
 
 @pytest.mark.parametrize(("machine", "examples"), [(SnapshotHistories, 28), (SnapshotHistoriesOnDisk, 7)])

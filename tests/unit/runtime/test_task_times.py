@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from raystream.graph.physical import Edge, Partitioning, PhysicalPlan
+from raystream.graph.physical import Edge, Partitioning
 from raystream.runtime.task_times import TaskTimes
 from raystream.testing.source_run import ManualClock
 
@@ -27,7 +27,7 @@ class World:
                  partitioning=Partitioning.FORWARD, key_selector=None, first_channel=n)
             for n in range(2)
         )  # fmt: skip
-        plan = PhysicalPlan(vertices=tuple(s.vertex for s in self.subtasks), edges=edges, slot_count=1)
+        plan = SimpleNamespace(vertices=[s.vertex for s in self.subtasks], edges=edges)
         self.times = TaskTimes(self.clock, plan, self.subtasks)
 
     def round(self, *ran, before_ms=0):

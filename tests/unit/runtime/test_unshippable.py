@@ -3,6 +3,7 @@
 import pickle
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -152,7 +153,11 @@ def test_notebook_has_a_stable_name_too(monkeypatch):
     assert find_script() == Script("raystream_job", main)
 
 
-def test_command_of_a_package_is_no_script():
+def test_command_of_a_package_is_no_script(monkeypatch):
+    main = types.ModuleType("__main__")
+    main.__file__ = str(Path(pytest.__file__).with_name("__main__.py"))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
     assert find_script().module is job_code._no_script
 
 

@@ -13,8 +13,7 @@ from raystream.state.rocksdb_backend import RocksDbBackend, RocksDbSettings
 from raystream.state.snapshot_files import SnapshotForm
 from raystream.testing.state_kit import BackendContract
 from raystream.testing.state_machine import SETTINGS, StateMachine
-
-MEMORY = Path("/dev/shm")
+from tests.memory import MEMORY
 
 
 class Contract(BackendContract):
@@ -28,7 +27,7 @@ class Contract(BackendContract):
 
     def make_backend(self, groups, max_parallelism, cursor, *, clock):
         if not self.made:
-            self.parent = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+            self.parent = Path(tempfile.mkdtemp(dir=MEMORY))
         settings = RocksDbSettings(parent=self.parent, memory=self.memory, cache_bytes=self.cache_bytes)
         backend = RocksDbBackend(groups, max_parallelism, cursor, settings=settings, clock=clock)
         self.made.append(backend)

@@ -177,7 +177,7 @@ def assert_same(got: Any, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize(("declared", "schema", "values"), TYPED, ids=[schema for _, schema, _ in TYPED])
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_typed_values_come_back_equal_and_of_the_same_type(declared, schema, values, data):
     descriptor = ValueStateDescriptor("x", declared)
@@ -190,7 +190,7 @@ def test_typed_values_come_back_equal_and_of_the_same_type(declared, schema, val
         assert_same(restored[key], value)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_lists_and_maps_of_any_content_come_back(data):
     lists = {key: data.draw(st.lists(INTS, min_size=1)) for key in data.draw(KEYS)}
@@ -204,7 +204,7 @@ def test_lists_and_maps_of_any_content_come_back(data):
     assert round_trip(MapStateDescriptor("x"), maps) == maps
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_values_come_back_with_their_times(data):
     pairs = st.tuples(st.integers(0, 2**60), INTS)
