@@ -98,7 +98,7 @@ def test_job_that_is_to_start_from_a_wrong_path_is_refused_and_no_job_is_there(e
         env.submit("from nowhere")
 
     assert {view.job_id for view in list_jobs()} == jobs
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == [tmp_path / "checkpoints"], "which was asked for"
 
 
 def test_interrupt_while_a_job_is_submitted_leaves_no_job_behind(endless, monkeypatch):
