@@ -47,6 +47,8 @@ class StartAnew:
     """There is nothing to go on from."""
 
     reason: str
+    run: JobId | None = None
+    """The run that has left nothing; None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,12 @@ def latest_of(runs: Sequence[Run], alive: Collection[JobId] = ()) -> Decision:
         return StillRuns(newest.job_id)
     stopped_with = [s for s in newest.snapshots if s.stop]
     if newest.status is JobStatus.FINISHED and not stopped_with:
-        return StartAnew("the newest job of this name has processed all its input")
+        return StartAnew("the newest job of this name has processed all its input", newest.job_id)
     directories = [s.directory for s in reversed(newest.snapshots)]
     if newest.started_from is not None:
         directories.append(newest.started_from)
     if not directories:
-        return StartAnew("the newest job of this name has completed no checkpoint")
+        return StartAnew("the newest job of this name has completed no checkpoint", newest.job_id)
     return GoOnFrom(newest.job_id, tuple(directories))
 
 

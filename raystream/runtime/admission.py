@@ -17,9 +17,12 @@ from raystream.ids import JobId
 from raystream.runtime.coordinator_restore import plan_restore
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_storage import JobStorage, check_directory, load_initial
-from raystream.storage.latest import LATEST, find_latest
+from raystream.storage.latest import LATEST, Latest, find_latest
 
 logger = logging.getLogger(__name__)
+
+TAKE_OVER_TRIES_MAX = 10
+"""Tries to go on from a job that logs something each time: it runs, and fast."""
 
 
 def admit(
@@ -42,33 +45,45 @@ def admit(
         StorageError: the store did not tell which one is the latest.
     """
     check_directory(storage)
-    submission = _resolved(submission, alive)
+    if submission.config.recovery.path != LATEST:
+        _check_snapshot(submission, storage)
+        return submission
+    for _ in range(TAKE_OVER_TRIES_MAX):
+        latest = _latest(submission, alive)
+        recovery = replace(submission.config.recovery, path=latest.path)
+        resolved = replace(submission, config=replace(submission.config, recovery=recovery))
+        _check_snapshot(resolved, storage)
+        if latest.take_over():  # Last: who is refused shall not have ended anything.
+            return resolved
+    raise ConfigError(
+        "the newest job of this name runs somewhere, and completes checkpoints",
+        hint="stop it there, or name a snapshot with -s PATH",
+        job_name=submission.name,
+    )
+
+
+def _check_snapshot(submission: JobSubmission, storage: JobStorage) -> None:
     recovery = submission.config.recovery
     try:
         loaded = load_initial(storage, recovery)
     except StorageError as error:
         logger.warning("snapshot to start from could not be read yet", exc_info=error)
-        return submission
+        return
     if loaded is not None:
         directory, metadata = loaded
         plan_restore(submission.plan, directory, metadata, allow_non_restored=recovery.allow_non_restored)
-    return submission
 
 
-def _resolved(submission: JobSubmission, alive: Callable[[JobId], bool]) -> JobSubmission:
-    """Return the job with the path of its latest snapshot, if it asks for that, or with none."""
+def _latest(submission: JobSubmission, alive: Callable[[JobId], bool]) -> Latest:
     config = submission.config
-    if config.recovery.path != LATEST:
-        return submission
     if config.checkpointing.directory is None:
         raise ConfigError(
             "the latest snapshot was asked for, but there is no checkpoint directory to look in",
             hint="set execution.checkpointing.dir",
         )
-    path = find_latest(
+    return find_latest(
         config.checkpointing.directory,
         submission.name,
         allow_older=config.recovery.allow_older,
         alive=alive,
     )
-    return replace(submission, config=replace(config, recovery=replace(config.recovery, path=path)))

@@ -5,14 +5,18 @@ Which run counts is decided by `raystream.protocol.lineage`; its snapshots are t
 on.  One that is missing or damaged is an error and never a reason to start quietly from an older
 one, whose output may already be committed; so is a log, unless it is known to be of another job
 name.  Whoever accepts that says so, and then every file of a snapshot is read before it is taken.
+
+The log of a run may have no end although nobody here knows of the job: its cluster was lost, or is
+out of reach and works on.  Whoever goes on takes the run over first, by an end in its log: then it
+can complete nothing and commit nothing any more.
 """
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from raystream.errors import ConfigError, StateCorruptError, StateRestoreError
-from raystream.ids import JobId
+from raystream.errors import ConfigError, FencedError, StateCorruptError, StateRestoreError
+from raystream.ids import Attempt, JobId, JobStatus
 from raystream.protocol.lineage import GoOnFrom, Run, RunSnapshot, StartAnew, StillRuns, latest_of
 from raystream.storage.archive import read_archive
 from raystream.storage.blobs import SnapshotFiles
@@ -22,7 +26,9 @@ from raystream.storage.job_log import (
     CheckpointCompletedEntry,
     DurableJobLog,
     LogEntry,
+    MasterStarted,
     SavepointCompleted,
+    StaleLogError,
     Terminal,
 )
 from raystream.storage.layout import JobLayout, checkpoint_of, job_of
@@ -36,6 +42,50 @@ LATEST = "latest"
 """Instead of a path: the newest complete snapshot of a job's name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Where a job goes on.
+
+    Attributes:
+        path: location of the snapshot; None for a new start.
+    """
+
+    path: str | None
+    _unended: "_Unended | None" = None
+
+    def take_over(self) -> bool:
+        """End the run before in its log, if that has no end; blocks.
+
+        Returns:
+            Whether this is still where to go on: False when the run has logged something since.
+
+        Raises:
+            StorageError: the store did not answer.
+        """
+        return self._unended is None or self._unended.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unended:
+    """A log without an end, up to which it was read."""
+
+    log: DurableJobLog
+    attempt: Attempt
+    """The newest number that was given."""
+
+    def end(self) -> bool:
+        """End it, unless somebody has appended to it since."""
+        try:
+            # Of two entries: the first keeps whoever writes this log from appending behind the second.
+            self.log.append(MasterStarted(attempt=Attempt(self.attempt + 1)))
+            self.log.append(
+                Terminal(status=JobStatus.FAILED, error="another job went on from where it stood")
+            )
+        except (FencedError, StaleLogError):
+            return False
+        return True
+
+
 def find_latest(
     checkpoint_base: str,
     job_name: str,
@@ -43,8 +93,8 @@ def find_latest(
     allow_older: bool = False,
     alive: Callable[[JobId], bool] = lambda _: False,
     open_fs: OpenFileSystem = open_file_system,
-) -> str | None:
-    """Return the location of the snapshot from which a job of this name goes on; None for a new start.
+) -> Latest:
+    """Return where a job of this name goes on.
 
     Args:
         checkpoint_base: the checkpoint directory of the configuration.
@@ -61,13 +111,13 @@ def find_latest(
     """
     base = to_url(checkpoint_base)
     jobs = [job_of(entry.name) for entry in open_fs(base).list_dir(base) if entry.directory]
-    search = _Search(base, job_name, allow_older, open_fs)
+    search = _Search(base, job_name, allow_older, open_fs, {})
     runs = [run for job_id in jobs if job_id is not None and (run := search.run(job_id)) is not None]
     running = [run.job_id for run in runs if run.status is None and alive(run.job_id)]
     match latest_of(runs, running):
-        case StartAnew(reason):
+        case StartAnew(reason, run):
             logger.info("nothing to go on from, the job starts anew", extra={"reason": reason})
-            return None
+            return Latest(None, search.unended.get(run) if run else None)
         case StillRuns(job_id):
             raise ConfigError(
                 "the newest job of this name still runs, and would go on beside a second one",
@@ -75,7 +125,7 @@ def find_latest(
                 job=job_id,
             )
         case GoOnFrom() as found:
-            return search.first_readable(found)
+            return Latest(search.first_readable(found), search.unended.get(found.run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +136,8 @@ class _Search:
     job_name: str
     allow_older: bool
     open_fs: OpenFileSystem
+    unended: dict[JobId, _Unended]
+    """Logs of the name that have no end."""
 
     def run(self, job_id: JobId) -> Run | None:
         """Return what the log of a job says, or None when the job is not of the name.
@@ -95,8 +147,9 @@ class _Search:
             StateRestoreError: the log is of a format that is not read.
         """
         layout = JobLayout(self.base, job_id)
+        log = DurableJobLog(self.open_fs(layout.job_dir), layout)
         try:
-            entries = _whole(DurableJobLog(self.open_fs(layout.job_dir), layout).read(), layout)
+            entries = _whole(log.read(), layout)
         except (StateCorruptError, StateRestoreError) as error:
             if not self.allow_older and not self._of_another_name(layout):
                 raise _with_log_advice(error, layout) from error
@@ -106,6 +159,9 @@ class _Search:
         if first is None or first.job_name != self.job_name:
             return None
         last = entries[-1]
+        if not isinstance(last, Terminal):
+            begun = [entry for entry in entries if isinstance(entry, MasterStarted | AttemptStarted)]
+            self.unended[job_id] = _Unended(log, max(entry.attempt for entry in begun))
         return Run(
             job_id=job_id,
             started_from=first.restored_path,
@@ -114,7 +170,7 @@ class _Search:
             status=last.status if isinstance(last, Terminal) else None,
         )
 
-    def first_readable(self, found: GoOnFrom) -> str | None:
+    def first_readable(self, found: GoOnFrom) -> str:
         """Return the first of the snapshots, or with `allow_older` the first that is whole.
 
         Raises:

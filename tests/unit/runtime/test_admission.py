@@ -1,9 +1,12 @@
 """A job that can not start from what it is told to is refused; one that may yet is not."""
 
+from dataclasses import replace
+
 import pytest
 
 from raystream.config.load import load_config
 from raystream.errors import ConfigError, StateCorruptError, StateRestoreError, StorageError
+from raystream.ids import JobStatus
 from raystream.runtime.admission import admit
 from raystream.runtime.coordinator_services import JobSubmission
 from raystream.runtime.coordinator_storage import JobStorage, open_storage
@@ -85,6 +88,29 @@ def test_latest_becomes_the_path_of_the_newest_snapshot_of_the_jobs_name(tmp_pat
     world.stop()
 
     assert admitted_path(tmp_path / "old") == world.view.outcome("stop").path
+
+
+def test_latest_of_a_job_that_is_out_of_reach_keeps_it_from_going_on(tmp_path):
+    world = running(tmp_path / "old").run_for(2 * INTERVAL_MS)
+    entries = world.log_entries
+
+    path = admitted_path(tmp_path / "old")
+
+    assert path.endswith(f"chk-{world.view.last_checkpoint_id}")
+    assert world.run_for(INTERVAL_MS).view.abandoned
+    assert world.log_entries[: len(entries)] == entries
+    assert world.log_entries[-1].status is JobStatus.FAILED
+
+
+def test_program_that_does_not_fit_the_latest_snapshot_leaves_its_job_alone(tmp_path):
+    world = running(tmp_path / "old").run_for(2 * INTERVAL_MS)
+    submission = submission_of("latest", **{"execution.checkpointing.dir": str(tmp_path / "old")})
+    submission = replace(submission, plan=make_plan(FakeSource(), count_uid="other"))
+
+    with pytest.raises(StateRestoreError):
+        admit(submission, open_storage(JOB_ID, submission.config))
+
+    assert not world.run_for(2 * INTERVAL_MS).view.abandoned
 
 
 def test_latest_becomes_nothing_where_there_is_no_snapshot(tmp_path):

@@ -197,7 +197,7 @@ def test_next_start_of_the_job_comes_to_the_same_decision(directory):
     (chk(directory, 3) / "_metadata").unlink()
     world.coordinator = None  # Its job master dies.
 
-    assert find_latest(str(directory), "hits") == chk(directory, 2).as_uri()
+    assert find_latest(str(directory), "hits").path == chk(directory, 2).as_uri()
 
 
 def test_damage_that_is_met_while_the_job_is_cancelled_does_no_harm(directory):

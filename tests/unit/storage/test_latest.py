@@ -2,7 +2,7 @@
 
 import pytest
 
-from raystream.errors import ConfigError, StateCorruptError, StateError, StateRestoreError
+from raystream.errors import ConfigError, FencedError, StateCorruptError, StateError, StateRestoreError
 from raystream.ids import JobStatus
 from raystream.storage.archive import write_archive
 from raystream.storage.blobs import SnapshotFiles
@@ -73,31 +73,31 @@ def job(fs, base):
 
 
 def test_nothing_is_found_where_nothing_is(base):
-    assert find_latest(base, "count") is None
-    assert find_latest(join_url(base, "nothing"), "count") is None
+    assert find_latest(base, "count").path is None
+    assert find_latest(join_url(base, "nothing"), "count").path is None
 
 
 def test_the_newest_checkpoint_is_found(job, base):
     job.checkpoint(1, at_ms=100)
     newest = job.checkpoint(2, at_ms=200)
 
-    assert find_latest(base, "count") == newest
+    assert find_latest(base, "count").path == newest
 
 
 def test_a_savepoint_counts_like_a_checkpoint(job, base):
     job.checkpoint(1, at_ms=100)
     savepoint = job.savepoint(2, at_ms=200)
-    assert find_latest(base, "count") == savepoint
+    assert find_latest(base, "count").path == savepoint
 
     checkpoint = job.checkpoint(3, at_ms=300)
-    assert find_latest(base, "count") == checkpoint
+    assert find_latest(base, "count").path == checkpoint
 
 
 def test_a_snapshot_without_a_log_entry_is_not_complete(job, base):
     complete = job.checkpoint(1, at_ms=100)
     job.checkpoint(2, at_ms=200, complete=False)
 
-    assert find_latest(base, "count") == complete
+    assert find_latest(base, "count").path == complete
 
 
 def test_a_newest_snapshot_that_is_gone_is_an_error_unless_an_older_one_is_allowed(job, base):
@@ -109,17 +109,17 @@ def test_a_newest_snapshot_that_is_gone_is_an_error_unless_an_older_one_is_allow
         find_latest(base, "count")
     assert caught.value.context["path"] == metadata_path(newest)
     assert "--allow-older-checkpoint" in caught.value.hint
-    assert find_latest(base, "count", allow_older=True) == older
+    assert find_latest(base, "count", allow_older=True).path == older
 
 
 def test_checkpoint_that_its_own_job_passed_over_is_passed_over_again(job, base):
     older = job.checkpoint(1, at_ms=100)
     job.store.delete(job.checkpoint(2, at_ms=200))
     job.log.append(AttemptStarted(attempt=2, job_name="count", restored_checkpoint=1, passed_over=(2,)))
-    assert find_latest(base, "count") == older
+    assert find_latest(base, "count").path == older
 
     newer = job.checkpoint(3, at_ms=300)
-    assert find_latest(base, "count") == newer
+    assert find_latest(base, "count").path == newer
 
 
 def test_nothing_readable_is_an_error_also_when_an_older_one_is_allowed(job, base):
@@ -133,7 +133,7 @@ def test_of_several_jobs_with_the_name_the_one_that_started_last_counts(fs, job,
     job.checkpoint(9, at_ms=900)
     newest = Job(fs, base, OTHER_JOB, started_ms=1).checkpoint(1, at_ms=200)
 
-    assert find_latest(base, "count") == newest
+    assert find_latest(base, "count").path == newest
 
 
 def test_job_that_went_on_from_another_one_counts_whatever_the_clocks_said(fs, base):
@@ -141,9 +141,9 @@ def test_job_that_went_on_from_another_one_counts_whatever_the_clocks_said(fs, b
     restored = first.checkpoint(4, at_ms=9_100)
     second = Job(fs, base, OTHER_JOB, started_ms=1_000, restored_path=restored)
 
-    assert find_latest(base, "count") == restored, "the second one has completed nothing yet"
+    assert find_latest(base, "count").path == restored, "the second one has completed nothing yet"
     newest = second.checkpoint(5, at_ms=1_100)
-    assert find_latest(base, "count") == newest
+    assert find_latest(base, "count").path == newest
 
 
 def test_job_that_has_finished_is_not_repeated_from_an_ancestor_of_it(fs, base):
@@ -152,7 +152,7 @@ def test_job_that_has_finished_is_not_repeated_from_an_ancestor_of_it(fs, base):
     second.store.delete(second.checkpoint(5, at_ms=200))
     second.log.append(Terminal(status=JobStatus.FINISHED))
 
-    assert find_latest(base, "count") is None
+    assert find_latest(base, "count").path is None
 
 
 def test_job_that_runs_is_not_gone_on_from(fs, job, base):
@@ -162,15 +162,43 @@ def test_job_that_runs_is_not_gone_on_from(fs, job, base):
         find_latest(base, "count", alive=lambda job_id: job_id == JOB)
     assert caught.value.context["job"] == JOB
     job.log.append(Terminal(status=JobStatus.CANCELED))
-    assert find_latest(base, "count", alive=lambda job_id: True).endswith("chk-1")
+    assert find_latest(base, "count", alive=lambda job_id: True).path.endswith("chk-1")
+
+
+def test_job_that_was_taken_over_completes_nothing_any_more(job, base):
+    path = job.checkpoint(1, at_ms=100)
+
+    assert find_latest(base, "count").take_over()
+
+    with pytest.raises(FencedError):
+        job.checkpoint(2, at_ms=200)
+    again = find_latest(base, "count")
+    assert (again.path, again.take_over()) == (path, True)
+
+
+def test_job_that_has_completed_nothing_is_taken_over_by_a_new_start(job, base):
+    latest = find_latest(base, "count")
+
+    assert (latest.path, latest.take_over()) == (None, True)
+    with pytest.raises(FencedError):
+        job.checkpoint(1, at_ms=100)
+
+
+def test_job_that_has_completed_something_since_is_looked_at_again(job, base):
+    job.checkpoint(1, at_ms=100)
+    latest = find_latest(base, "count")
+    newest = job.checkpoint(2, at_ms=200)
+
+    assert not latest.take_over()
+    assert find_latest(base, "count").path == newest
 
 
 def test_jobs_of_other_names_do_not_count(fs, job, base):
     mine = job.checkpoint(1, at_ms=100)
     Job(fs, base, OTHER_JOB, name="other").checkpoint(1, at_ms=200)
 
-    assert find_latest(base, "count") == mine
-    assert find_latest(base, "nobody") is None
+    assert find_latest(base, "count").path == mine
+    assert find_latest(base, "nobody").path is None
 
 
 def test_a_damaged_newest_snapshot_is_an_error_that_says_how_to_pass_over_it(fs, job, base):
@@ -189,7 +217,7 @@ def test_a_damaged_newest_snapshot_is_passed_over_when_that_is_allowed(fs, job, 
     newest = job.checkpoint(2, at_ms=200)
     fs.write(metadata_path(newest), b'{"raystream":"snapshot"')
 
-    assert find_latest(base, "count", allow_older=True) == older
+    assert find_latest(base, "count", allow_older=True).path == older
 
 
 @pytest.mark.parametrize("which", ["own", "shared"])
@@ -205,7 +233,7 @@ def test_a_newest_snapshot_of_which_a_file_is_missing_or_damaged_is_passed_over_
     if damage == "damaged":
         fs.write(state, b"y" * 100)
 
-    assert find_latest(base, "count", allow_older=True) == older
+    assert find_latest(base, "count", allow_older=True).path == older
 
 
 @pytest.mark.parametrize(
@@ -222,7 +250,7 @@ def test_a_metadata_file_without_likeness_to_one_is_damage_where_the_log_knows_a
         find_latest(base, "count")
     assert caught.value.context["path"] == metadata_path(newest)
     assert "--allow-older-checkpoint" in caught.value.hint
-    assert find_latest(base, "count", allow_older=True) == older
+    assert find_latest(base, "count", allow_older=True).path == older
 
 
 def test_a_newest_snapshot_of_a_newer_format_is_never_passed_over(fs, job, base):
@@ -253,7 +281,7 @@ def test_a_damaged_log_of_a_job_that_may_have_the_name_is_named_and_passed_over_
         find_latest(base, "count")
     assert caught.value.context["path"] == url
     assert "--allow-older-checkpoint" in caught.value.hint
-    assert find_latest(base, "count", allow_older=True) == mine
+    assert find_latest(base, "count", allow_older=True).path == mine
 
 
 def test_a_log_that_has_lost_its_first_entry_is_damage_and_not_another_job(fs, job, base):
@@ -275,7 +303,7 @@ def test_a_damaged_log_of_a_job_that_is_known_to_have_another_name_does_not_matt
         write_archive(fs, other.layout, sample.archived(OTHER_JOB, name="other"))
     damage_log(fs, other)
 
-    assert find_latest(base, "count") == mine
+    assert find_latest(base, "count").path == mine
 
 
 def test_a_damaged_snapshot_of_a_job_that_is_known_to_have_another_name_does_not_matter(fs, job, base):
@@ -284,7 +312,7 @@ def test_a_damaged_snapshot_of_a_job_that_is_known_to_have_another_name_does_not
     other.checkpoint(1, at_ms=200)
     fs.write(metadata_path(other.checkpoint(2, at_ms=300)), b"")
 
-    assert find_latest(base, "count") == mine
+    assert find_latest(base, "count").path == mine
 
 
 def test_files_are_read_only_from_the_newest_snapshot_to_the_first_that_is_whole(job, base, fs, monkeypatch):
@@ -301,7 +329,7 @@ def test_files_are_read_only_from_the_newest_snapshot_to_the_first_that_is_whole
 
     monkeypatch.setattr(SnapshotFiles, "read_file", recording)
 
-    assert find_latest(base, "count", allow_older=True) == whole
+    assert find_latest(base, "count", allow_older=True).path == whole
     assert read == [damaged, whole]
 
 
@@ -309,7 +337,7 @@ def test_an_undamaged_newest_snapshot_is_taken_also_when_an_older_one_is_allowed
     job.checkpoint(1, at_ms=100)
     newest = job.checkpoint(2, at_ms=200)
 
-    assert find_latest(base, "count", allow_older=True) == newest
+    assert find_latest(base, "count", allow_older=True).path == newest
 
 
 def test_a_checkpoint_directory_that_was_moved_is_searched(tmp_path):
@@ -317,4 +345,4 @@ def test_a_checkpoint_directory_that_was_moved_is_searched(tmp_path):
     job.checkpoint(1, at_ms=100)
     (tmp_path / "here").rename(tmp_path / "there")
 
-    assert find_latest(f"{tmp_path}/there", "count") == f"file://{tmp_path}/there/{JOB}/chk-1"
+    assert find_latest(f"{tmp_path}/there", "count").path == f"file://{tmp_path}/there/{JOB}/chk-1"
