@@ -115,9 +115,9 @@ def find_latest(
     runs = [run for job_id in jobs if job_id is not None and (run := search.run(job_id)) is not None]
     running = [run.job_id for run in runs if run.status is None and alive(run.job_id)]
     match latest_of(runs, running):
-        case StartAnew(reason, run):
+        case StartAnew(reason, before):
             logger.info("nothing to go on from, the job starts anew", extra={"reason": reason})
-            return Latest(None, search.unended.get(run) if run else None)
+            return Latest(None, search.unended.get(before) if before else None)
         case StillRuns(job_id):
             raise ConfigError(
                 "the newest job of this name still runs, and would go on beside a second one",
