@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import sleep
 from typing import Any, Literal
 
 from ray.util.placement_group import (
@@ -34,6 +35,11 @@ from raystream.ids import JobId, SlotId
 from raystream.operators.operator import Background
 
 logger = logging.getLogger(__name__)
+
+REMOVE_TRIES_MAX = 12
+"""Times that the groups of a job that ends are removed, until none is left."""
+REMOVE_RETRY_S = 5.0
+"""Time between two of them."""
 
 _CREATED, _REMOVED = "CREATED", "REMOVED"
 
@@ -81,6 +87,7 @@ class Reservations:
         # From here on the background's thread alone writes.
         self._inherits = inherits
         self._inherited: dict[SlotId, str] = {}
+        self._surplus: list[str] = []  # Inherited, and wanted by nobody.
         self._groups: Groups = {}
 
     def reserve(self, wanted: Sequence[Reservation], used: Collection[str], reserved: Reserved) -> None:
@@ -116,14 +123,12 @@ class Reservations:
 
     def _reserve(self, wanted: Sequence[Reservation], used: frozenset[str]) -> Groups:
         self._find_inherited()
-        made: list[int] = []
         bundled = [one for one in wanted if one.needs.amounts]
-        fresh = [one for one in bundled if one.slot not in self._inherited]
         try:
             for one in bundled:
-                if one.slot in self._inherited:
-                    self._groups[one.incarnation] = get_placement_group(self._inherited.pop(one.slot))
-                    made.append(one.incarnation)
+                self._take_over(one)
+            self._remove_rest()
+            fresh = [one for one in bundled if one.incarnation not in self._groups]
             for one, near in zip(fresh, self._near(fresh, used), strict=True):
                 self._groups[one.incarnation] = compat.placement_group_of_one(
                     dict(one.needs.amounts),
@@ -132,12 +137,11 @@ class Reservations:
                     near=near,
                     detached=self._durable,
                 )
-                made.append(one.incarnation)
         except BaseException:
-            for incarnation in made:
-                self._remove(incarnation)
+            for one in bundled:
+                _attempt(partial(self._remove, one.incarnation))
             raise
-        return {incarnation: self._groups[incarnation] for incarnation in made}
+        return {one.incarnation: self._groups[one.incarnation] for one in bundled}
 
     def _near(self, wanted: Sequence[Reservation], used: frozenset[str]) -> Sequence[str | None]:
         if self._placement == "spread" or not wanted:
@@ -147,12 +151,35 @@ class Reservations:
     def _find_inherited(self) -> None:
         if not self._inherits:
             return
-        self._inherits = False
+        found: list[tuple[bool, bool, str]] = []
+        draining = compat.draining_nodes()
         for group in placement_group_table().values():
-            name = group["name"]
-            if name.startswith(self._prefix) and group["state"] != _REMOVED:
-                slot, _, _ = name.removeprefix(self._prefix).partition("-")
-                self._inherited[SlotId(int(slot))] = name
+            if group["name"].startswith(self._prefix) and group["state"] != _REMOVED:
+                goes = not draining.keys().isdisjoint(group["bundles_to_node_id"].values())
+                found.append((group["state"] == _CREATED, not goes, group["name"]))
+        # A slot that was leaving its node has two: the best one is that which has room on a node that stays.
+        for *_, name in sorted(found):
+            number, _, _ = name.removeprefix(self._prefix).partition("-")
+            slot = SlotId(int(number))
+            if slot in self._inherited:
+                self._surplus.append(self._inherited[slot])
+            self._inherited[slot] = name
+        self._inherits = False
+
+    def _take_over(self, one: Reservation) -> None:
+        """Give a process the group that was for its slot under the job master before."""
+        group = _find(self._inherited[one.slot]) if one.slot in self._inherited else None
+        self._inherited.pop(one.slot, None)
+        if group is not None:
+            self._groups[one.incarnation] = group
+
+    def _remove_rest(self) -> bool:
+        """Remove inherited groups that nobody wants, and return whether none is left."""
+        # All slots that the job has are wanted at once when they are wanted for the first time.
+        self._surplus += self._inherited.values()
+        self._inherited.clear()
+        self._surplus = [name for name in self._surplus if not _attempt(partial(_remove_named, name))]
+        return not self._surplus
 
     def _remove(self, incarnation: int) -> None:
         group = self._groups.get(incarnation)
@@ -161,12 +188,19 @@ class Reservations:
             del self._groups[incarnation]
 
     def _remove_all(self) -> None:
-        self._find_inherited()
-        for slot in [*self._inherited]:
-            remove_placement_group(get_placement_group(self._inherited[slot]))
-            del self._inherited[slot]
-        for incarnation in [*self._groups]:
-            self._remove(incarnation)
+        for _ in range(REMOVE_TRIES_MAX - 1):
+            if self._removed_all():
+                return
+            sleep(REMOVE_RETRY_S)
+        if not self._removed_all():
+            logger.error("placement groups are left", extra={"groups": [*self._groups, *self._surplus]})
+
+    def _removed_all(self) -> bool:
+        """Remove what can be removed, and return whether nothing is left."""
+        found = _attempt(self._find_inherited)
+        rest = self._remove_rest()
+        left = [one for one in [*self._groups] if not _attempt(partial(self._remove, one))]
+        return found and rest and not left
 
 
 def remove_groups(job_id: JobId) -> None:
@@ -217,6 +251,30 @@ def packed(wanted: Sequence[SlotNeeds], nodes: Sequence[Node], used: Collection[
             for name, amount in needs.amounts.items():
                 free[best][name] = free[best].get(name, 0.0) - amount
     return chosen
+
+
+def _find(name: str) -> PlacementGroup | None:
+    """Return a group, or None when there is none any more; blocks."""
+    try:
+        return get_placement_group(name)
+    except ValueError:
+        return None
+
+
+def _remove_named(name: str) -> None:
+    group = _find(name)
+    if group is not None:
+        remove_placement_group(group)
+
+
+def _attempt(work: Callable[[], None]) -> bool:
+    """Do something that may fail, and return whether it did not."""
+    try:
+        work()
+    except Exception as error:
+        _warn(error)
+        return False
+    return True
 
 
 def _warn(result: Any) -> None:

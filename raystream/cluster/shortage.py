@@ -68,7 +68,7 @@ class Shortage:
     def _looked(self, looked: Any) -> None:
         missing, wanted = self._waiting()
         if self.look_ms is None or not missing:
-            return  # They have started meanwhile.
+            return  # They have started meanwhile, or wait for the end of those before them.
         if isinstance(looked, Exception):
             self._show("Ray's head does not answer")
             return

@@ -6,7 +6,7 @@ import pytest
 
 from raystream.cluster import _ray_compat as compat
 from raystream.cluster import reservations
-from raystream.cluster.reservations import Reservation, Reservations, remove_groups
+from raystream.cluster.reservations import REMOVE_TRIES_MAX, Reservation, Reservations, remove_groups
 from raystream.cluster.resources import Node, SlotNeeds
 
 JOB = "ab" * 16
@@ -19,9 +19,12 @@ class Head:
 
     def __init__(self, monkeypatch):
         self.groups, self.near, self.fault = {}, [], None
+        self.nodes, self.draining, self.stuck, self.gone = {}, {}, [], []
+        monkeypatch.setattr(compat, "draining_nodes", lambda: self.draining)
+        monkeypatch.setattr(reservations, "sleep", lambda seconds: None)
         monkeypatch.setattr(compat, "placement_group_of_one", self.make)
-        monkeypatch.setattr(reservations, "remove_placement_group", self.groups.pop)
-        monkeypatch.setattr(reservations, "get_placement_group", lambda name: name)
+        monkeypatch.setattr(reservations, "remove_placement_group", self.remove)
+        monkeypatch.setattr(reservations, "get_placement_group", self.get)
         monkeypatch.setattr(reservations, "placement_group_table", self.table)
         monkeypatch.setattr(
             reservations, "cluster_nodes",
@@ -35,9 +38,23 @@ class Head:
         self.near.append(near)
         return name
 
+    def get(self, name):
+        if name in self.gone:
+            raise ValueError("no such group")
+        return name
+
+    def remove(self, name):
+        """Fail as often as the name is among those that are stuck."""
+        if name in self.stuck:
+            self.stuck.remove(name)
+            raise OSError("head is away")
+        del self.groups[name]
+
     def table(self):
         others = [{"name": "somebody's", "state": "CREATED"}, {"name": self.name(9, 9), "state": "REMOVED"}]
-        return dict(enumerate([*others, *({"name": name, "state": "CREATED"} for name in self.groups)]))
+        ours = [{"name": name, "state": "CREATED"} for name in self.groups]
+        found = [{**one, "bundles_to_node_id": {0: self.nodes.get(one["name"], "")}} for one in others + ours]
+        return dict(enumerate(found))
 
     def name(self, slot, incarnation):
         return f"raystream-{JOB}-{slot}-{incarnation}"
@@ -123,10 +140,53 @@ def test_next_job_master_finds_the_groups_by_their_names(head):
     answer = reserve(heir, 1, 2)
 
     assert answer == {2: head.name(1, 2), 3: head.name(2, 3)}
+    assert [*head.groups] == [head.name(1, 2), head.name(2, 3)], "the job has slot 0 no more"
     heir.release(2)
-    assert [*head.groups] == [head.name(0, 1), head.name(2, 3)]
+    assert [*head.groups] == [head.name(2, 3)]
     heir.close()
-    assert head.groups == {}, "also those that nobody wanted any more"
+    assert head.groups == {}
+
+
+@pytest.mark.parametrize("stays", [0, 1])
+def test_slot_that_was_leaving_its_node_keeps_the_group_on_a_node_that_stays(head, stays):
+    before = Reservations(JOB, "pack", head)
+    before.reserve([Reservation(slot=0, incarnation=number, needs=CPU) for number in (1, 2)], (), print)
+    names = [head.name(0, 1), head.name(0, 2)]
+    head.nodes, head.draining = {names[stays]: "stays", names[1 - stays]: "goes"}, {"goes": 0}
+
+    assert reserve(Reservations(JOB, "pack", head, inherits=True), 0) == {1: names[stays]}
+    assert [*head.groups] == [names[stays]]
+
+
+def test_slot_has_a_new_group_when_the_inherited_one_is_gone(head):
+    reserve(Reservations(JOB, "pack", head), 0)
+    head.gone = [head.name(0, 1)]
+    heir = Reservations(JOB, "pack", head, inherits=True)
+
+    heir.reserve([Reservation(slot=0, incarnation=7, needs=CPU)], (), print)
+
+    assert head.name(0, 7) in head.groups
+
+
+def test_group_that_can_not_be_removed_at_once_is_removed_with_a_later_try(head):
+    reserve(Reservations(JOB, "pack", head), 0, 1)
+    heir, told = Reservations(JOB, "pack", head, inherits=True), []
+    reserve(heir, 1, 2)
+    head.stuck = [head.name(1, 2), head.name(1, 2)]
+
+    heir.close(lambda: told.append([*head.groups]))
+
+    assert told == [[]]
+
+
+def test_groups_that_can_not_be_removed_hold_up_neither_the_others_nor_the_end_of_the_job(head):
+    made, told = Reservations(JOB, "pack", head), []
+    reserve(made, 0, 1)
+    head.stuck = [head.name(0, 1)] * (REMOVE_TRIES_MAX + 1)
+
+    made.close(lambda: told.append([*head.groups]))
+
+    assert (told, head.stuck) == ([[head.name(0, 1)]], [head.name(0, 1)])
 
 
 def test_groups_of_a_job_that_has_ended_are_removed_by_whoever_finds_that(head):
