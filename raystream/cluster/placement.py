@@ -129,7 +129,6 @@ class RaySlotPool:
         """Create processes for slots that have none, each when nothing is left of the one before."""
         self._wanted += [slot for slot in slots if slot not in self._workers and slot not in self._wanted]
         self._create_wanted()
-        self._shortage.begin()
         self._drains.begin()
 
     def send(self, slot: SlotId, command: Command) -> None:
@@ -238,7 +237,6 @@ class RaySlotPool:
         if new:
             logger.warning("node of slots is about to go, they are to leave it", extra={"slots": new})
             self._create(new, self._standbys)
-            self._shortage.begin()
         there = [slot for slot in leaving if slot in self._standbys and self._standbys[slot].info is not None]
         if leaving and there == leaving:
             assert self._listener is not None, "processes before `attach`"
@@ -260,6 +258,8 @@ class RaySlotPool:
         created = self._starts.number(slots)
         among.update({worker.slot: worker for worker in created})
         used = [worker.info.node_id for worker in self._workers.values() if worker.info is not None]
+        if created:
+            self._shortage.begin()
         self._starts.start(created, used)
 
     def _started(self, worker: Incarnation) -> None:
@@ -302,7 +302,7 @@ class RaySlotPool:
         return [one for one in workers if one.info is None], sorted({one.slot for one in workers})
 
     def _end_shortage_if_complete(self) -> None:
-        if not self._wanted and not self._waiting()[0]:
+        if not self._waiting()[0]:
             self._shortage.end()
 
     def _delivered(self, worker: Incarnation, answer: "Future[None]") -> None:

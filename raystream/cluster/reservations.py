@@ -2,7 +2,7 @@
 
 A group of Ray is reserved and given back as a whole, and a slot comes and goes alone: with a rescale,
 with a node that drains, with a process that is lost.  So every process has a group of its own, of one
-bundle, `raystream-<job id>-<slot>-<incarnation>`, which ends with it (ADR 0012).  Ray's autoscaler sees the
+bundle, `raystream-<job id>-<slot>-<incarnation>`, which ends with it (ADR 0013).  Ray's autoscaler sees the
 groups that find no room, and adds nodes for them.
 
 Where a group goes is Ray's business when slots are spread: it takes the node with the most room.  Packed

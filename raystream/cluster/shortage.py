@@ -67,8 +67,10 @@ class Shortage:
 
     def _looked(self, looked: Any) -> None:
         missing, wanted = self._waiting()
-        if self.look_ms is None or not missing:
-            return  # They have started meanwhile, or wait for the end of those before them.
+        if not missing:
+            self.end()  # They have started meanwhile, or are not wanted any more.
+        if self.look_ms is None:
+            return
         if isinstance(looked, Exception):
             self._show("Ray's head does not answer")
             return

@@ -56,6 +56,7 @@ def test_slot_that_is_given_up_and_acquired_again_takes_the_process_that_stands_
     assert cluster.told == [0]
     assert [worker.node_id for worker in cluster.pool.workers] == ["elsewhere"]
     assert (cluster.created, cluster.reservations.released) == (2, [1])
+    assert cluster.pool._shortage.look_ms is None, "nothing is missing"
 
 
 def test_process_stands_by_on_while_its_slot_has_none_however_often_ray_is_asked(cluster):

@@ -40,6 +40,16 @@ def test_shortage_is_told_after_a_while_and_forgotten_when_it_is_over(monkeypatc
     assert (waiting.shortage.text, waiting.shortage.look_ms) == ("", None)
 
 
+def test_nobody_looks_on_when_nothing_is_missing_any_more(monkeypatch):
+    waiting = Waiting(monkeypatch)
+    waiting.shortage.begin()
+    waiting.after(WAIT_SHOWN_AFTER_MS)
+    waiting.missing = []
+
+    assert waiting.after(WAIT_SHOWN_AFTER_MS) == ""
+    assert waiting.shortage.look_ms is None
+
+
 def test_process_that_has_a_place_lacks_nothing_though_nothing_is_free(monkeypatch):
     waiting = Waiting(monkeypatch)
     waiting.placed = frozenset({2})
