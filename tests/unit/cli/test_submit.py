@@ -149,7 +149,7 @@ def test_home_directory_goes_along_only_when_it_is_named(raystream, script, ray,
     assert len(ray.submitted) == 1
 
 
-@pytest.mark.parametrize("name", ["visits#1", "a/b", "", "-x", ".x", "a b", "a?b", "a%2Fb", "a\n", "ä", "a" * 101])
+@pytest.mark.parametrize("name", ["a#1", "a/b", "", "-x", ".x", "a b", "a?b", "a%2F", "a\n", "ä", 101 * "a"])
 def test_submission_id_that_ray_would_not_find_again_is_refused(raystream, script, ray, name):
     outcome = raystream("submit", "--submission-id", name, script())
 
