@@ -22,7 +22,7 @@ from raystream.ids import JobId
 from raystream.metrics import catalogue
 from raystream.metrics.catalogue import BY_KEY, JOB_LABELS, OPERATOR_LABELS, exported_user_name
 from raystream.metrics.reports import SubtaskMetrics
-from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.coordinator_view import JobView, last_recoverable
 from raystream.runtime.job_metrics import last_completed
 from raystream.runtime.messages import Progress
 
@@ -174,7 +174,8 @@ def job_values(view: JobView, interval_ms: int, submitted_ms: int) -> dict[str, 
     if (last := last_completed(view.checkpoints)) is not None:
         values["last_checkpoint_duration"] = last.duration_ms
         values["last_checkpoint_size"] = last.size_bytes
-        values["last_checkpoint_completed_timestamp"] = last.triggered_ms + last.duration_ms
+    if (point := last_recoverable(view.checkpoints)) is not None:
+        values["last_checkpoint_completed_timestamp"] = point.triggered_ms + point.duration_ms
     return values
 
 

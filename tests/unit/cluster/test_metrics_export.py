@@ -140,6 +140,17 @@ def test_last_checkpoint_is_the_newest_complete_one(gauges):
     assert "checkpoint_interval" not in values, "checkpointing is off"
 
 
+def test_savepoint_is_nothing_that_a_failure_goes_back_to(gauges):
+    records = (
+        checkpoint(7, triggered_ms=50_000, duration_ms=84.0),
+        checkpoint(8, purpose="savepoint", triggered_ms=90_000, duration_ms=5.0),
+    )  # fmt: skip
+    values = exported(gauges, view(checkpoints=records))
+
+    assert values["last_checkpoint_completed_timestamp"] == 50_084
+    assert values["last_checkpoint_duration"] == 5.0, "of the newest one, savepoint or not"
+
+
 class Shown:
     """Stands for the publication: shows one view after the other."""
 
