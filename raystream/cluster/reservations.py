@@ -19,7 +19,6 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import sleep
 from typing import Any, Literal
 
 from ray.util.placement_group import (
@@ -37,9 +36,7 @@ from raystream.operators.operator import Background
 logger = logging.getLogger(__name__)
 
 REMOVE_TRIES_MAX = 12
-"""Times that the groups of a job that ends are removed, until none is left."""
-REMOVE_RETRY_S = 5.0
-"""Time between two of them."""
+"""Times that the groups of a job that ends are removed, until none is left; calls wait for an absent head."""
 
 _CREATED, _REMOVED = "CREATED", "REMOVED"
 
@@ -188,11 +185,7 @@ class Reservations:
             del self._groups[incarnation]
 
     def _remove_all(self) -> None:
-        for _ in range(REMOVE_TRIES_MAX - 1):
-            if self._removed_all():
-                return
-            sleep(REMOVE_RETRY_S)
-        if not self._removed_all():
+        if not any(self._removed_all() for _ in range(REMOVE_TRIES_MAX)):
             logger.error("placement groups are left", extra={"groups": [*self._groups, *self._surplus]})
 
     def _removed_all(self) -> bool:
@@ -256,9 +249,10 @@ def packed(wanted: Sequence[SlotNeeds], nodes: Sequence[Node], used: Collection[
 def _find(name: str) -> PlacementGroup | None:
     """Return a group, or None when there is none any more; blocks."""
     try:
-        return get_placement_group(name)
+        group: PlacementGroup = get_placement_group(name)
     except ValueError:
         return None
+    return group
 
 
 def _remove_named(name: str) -> None:

@@ -21,7 +21,6 @@ class Head:
         self.groups, self.near, self.fault = {}, [], None
         self.nodes, self.draining, self.stuck, self.gone = {}, {}, [], []
         monkeypatch.setattr(compat, "draining_nodes", lambda: self.draining)
-        monkeypatch.setattr(reservations, "sleep", lambda seconds: None)
         monkeypatch.setattr(compat, "placement_group_of_one", self.make)
         monkeypatch.setattr(reservations, "remove_placement_group", self.remove)
         monkeypatch.setattr(reservations, "get_placement_group", self.get)
