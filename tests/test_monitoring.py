@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
+import promql_parser as promql
 import pytest
 import yaml
 
@@ -84,6 +85,29 @@ def test_alerts_are_an_object_of_their_kind_and_keep_the_job():
 
     for query in alert_queries():
         assert complaints(query._replace(shown=frozenset(JOB_LABELS)), LABELS) == []
+
+
+@pytest.mark.parametrize(
+    ("alert", "metric"),
+    [("RestartLoop", "num_restarts"), ("FailedCheckpoints", "number_of_failed_checkpoints")],
+)
+def test_alert_adds_up_what_a_count_rises_by_since_it_may_fall_at_a_failover(alert, metric):
+    (query,) = (one for one in alert_queries() if one.where == f"Raystream{alert}")
+    now, before = (
+        f"max by (job_name, job_id) (ray_raystream_{metric}{offset})" for offset in ("", " offset 30s")
+    )
+    rises = f"sum_over_time(clamp_min({now} - {before}, 0)[15m:30s]) >= 3"
+
+    assert promql.parse(query.expression).prettify() == promql.parse(rises).prettify()
+
+
+def test_slots_that_run_without_a_job_master_are_an_alert():
+    (query,) = (one for one in alert_queries() if one.where == "RaystreamNoJobMaster")
+    tree = promql.parse(query.expression)
+
+    assert str(tree.op) == "unless"
+    assert tree.modifier.matching.labels == ["job_id"], "labels of a node differ"
+    assert "ray_raystream_uptime" in tree.rhs.prettify()
 
 
 def test_panels_do_not_overlap_and_have_numbers_of_their_own():

@@ -1,7 +1,8 @@
 """What a submitted job takes along: its working directory, further modules, the rest of its Ray environment.
 
 Ray packs directories and keeps the packages in the memory of the cluster's head, so they are for
-code.  What `.gitignore` and `.rayignore` name stays at home, as Ray has it, and what `--exclude` does.
+code.  What `.gitignore` and `.rayignore` name stays at home, as Ray has it, what `--exclude` does, and files
+that by their names hold somebody's credentials.
 """
 
 import sys
@@ -19,6 +20,9 @@ from raystream.errors import ConfigError
 PACKAGE_BYTES_MAX = 100 << 20
 """Most that one directory may have of files that go along."""
 ENTRIES_SHOWN_MAX = 5
+
+CREDENTIALS = ("*.env", "*.pem", "*.key", ".netrc", ".ssh", ".aws", ".kube", ".docker", ".ray")
+"""What stays at home unless a later pattern takes it in again, such as `!prod.env`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ def pack(
     Args:
         script: path of JOB.py; in a working directory that is given by a URI, its path there.
         working_dir: a directory, or a URI of a package; by default what the file of the runtime
-            environment says, else the directory of the script.
+            environment says, else the directory of the script, unless the user's home is in there.
         py_modules: directories, wheels or Python files that shall be importable.
         excludes: patterns in the syntax of `.gitignore` for what does not go along.
         runtime_env_file: YAML file with a Ray runtime environment.
@@ -54,15 +58,13 @@ def pack(
         ConfigError: something is not there, is too large, or the script lies elsewhere.
     """
     env = {} if runtime_env_file is None else _runtime_env(Path(runtime_env_file))
-    patterns = [*env.get("excludes", []), *excludes]
-    if patterns:
-        env["excludes"] = patterns
+    patterns = env["excludes"] = [*CREDENTIALS, *env.get("excludes", []), *excludes]
     if py_modules:
         env["py_modules"] = [*env.get("py_modules", []), *map(_module, py_modules)]
     directory = working_dir or env.get("working_dir")
     if directory is not None and "://" in directory:
         return Luggage(script=script.as_posix(), runtime_env={**env, "working_dir": directory})
-    relative, root = _place(script, Path(directory) if directory else script.parent)
+    relative, root = _place(script, Path(directory) if directory else _own_directory(script))
     for path in (root, *(Path(one) for one in env.get("py_modules", []) if "://" not in one)):
         if path.is_dir():
             _check_size(path, patterns)
@@ -71,6 +73,21 @@ def pack(
         runtime_env={**env, "working_dir": str(root)},
         hiding=tuple(sorted(path.name for path in root.glob("*.py") if path.stem in sys.stdlib_module_names)),
     )
+
+
+def _own_directory(script: Path) -> Path:
+    """Return the directory of a script, for which nobody has asked to go along.
+
+    Raises:
+        ConfigError: the user's home is there, or below it, with much that is for nobody else.
+    """
+    if Path.home().resolve().is_relative_to(script.parent.resolve()):
+        raise ConfigError(
+            "job script lies in the home directory, which does not go along by itself",
+            hint="put the script and what it imports into a directory of their own, or give --working-dir",
+            script=str(script),
+        )
+    return script.parent
 
 
 def _place(script: Path, directory: Path) -> tuple[Path, Path]:

@@ -4,6 +4,7 @@ The script goes to the cluster with the files around it and runs there as a Ray 
 `raystream.cli.driver`.  What was typed here is typed again there, so that `submit` takes what `run` does.
 """
 
+import re
 import secrets
 import shlex
 from collections.abc import Iterable
@@ -15,6 +16,10 @@ import click
 from raystream.cli.attend import say
 from raystream.cli.retyped import retyped_configuration, retyped_options
 from raystream.cli.run import SCRIPT_SETTINGS, run
+from raystream.errors import ConfigError
+
+SUBMISSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Ray puts the id into its URLs as it is, so that `a/b` or `a#1` would be found under another name."""
 
 _LAUNCHER = r"""
 P=python
@@ -86,6 +91,7 @@ def _submit(context: click.Context, /, script: Path, arguments: tuple[str, ...],
     from raystream.cli.packing import pack
     from raystream.cluster.ray_jobs import RayJobs
 
+    submission_id = _submission_id(options["submission_id"])
     luggage = pack(
         script,
         working_dir=options["working_dir"],
@@ -101,7 +107,6 @@ def _submit(context: click.Context, /, script: Path, arguments: tuple[str, ...],
         luggage.script,
         *arguments,
     ]
-    submission_id = options["submission_id"] or f"raystream-{secrets.token_hex(6)}"
     for name in luggage.hiding:
         say(
             f"{name} hides the module of Python that has its name; if Ray's processes do not start, rename it"
@@ -121,6 +126,23 @@ def _submit(context: click.Context, /, script: Path, arguments: tuple[str, ...],
         print(submission_id)
         return
     context.exit(follow(jobs, submission_id))
+
+
+def _submission_id(given: str | None) -> str:
+    """Return the id of a submission: the one that was given, if any, else a new one.
+
+    Raises:
+        ConfigError: it is none that Ray can be asked for.
+    """
+    if given is None:
+        return f"raystream-{secrets.token_hex(6)}"
+    if SUBMISSION_ID.fullmatch(given) is None:
+        raise ConfigError(
+            "submission id has characters that an id may not have, or is too long",
+            hint="give up to 100 letters, digits, dots, underscores and hyphens, a letter or digit first",
+            submission_id=given,
+        )
+    return given
 
 
 submit = click.Command(

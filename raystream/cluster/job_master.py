@@ -298,7 +298,7 @@ class JobMasterActor:
         loop.start()
         self._job = loop
         interval_ms = submission.config.checkpointing.interval_ms or 0
-        JobExporter(loop.publication, interval_ms=interval_ms, submitted_ms=clock.wall_ms()).start()
+        JobExporter(loop.publication, interval_ms=interval_ms, clock=clock).start()
         logger.info("job accepted", extra={"job_id": self._job_id, "job": submission.name})
 
     def _refuse(self, error: RaystreamError) -> None:

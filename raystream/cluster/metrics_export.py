@@ -16,12 +16,13 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
+from raystream.clock import Clock
 from raystream.cluster.publication import Publication
 from raystream.ids import JobId
 from raystream.metrics import catalogue
 from raystream.metrics.catalogue import BY_KEY, JOB_LABELS, OPERATOR_LABELS, exported_user_name
 from raystream.metrics.reports import SubtaskMetrics
-from raystream.runtime.coordinator_view import JobView
+from raystream.runtime.coordinator_view import JobView, last_recoverable
 from raystream.runtime.job_metrics import last_completed
 from raystream.runtime.messages import Progress
 
@@ -107,7 +108,7 @@ class JobExporter:
     Args:
         publication: where the job master shows how the job stands.
         interval_ms: between two checkpoints; 0 when there are none.
-        submitted_ms: wall time.
+        clock: says when the job was submitted, by how long it has lasted.
         gauges: takes the values.
     """
 
@@ -116,12 +117,13 @@ class JobExporter:
         publication: Publication,
         *,
         interval_ms: int,
-        submitted_ms: int,
+        clock: Clock,
         gauges: RayGauges | None = None,
     ) -> None:
         self._publication = publication
         self._interval_ms = interval_ms
-        self._submitted_ms = submitted_ms
+        self._clock = clock
+        self._submitted_ms: int | None = None
         self._gauges = gauges or RayGauges()
 
     def start(self) -> None:
@@ -130,18 +132,25 @@ class JobExporter:
 
     def _run(self) -> None:
         pause = threading.Event()
-        try:
-            while not (view := self._publication.view).status.terminal:
-                self.export(view)
-                pause.wait(EXPORT_INTERVAL_S)
-        except Exception as error:
-            logger.warning("metrics of the job could not be given to Ray", exc_info=error)
+        while not (view := self._publication.view).status.terminal:
+            self.export(view)
+            pause.wait(EXPORT_INTERVAL_S)
 
     def export(self, view: JobView) -> None:
-        """Set everything that a view has."""
+        """Set everything that a view has; what cannot be set is logged, and nothing else happens.
+
+        Nothing is set while it is not known what the job did under an earlier master: counts would be zero.
+        """
+        if view.recovering:
+            return
+        if self._submitted_ms is None:  # Once, since a view may be older than the clock says.
+            self._submitted_ms = self._clock.wall_ms() - view.duration_ms
         labels = {"job_name": label(view.name), "job_id": str(view.job_id)}
-        for key, value in job_values(view, self._interval_ms, self._submitted_ms).items():
-            self._gauges.set(key, value, labels)
+        try:
+            for key, value in job_values(view, self._interval_ms, self._submitted_ms).items():
+                self._gauges.set(key, value, labels)
+        except Exception as error:  # As for slots.
+            logger.warning("metrics of the job could not be given to Ray", exc_info=error)
 
 
 def job_values(view: JobView, interval_ms: int, submitted_ms: int) -> dict[str, float]:
@@ -165,7 +174,8 @@ def job_values(view: JobView, interval_ms: int, submitted_ms: int) -> dict[str, 
     if (last := last_completed(view.checkpoints)) is not None:
         values["last_checkpoint_duration"] = last.duration_ms
         values["last_checkpoint_size"] = last.size_bytes
-        values["last_checkpoint_completed_timestamp"] = last.triggered_ms + last.duration_ms
+    if (point := last_recoverable(view.checkpoints)) is not None:
+        values["last_checkpoint_completed_timestamp"] = point.triggered_ms + point.duration_ms
     return values
 
 

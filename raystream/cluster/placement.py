@@ -20,7 +20,7 @@ data connection is faster than all of them and comes as a report of its peers.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -147,11 +147,13 @@ class RaySlotPool:
             error = SlotLostError("process of a slot was killed: it did not stop", slot=slot, **where)
             self._condemn(worker, partial(self._lost, worker, error))
 
-    def dismiss(self, slots: Sequence[SlotId]) -> None:
+    def dismiss(self, slots: Sequence[SlotId], *, again: Collection[SlotId] = ()) -> None:
         """Kill the processes of some slots; who is given one of these numbers later waits for their end."""
         self._wanted = [slot for slot in self._wanted if slot not in slots]
         for worker in [self._workers.pop(slot) for slot in slots if slot in self._workers]:
             self._condemn(worker, self._create_wanted)
+        for slot in [slot for slot in slots if slot in self._standbys and slot not in again]:
+            self._condemn(self._standbys.pop(slot), self._create_wanted)
         self._end_shortage_if_complete()
 
     def release(self, released: Callable[[], None]) -> None:
@@ -228,7 +230,9 @@ class RaySlotPool:
 
         leaving = [slot for slot, one in sorted(self._workers.items()) if goes(one) and not one.killed]
         for slot, standby in [*self._standbys.items()]:
-            if slot not in leaving or goes(standby):
+            # A slot without a process is between two of them, and its next one is the one that stands by.
+            one = self._workers.get(slot)
+            if goes(standby) or (one is not None and not one.killed and not goes(one)):
                 self._condemn(self._standbys.pop(slot), self._create_wanted)
         new = [s for s in leaving if s not in self._standbys and not self._endings.awaits(s)]
         if new:

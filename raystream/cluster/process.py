@@ -45,17 +45,18 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        shown = {
+        shown: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             **{name: value for name, value in log_place.current()._asdict().items() if value != "-"},
             "logger": record.name,
             "message": record.getMessage(),
-            **fields_of(record),
         }
         if record.exc_info:
             shown["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(shown, default=repr)
+        # A field that has the name of one of these is about something else, and is not lost either.
+        fields = {f"extra_{name}" if name in shown else name: one for name, one in fields_of(record).items()}
+        return json.dumps(shown | fields, default=repr)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -90,7 +90,10 @@ METRICS = (
         "time in which it could not run for what is downstream: an output had no room, or the slot ran"
         " downstream chains while there was something to do",
     ),
-    Metric("idleTimeMsPerSecond", _T, "ms/s", "the rest, in which there was nothing to do"),
+    Metric(
+        "idleTimeMsPerSecond", _T, "ms/s",
+        "the rest: nothing to do, or the slot ran chains that are not downstream",
+    ),
     Metric(
         "currentInputWatermark", _O, "ms since the epoch",
         "event time of the input; absent before the first watermark and behind the last",
@@ -110,7 +113,8 @@ METRICS = (
     Metric("lastCheckpointSize", _J, "bytes", "of all its state, whenever it was written"),
     Metric(
         "lastCheckpointCompletedTimestamp", _J, "ms since the epoch",
-        "when it was complete; before the first one, when the job was submitted",
+        "when the newest one was complete that a failure goes back to, no savepoint; before the first one,"
+        " when the job was submitted",
     ),
     Metric("checkpointInterval", _J, "ms", "`execution.checkpointing.interval`; absent when that is not set"),
 )  # fmt: skip

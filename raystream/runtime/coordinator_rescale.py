@@ -163,7 +163,7 @@ class RescaleShell:
             self._preparation.reshape(shape.parallelism)
             self._checkpoints.job_reshaped(shape.subtasks)
         if command.dismissed:
-            self._services.slots.dismiss(command.dismissed)
+            self._services.slots.dismiss(command.dismissed, again=shape.slots)
 
     @property
     def _now_ms(self) -> float:

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,8 +42,13 @@ class SlotPool(Protocol):
     def kill(self, slot: SlotId) -> None:
         """End the process of a slot at once; answered by `slot_lost`."""
 
-    def dismiss(self, slots: Sequence[SlotId]) -> None:
-        """End the processes of slots that are not needed, be they there yet or not; nothing is answered."""
+    def dismiss(self, slots: Sequence[SlotId], *, again: Collection[SlotId] = ()) -> None:
+        """End the processes of slots that are not needed, be they there yet or not; nothing is answered.
+
+        Args:
+            slots: whose processes end.
+            again: slots that will be acquired again.
+        """
 
     def release(self, released: Callable[[], None]) -> None:
         """End all processes; `released` is called when none is left.  Nothing else is answered."""

@@ -20,7 +20,7 @@ from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob, SubtaskRe
 from raystream.storage.metadata import SnapshotMetadata, shared_files_of
 
 RECORDS_MAX = 100
-"""Checkpoints and savepoints that a view shows, the newest ones."""
+"""Checkpoints and savepoints that a view shows: the newest ones, and always what a failure goes back to."""
 
 SUBTASKS_MAX = 1_000
 """Subtasks that are shown of all checkpoints together, of the newest ones; the newest has all of its own."""
@@ -61,6 +61,15 @@ class CheckpointRecord:
     """All of them."""
     subtasks: tuple[SubtaskRecord, ...] = ()
     """Those that have acknowledged, slowest first; of older checkpoints only `SUBTASKS_KEPT`."""
+
+
+def last_recoverable(records: Iterable[CheckpointRecord]) -> CheckpointRecord | None:
+    """Return the newest complete one that a failure goes back to: none goes back to a mere savepoint."""
+    return max(
+        (one for one in records if one.status == "completed" and one.purpose != Purpose.SAVEPOINT.value),
+        key=lambda record: record.checkpoint_id,
+        default=None,
+    )
 
 
 class CheckpointCounts(NamedTuple):
@@ -144,7 +153,7 @@ class CheckpointRecords:
     def started(
         self, checkpoint_id: CheckpointId, purpose: Purpose, attempt: Attempt, *, wall_ms: int, now_ms: float
     ) -> None:
-        """Show a new one; the oldest is forgotten when there are too many."""
+        """Show a new one; when there are too many, the oldest is forgotten that no failure goes back to."""
         self._started_ms[checkpoint_id] = now_ms
         self._put(
             CheckpointRecord(
@@ -157,7 +166,8 @@ class CheckpointRecords:
             )
         )
         if len(self._records) > RECORDS_MAX:
-            oldest = next(iter(self._records))
+            kept = last_recoverable(self._records.values())
+            oldest = next(number for number, record in self._records.items() if record is not kept)
             del self._records[oldest]
             self._started_ms.pop(oldest, None)
 

@@ -10,7 +10,7 @@ are in memory, and a breakpoint in user code stops the whole job.
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from raystream.api.runner import ClientRequest, JobHandle, OutputListener, Submission
@@ -72,7 +72,7 @@ class LocalSlots:
             error = SlotLostError("slot was given up", slot=slot)
             self._mailbox.post(lambda: self.coordinator.slot_lost(slot, error))
 
-    def dismiss(self, slots: Sequence[SlotId]) -> None:
+    def dismiss(self, slots: Sequence[SlotId], *, again: Collection[SlotId] = ()) -> None:
         for slot in slots:
             if slot in self._slots:
                 self._drop(slot)

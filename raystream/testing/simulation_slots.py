@@ -5,7 +5,7 @@ takes is drawn by the world; messages are pickled, so that no two processes shar
 """
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -207,7 +207,7 @@ class SimulatedSlotPool:
         """Kill a process, as the coordinator wants it."""
         self.crash(slot)
 
-    def dismiss(self, slots: Sequence[SlotId]) -> None:
+    def dismiss(self, slots: Sequence[SlotId], *, again: Collection[SlotId] = ()) -> None:
         """Stop some processes, at once, also those that have not started yet."""
         for slot in slots:
             self._asked[slot] = self._asked.get(slot, 0) + 1

@@ -85,7 +85,7 @@ def test_job_that_is_cancelled_while_its_slots_restore_goes_on_from_its_checkpoi
 
 
 def test_running_job_is_rescaled_up_and_down():
-    row = outcome(Rescale(at_ms=60, parallelism=3), Rescale(at_ms=160, parallelism=1))
+    row = outcome(Rescale(at_ms=60, parallelism=3), Rescale(at_ms=240, parallelism=1))
 
     assert row.attempts == 3
     assert row.marks[Mark.RESCALED_RUNNING] > 1

@@ -1,11 +1,13 @@
 """`submit` takes a script along to a cluster, and says what becomes of it there."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from raystream.cli import packing
 from raystream.cluster import ray_jobs
+from raystream.cluster.packages import packed_files
 from raystream.errors import RaystreamError
 from tests.unit.cli.ray_jobs import RUNNING, FakeRayJobs, ended
 
@@ -51,7 +53,7 @@ def test_directory_of_the_script_goes_along_with_modules_and_what_the_environmen
     assert outcome.code == 0, outcome.err
     assert ray.submitted[0][2] == {
         "pip": ["polars"],
-        "excludes": ["*.log", "*.csv"],
+        "excludes": [*packing.CREDENTIALS, "*.log", "*.csv"],
         "py_modules": [str(module)],
         "working_dir": str(tmp_path),
     }
@@ -111,6 +113,53 @@ def test_working_directory_that_is_too_large_is_refused_with_its_largest_entries
     assert "--exclude PATTERN" in refused.error[1]
     assert taken.code == 0, taken.err
     assert excluded.code == 0, excluded.err
+
+
+def test_files_that_hold_credentials_by_their_names_stay_at_home(raystream, script, ray, tmp_path):
+    for name in (
+        ".env", "s3.env", "tls.pem", "tls.key", ".netrc", ".ssh/id", ".aws/credentials", ".kube/config",
+        ".docker/config.json", "jobs/.ray/auth_token", "jobs/prod.env", "jobs/keys.py",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "jobs" / ".gitignore").touch()
+
+    outcome = raystream("submit", "--exclude", "!prod.env", script())
+
+    assert outcome.code == 0, outcome.err
+    packed = packed_files(tmp_path, ray.submitted[0][2]["excludes"])
+    assert [path.relative_to(tmp_path).as_posix() for path, _ in packed] == [
+        "job.py", "jobs/.gitignore", "jobs/keys.py", "jobs/prod.env",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("below", [".", "ann"])
+def test_home_directory_goes_along_only_when_it_is_named(raystream, script, ray, monkeypatch, below):
+    path = script()
+    directory = Path(path).parent
+    monkeypatch.setenv("HOME", str(directory / below))
+
+    by_itself = raystream("submit", path)
+    named = raystream("submit", "--working-dir", str(directory), path)
+
+    assert by_itself.code == 2
+    assert by_itself.error[0].startswith("error: job script lies in the home directory")
+    assert "--working-dir" in by_itself.error[1]
+    assert named.code == 0, named.err
+    assert len(ray.submitted) == 1
+
+
+@pytest.mark.parametrize("name", ["a#1", "a/b", "", "-x", ".x", "a b", "a?b", "a%2F", "a\n", "ä", 101 * "a"])
+def test_submission_id_that_ray_would_not_find_again_is_refused(raystream, script, ray, name):
+    outcome = raystream("submit", "--submission-id", name, script())
+
+    assert outcome.code == 2
+    assert outcome.error[0].startswith("error: submission id has characters that an id may not have")
+    assert ray.asked_at == []
+
+
+def test_submission_id_may_have_what_names_of_branches_and_days_have(raystream, script, ray):
+    assert raystream("submit", "--no-wait", "--submission-id", "Visits_2026-11.22", script()).code == 0
 
 
 def test_results_go_to_standard_output_and_the_rest_to_standard_error(raystream, script, ray):

@@ -45,7 +45,7 @@ def test_slot_that_is_given_up_and_acquired_again_takes_the_process_that_stands_
     drain(cluster, n=0)
     start_standby(cluster)
 
-    cluster.pool.dismiss([0])
+    cluster.pool.dismiss([0], again=[0])
     cluster.pool.acquire([0])
     leaving.fall_silent()
     cluster.settle()
@@ -56,6 +56,44 @@ def test_slot_that_is_given_up_and_acquired_again_takes_the_process_that_stands_
     assert cluster.told == [0]
     assert [worker.node_id for worker in cluster.pool.workers] == ["elsewhere"]
     assert (cluster.created, cluster.reservations.released) == (2, [1])
+
+
+def test_process_stands_by_on_while_its_slot_has_none_however_often_ray_is_asked(cluster):
+    (leaving,) = cluster.acquire(0)
+    drain(cluster, n=0)
+    standby = start_standby(cluster)
+
+    cluster.pool.dismiss([0], again=[0])
+    cluster.after(DRAIN_POLL_MS)
+    cluster.pool.acquire([0])
+    leaving.fall_silent()
+    cluster.settle()
+    leaving.die()
+    cluster.settle()
+
+    assert (cluster.told, cluster.killed, standby.retirements) == ([0], [leaving], [])
+    assert [worker.node_id for worker in cluster.pool.workers] == ["elsewhere"]
+
+
+def test_process_stands_by_no_more_once_its_slot_has_one_that_stays(cluster):
+    cluster.acquire(0)
+    drain(cluster, n=0)
+    standby = start_standby(cluster)
+
+    drain(cluster)
+
+    assert len(standby.retirements) == 1
+
+
+def test_process_that_stands_by_for_a_slot_that_the_job_has_given_up_for_good_ends(cluster):
+    cluster.acquire(0, 1)
+    drain(cluster, n=0)
+    standbys = cluster.pool._starts._actor_class.actors[2:]
+
+    cluster.pool.dismiss([0, 1], again=[0])
+    cluster.settle()
+
+    assert cluster.killed == [standbys[1]], "it has never answered, so that it has nothing to end"
 
 
 def test_slot_that_dies_before_its_checkpoint_takes_the_process_that_stands_by(cluster):

@@ -11,6 +11,7 @@ from raystream.metrics.catalogue import JOB_LABELS, OPERATOR_LABELS
 from raystream.metrics.reports import OperatorMetrics, SubtaskMetrics
 from raystream.runtime.coordinator_view import CheckpointCounts
 from raystream.runtime.messages import Progress
+from raystream.testing.source_run import ManualClock
 from tests.unit.cli.fakes import checkpoint, view
 
 JOB = JobId("ab" * 16)
@@ -90,9 +91,13 @@ def test_value_that_cannot_be_set_is_logged_and_disturbs_nobody(caplog):
     assert [record.message for record in caplog.records] == ["metrics could not be given to Ray"]
 
 
-def exported(gauges, shown, *, interval_ms=100):
-    exporter = JobExporter(None, interval_ms=interval_ms, submitted_ms=1_000, gauges=RayGauges(gauges))
-    exporter.export(shown)
+def exported(gauges, *shown, interval_ms=100):
+    """Return what is exported of views that are a second apart, the first one at 6,000."""
+    clock = ManualClock(6_000)
+    exporter = JobExporter(None, interval_ms=interval_ms, clock=clock, gauges=RayGauges(gauges))
+    for one in shown:
+        exporter.export(one)
+        clock.now_ms += 1_000
     return {name.removeprefix("raystream_"): value for (name, _), value in gauges.values.items()}
 
 
@@ -105,6 +110,19 @@ def test_job_without_a_checkpoint_counts_the_time_since_it_was_submitted(gauges)
         "last_checkpoint_completed_timestamp": 1_000,
     }  # fmt: skip
     assert set(gauges.made.values()) == {JOB_LABELS}
+
+
+def test_job_that_is_not_recovered_yet_exports_nothing(gauges):
+    assert exported(gauges, view(JobStatus.RESTARTING, recovering=True)) == {}
+
+
+def test_recovered_job_was_submitted_when_its_log_says(gauges):
+    recovering = view(JobStatus.RESTARTING, recovering=True, duration_ms=10)
+    recovered = view(duration_ms=6_500, restarts=3)
+    values = exported(gauges, recovering, recovered, recovered)
+
+    assert values["last_checkpoint_completed_timestamp"] == 500, "whatever the age of a later view"
+    assert values["num_restarts"] == 3
 
 
 def test_last_checkpoint_is_the_newest_complete_one(gauges):
@@ -122,10 +140,49 @@ def test_last_checkpoint_is_the_newest_complete_one(gauges):
     assert "checkpoint_interval" not in values, "checkpointing is off"
 
 
-def test_nothing_is_set_any_more_when_the_job_has_ended(gauges):
-    class Ended:
-        view = view(JobStatus.FINISHED)
+def test_savepoint_is_nothing_that_a_failure_goes_back_to(gauges):
+    records = (
+        checkpoint(7, triggered_ms=50_000, duration_ms=84.0),
+        checkpoint(8, purpose="savepoint", triggered_ms=90_000, duration_ms=5.0),
+    )  # fmt: skip
+    values = exported(gauges, view(checkpoints=records))
 
-    JobExporter(Ended(), interval_ms=1, submitted_ms=1, gauges=RayGauges(gauges))._run()
+    assert values["last_checkpoint_completed_timestamp"] == 50_084
+    assert values["last_checkpoint_duration"] == 5.0, "of the newest one, savepoint or not"
+
+
+class Shown:
+    """Stands for the publication: shows one view after the other."""
+
+    def __init__(self, *views):
+        self._views = iter(views)
+
+    @property
+    def view(self):
+        return next(self._views)
+
+
+def run(gauges, *views):
+    JobExporter(Shown(*views), interval_ms=1, clock=ManualClock(), gauges=RayGauges(gauges))._run()
+
+
+def test_nothing_is_set_any_more_when_the_job_has_ended(gauges):
+    run(gauges, view(JobStatus.FINISHED))
 
     assert gauges.values == {}
+
+
+def test_job_is_exported_again_after_what_could_not_be_set(gauges, monkeypatch, caplog):
+    monkeypatch.setattr(metrics_export, "EXPORT_INTERVAL_S", 0)
+    failures = [TypeError("no gauge")]
+
+    def broken_once(*made):
+        if failures:
+            raise failures.pop()
+        return gauges(*made)
+
+    with caplog.at_level(logging.WARNING):
+        run(broken_once, view(), view(), view(JobStatus.FINISHED))
+
+    assert [record.message for record in caplog.records] == ["metrics of the job could not be given to Ray"]
+    assert gauges.values["raystream_uptime", ("numbers", view().job_id)] == view().duration_ms

@@ -59,6 +59,18 @@ def test_traceback_stands_below_the_line():
     assert below[-1] == "ValueError: wrong"
 
 
+def test_field_of_a_record_takes_no_name_of_its_place():
+    taken = record(job="mine", operator="mine", time="mine", level="mine", key="mine")
+
+    shown = json.loads(JsonFormatter().format(taken))
+
+    assert shown == {
+        "time": "2025-10-09T08:53:20.500+00:00", "level": "WARNING", "job": "5eed", "operator": "count hits",
+        "subtask": "1", "attempt": "2", "logger": "jobs.hits", "message": "slow", "key": "mine",
+        "extra_job": "mine", "extra_operator": "mine", "extra_time": "mine", "extra_level": "mine",
+    }  # fmt: skip
+
+
 def test_record_is_one_object_of_json_that_holds_everything():
     try:
         raise ValueError("wrong")

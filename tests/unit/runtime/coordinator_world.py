@@ -85,7 +85,7 @@ class World:
             self.program = pack(Program(job_name="hits", plan=self.plan, config=self.config))
         self.clock = VirtualClock()
         self.silent, self.held, self.faults = set(), set(), {}
-        self.sent, self.outputs, self.killed, self.dismissed = [], [], [], []
+        self.sent, self.outputs, self.killed, self.dismissed, self.renewed = [], [], [], [], []
         self.work = deque()
         self.done = []  # Names of work that was done, or has failed.
         self.shared = {}  # Shared files of keyed state, by checkpoint and subtask.
@@ -161,8 +161,9 @@ class World:
         self.killed.append(slot)
         self.inbox.append(partial(self.lose, slot))
 
-    def dismiss(self, slots):
+    def dismiss(self, slots, *, again=()):
         self.dismissed += slots
+        self.renewed += [slot for slot in slots if slot in again]
         self.alive -= set(slots)
 
     def release(self, released):

@@ -6,7 +6,13 @@ from raystream.errors import StorageError
 from raystream.ids import Attempt, CheckpointId, VertexId
 from raystream.protocol.checkpoint_requests import Purpose
 from raystream.runtime import messages as msg
-from raystream.runtime.coordinator_view import SUBTASKS_KEPT, SUBTASKS_MAX, CheckpointRecords, archived
+from raystream.runtime.coordinator_view import (
+    RECORDS_MAX,
+    SUBTASKS_KEPT,
+    SUBTASKS_MAX,
+    CheckpointRecords,
+    archived,
+)
 from raystream.storage.archive import ArchivedJob
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
@@ -63,6 +69,19 @@ def test_history_in_the_log_has_what_held_each_up_and_not_every_subtask(tmp_path
     assert record.subtasks == ()
     job: ArchivedJob = archived(world.view, world.view.status)
     assert len(job.checkpoints[0].subtasks) == 4
+
+
+def test_checkpoint_that_a_failure_goes_back_to_is_shown_however_many_have_failed_since():
+    records = CheckpointRecords()
+    ends = {1: "", 2: "expired", 3: ""}
+    for number in range(1, RECORDS_MAX + 11):
+        purpose = Purpose.SAVEPOINT if number == RECORDS_MAX else Purpose.PERIODIC
+        records.started(CheckpointId(number), purpose, Attempt(1), wall_ms=0, now_ms=0)
+        failure = "" if purpose is Purpose.SAVEPOINT else "expired"
+        records.ended(CheckpointId(number), 1.0, failure=ends.get(number, failure))
+
+    shown = [record.checkpoint_id for record in records.shown()]
+    assert shown == [3, *range(12, RECORDS_MAX + 11)]
 
 
 def test_subtasks_of_old_checkpoints_are_forgotten_but_for_the_slowest():

@@ -68,6 +68,7 @@ def test_slots_that_are_not_needed_are_given_back_and_asked_for_again(directory)
 
     world.rescale(1, "down")
     assert (world.view.parallelism, world.dismissed, world.alive) == (1, [1], {0})
+    assert world.renewed == [], "nothing is to stand by for it"
     world.rescale(3, "up")
 
     assert (world.status, world.view.parallelism, world.alive) == ("RUNNING", 3, {0, 1, 2})
@@ -305,7 +306,7 @@ def test_slots_leave_their_nodes_by_a_checkpoint_that_the_next_attempt_restores(
     (record,) = world.view.checkpoints
     assert (record.purpose, record.status) == ("rescale", "completed")
     assert (world.status, world.view.attempt, world.view.parallelism) == ("RUNNING", 2, 2)
-    assert world.dismissed == [1], "its process is given up, and the other one used again"
+    assert (world.dismissed, world.renewed) == ([1], [1]), "its process is given up, the other one used again"
     started = [entry for entry in world.log_entries if isinstance(entry, AttemptStarted)]
     assert started[-1].restored_checkpoint == record.checkpoint_id
     assert [entry.parallelism for entry in started] == [None, None]
