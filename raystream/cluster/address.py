@@ -9,6 +9,7 @@ authentication.  Knows no Ray.
 """
 
 import os
+import re
 import socket
 import urllib.parse
 from contextlib import suppress
@@ -21,6 +22,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EMPTY_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _FRAME_HEADER_BYTES = 9
 _SETTINGS_TYPE = 4
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
 def checked_address(text: str) -> str:
@@ -40,7 +42,7 @@ def checked_address(text: str) -> str:
             "address is not that of a cluster's head",
             hint="give host:port of the head, as `ray start --head` prints it, on a machine of the cluster;"
             " `raystream submit` runs a job from any other one",
-            address=text,
+            address=without_credentials(text),
         )
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
@@ -56,6 +58,16 @@ def dashboard_url(text: str) -> str | None:
         'http://head:8265'
     """
     return text.rstrip("/") if text.startswith(("http://", "https://")) else None
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without what its URLs say before the host: name and password of a user.
+
+    Example:
+        >>> without_credentials("https://ann:secret@head:8265/ is away")
+        'https://head:8265/ is away'
+    """
+    return _USER_INFO.sub("", text)
 
 
 def given_dashboard(address: str | None) -> str | None:

@@ -20,7 +20,13 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from raystream.cluster import _ray_compat as compat
-from raystream.cluster.address import answers_as_grpc, answers_at_all, checked_address, dashboard_url
+from raystream.cluster.address import (
+    answers_as_grpc,
+    answers_at_all,
+    checked_address,
+    dashboard_url,
+    without_credentials,
+)
 from raystream.cluster.refusals import first_line, refused
 from raystream.errors import ClusterNotFoundError, ConfigError, RaystreamError
 
@@ -39,6 +45,8 @@ _CHATTY = (
 """Loggers of Ray's client that tell each step of a submission."""
 
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Ray's client takes an address from these; ours come from RAY_ADDRESS alone, for all commands."""
+_NO_SUCH_JOB = "status code 404"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +66,7 @@ class RayJobs:
 
     Args:
         address: `http://HEAD:8265` of its dashboard, or `host:port` of its head; by default what
-            RAY_API_SERVER_ADDRESS or RAY_ADDRESS say, else the cluster that runs on this machine.
+            RAY_ADDRESS says, else the cluster that runs on this machine.
 
     Raises:
         ClusterNotFoundError: nothing answers at the address, or there is none.
@@ -70,9 +78,11 @@ class RayJobs:
             compat.use_own_token()
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
-        self.address = _dashboard(address)
+        url = _dashboard(address)
+        self.address = without_credentials(url)
+        """As it may be shown."""
         with self._errors(), _no_addresses_around():
-            self._client = JobSubmissionClient(self.address)
+            self._client = JobSubmissionClient(url)
 
     def find(self, submission_id: str) -> RayJob | None:
         """Return how a Ray job stands, or None when there is none of this id."""
@@ -80,7 +90,7 @@ class RayJobs:
             try:
                 details = self._client.get_job_info(submission_id)
             except RuntimeError as error:
-                if "404" in str(error):
+                if _NO_SUCH_JOB in first_line(error):
                     return None
                 raise
         return RayJob(
@@ -148,8 +158,8 @@ class RayJobs:
             self._client.stop_job(submission_id)
 
     def forget(self, submission_id: str) -> None:
-        """Drop the record of a Ray job that has ended; one that has not keeps it."""
-        with suppress(RuntimeError), self._errors():
+        """Drop the record of a Ray job that has ended; one that stays is no error."""
+        with suppress(RaystreamError), self._errors():
             self._client.delete_job(submission_id)
 
     @contextmanager
@@ -164,11 +174,12 @@ class RayJobs:
         except OSError as error:  # Those of `requests` are some.
             raise _no_dashboard(self.address, first_line(error)) from error
         except RuntimeError as error:
-            if "ray[default]" not in str(error):
-                raise
-            raise ConfigError(
-                "Ray is installed here without its job API", hint="pip install 'ray[default]'"
-            ) from error
+            if "ray[default]" in str(error):
+                raise ConfigError(
+                    "Ray is installed here without its job API", hint="pip install 'ray[default]'"
+                ) from error
+            # The dashboard, or a proxy before it, has answered that it cannot.
+            raise _no_dashboard(self.address, first_line(error)) from error
 
 
 def _dashboard(address: str | None) -> str:
@@ -178,7 +189,7 @@ def _dashboard(address: str | None) -> str:
         ClusterNotFoundError: nothing answers there.
         ConfigError: it is no address.
     """
-    text = address or next(filter(None, map(os.environ.get, _ADDRESS_VARIABLES)), None)
+    text = address or os.environ.get("RAY_ADDRESS") or None
     url = None if text is None else dashboard_url(text)
     if url is None:
         head = checked_address(text or "auto")
@@ -191,12 +202,13 @@ def _dashboard(address: str | None) -> str:
             )
         url = _dashboard_of_head(head) if answers_as_grpc(head) else f"http://{head}"
     if not answers_at_all(url):
-        raise _no_dashboard(url, "nothing listens there")
+        raise _no_dashboard(without_credentials(url), "nothing listens there")
     return url
 
 
 def _dashboard_of_head(head: str) -> str:
-    compat.use_own_token()
+    if compat.token_is_given() or head == compat.started_cluster_address():
+        compat.use_own_token()
     try:
         dashboard = compat.dashboard_of(head)
     except Exception as error:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from raystream.cluster import _ray_compat as compat
+from raystream.cluster.address import without_credentials
 from raystream.errors import ClusterNotFoundError, ConfigError
 
 _CAUSE_CHARACTERS_MAX = 300
@@ -51,8 +52,8 @@ def not_joined(address: str, error: Exception) -> ClusterNotFoundError | ConfigE
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an exception says."""
-    return str(error).strip().partition("\n")[0][:_CAUSE_CHARACTERS_MAX]
+    """Return the first line of what an exception says, fit to be shown."""
+    return without_credentials(str(error).strip().partition("\n")[0])[:_CAUSE_CHARACTERS_MAX]
 
 
 def _shows_token() -> bool:
