@@ -86,6 +86,14 @@ def test_page_names_the_objects_that_the_manifests_make(in_ci):
         assert f"kubectl create secret generic {container['envFrom'][0]['secretRef']['name']} " in KUBERNETES
 
 
+def test_savepoint_of_the_roll_back_is_named_and_nothing_goes_on_from_latest_before_a_checkpoint():
+    ways_back = [block for block in blocks(KUBERNETES) if "$savepoint" in block and "apply" in block]
+    stops = [block for block in blocks(KUBERNETES) if "delete rayjob" in block and block not in ways_back]
+
+    assert [block.splitlines()[-1].startswith("kubectl kustomize ") for block in ways_back] == [True]
+    assert [block.startswith("savepoint=$(raystream stop ") for block in stops] == [True]
+
+
 def test_job_that_is_rolled_back_starts_once_from_the_savepoint(in_ci):
     (edit,) = re.findall(r"kubectl kustomize k8s/overlays/s3 \| (sed .*) \| kubectl apply", KUBERNETES)
     edited = subprocess.run(

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.kuberay import node_provider
 
+from raystream.cli import driver
 from raystream.cli.main import commands
+from raystream.cluster.versions import parsed_versions
 from raystream.config.load import load_config
 from tests.kuberay import groups, pod_templates, quantity, ray_container
 from tests.manifests import (
@@ -26,6 +29,8 @@ from tests.manifests import (
 FILES = sorted(path for path in K8S.rglob("*.yaml") if "monitoring" not in path.parts)
 WHOLE = [path for path in FILES if "patch" not in path.name and path.name != "kustomization.yaml"]
 RAYJOB_NAME_MAX = 47
+TOKEN = "autoscaler-token"
+"""The volume with what the autoscaler shows to the API of Kubernetes."""
 SECRET_NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
@@ -126,12 +131,13 @@ def test_config_map_holds_the_files_of_the_environments_as_they_stand(found):
 
 def test_entry_point_goes_on_from_the_newest_checkpoint_with_files_that_are_there(found):
     (job,) = of_kind("RayJob", found)
-    program, command, *words = job["spec"]["entrypoint"].split()
+    python, m, module, versions, command, *words = job["spec"]["entrypoint"].split()
     options = commands.commands[command].make_context(command, words).params
     config_file, script = Path(options["config_file"]), options["script"]
     (config,) = of_kind("ConfigMap", found)
 
-    assert (program, command) == ("raystream", "run")
+    assert (python, m, module, command) == ("python", "-m", driver.__name__, "run")
+    assert parsed_versions(versions) == {}
     assert options["restore_path"] == "latest"
     assert config_file.parent == Path("/etc/raystream")
     assert config_file.name in config["data"]
@@ -142,11 +148,13 @@ def test_entry_point_goes_on_from_the_newest_checkpoint_with_files_that_are_ther
 def test_every_volume_that_a_container_mounts_is_there_and_in_one_place(specs):
     for spec in specs:
         for template in pod_templates(spec):
-            volumes = [volume["name"] for volume in template["spec"]["volumes"]]
+            volumes = {volume["name"] for volume in template["spec"]["volumes"]}
             for container in template["spec"]["containers"]:
                 mounts = container["volumeMounts"]
-                assert {mount["name"] for mount in mounts} == set(volumes)
-                assert len({mount["mountPath"] for mount in mounts}) == len(volumes)
+                assert {mount["name"] for mount in mounts} == volumes - {TOKEN}
+                assert len({mount["mountPath"] for mount in mounts}) == len(mounts)
+        head = {volume["name"] for volume in spec["headGroupSpec"]["template"]["spec"]["volumes"]}
+        assert {mount["name"] for mount in spec["autoscalerOptions"]["volumeMounts"]} <= head
 
 
 def test_rocksdb_is_on_a_volume_of_the_pod_that_ends_with_it(specs):
@@ -204,8 +212,7 @@ def test_pods_have_no_rights_that_they_do_not_need(specs):
         for template in pod_templates(spec):
             pod = template["spec"]["securityContext"]
             assert (pod["runAsNonRoot"], pod["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
-        for group in spec["workerGroupSpecs"]:
-            assert group["template"]["spec"]["automountServiceAccountToken"] is False
+            assert template["spec"]["automountServiceAccountToken"] is False
     autoscalers = [spec["autoscalerOptions"] for spec in specs]
     for container in (*containers(specs), *autoscalers):
         assert container["securityContext"] == {
@@ -213,6 +220,35 @@ def test_pods_have_no_rights_that_they_do_not_need(specs):
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
+
+
+def test_autoscaler_alone_has_the_token_of_the_account_that_all_pods_have(found, specs):
+    (account,) = of_kind("ServiceAccount", found)
+    for spec in specs:
+        for group in groups(spec):
+            assert group["template"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
+            assert TOKEN not in [mount["name"] for mount in ray_container(group)["volumeMounts"]]
+        volumes = {one["name"]: one for one in spec["headGroupSpec"]["template"]["spec"]["volumes"]}
+        mounts = {one["name"]: one["mountPath"] for one in spec["autoscalerOptions"]["volumeMounts"]}
+        token, authority, namespace = volumes[TOKEN]["projected"]["sources"]
+        files = [token["serviceAccountToken"], *authority["configMap"]["items"]]
+        assert [f"{mounts[TOKEN]}/{file['path']}" for file in files] == [
+            node_provider.IN_CLUSTER_TOKEN_PATH,
+            node_provider.IN_CLUSTER_CA_CERT_PATH,
+        ]
+        assert [file["path"] for file in namespace["downwardAPI"]["items"]] == ["namespace"]
+
+
+@pytest.mark.parametrize("name", ["s3", "gpu"])
+def test_pods_with_an_object_store_reach_those_that_hand_out_a_role(name, in_ci):
+    addresses = ("169.254.169.254/32", "169.254.170.23/32")
+    rule = {
+        "to": [{"ipBlock": {"cidr": address}} for address in addresses],
+        "ports": [{"protocol": "TCP", "port": 80}],
+    }
+    policies = of_kind("NetworkPolicy", objects(f"overlays/{name}", in_ci))
+
+    assert [rule in policy["spec"]["egress"] for policy in policies] == [True, True]
 
 
 def test_every_container_has_requests_and_limits(specs):
@@ -242,7 +278,9 @@ def test_pod_that_is_told_to_go_has_time_to_drain_before_it_is_killed(specs):
 
 def test_no_credential_is_written_down(found, specs):
     for container in containers(specs):
-        assert not [one["name"] for one in container["env"] if SECRET_NAMES.search(one["name"])]
+        names = [one["name"] for one in container["env"]]
+        assert not [name for name in names if SECRET_NAMES.search(name)]
+        assert "HADOOP_USER_NAME" not in names  # It would win over that of the Secret.
     assert of_kind("Secret", found) == []
 
 

@@ -11,7 +11,8 @@ Ray has one log and one status for each of its jobs.  The driver makes both say 
               the driver puts another one in its place, which waits for the stream job and ends as it does
     stop      Ray sends SIGTERM to all of these: the client detaches, and the stream job goes on
 
-`python -m raystream.cli.driver VERSIONS COMMAND...`; the versions are the submitting machine's.
+`python -m raystream.cli.driver VERSIONS COMMAND...`; the versions are the submitting machine's, or `-` where
+the command comes with the cluster's image, as in a RayJob of KubeRay.
 """
 
 import os

@@ -35,10 +35,13 @@ def show(pieces: Iterable[str]) -> None:
             before = None
         elif before is not None:
             before.append(line)
-        elif line.startswith(OUTPUT_MARK):
-            print(line.removeprefix(OUTPUT_MARK), flush=True)
         else:
-            say(line)
+            # What another process has written without ending its line stands before the mark.
+            text, mark, result = line.partition(OUTPUT_MARK)
+            if text or not mark:
+                say(text)
+            if mark:
+                print(result, flush=True)
     for line in before or ():
         say(line)
 
@@ -53,6 +56,13 @@ def outcome(jobs: RayJobs, submission_id: str) -> int:
     if job is None:
         say(f"{submission_id!r} is not known to the cluster any more")
         return NOT_FOUND
+    if job.exit_code is not None and job.exit_code < 0:
+        number = -job.exit_code
+        say(
+            f"the driver of {submission_id!r} was killed by signal {number}; its stream job may go on, as"
+            " `raystream list` shows"
+        )
+        return SIGNALLED + number
     if job.exit_code is not None:
         return job.exit_code
     if job.status == "STOPPED":

@@ -36,6 +36,10 @@ BREAKS_MAX = 60
 """Connections in a row that may break without a new line before a log is given up."""
 BREAK_S = 1.0
 """Pause between two of them."""
+END_CHECKS_MAX = 40
+"""Times that a command which was stopped is asked about; one that has not ended then is left to Ray."""
+END_CHECK_S = 0.25
+"""Pause between two of them."""
 
 _CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -153,9 +157,15 @@ class RayJobs:
             pause.wait(BREAK_S)
 
     def stop(self, submission_id: str) -> None:
-        """Ask a Ray job's command to end; by SIGTERM, and some seconds later by SIGKILL."""
+        """End a Ray job's command by SIGTERM, some seconds later by SIGKILL; wait a while for its end."""
         with self._errors():
             self._client.stop_job(submission_id)
+        pause = threading.Event()
+        for _ in range(END_CHECKS_MAX):
+            job = self.find(submission_id)
+            if job is None or job.ended:
+                return
+            pause.wait(END_CHECK_S)
 
     def forget(self, submission_id: str) -> None:
         """Drop the record of a Ray job that has ended; one that stays is no error."""

@@ -56,9 +56,8 @@ class Turns:
         for subtask in self._sources:
             if subtask.can_poll:
                 here.at = self._places[subtask]
-                if subtask.poll_source():
-                    times.ran(subtask)
-                    ran = True
+                ran |= subtask.poll_source()
+                times.ran(subtask)  # A poll that finds nothing takes its time too.
         for subtask in self._subtasks:
             if subtask.can_run_woken:
                 here.at = self._places[subtask]

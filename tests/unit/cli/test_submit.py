@@ -171,6 +171,15 @@ def test_results_go_to_standard_output_and_the_rest_to_standard_error(raystream,
     assert outcome.err == ("submitted job.py to http://head:8265 as 'count-1'\nstarting 'job'\nFINISHED\n")
 
 
+def test_result_after_a_line_that_another_process_has_not_ended_is_still_a_result(raystream, script, ray):
+    ray.log = ["progress: 3 of 7\x1f1> a\n", "\x1f1> b \x1f\n"]
+
+    outcome = raystream("submit", "--submission-id", "count-1", script())
+
+    assert outcome.out == "1> a\n1> b \x1f\n"
+    assert outcome.err.endswith("\nprogress: 3 of 7\n")
+
+
 def test_what_ray_writes_is_shown_when_the_command_did_not_begin(raystream, script, ray):
     ray.preamble = "Running entrypoint\nerror: raystream is not installed on the head of the cluster\n"
     ray.outcome = ended("FAILED", 2)
@@ -196,6 +205,15 @@ def test_exit_code_is_that_of_the_job(raystream, script, ray, end, code):
     ray.outcome = end
 
     assert raystream("submit", script()).code == code
+
+
+def test_driver_that_was_killed_is_told_from_a_job_that_has_failed(raystream, script, ray):
+    ray.outcome = ended("FAILED", -9)
+
+    outcome = raystream("submit", "--submission-id", "count-1", script())
+
+    assert outcome.code == 137
+    assert "the driver of 'count-1' was killed by signal 9; its stream job may go on" in outcome.err
 
 
 def test_job_that_ray_could_not_start_is_an_error_with_what_ray_says(raystream, script, ray):

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from ray.job_submission import JobStatus
 
 from raystream.cluster import ray_jobs
 from raystream.cluster.ray_jobs import RayJobs
@@ -114,3 +115,21 @@ def test_password_in_the_address_is_used_and_never_shown(tokens):
     assert jobs.address == raised.value.context["address"] == "https://head"
     assert raised.value.context["cause"] == "Failed to connect to Ray at address: https://head."
     assert away.value.context["address"] == "https://away"
+
+
+@pytest.mark.parametrize(("ends_after", "asked"), [(0, 1), (2, 3), (99, 5)])
+def test_stop_returns_when_the_command_has_ended_or_after_some_time(tokens, monkeypatch, ends_after, asked):
+    monkeypatch.setattr(ray_jobs, "END_CHECK_S", 0.0, raising=False)
+    monkeypatch.setattr(ray_jobs, "END_CHECKS_MAX", 5, raising=False)
+    jobs, asks = RayJobs("http://head:8265"), []
+
+    def details(submission_id):
+        asks.append(submission_id)
+        status = JobStatus.STOPPED if len(asks) > ends_after else JobStatus.RUNNING
+        return SimpleNamespace(status=status, driver_exit_code=None, message="")
+
+    jobs._client.stop_job = lambda submission_id: None
+    jobs._client.get_job_info = details
+    jobs.stop("visits-1")
+
+    assert asks == ["visits-1"] * asked

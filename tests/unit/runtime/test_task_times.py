@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from raystream.graph.physical import Edge, Partitioning
 from raystream.runtime.task_times import TaskTimes
+from raystream.runtime.turns import Turns
 from raystream.testing.source_run import ManualClock
 
 
@@ -75,6 +76,34 @@ def test_subtask_with_something_to_do_is_held_up_by_what_it_feeds_in_its_slot():
 
     assert world.of(world.source) == (2, 90), "not by what another source feeds"
     assert world.of(world.middle) == (40, 0), "it had nothing to do"
+
+
+class Source(Subtask):
+    """A source whose polls take some time, and find something or not."""
+
+    source = object()
+    index = 0
+    can_poll = True
+    can_run_woken = False
+
+    def __init__(self, number, clock, ms, *, found):
+        super().__init__(number)
+        self.vertex.name = f"source {number}"
+        self._clock, self._ms, self._found = clock, ms, found
+
+    def poll_source(self):
+        self._clock.now_ms += self._ms
+        return self._found
+
+
+def test_time_of_a_poll_that_finds_nothing_is_that_of_its_source():
+    clock = ManualClock()
+    empty, full = sources = [Source(0, clock, 30, found=False), Source(1, clock, 5, found=True)]
+    times = TaskTimes(clock, SimpleNamespace(vertices=[one.vertex for one in sources], edges=()), sources)
+    turns = Turns(clock, sources, times, bounded=False)
+
+    assert turns.run()
+    assert (times.of(empty).busy_ms, times.of(full).busy_ms) == (30, 5)
 
 
 def test_source_that_waits_for_its_next_record_is_idle_while_the_slot_works():
