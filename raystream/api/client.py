@@ -150,8 +150,9 @@ class JobClient:
         *,
         format: str = "canonical",  # noqa: A002
     ) -> str:
-        """End the job with a savepoint, everything before it committed, and return its path.
+        """End the job with a savepoint, and return its path.
 
+        The job ends as soon as everything before the savepoint is committed: `wait` returns then.
         When another client is stopping the job already, that is the savepoint which is returned.  When the
         savepoint fails the job goes on; after a drain from its last checkpoint, as after a failure.
 

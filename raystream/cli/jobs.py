@@ -228,8 +228,9 @@ def checkpoint(jobs: Jobs, job: str, full: bool) -> None:
 @type_option
 @of_cluster
 def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_format: str) -> None:
-    """End a job with a savepoint, everything before it committed, and print the savepoint's path.
+    """End a job with a savepoint, and print the savepoint's path.
 
+    The job ends as soon as everything before the savepoint is committed, whatever fails meanwhile.
     With --drain it is as if the sources had come to their end, so that every window and event-time timer
     fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
     """

@@ -101,6 +101,7 @@ def test_sigterm_to_a_node_with_slots_leads_to_a_checkpoint_a_move_and_no_loss(
     moved = {worker.node_id for worker in handle.workers()}
     first.wait(GRACE_S)  # Long before it is ended by force: nothing runs there any more.
     client.stop(str(tmp_path / "savepoints"))
+    client.wait()
 
     assert (len(left), moved) == (1, {other})
     assert_counted_exactly_once(tmp_path / "out")

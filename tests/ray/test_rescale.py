@@ -44,12 +44,14 @@ def test_counts_go_on_from_savepoints_at_2_then_4_then_1(counting, tmp_path):
     client, handle = counting(2)
     count_for_a_while(handle)
     first = client.stop(str(tmp_path / "savepoints"))
+    client.wait()
     moved = (tmp_path / "savepoints").rename(tmp_path / "moved")
     early = len(records(tmp_path / "out"))
 
     client, handle = counting(4, str(moved / first.rsplit("/", 1)[-1]))
     count_for_a_while(handle)
     second = client.stop(str(tmp_path / "savepoints"))
+    client.wait()
     later = len(records(tmp_path / "out"))
 
     client, _ = counting(1, second)

@@ -41,6 +41,7 @@ def test_every_timer_fires_once_when_a_slot_is_killed_and_the_job_goes_on_with_t
     done = completed(handle.view())
     wait_until(handle, lambda view: completed(view) > done)
     savepoint = client.stop(str(tmp_path / "savepoints"))
+    client.wait()
     assert 0 < len(records(out)) < 2 * COUNT
 
     env = environment(3, execution_state_recovery_path=savepoint)
