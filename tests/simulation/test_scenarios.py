@@ -75,7 +75,7 @@ def test_job_that_is_cancelled_while_its_slots_restore_goes_on_from_its_checkpoi
 
     monkeypatch.setattr(Marks, "command_sent", told)
     restoring = 0
-    for later_ms in range(40, 60, 2):
+    for later_ms in range(20, 120, 4):  # Before, while and after it restores.
         sent.clear()
         row = outcome(KILLED, CancelAndResume(at_ms=KILLED.at_ms + later_ms, parallelism=1 + later_ms % 3))
         assert len(row.faults) == 2
