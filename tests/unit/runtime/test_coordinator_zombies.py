@@ -62,14 +62,18 @@ def test_zombie_does_not_run_a_job_that_has_finished(directory):
     assert world.log_entries == entries
 
 
-def test_zombie_does_not_begin_a_job_that_was_cancelled_before_it_began(directory):
-    zombie = World(directory)
-    zombie.held = {"append"}
-    zombie.start()
+def next_one_cancels_before_it_begins(directory):
     world = World(directory, inherits=True)
     world.held = {"set_up"}
     world.start().cancel("c")
     assert world.status == "CANCELED"
+
+
+def test_zombie_does_not_begin_a_job_that_was_cancelled_before_it_began(directory):
+    zombie = World(directory)
+    zombie.held = {"append"}
+    zombie.start()
+    next_one_cancels_before_it_begins(directory)
 
     zombie.release_work("append")
 
@@ -81,10 +85,7 @@ def test_zombie_that_could_not_read_the_log_finds_that_its_job_was_cancelled_bef
     zombie = World(directory, inherits=True)
     zombie.held = {"read"}
     zombie.start()
-    world = World(directory, inherits=True)
-    world.held = {"set_up"}
-    world.start().cancel("c")
-    assert world.status == "CANCELED"
+    next_one_cancels_before_it_begins(directory)
 
     zombie.release_work("read")
 
