@@ -96,8 +96,11 @@ class LoggedJob:
 
 
 def has_begun(entries: Iterable[LogEntry]) -> bool:
-    """Return whether a job has logged anything but that it has job masters."""
-    return any(not isinstance(entry, MasterStarted) for entry in entries)
+    """Return whether a job has logged more than that it has job masters, and what of them clients ask.
+
+    An accepted stop says nothing, since it ends with the job master: the client asks again.
+    """
+    return any(not isinstance(entry, MasterStarted | StopAccepted) for entry in entries)
 
 
 def masters_in_vain(entries: Iterable[LogEntry]) -> int:

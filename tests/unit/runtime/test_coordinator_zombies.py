@@ -8,7 +8,7 @@ from raystream.protocol.job_past import MASTERS_IN_VAIN_MAX
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS
 from raystream.runtime.logged_job import newest_attempt
-from raystream.storage.job_log import MasterStarted
+from raystream.storage.job_log import MasterStarted, StopAccepted
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
     RESTART_DELAY_MS,
@@ -116,6 +116,17 @@ def test_job_that_no_attempt_of_was_logged_begins_under_the_third_job_master(dir
 
     assert world.status == "RUNNING"
     assert (world.view.attempt, world.view.restarts) == (1, 0)
+
+
+def test_job_that_was_to_stop_before_its_first_attempt_begins_under_the_next_job_master(directory):
+    world = World(directory, inherits=True)
+    world.held = {"set_up"}
+    world.start().stop("s")
+    assert StopAccepted(request_id="s") in world.log_entries
+
+    world = World(directory, inherits=True).start()
+
+    assert (world.status, world.view.restarts) == ("RUNNING", 0)
 
 
 def lose_masters(directory, count=MASTERS_IN_VAIN_MAX):
