@@ -166,8 +166,9 @@ class JobMasterActor:
 
     async def request(self, request: ClientRequest) -> str:
         """Take a request, whose outcome will be in the view; return which life of the master has taken it."""
-        self._running.requested(request)
-        return self._running.publication.life
+        running = await self._accepted()
+        running.requested(request)
+        return running.publication.life
 
     async def view(self) -> JobView:
         """Return how the job stands now.
@@ -175,21 +176,22 @@ class JobMasterActor:
         Raises:
             RaystreamError: the job cannot run as it was submitted.
         """
-        return await self._running.publication.known_view()
+        return await (await self._accepted()).publication.known_view()
 
     async def metrics(self) -> JobMetrics:
         """Return what the slots have counted and measured."""
-        publication = self._running.publication
+        publication = (await self._accepted()).publication
         view = await publication.known_view()
         return JobMetrics.of(view, publication.progress, self._clock.wall_ms())
 
     async def update(self, seen: Seen, timeout_s: float) -> Update:
         """Return what the client has not seen, as soon as there is something or the time is over."""
-        return await self._running.publication.update(seen, min(timeout_s, UPDATE_WAIT_S_MAX))
+        publication = (await self._accepted()).publication
+        return await publication.update(seen, min(timeout_s, UPDATE_WAIT_S_MAX))
 
     async def workers(self) -> tuple[WorkerInfo, ...]:
         """Return where the slots run that have a process."""
-        return self._running.workers
+        return (await self._accepted()).workers
 
     async def linger(self) -> None:
         """Answer clients for some more time, then end the process."""
@@ -207,6 +209,15 @@ class JobMasterActor:
     def __repr__(self) -> str:
         """Return what Ray puts before each line that the process logs."""
         return f"job {self._job_id[:8]}"
+
+    async def _accepted(self) -> JobLoop | EndedJob:
+        """Return the job, as soon as it is decided whether it is taken: who had it taken may be dead.
+
+        Raises:
+            RaystreamError: there is none.
+        """
+        async with self._accepting:
+            return self._running
 
     @property
     def _running(self) -> JobLoop | EndedJob:
