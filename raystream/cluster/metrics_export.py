@@ -180,10 +180,11 @@ def job_values(view: JobView, interval_ms: int, submitted_ms: int) -> dict[str, 
 
 
 def label(text: str) -> str:
-    r"""Return a text as Ray takes it for the value of a label: ASCII, and not too long.
+    r"""Return a text as Ray and Prometheus take it for the value of a label: printable ASCII, not too long.
 
     Example:
-        >>> label("Zähler")
-        'Z\\xe4hler'
+        >>> label("Zähler\n")
+        'Z\\xe4hler\\n'
     """
-    return text.encode("ascii", "backslashreplace").decode("ascii")[:LABEL_CHARACTERS_MAX]
+    shown = "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in text)
+    return shown[:LABEL_CHARACTERS_MAX]

@@ -72,6 +72,10 @@ def test_names_in_any_language_become_labels(gauges):
     assert len(labels[3]) == metrics_export.LABEL_CHARACTERS_MAX
 
 
+def test_characters_that_would_break_a_scrape_do_not_stand_in_labels():
+    assert metrics_export.label('a\0b\nc\x7f "\\') == 'a\\x00b\\nc\\x7f "\\'
+
+
 def test_number_of_names_that_ray_learns_is_bounded(gauges, monkeypatch):
     monkeypatch.setattr(metrics_export, "USER_METRICS_MAX", 2)
     exporter = SlotExporter(JOB, RayGauges(gauges))
