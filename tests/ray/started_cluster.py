@@ -118,7 +118,9 @@ def started_cluster(directory: Path, home: Path, *, nodes: int, node_cpus: int) 
 
         first = start(**head)
         eventually(lambda: _alive(cluster, [first]) == 1)
-        others = [start(address=cluster.head, **{"num-cpus": node_cpus}) for _ in range(nodes)]
+        # On one machine nodes would else share what Ray unpacks for a job, and remove it for each other.
+        own = [directory / f"node-{number}" for number in range(nodes)]
+        others = [start(address=cluster.head, **{"num-cpus": node_cpus, "temp-dir": one}) for one in own]
         eventually(lambda: _alive(cluster, [first, *others]) == nodes + 1)
         yield cluster
 
