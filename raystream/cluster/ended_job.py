@@ -17,7 +17,8 @@ from raystream.runtime.coordinator_storage import Directory
 from raystream.runtime.coordinator_view import JobView, view_of
 from raystream.runtime.messages import Report
 from raystream.storage.archive import read_archive
-from raystream.storage.job_log import DurableJobLog, SavepointCompleted
+from raystream.storage.job_log import DurableJobLog
+from raystream.storage.log_entries import SavepointCompleted
 
 
 class EndedJob:

@@ -68,7 +68,6 @@ class Job:
 
     def __init__(self, *, shape: JobShape, strategy: RestartStrategy, cancellation_timeout_ms: float) -> None:
         self._shape = shape
-        self._reshape: RestartRescaled | None = None
         self._cancellation_timeout_ms = cancellation_timeout_ms
         self._roster = SlotRoster(shape.slots)
         self._phase = Phase.CREATED
@@ -224,7 +223,8 @@ class Job:
 
     def rescale_ready(self, now_ms: float, rescaled: RestartRescaled) -> list[Command]:
         """The checkpoint of a rescale is complete: go on in another shape, or in other processes."""
-        self._reshape, commands = rescaled, list[Command]()
+        self._roster.reshape_next(rescaled)
+        commands: list[Command] = []
         if self._aim is Aim.NONE and self._phase not in (Phase.CREATED, Phase.COMMITTING):
             self._restart_ms = now_ms
             commands = self._stop(now_ms, Aim.RESTART) + self._advance(now_ms)
@@ -318,10 +318,10 @@ class Job:
 
     def _begin_attempt(self) -> list[Command]:
         self._enter(Phase.PREPARING)
-        rescaled, self._reshape, commands = self._reshape, None, list[Command]()
-        if rescaled is not None:
-            self._shape = rescaled.shape
-            commands = [ReshapeJob(self._shape, self._roster.reshape(rescaled))]
+        commands: list[Command] = []
+        if (reshaped := self._roster.reshape()) is not None:
+            self._shape, dropped = reshaped
+            commands = [ReshapeJob(self._shape, dropped)]
         self._attempt, self._aim = Attempt(self._attempt + 1), Aim.NONE
         self._unread, self._uncommitted = Roll(self._shape.subtasks), Roll(self._shape.subtasks)
         self._judge.attempt_started()

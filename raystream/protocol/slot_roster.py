@@ -13,11 +13,13 @@ Knows states; what to do about them is decided by `raystream.protocol.job`.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import Enum
 
 from raystream.errors import ProtocolError
 from raystream.ids import SlotId
 from raystream.protocol.rescale import RestartRescaled
+from raystream.protocol.subtasks import JobShape
 
 KILL_RETRY_MS = 10_000.0
 """Time after which the death of a slot that was to be killed is asked for again."""
@@ -57,6 +59,7 @@ class SlotRoster:
         self._states = dict.fromkeys(slots, SlotState.ABSENT)
         assert self._states, "a job has slots"
         self._addresses: dict[SlotId, str] = {}
+        self._reshape: RestartRescaled | None = None
         self._kill_ms = 0.0  # When slots that stop are to be killed.
 
     @property
@@ -75,8 +78,19 @@ class SlotRoster:
         """Where each slot listens for its peers, as it has said last."""
         return dict(self._addresses)
 
-    def reshape(self, rescaled: RestartRescaled) -> tuple[SlotId, ...]:
-        """Change which slots there are, while none is busy, and return those whose processes are given up."""
+    def reshape_next(self, rescaled: RestartRescaled) -> None:
+        """Have other slots from the next `reshape` on; the further ones may be lost before."""
+        self._reshape = rescaled
+
+    def reshape(self) -> tuple[JobShape, tuple[SlotId, ...]] | None:
+        """Change which slots there are, while none is busy, if that was asked for.
+
+        Returns:
+            The new shape, and the slots whose processes are given up.
+        """
+        rescaled, self._reshape = self._reshape, None
+        if rescaled is None:
+            return None
         assert not self.slots(*_BUSY, SlotState.STOPPING), "a slot is busy"
         there = dict.fromkeys(rescaled.slots, SlotState.IDLE)
         before = self._states
@@ -89,7 +103,7 @@ class SlotRoster:
                 self._states[slot] = SlotState.ABSENT
                 dropped.append(slot)
         self._addresses = {slot: where for slot, where in self._addresses.items() if slot in self._states}
-        return tuple(dropped)
+        return rescaled.shape, tuple(dropped)
 
     def has(self, slot: SlotId) -> bool:
         """Return whether the job has this slot now."""
@@ -147,7 +161,10 @@ class SlotRoster:
         return self.slots(SlotState.STOPPING)
 
     def lost(self, slot: SlotId) -> bool:
-        """The slot's process is gone or was not to be had; False when that is known already."""
+        """The slot's process is gone or was not to be had; False when it had none."""
+        if self._reshape is not None and slot in self._reshape.slots:
+            further = tuple(other for other in self._reshape.slots if other != slot)
+            self._reshape = replace(self._reshape, slots=further)
         if self.state(slot) is SlotState.ABSENT:
             return False
         self.move(slot, SlotState.ABSENT)

@@ -15,7 +15,7 @@ from raystream.protocol.checkpoint import CheckpointCoordinator
 from raystream.protocol.checkpoint_requests import Purpose
 from raystream.runtime.coordinator_log import LogWriter
 from raystream.runtime.coordinator_view import CheckpointRecords
-from raystream.storage.job_log import CheckpointCompletedEntry, NewestId, SavepointCompleted
+from raystream.storage.log_entries import CheckpointCompletedEntry, NewestId, SavepointCompleted
 
 
 class CompletionLog:

@@ -19,7 +19,7 @@ from raystream.runtime.coordinator_leftovers import Leftovers
 from raystream.runtime.coordinator_log import Later, LogWriter
 from raystream.runtime.coordinator_services import CoordinatorServices
 from raystream.runtime.coordinator_view import JobView, archived
-from raystream.storage.job_log import AttemptStarted, CancelAccepted, StopAccepted, Terminal
+from raystream.storage.log_entries import AttemptStarted, CancelAccepted, StopAccepted, Terminal
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from typing import Any
 from raystream.errors import FencedError, RaystreamError, StorageError
 from raystream.ids import CheckpointId
 from raystream.operators.operator import Background
-from raystream.storage.job_log import AttemptStarted, JobLog, LogEntry, StaleLogError
+from raystream.storage.job_log import JobLog, StaleLogError
+from raystream.storage.log_entries import AttemptStarted, LogEntry
 
 logger = logging.getLogger(__name__)
 

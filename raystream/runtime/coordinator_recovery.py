@@ -23,14 +23,8 @@ from raystream.protocol.job_past import MASTERS_IN_VAIN_MAX, lost_in_vain
 from raystream.runtime.coordinator_log import Later
 from raystream.runtime.coordinator_services import CoordinatorServices, as_error
 from raystream.runtime.coordinator_storage import checksum_of
-from raystream.runtime.logged_job import (
-    LoggedJob,
-    has_begun,
-    logged_job,
-    masters_in_vain,
-    newest_attempt,
-)
-from raystream.storage.job_log import MasterStarted
+from raystream.runtime.logged_job import LoggedJob, has_begun, logged_job, masters_in_vain
+from raystream.storage.log_entries import MasterStarted, newest_attempt
 from raystream.storage.metadata import SnapshotMetadata
 
 logger = logging.getLogger(__name__)

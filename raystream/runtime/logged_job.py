@@ -17,7 +17,7 @@ from raystream.protocol.recovery import Beginning
 from raystream.protocol.retention import Retention
 from raystream.records.elements import SnapshotKind
 from raystream.storage.archive import ArchivedCheckpoint
-from raystream.storage.job_log import (
+from raystream.storage.log_entries import (
     AttemptStarted,
     CancelAccepted,
     CheckpointCompletedEntry,
@@ -27,6 +27,7 @@ from raystream.storage.job_log import (
     SavepointCompleted,
     StopAccepted,
     Terminal,
+    newest_attempt,
 )
 
 
@@ -115,12 +116,6 @@ def masters_in_vain(entries: Iterable[LogEntry]) -> int:
     return count
 
 
-def newest_attempt(entries: Iterable[LogEntry]) -> Attempt:
-    """Return the newest number that was given to an attempt; 0 when none was."""
-    numbered = (entry for entry in entries if isinstance(entry, MasterStarted | AttemptStarted))
-    return max((entry.attempt for entry in numbered), default=Attempt(0))
-
-
 def logged_job(entries: Sequence[LogEntry], *, num_retained: int, claims: bool) -> LoggedJob:
     """Return what a log says.
 
@@ -135,7 +130,8 @@ def logged_job(entries: Sequence[LogEntry], *, num_retained: int, claims: bool) 
     reader = _Reader(num_retained, claims=claims)
     for entry in entries:
         reader.read(entry)
-    return replace(reader.job(), masters_in_vain=masters_in_vain(entries))
+    # Numbers of masters from before the first attempt count too: no writer is to have one that another has.
+    return replace(reader.job(), attempt=newest_attempt(entries), masters_in_vain=masters_in_vain(entries))
 
 
 class _Reader:

@@ -20,8 +20,9 @@ from raystream.ids import JobId
 from raystream.records.elements import SnapshotKind
 from raystream.storage.envelope import seal, unseal
 from raystream.storage.filesystem import FileSystem, MissingFileError, OpenFileSystem, join_url, split_url
-from raystream.storage.job_log import DurableJobLog, Terminal
+from raystream.storage.job_log import DurableJobLog
 from raystream.storage.layout import JobLayout, checkpoint_of, claim_path, job_of, metadata_path, shared_file
+from raystream.storage.log_entries import Terminal
 from raystream.storage.metadata import SnapshotMetadata, decode_metadata, shared_files_of
 from raystream.storage.snapshots import delete_snapshot
 from raystream.storage.stores import open_file_system

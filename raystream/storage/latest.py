@@ -21,17 +21,17 @@ from raystream.protocol.lineage import GoOnFrom, Run, RunSnapshot, StartAnew, St
 from raystream.storage.archive import read_archive
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import OpenFileSystem, join_url
-from raystream.storage.job_log import (
+from raystream.storage.job_log import DurableJobLog, StaleLogError
+from raystream.storage.layout import JobLayout, checkpoint_of, job_of
+from raystream.storage.log_entries import (
     AttemptStarted,
     CheckpointCompletedEntry,
-    DurableJobLog,
     LogEntry,
     MasterStarted,
     SavepointCompleted,
-    StaleLogError,
     Terminal,
+    newest_attempt,
 )
-from raystream.storage.layout import JobLayout, checkpoint_of, job_of
 from raystream.storage.metadata import SnapshotMetadata, files_of, shared_files_of
 from raystream.storage.snapshots import load_complete
 from raystream.storage.stores import open_file_system, to_url
@@ -160,8 +160,7 @@ class _Search:
             return None
         last = entries[-1]
         if not isinstance(last, Terminal):
-            begun = [entry for entry in entries if isinstance(entry, MasterStarted | AttemptStarted)]
-            self.unended[job_id] = _Unended(log, max(entry.attempt for entry in begun))
+            self.unended[job_id] = _Unended(log, newest_attempt(entries))
         return Run(
             job_id=job_id,
             started_from=first.restored_path,

@@ -12,7 +12,7 @@ import pytest
 from raystream import JobStatus, KeyedProcessFunction, SlotSharingGroup, ValueStateDescriptor
 from raystream.connectors.datagen import SPLITS, DatagenSource
 from raystream.connectors.files import FileSink
-from raystream.storage.job_log import AttemptStarted
+from raystream.storage.log_entries import AttemptStarted
 from tests.published import records
 from tests.ray.conftest import NODE, completed, handle_of, runs, wait_until
 from tests.ray.test_job_master import entries_of

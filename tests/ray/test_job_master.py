@@ -17,8 +17,9 @@ from raystream.cluster.job_master import master_name
 from raystream.connectors.basic import DiscardSink
 from raystream.connectors.datagen import DatagenSource
 from raystream.storage.archive import read_archive
-from raystream.storage.job_log import AttemptStarted, CancelAccepted, DurableJobLog, Terminal
+from raystream.storage.job_log import DurableJobLog
 from raystream.storage.layout import JobLayout
+from raystream.storage.log_entries import AttemptStarted, CancelAccepted, Terminal
 from raystream.storage.stores import open_file_system
 from tests.ray.conftest import PATIENCE_S, completed, handle_of, runs, wait_until
 from tests.ray.test_jobs import add_counting, assert_counted_once

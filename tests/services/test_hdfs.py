@@ -15,8 +15,9 @@ from raystream.storage.filesystem import join_url
 from raystream.storage.hdfs import NativeClient
 from raystream.storage.hdfs_client import PIECE_BYTES, TOKEN_VARIABLE, USER_VARIABLE
 from raystream.storage.hdfs_files import HdfsFileSystem
-from raystream.storage.job_log import AttemptStarted, DurableJobLog
+from raystream.storage.job_log import DurableJobLog
 from raystream.storage.layout import JobLayout
+from raystream.storage.log_entries import AttemptStarted
 from raystream.storage.stores import open_file_system
 from raystream.storage.webhdfs import WebHdfsClient
 from tests.services.processes import seen_around_a_child

@@ -8,7 +8,7 @@ from raystream.protocol.rescale import RestartRescaled
 from raystream.protocol.slot_roster import SlotRoster, SlotState
 from raystream.protocol.subtasks import JobShape
 
-FIRST, SECOND = SlotId(0), SlotId(1)
+FIRST, SECOND, THIRD = SlotId(0), SlotId(1), SlotId(2)
 WAY = [
     SlotState.WANTED,
     SlotState.IDLE,
@@ -61,5 +61,20 @@ def test_slot_that_leaves_its_node_is_given_up_unless_it_has_lost_its_process_al
     roster.lost(SECOND)
     shape = JobShape(parallelism=2, slots=(FIRST, SECOND), subtasks=frozenset())
 
-    assert roster.reshape(RestartRescaled(shape, (), leaving=(FIRST, SECOND))) == (FIRST,)
+    roster.reshape_next(RestartRescaled(shape, (), leaving=(FIRST, SECOND)))
+
+    assert roster.reshape() == (shape, (FIRST,))
     assert roster.slots(SlotState.ABSENT) == (FIRST, SECOND)
+    assert roster.reshape() is None, "it is done once"
+
+
+def test_further_slot_that_is_lost_before_the_job_has_it_is_absent():
+    roster = SlotRoster([FIRST])
+    roster.move(FIRST, SlotState.WANTED)
+    roster.move(FIRST, SlotState.IDLE)
+    shape = JobShape(parallelism=3, slots=(FIRST, SECOND, THIRD), subtasks=frozenset())
+    roster.reshape_next(RestartRescaled(shape, (SECOND, THIRD)))
+
+    assert not roster.lost(SECOND)
+    assert roster.reshape() == (shape, ())
+    assert (roster.slots(SlotState.IDLE), roster.slots(SlotState.ABSENT)) == ((FIRST, THIRD), (SECOND,))

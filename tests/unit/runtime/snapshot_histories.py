@@ -18,8 +18,8 @@ from raystream.runtime.coordinator_storage import open_storage
 from raystream.runtime.upload import OperatorPart, Upload, UploadsUnderWay, UploadTarget
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.filesystem import split_url
-from raystream.storage.job_log import CheckpointCompletedEntry, SavepointCompleted
 from raystream.storage.layout import resolve, shared_file
+from raystream.storage.log_entries import CheckpointCompletedEntry, SavepointCompleted
 from raystream.storage.metadata import files_of, shared_files_of
 from raystream.storage.snapshots import load_snapshot
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, FakeSource, World, make_plan

@@ -12,10 +12,7 @@ from raystream.errors import (
 from raystream.handles import FileHandle
 from raystream.ids import Attempt, JobStatus
 from raystream.runtime import messages as msg
-from raystream.storage.job_log import (
-    AttemptStarted,
-    Terminal,
-)
+from raystream.storage.log_entries import AttemptStarted, Terminal
 from tests.unit.runtime.coordinator_world import (
     CRASH,
     INTERVAL_MS,

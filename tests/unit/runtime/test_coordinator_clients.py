@@ -12,13 +12,12 @@ from raystream.ids import Attempt, CheckpointId
 from raystream.protocol.client_requests import RequestOutcome
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_storage import open_storage
-from raystream.storage.job_log import (
+from raystream.storage.job_log import DurableJobLog, StaleLogError
+from raystream.storage.log_entries import (
     AttemptStarted,
     CancelAccepted,
     CheckpointCompletedEntry,
-    DurableJobLog,
     SavepointCompleted,
-    StaleLogError,
     StopAccepted,
     Terminal,
 )

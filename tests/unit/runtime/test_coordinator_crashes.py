@@ -4,7 +4,12 @@ import pytest
 
 from raystream.ids import JobStatus
 from raystream.runtime import messages as msg
-from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, SavepointCompleted, Terminal
+from raystream.storage.log_entries import (
+    AttemptStarted,
+    CheckpointCompletedEntry,
+    SavepointCompleted,
+    Terminal,
+)
 from raystream.storage.stores import open_file_system
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, JOB_ID, World
 

@@ -8,8 +8,8 @@ import pytest
 from raystream.errors import StateCorruptError, StorageError
 from raystream.ids import Attempt
 from raystream.runtime import messages as msg
-from raystream.storage.job_log import AttemptStarted
 from raystream.storage.latest import find_latest
+from raystream.storage.log_entries import AttemptStarted
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, FakeSource, World, chk, make_plan, running
 
 MISSING = StateCorruptError("file of the snapshot is missing", path="file:///chk-3/state")

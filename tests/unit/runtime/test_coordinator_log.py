@@ -7,7 +7,8 @@ import pytest
 from raystream.errors import FencedError, ProtocolError, StateCorruptError, StorageError
 from raystream.ids import Attempt, CheckpointId
 from raystream.runtime.coordinator_log import DOUBT_TRIES_MAX, LogWriter
-from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, StaleLogError, VolatileJobLog
+from raystream.storage.job_log import StaleLogError, VolatileJobLog
+from raystream.storage.log_entries import AttemptStarted, CheckpointCompletedEntry
 
 STARTED = AttemptStarted(attempt=Attempt(1))
 COMPLETE = CheckpointCompletedEntry(checkpoint_id=CheckpointId(1), directory="chk-1", attempt=Attempt(1))

@@ -7,7 +7,12 @@ import pytest
 
 from raystream.ids import Attempt
 from raystream.runtime import messages as msg
-from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, SavepointCompleted, Terminal
+from raystream.storage.log_entries import (
+    AttemptStarted,
+    CheckpointCompletedEntry,
+    SavepointCompleted,
+    Terminal,
+)
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, JOB_ID, REFUSED, World
 
 STEPS = 60

@@ -8,7 +8,7 @@ from raystream.ids import Attempt, JobStatus
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS, RECOVERY_TRIES_MAX
-from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, MasterStarted, Terminal
+from raystream.storage.log_entries import AttemptStarted, CheckpointCompletedEntry, MasterStarted, Terminal
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
     JOB_ID,

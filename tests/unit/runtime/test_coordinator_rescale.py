@@ -7,7 +7,7 @@ import pytest
 from raystream.errors import CheckpointError, ConfigError
 from raystream.protocol.rescale import SLOTS_WAIT_MS
 from raystream.runtime import messages as msg
-from raystream.storage.job_log import AttemptStarted
+from raystream.storage.log_entries import AttemptStarted
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, REFUSED, FakeSource, World, make_plan
 
 
@@ -159,6 +159,21 @@ def test_lost_slot_of_a_rescaled_job_is_acquired_again(directory):
 
     assert (world.status, world.view.attempt, world.view.parallelism) == ("RUNNING", 3, 4)
     assert slots_of(world, 3) == [0, 1, 2, 3]
+
+
+def test_further_slot_that_is_lost_while_the_attempt_still_stops_is_acquired_again(directory):
+    world = running(directory)
+    world.silent = {msg.StopAttempt}
+    world.rescale(4)
+    assert world.status == "RESTARTING"
+
+    world.lose(3)
+    world.lose(0)
+    world.lose(1)
+    world.restart()
+
+    assert (world.status, world.view.attempt, world.view.parallelism) == ("RUNNING", 2, 4)
+    assert slots_of(world, 2) == [0, 1, 2, 3]
 
 
 def test_same_request_again_is_the_same_request(directory):

@@ -5,7 +5,7 @@ import pytest
 from raystream.errors import CheckpointError
 from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.runtime import messages as msg
-from raystream.storage.job_log import AttemptStarted, SavepointCompleted, StopAccepted, Terminal
+from raystream.storage.log_entries import AttemptStarted, SavepointCompleted, StopAccepted, Terminal
 from tests.unit.runtime.coordinator_world import INTERVAL_MS, REFUSED, running
 
 

@@ -7,8 +7,7 @@ from raystream.ids import Attempt, JobStatus
 from raystream.protocol.job_past import MASTERS_IN_VAIN_MAX
 from raystream.runtime import messages as msg
 from raystream.runtime.coordinator_recovery import RECOVERY_RETRY_MS
-from raystream.runtime.logged_job import newest_attempt
-from raystream.storage.job_log import MasterStarted, StopAccepted
+from raystream.storage.log_entries import MasterStarted, StopAccepted, newest_attempt
 from tests.unit.runtime.coordinator_world import (
     INTERVAL_MS,
     RESTART_DELAY_MS,

@@ -7,7 +7,7 @@ from raystream.ids import Attempt, CheckpointId, JobStatus
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.protocol.job_phases import Aim
 from raystream.runtime.logged_job import logged_job
-from raystream.storage.job_log import (
+from raystream.storage.log_entries import (
     AttemptStarted,
     CancelAccepted,
     CheckpointCompletedEntry,
@@ -169,6 +169,12 @@ def test_job_may_be_cancelled_before_its_first_attempt(end):
 
     assert logged.past(now_ms=0.0, wall_ms=0.0).aim is Aim.CANCEL
     assert logged.started_ms == 7
+
+
+def test_numbers_go_on_above_those_of_masters_that_were_lost_before_the_first_attempt():
+    logged = job(MasterStarted(attempt=2), MasterStarted(attempt=3), attempt(1))
+
+    assert (logged.attempt, logged.restarts) == (3, 0)
 
 
 def test_log_without_attempts_is_damaged():

@@ -29,8 +29,9 @@ from raystream.state.snapshot_format import SnapshotWriter, open_snapshot
 from raystream.storage.archive import read_archive
 from raystream.storage.claims import claimed_by
 from raystream.storage.envelope import seal
-from raystream.storage.job_log import AttemptStarted, DurableJobLog
+from raystream.storage.job_log import DurableJobLog
 from raystream.storage.layout import JobLayout, claim_path
+from raystream.storage.log_entries import AttemptStarted
 from raystream.storage.metadata import decode_metadata, encode_metadata
 from raystream.testing.simulation_storage import SimulatedFileSystem
 from tests.unit.storage import sample

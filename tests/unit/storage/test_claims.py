@@ -8,8 +8,9 @@ from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.claims import SnapshotClaims, claimed_by
 from raystream.storage.disposal import dispose_snapshot
 from raystream.storage.filesystem import MissingFileError, join_url
-from raystream.storage.job_log import AttemptStarted, DurableJobLog, Terminal
+from raystream.storage.job_log import DurableJobLog
 from raystream.storage.layout import JobLayout, claim_path, metadata_path
+from raystream.storage.log_entries import AttemptStarted, Terminal
 from raystream.storage.snapshots import SnapshotStore, load_snapshot
 from raystream.storage.stores import open_file_system
 from tests.unit.storage import sample

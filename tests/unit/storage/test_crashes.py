@@ -8,8 +8,9 @@ from raystream.errors import StorageError
 from raystream.handles import InlineHandle
 from raystream.protocol.checkpoint_ids import IDS_AHEAD_MAX
 from raystream.storage.blobs import SnapshotFiles
-from raystream.storage.job_log import AttemptStarted, CheckpointCompletedEntry, DurableJobLog
+from raystream.storage.job_log import DurableJobLog
 from raystream.storage.layout import JobLayout
+from raystream.storage.log_entries import AttemptStarted, CheckpointCompletedEntry
 from raystream.storage.metadata import blobs_of
 from raystream.storage.snapshots import INLINE_TOTAL_BYTES_MAX, SnapshotStore
 from raystream.storage.stores import open_file_system

@@ -9,20 +9,18 @@ from raystream.errors import FencedError, ProtocolError, StateCorruptError, Stat
 from raystream.ids import JobStatus
 from raystream.storage.envelope import seal
 from raystream.storage.filesystem import MissingFileError, join_url
-from raystream.storage.job_log import (
-    FORMAT_VERSION,
+from raystream.storage.job_log import FORMAT_VERSION, DurableJobLog, StaleLogError, VolatileJobLog
+from raystream.storage.layout import JobLayout
+from raystream.storage.log_entries import (
     AttemptStarted,
     CancelAccepted,
     CheckpointCompletedEntry,
-    DurableJobLog,
+    MasterStarted,
     NewestId,
     SavepointCompleted,
-    StaleLogError,
     StopAccepted,
     Terminal,
-    VolatileJobLog,
 )
-from raystream.storage.layout import JobLayout
 from raystream.storage.stores import open_file_system
 from tests.unit.storage.contract import BreakingFileSystem, UnreachableFileSystem
 from tests.unit.storage.sample import JOB, OTHER_JOB
@@ -121,6 +119,21 @@ def test_a_replaced_attempt_can_never_complete_a_checkpoint(open_log):
     with pytest.raises(FencedError):
         old.read()
     assert new.read() == [FIRST, completed(1), SECOND]
+
+
+def test_first_attempt_under_a_later_master_is_not_taken_for_one_before_it(open_log):
+    slept = open_log()
+    slept.append(MasterStarted(attempt=2))
+    log = open_log()
+    log.append(MasterStarted(attempt=3))
+    log.append(FIRST)
+
+    assert log.read()[-1] == FIRST
+    log.append(completed(1))
+    with pytest.raises(FencedError):
+        slept.append(FIRST)
+    with pytest.raises(FencedError):
+        slept.read()
 
 
 def test_a_replaced_attempt_stays_out_after_its_successor_has_pruned(open_log):

@@ -8,15 +8,15 @@ from raystream.storage.archive import write_archive
 from raystream.storage.blobs import SnapshotFiles
 from raystream.storage.envelope import seal
 from raystream.storage.filesystem import join_url
-from raystream.storage.job_log import (
+from raystream.storage.job_log import DurableJobLog
+from raystream.storage.latest import find_latest
+from raystream.storage.layout import JobLayout, metadata_path
+from raystream.storage.log_entries import (
     AttemptStarted,
     CheckpointCompletedEntry,
-    DurableJobLog,
     SavepointCompleted,
     Terminal,
 )
-from raystream.storage.latest import find_latest
-from raystream.storage.layout import JobLayout, metadata_path
 from raystream.storage.snapshots import SnapshotStore
 from raystream.storage.stores import open_file_system
 from tests.unit.storage import sample
