@@ -275,6 +275,7 @@ class JobMasterActor:
                 durable=self._durable,
                 inherits=inherits,
             ),
+            spares=slot.spares,
             heartbeat=submission.config.heartbeat,
             clock=clock,
             mailbox=loop.mailbox,
