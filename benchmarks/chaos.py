@@ -124,8 +124,8 @@ class World:
 
     def worker(self) -> int:
         """Return the process of a slot, any of them, and not one that stands by."""
-        newest = [path for path in self.written() if attempt_of(path) == self.attempt]
-        working = {int(path.name.rpartition("-")[2]) for path in newest}
+        newest = self.attempt
+        working = {int(path.name.rpartition("-")[2]) for path in self.written() if attempt_of(path) == newest}
         return self.rng.choice(sorted(working.intersection(self.pids("SlotActor"))))
 
     def master(self) -> int:
@@ -242,7 +242,7 @@ def wait_for_records(world: World, injected: Injected) -> None:
 # ---- the job ----------------------------------------------------------------------
 
 
-def submit(address: str, disk: Path, traces: Path, records: int, *, spares: int) -> str:
+def submit(address: str, scratch: Path, records: int, *, spares: int) -> str:
     """Start the job and return its id."""
     env = StreamEnvironment(
         runner="ray",
@@ -250,7 +250,7 @@ def submit(address: str, disk: Path, traces: Path, records: int, *, spares: int)
         slot_cpus=1,
         slot_spares=spares,
         state_backend_type="rocksdb",
-        state_backend_rocksdb_localdir=str(disk / "state"),
+        state_backend_rocksdb_localdir=str(scratch / "disk" / "state"),
         execution_checkpointing_interval="1s",
         execution_checkpointing_dir=f"s3://{BUCKET}/checkpoints",
         execution_checkpointing_num_retained=2,
@@ -262,8 +262,8 @@ def submit(address: str, disk: Path, traces: Path, records: int, *, spares: int)
     os.environ["RAY_ADDRESS"] = address
     source = DatagenSource(lambda index: index, count=records, rate=RATE)
     counts = env.from_source(source, uid="numbers").key_by(lambda number: number % KEYS)
-    counted = counts.process(Count(str(traces)), uid="count")
-    counted.sink_to(FileSink.json_lines(str(disk / "out")), uid="out")
+    counted = counts.process(Count(str(scratch / "traces")), uid="count")
+    counted.sink_to(FileSink.json_lines(str(scratch / "disk" / "out")), uid="out")
     return env.submit("chaos").job_id
 
 
@@ -335,12 +335,12 @@ def three_nodes() -> Iterator["Cluster"]:
         "health_check_timeout_ms": 1000,
         "health_check_failure_threshold": 3,
     }
-    head = {**NODE, "num_cpus": 0, "include_dashboard": False, "_system_config": soon}
     from ray.cluster_utils import Cluster
 
     from raystream.cluster.connection import disconnect
 
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, **head})
     try:
         yield cluster
     finally:
@@ -364,7 +364,7 @@ def run(options: argparse.Namespace, scratch: Path, stack: ExitStack) -> bool:
     (scratch / "traces").mkdir()
     nodes = [cluster.add_node(**NODE) for _ in range(NODES)]
     records = int(options.seconds * RATE)
-    job_id = submit(cluster.address, scratch / "disk", scratch / "traces", records, spares=options.spares)
+    job_id = submit(cluster.address, scratch, records, spares=options.spares)
     handle = RayRunner().attach(job_id, address=cluster.address)
     rng = random.Random(options.seed)
     world = World(cluster, store, handle, scratch / "disk", scratch / "traces", options, rng, nodes)
@@ -372,8 +372,7 @@ def run(options: argparse.Namespace, scratch: Path, stack: ExitStack) -> bool:
     view = handle.wait(None, until=frozenset(), listener=lambda *_: None)
     report(world.injected, traces_in(scratch / "traces"), records, view.restarts)
     wrong = difference(scratch / "disk" / "out", records)
-    if view.status is not JobStatus.FINISHED:
-        wrong = f"job is {view.status.value}: {view.error}"
+    wrong = wrong if view.status is JobStatus.FINISHED else f"job is {view.status.value}: {view.error}"
     print(f"WRONG: {wrong}" if wrong else "output is exactly the reference")
     return not wrong
 
