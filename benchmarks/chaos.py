@@ -4,7 +4,7 @@ A job counts the records of each key, exactly once, on RocksDB, with checkpoints
 While it runs, processes of workers and of the job master are killed or stopped, a node is killed, the disk is
 filled, the S3 server goes away.  The output is then compared with what plain counting gives.
 
-    python benchmarks/chaos.py [--seconds 600] [--seed 1] [--faults kill-worker,kill-node]
+    python benchmarks/chaos.py [--seconds 600] [--seed 1] [--spares 1] [--faults kill-worker,kill-node]
 
 *Recovery* is the time from the fault to the first record that an attempt which began after it has processed;
 what is *replayed* was processed more than once.  Full disks need the right to mount one of their own.
@@ -123,8 +123,10 @@ class World:
         return [path for path in self.traces.iterdir() if path.stat().st_size]
 
     def worker(self) -> int:
-        """Return the process of a slot, any of them."""
-        return self.rng.choice(self.pids("SlotActor"))
+        """Return the process of a slot, any of them, and not one that stands by."""
+        newest = self.attempt
+        working = {int(path.name.rpartition("-")[2]) for path in self.written() if attempt_of(path) == newest}
+        return self.rng.choice(sorted(working.intersection(self.pids("SlotActor"))))
 
     def master(self) -> int:
         """Return the process of the job master."""
@@ -240,14 +242,15 @@ def wait_for_records(world: World, injected: Injected) -> None:
 # ---- the job ----------------------------------------------------------------------
 
 
-def submit(address: str, disk: Path, traces: Path, records: int) -> str:
+def submit(address: str, scratch: Path, records: int, *, spares: int) -> str:
     """Start the job and return its id."""
     env = StreamEnvironment(
         runner="ray",
         parallelism=SLOTS,
         slot_cpus=1,
+        slot_spares=spares,
         state_backend_type="rocksdb",
-        state_backend_rocksdb_localdir=str(disk / "state"),
+        state_backend_rocksdb_localdir=str(scratch / "disk" / "state"),
         execution_checkpointing_interval="1s",
         execution_checkpointing_dir=f"s3://{BUCKET}/checkpoints",
         execution_checkpointing_num_retained=2,
@@ -259,8 +262,8 @@ def submit(address: str, disk: Path, traces: Path, records: int) -> str:
     os.environ["RAY_ADDRESS"] = address
     source = DatagenSource(lambda index: index, count=records, rate=RATE)
     counts = env.from_source(source, uid="numbers").key_by(lambda number: number % KEYS)
-    counted = counts.process(Count(str(traces)), uid="count")
-    counted.sink_to(FileSink.json_lines(str(disk / "out")), uid="out")
+    counted = counts.process(Count(str(scratch / "traces")), uid="count")
+    counted.sink_to(FileSink.json_lines(str(scratch / "disk" / "out")), uid="out")
     return env.submit("chaos").job_id
 
 
@@ -332,12 +335,12 @@ def three_nodes() -> Iterator["Cluster"]:
         "health_check_timeout_ms": 1000,
         "health_check_failure_threshold": 3,
     }
-    head = {**NODE, "num_cpus": 0, "include_dashboard": False, "_system_config": soon}
     from ray.cluster_utils import Cluster
 
     from raystream.cluster.connection import disconnect
 
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, **head})
     try:
         yield cluster
     finally:
@@ -361,7 +364,7 @@ def run(options: argparse.Namespace, scratch: Path, stack: ExitStack) -> bool:
     (scratch / "traces").mkdir()
     nodes = [cluster.add_node(**NODE) for _ in range(NODES)]
     records = int(options.seconds * RATE)
-    job_id = submit(cluster.address, scratch / "disk", scratch / "traces", records)
+    job_id = submit(cluster.address, scratch, records, spares=options.spares)
     handle = RayRunner().attach(job_id, address=cluster.address)
     rng = random.Random(options.seed)
     world = World(cluster, store, handle, scratch / "disk", scratch / "traces", options, rng, nodes)
@@ -369,8 +372,7 @@ def run(options: argparse.Namespace, scratch: Path, stack: ExitStack) -> bool:
     view = handle.wait(None, until=frozenset(), listener=lambda *_: None)
     report(world.injected, traces_in(scratch / "traces"), records, view.restarts)
     wrong = difference(scratch / "disk" / "out", records)
-    if view.status is not JobStatus.FINISHED:
-        wrong = f"job is {view.status.value}: {view.error}"
+    wrong = wrong if view.status is JobStatus.FINISHED else f"job is {view.status.value}: {view.error}"
     print(f"WRONG: {wrong}" if wrong else "output is exactly the reference")
     return not wrong
 
@@ -380,6 +382,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--spares", type=int, default=0, help="slot.spares of the job")
     parser.add_argument("--stopped-seconds", type=float, default=20.0)
     parser.add_argument("--away-seconds", type=float, default=15.0, help="how long the S3 server is away")
     parser.add_argument("--faults", default=",".join(FAULTS), help="which faults, with commas between them")

@@ -92,7 +92,10 @@ def script_error_lines(error: BaseException, script: Path) -> Iterator[str]:
     """Yield the lines to print for an exception that the user's script raised in this process."""
     shown = traceback.TracebackException(type(error), error, _from_script(error.__traceback__, script))
     yield from "".join(shown.format()).rstrip().splitlines()
-    yield f"error: {script.name} raised {_one_line(''.join(traceback.format_exception_only(error)))}"
+    # Of a syntax error Python shows the source too, which belongs above.
+    source_apart = isinstance(error, SyntaxError)
+    said = f"{type(error).__name__}: {error}" if source_apart else "".join(shown.format_exception_only())
+    yield f"error: {script.name} raised {_one_line(said)}"
     yield "hint: the traceback above is of the script; it ran in this process and no job failed"
 
 

@@ -246,9 +246,10 @@ def rescale(jobs: Jobs, job: str, parallelism: int) -> None:
     """Let a job go on at another parallelism, and say how long it processed nothing.
 
     Further slots are started and a checkpoint is taken while the job runs; it then restarts from there.
-    When there is no room, or the checkpoint fails, the job goes on as it was.
+    When there is no room for them within a minute, or the checkpoint fails, the job goes on as it was.
     """
     client = jobs.client(job)
+    say(f"job {client.job_id} gets parallelism {parallelism}; it waits up to a minute for room")
     downtime_ms = client.rescale(parallelism)
     say(f"job {client.job_id} has parallelism {parallelism}; downtime {downtime_ms / 1000:.2f} s")
 

@@ -95,7 +95,11 @@ allow_non_restored_option = click.option(
     help="Give a job up that does not run after this time, such as 5min: cancel it and fail.",
 )  # fmt: skip
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")
-@address_option
+@click.option(
+    "--address", metavar="ADDRESS",
+    help="Ray cluster to use, `auto` for the one on this machine; by default RAY_ADDRESS, else one that is"
+    " started for the time of the job, or with -d the one on this machine.",
+)  # fmt: skip
 @click.argument("script", metavar="JOB.py", type=click.Path(path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
 @click.pass_context

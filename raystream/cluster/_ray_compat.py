@@ -10,10 +10,12 @@ go, what is free on each, and where a placement group would best be.
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray._private import ray_constants
 from ray._private import state as ray_state
 from ray._private import utils as ray_utils
@@ -23,6 +25,7 @@ from ray._private.authentication.authentication_token_setup import (
 )
 from ray._private.runtime_env import packaging
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray.util.annotations import RayDeprecationWarning
 from ray.util.placement_group import PlacementGroup, placement_group
 
 Exclusion = Callable[[Path], bool]
@@ -127,6 +130,14 @@ def logs_directory() -> str:
     node: Any = ray_worker._global_node
     directory: str = node.get_logs_dir_path()
     return directory
+
+
+def actor_was_restarted() -> bool:
+    """Return whether the actor that this process is has lived in another one before."""
+    with warnings.catch_warnings():
+        # Ray asks a property of its own that it has deprecated, and would say so in every log of a job.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def silence_raylet() -> None:

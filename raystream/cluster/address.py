@@ -70,6 +70,12 @@ def without_credentials(text: str) -> str:
     return _USER_INFO.sub("", text)
 
 
+def given_address(address: str | None) -> str | None:
+    """Return the address that the user has given, as an option or else as RAY_ADDRESS, if any."""
+    text = address or os.environ.get("RAY_ADDRESS") or "local"
+    return None if text == "local" else text
+
+
 def given_dashboard(address: str | None) -> str | None:
     """Return the address of the dashboard that the user has given, as an option or else as RAY_ADDRESS."""
     return dashboard_url(address or os.environ.get("RAY_ADDRESS") or "")

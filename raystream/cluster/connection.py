@@ -23,7 +23,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from raystream.cluster import _ray_compat as compat
-from raystream.cluster.address import answers_as_grpc, checked_address
+from raystream.cluster.address import answers_as_grpc, checked_address, given_address
 from raystream.cluster.refusals import not_joined, refused
 from raystream.cluster.registration import RegisteredCluster, Registration, registered_clusters
 from raystream.errors import ClusterNotFoundError, ConfigError
@@ -152,8 +152,8 @@ def _current(address: str | None) -> Connection | None:
 
 def _given(address: str | None) -> RegisteredCluster | None:
     """Return the cluster that the user names, as argument or in the environment."""
-    text = address or os.environ.get("RAY_ADDRESS") or "local"
-    if text == "local":
+    text = given_address(address)
+    if text is None:
         return None
     checked = checked_address(text)
     if checked == "auto":

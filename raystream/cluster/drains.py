@@ -33,6 +33,8 @@ class DrainWatch:
         self._background = background
         self._seen = seen
         self._ended = False
+        self.draining: frozenset[str] = frozenset()
+        """The nodes that drain, by Ray's last answer."""
         self.next_ms: float | None = None
         """When `step` has something to do, monotonic; None while an answer is waited for, or nobody asks."""
 
@@ -58,4 +60,5 @@ class DrainWatch:
         if isinstance(nodes, Exception):
             logger.debug("Ray's head does not say which nodes drain", exc_info=nodes)
         else:
-            self._seen(frozenset(nodes))
+            self.draining = frozenset(nodes)
+            self._seen(self.draining)

@@ -101,12 +101,17 @@ class Endings:
         self._all_over: Callable[[], None] | None = None
 
     def condemn(
-        self, slot: SlotId, actor: Any, over: Callable[[], None] = lambda: None, *, silent: bool = False
+        self,
+        slot: SlotId | None,
+        actor: Any,
+        over: Callable[[], None] = lambda: None,
+        *,
+        silent: bool = False,
     ) -> None:
         """End a process; nothing when that is under way already.
 
         Args:
-            slot: for people, and for `awaits`.
+            slot: for people, and for `awaits`; None for a process that never had one.
             actor: the process.
             over: called when nothing of it is left, or when it is given up.
             silent: it never got any work, so that it need not be asked to end it.

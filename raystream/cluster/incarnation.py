@@ -43,3 +43,7 @@ class Incarnation:
     heartbeat: Heartbeat | None = None
     killed: bool = False
     """It is being killed; only the end of that is its loss."""
+    heir: "Incarnation | None" = None
+    """The spare that works in its stead when nothing is left of it, with what it has reserved."""
+    spare: bool = False
+    """Its process was there before it got the slot."""

@@ -30,6 +30,7 @@ import ray
 
 from raystream.api.runner import ClientRequest
 from raystream.clock import SystemClock
+from raystream.cluster import _ray_compat as compat
 from raystream.cluster.connection import NAMESPACE
 from raystream.cluster.ended_job import EndedJob, find_ended
 from raystream.cluster.job_loop import JobLoop
@@ -119,7 +120,7 @@ class JobMasterActor:
         self._durable = directory is not None
         self._job: JobLoop | EndedJob | None = None
         self._refusal: RaystreamError | None = None
-        again = ray.get_runtime_context().was_current_actor_reconstructed
+        again = compat.actor_was_restarted()
         try:
             check_client(client)
             if directory is not None and again:
@@ -285,6 +286,7 @@ class JobMasterActor:
                 durable=self._durable,
                 inherits=inherits,
             ),
+            spares=slot.spares,
             heartbeat=submission.config.heartbeat,
             clock=clock,
             mailbox=loop.mailbox,

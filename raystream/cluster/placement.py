@@ -2,7 +2,7 @@
 
     wanted --> reserved --> starting --> alive --> lost (killed, dead or silent) --> over
                                |
-                    for a slot that leaves its node: stands by until it is wanted
+          for a slot that leaves its node, and of a spare: stands by until it is wanted
 
 Implements the coordinator's `SlotPool` over Ray.  Everything happens on the job master's
 thread; Ray's answers arrive there as mail.  A slot that is lost and acquired again is another
@@ -13,6 +13,7 @@ one has ended, after some seconds where it had to be killed, and in any case wit
 When a node is about to go, its slots get other processes beside those that they have, on other nodes.
 They stand by.  When all are there the coordinator is told; it takes a checkpoint, gives up the processes
 that leave, and acquires the slots anew.  A slot that loses its process before that takes what stands by.
+A spare (`spares`) stands by for a slot from the moment at which that loses its process on the same node.
 
 Three things tell that a process is gone: a command or a heartbeat that fails, in less than
 a second after a process died; no answer to a heartbeat for `heartbeat.timeout`.  A broken
@@ -26,18 +27,19 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError
 
 from raystream.clock import Clock
 from raystream.cluster import losses
+from raystream.cluster.actor_calls import ActorCalls
 from raystream.cluster.drains import DrainWatch
-from raystream.cluster.endings import Answer, Endings
+from raystream.cluster.endings import Endings
+from raystream.cluster.heartbeats import Heartbeats
 from raystream.cluster.incarnation import Incarnation, SlotListener
 from raystream.cluster.reservations import Reservations
 from raystream.cluster.resources import Needs
 from raystream.cluster.shortage import Shortage
+from raystream.cluster.spares import Spares
 from raystream.cluster.starts import Starts
-from raystream.cluster.vitals import Heartbeat
 from raystream.cluster.worker import WorkerInfo
 from raystream.config.options import HeartbeatConfig
 from raystream.errors import RaystreamError, SlotLostError
@@ -63,6 +65,7 @@ class RaySlotPool:
         master: handle of the job master, for its workers.
         needs: what each slot reserves.
         reservations: reserve it.
+        spares: processes that each node with slots keeps ready.
         heartbeat: how often slots are asked, and how long they may be silent.
         clock: measures both.
         mailbox: brings Ray's answers to the job master's thread.
@@ -78,6 +81,7 @@ class RaySlotPool:
         master: Any,
         needs: Needs,
         reservations: Reservations,
+        spares: int,
         heartbeat: HeartbeatConfig,
         clock: Clock,
         mailbox: Mailbox,
@@ -85,7 +89,7 @@ class RaySlotPool:
         first_incarnation: int = 0,
         inherits: bool = False,
     ) -> None:
-        self._reservations = reservations
+        self._needs, self._reservations = needs, reservations
         self._starts = Starts(
             job_id,
             master,
@@ -96,20 +100,19 @@ class RaySlotPool:
             started=self._started,
             failed=self._give_up,
         )
-        self._config, self._clock, self._mailbox = heartbeat, clock, mailbox
+        self._mailbox, self._calls = mailbox, (calls := ActorCalls(mailbox))
+        self._heartbeats = Heartbeats(
+            heartbeat, clock, ask=self._ask_heartbeat, silent=self._falls_silent, failed=self._dies
+        )
         # Calls to Ray's head may hang for as long as it is away.
         kills = ThreadBackground(mailbox, name="kill", threads_max=KILL_THREADS_MAX)
-        self._endings = Endings(clock, kills, retire=self._retire, kill=ray.kill, ask=self._ask_whether_gone)
+        self._endings = Endings(clock, kills, retire=calls.retire, kill=ray.kill, ask=calls.lives)
         looks = ThreadBackground(mailbox, name="resources", threads_max=1)
         self._shortage = Shortage(
-            needs,
-            self._waiting,
-            reservations.placed,
-            clock=clock,
-            background=looks,
-            changed=changed,
+            needs, self._waiting, reservations.placed, clock=clock, background=looks, changed=changed
         )
         self._drains = DrainWatch(clock, looks, self._nodes_drain)
+        self._spares = self._spares_of(spares, clock)
         self._workers: dict[SlotId, Incarnation] = {}
         self._standbys: dict[SlotId, Incarnation] = {}  # For slots that are to leave their nodes.
         self._wanted: list[SlotId] = []  # Acquired while a former process may be left.
@@ -130,6 +133,7 @@ class RaySlotPool:
         self._wanted += [slot for slot in slots if slot not in self._workers and slot not in self._wanted]
         self._create_wanted()
         self._drains.begin()
+        self._spares.begin()
 
     def send(self, slot: SlotId, command: Command) -> None:
         """Let the slot have a command with the next `flush`; a lost slot gets nothing."""
@@ -162,6 +166,7 @@ class RaySlotPool:
         self._workers.clear()
         self._standbys.clear()
         self._wanted.clear()
+        self._spares.end()
         self._endings.when_all_over(partial(self._reservations.close, released))
         self._shortage.end()
         self._drains.end()
@@ -185,26 +190,21 @@ class RaySlotPool:
 
     def step(self) -> None:
         """Do what is due: ask for heartbeats, give up silent slots, kill again, look what is waited for."""
-        now_ms = self._clock.monotonic_ms()
         self._endings.step()
-        for worker in [*self._workers.values()]:
-            if worker.silent_ms is not None and now_ms >= worker.silent_ms + self._config.timeout_ms:
-                silent_ms = now_ms - worker.silent_ms
-                self._give_up(worker, losses.slot_silent(worker.slot, worker.info, silent_ms))
-            elif worker.ping_ms is not None and now_ms >= worker.ping_ms:
-                worker.ping_ms = None
-                worker.silent_ms = now_ms if worker.silent_ms is None else worker.silent_ms
-                self._when_done(worker, worker.actor.heartbeat.remote(), self._heard)
+        self._heartbeats.step([*self._workers.values()])
         self._shortage.step()
         self._drains.step()
+        self._spares.step()
 
     def next_deadline_ms(self) -> float | None:
         """Return when `step` next has something to do, in ms of the monotonic clock."""
-        deadlines = [self._shortage.look_ms, self._drains.next_ms, self._endings.next_deadline_ms()]
-        for worker in self._workers.values():
-            deadlines.append(worker.ping_ms)
-            if worker.silent_ms is not None:
-                deadlines.append(worker.silent_ms + self._config.timeout_ms)
+        deadlines = [
+            self._shortage.look_ms,
+            self._drains.next_ms,
+            self._spares.next_ms,
+            self._endings.next_deadline_ms(),
+            *self._heartbeats.deadlines_ms(self._workers.values()),
+        ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     @property
@@ -220,6 +220,10 @@ class RaySlotPool:
         return tuple(worker.info for worker in workers if worker.info is not None)
 
     # ---- nodes that are about to go ----------------------------------------------
+
+    def _nodes_that_stay(self) -> set[str]:
+        """Return the nodes on which slots are."""
+        return {worker.node_id for worker in self.workers} - self._drains.draining
 
     def _nodes_drain(self, nodes: frozenset[str]) -> None:
         """Let other processes stand by for the slots on these nodes, and tell when all are there."""
@@ -242,6 +246,16 @@ class RaySlotPool:
             assert self._listener is not None, "processes before `attach`"
             self._listener.slots_leave(tuple(leaving))
 
+    def _spares_of(self, per_node: int, clock: Clock) -> Spares:
+        return Spares(
+            per_node,
+            clock,
+            start=self._starts.spare,
+            ask=self._calls.ready,
+            end=lambda actor: self._endings.condemn(None, actor, silent=True),
+            nodes=self._nodes_that_stay,
+        )
+
     # ---- processes -----------------------------------------------------------------
 
     def _create_wanted(self) -> None:
@@ -263,11 +277,11 @@ class RaySlotPool:
         self._starts.start(created, used)
 
     def _started(self, worker: Incarnation) -> None:
-        self._when_done(worker, worker.actor.describe.remote(), self._described)
+        self._when_done(worker, worker.actor.begin.remote(worker.slot, worker.incarnation), self._begun)
 
     # ---- answers ---------------------------------------------------------------
 
-    def _described(self, worker: Incarnation, answer: "Future[WorkerInfo]") -> None:
+    def _begun(self, worker: Incarnation, answer: "Future[WorkerInfo]") -> None:
         error = answer.exception()
         if error is not None:
             self._give_up(worker, losses.slot_lost(worker.slot, None, error))
@@ -280,7 +294,7 @@ class RaySlotPool:
 
     def _alive(self, worker: Incarnation) -> None:
         """A slot has a process that takes commands."""
-        worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
+        self._heartbeats.begin(worker)
         if self._inherits:
             self._early.append(worker)
         elif self._listens_to(worker):
@@ -305,36 +319,20 @@ class RaySlotPool:
         if not self._waiting()[0]:
             self._shortage.end()
 
+    def _ask_heartbeat(self, worker: Incarnation, heard: _Handle) -> None:
+        self._when_done(worker, worker.actor.heartbeat.remote(), heard)
+
     def _delivered(self, worker: Incarnation, answer: "Future[None]") -> None:
         # One that fails may have been lost for good: what follows it would come out of order.
         error = answer.exception()
         if error is not None:
-            self._give_up(worker, losses.slot_lost(worker.slot, worker.info, error))
-
-    def _heard(self, worker: Incarnation, answer: "Future[Heartbeat]") -> None:
-        error = answer.exception()
-        worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
-        if isinstance(error, ActorUnavailableError):
-            return  # A suspicion only; the time-out runs on.
-        if error is not None:
-            self._give_up(worker, losses.slot_lost(worker.slot, worker.info, error))
-            return
-        worker.silent_ms = None
-        heartbeat = answer.result()
-        if heartbeat.stack and not (worker.heartbeat and worker.heartbeat.stack):
-            where = {"slot": worker.slot, "held_ms": round(heartbeat.held_ms)}
-            logger.warning("loop of a slot is held up, in\n%s", heartbeat.stack.rstrip(), extra=where)
-        worker.heartbeat = heartbeat
+            self._dies(worker, error)
 
     # ---- inside ----------------------------------------------------------------
 
-    def _when_done(self, worker: Incarnation, ref: Any, handle: "_Handle") -> None:
-        """Handle the answer to a call on the job master's thread, if the worker is still ours then."""
-
-        def arrived(answer: "Future[Any]") -> None:
-            self._mailbox.post(lambda: handle(worker, answer) if self._listens_to(worker) else None)
-
-        ref.future().add_done_callback(arrived)
+    def _when_done(self, worker: Incarnation, ref: Any, handle: _Handle) -> None:
+        """Handle the answer to a call, if the worker is still ours then."""
+        self._calls.ask(ref, lambda answer: handle(worker, answer) if self._listens_to(worker) else None)
 
     def _current(self, worker: Incarnation) -> bool:
         return worker in (self._workers.get(worker.slot), self._standbys.get(worker.slot))
@@ -348,11 +346,29 @@ class RaySlotPool:
             return
 
         def gone() -> None:
-            self._reservations.release(worker.incarnation)
+            if worker.heir is not None and self._current(worker.heir):
+                self._reservations.hand_over(worker.incarnation, worker.heir.incarnation)
+            else:
+                self._reservations.release(worker.incarnation)
             over()
 
         # Who has never answered was never sent anything, and has nothing to end.
         self._endings.condemn(worker.slot, worker.actor, gone, silent=worker.info is None)
+
+    def _dies(self, worker: Incarnation, error: BaseException) -> None:
+        """Give up a process that has worked and fails; a spare beside it works in its stead."""
+        lost = losses.slot_lost(worker.slot, worker.info, error)
+        if worker.info is not None and worker.slot not in self._standbys:
+            actor = self._spares.take(worker.info.node_id, self._needs(worker.slot))
+            if actor is not None:
+                (heir,) = self._starts.number([worker.slot])
+                heir.actor, heir.spare = actor, True
+                worker.heir = self._standbys[worker.slot] = heir
+                self._started(heir)
+        self._give_up(worker, lost)
+
+    def _falls_silent(self, worker: Incarnation, silent_ms: float) -> None:
+        self._give_up(worker, losses.slot_silent(worker.slot, worker.info, silent_ms))
 
     def _give_up(self, worker: Incarnation, error: RaystreamError) -> None:
         self._condemn(worker, self._create_wanted)
@@ -364,19 +380,9 @@ class RaySlotPool:
             logger.warning("process that stands by is lost", extra={"slot": worker.slot}, exc_info=error)
         elif self._current(worker):
             del self._workers[worker.slot]
+            if worker.spare and worker.info is None:  # It went with its node before it had the slot.
+                self._wanted.append(worker.slot)
+                return
             logger.warning("slot lost", extra={"slot": worker.slot, "cause": error.message})
             assert self._listener is not None, "loss before `attach`"
             self._listener.slot_lost(worker.slot, error)
-
-    def _retire(self, actor: Any, answered: Callable[[Answer], None]) -> None:
-        self._ask(actor.retire.remote(), answered)
-
-    def _ask_whether_gone(self, actor: Any, answered: Callable[[Answer], None]) -> None:
-        self._ask(actor.heartbeat.remote(), answered)
-
-    def _ask(self, ref: Any, answered: Callable[[Answer], None]) -> None:
-        def arrived(call: "Future[Any]") -> None:
-            answer = losses.answer_of(call)
-            self._mailbox.post(lambda: answered(answer))
-
-        ref.future().add_done_callback(arrived)

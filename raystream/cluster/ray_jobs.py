@@ -45,8 +45,9 @@ _CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
+    "ray._private.runtime_env.working_dir",
 )
-"""Loggers of Ray's client that tell each step of a submission."""
+"""Loggers of Ray's client that tell each step of a submission, and what Ray never takes along."""
 
 _ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Ray's client takes an address from these; ours come from RAY_ADDRESS alone, for all commands."""
@@ -81,7 +82,7 @@ class RayJobs:
         if compat.token_is_given():
             compat.use_own_token()
         for name in _CHATTY:
-            logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger(name).setLevel(logging.ERROR)
         url = _dashboard(address)
         self.address = without_credentials(url)
         """As it may be shown."""

@@ -101,6 +101,10 @@ class Reservations:
         """Remove the group of a process that is gone, if it had one."""
         self._background.submit(partial(self._remove, incarnation), _warn)
 
+    def hand_over(self, incarnation: int, heir: int) -> None:
+        """Give the group of a process that is gone to another one on the same node."""
+        self._background.submit(partial(self._hand_over, incarnation, heir), _warn)
+
     def placed(self) -> frozenset[int]:
         """Return the processes, by their numbers, whose groups have found room; blocks, in any thread."""
         groups = [*placement_group_table().values()]
@@ -183,6 +187,11 @@ class Reservations:
         if group is not None:
             remove_placement_group(group)
             del self._groups[incarnation]
+
+    def _hand_over(self, incarnation: int, heir: int) -> None:
+        group = self._groups.pop(incarnation, None)
+        if group is not None:
+            self._groups[heir] = group
 
     def _remove_all(self) -> None:
         if not any(self._removed_all() for _ in range(REMOVE_TRIES_MAX)):

@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from raystream.cluster import losses
 from raystream.cluster.incarnation import Incarnation
@@ -80,6 +80,11 @@ class Starts:
         if wanted:
             self._reservations.reserve(wanted, used, partial(self._reserved, workers))
 
+    def spare(self, node_id: str) -> Any:
+        """Return an actor without a slot, which starts on a node and reserves nothing."""
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        return self._actor("spare", {"num_cpus": 0, "scheduling_strategy": there})
+
     def _reserved(self, workers: Sequence[Incarnation], groups: Groups | Exception) -> None:
         for worker in workers:
             if not self._wanted(worker):
@@ -94,7 +99,9 @@ class Starts:
         if group is not None:
             options.pop("label_selector", None)  # The group has gone by it.
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, 0)
-        worker.actor = self._actor_class.options(
-            **options, max_restarts=0, max_task_retries=0, **UNRECORDED
-        ).remote(self._job_id, worker.slot, worker.incarnation, self._master)
+        worker.actor = self._actor(f"slot {worker.slot}", options)
         self._tell_started(worker)
+
+    def _actor(self, name: str, options: dict[str, Any]) -> Any:
+        actor_class = self._actor_class.options(**options, max_restarts=0, max_task_retries=0, **UNRECORDED)
+        return actor_class.remote(self._job_id, name, self._master)

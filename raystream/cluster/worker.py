@@ -53,17 +53,69 @@ class WorkerInfo:
 
 
 class SlotActor:
-    """One slot.
+    """A process that works for one slot as soon as it is told for which.
 
     Args:
         job_id: the job, for people.
-        slot: number of the slot.
-        incarnation: tells this process from others that were the same slot before.
+        name: what Ray calls it, for people.
         master: handle of the job master, which takes the reports.
     """
 
-    def __init__(self, job_id: JobId, slot: SlotId, incarnation: int, master: Any) -> None:
+    def __init__(self, job_id: JobId, name: str, master: Any) -> None:
         configure_logging(job_id)
+        self._job_id = job_id
+        self._name = name
+        self._master = master
+        self._work: _SlotWork | None = None
+        _tune_garbage_collection()
+
+    def ready(self) -> None:
+        """Answer, which means that the process is there."""
+
+    def begin(self, slot: SlotId, incarnation: int) -> WorkerInfo:
+        """Work for a slot from now on; the answer says where, and that it takes commands.
+
+        Args:
+            slot: its number.
+            incarnation: tells this process from others that were the same slot before.
+        """
+        self._work = _SlotWork(self._job_id, slot, incarnation, self._master)
+        return self._work.info
+
+    def deliver(self, commands: list[Command]) -> None:
+        """Put commands into the slot's mailbox."""
+        self._begun.deliver(commands)
+
+    def heartbeat(self) -> Heartbeat:
+        """Return how the loop has got on.
+
+        Raises:
+            RaystreamError: the loop has ended, which nothing that it runs may make it do.
+        """
+        return self._begun.heartbeat()
+
+    def retire(self) -> bool:
+        """Give everything up; True when nothing of the slot runs or writes any more.
+
+        Blocks, since it is the last call: the process is killed next.  It does not end itself, because
+        Ray shows people every end of a process that it was not asked for as a crash.
+        """
+        return self._begun.retire()
+
+    @property
+    def _begun(self) -> "_SlotWork":
+        assert self._work is not None, "call before `begin`"
+        return self._work
+
+    def __repr__(self) -> str:
+        """Return what Ray puts before each line that the process logs."""
+        return self._name
+
+
+class _SlotWork:
+    """The slot of a process, with all that runs in it; arguments as for `SlotActor` and its `begin`."""
+
+    def __init__(self, job_id: JobId, slot: SlotId, incarnation: int, master: Any) -> None:
         link_logs(job_id, f"slot-{slot}")
         self._host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         self._id = slot
@@ -92,45 +144,30 @@ class SlotActor:
             waiting=lambda: self._links.waiting,
             stack=lambda: stack_of(self._loop.ident),
         )
-        _tune_garbage_collection()
         threading.Thread(target=self._outbox.run, name=f"slot-{slot}-outbox", daemon=True).start()
         self._loop.start()
         logger.info("slot created", extra={"job_id": job_id, "slot": slot, "host": self._host})
 
-    def describe(self) -> WorkerInfo:
-        """Return where the slot runs; the answer means that it takes commands."""
+    @property
+    def info(self) -> WorkerInfo:
+        """Where the slot runs."""
         node_id = ray.get_runtime_context().get_node_id()
         return WorkerInfo(slot=self._id, node_ip=self._host, node_id=node_id, pid=os.getpid())
 
     def deliver(self, commands: list[Command]) -> None:
-        """Put commands into the slot's mailbox."""
         for command in commands:
             self._slot.deliver(command)
 
     def heartbeat(self) -> Heartbeat:
-        """Return how the loop has got on.
-
-        Raises:
-            RaystreamError: the loop has ended, which nothing that it runs may make it do.
-        """
         self._loop.check()
         return self._watch.heartbeat()
 
     def retire(self) -> bool:
-        """Give everything up; True when nothing of the slot runs or writes any more.
-
-        Blocks, since it is the last call: the process is killed next.  It does not end itself, because
-        Ray shows people every end of a process that it was not asked for as a crash.
-        """
         self._slot.close()
         self._outbox.close()  # The loop may be waiting for room there.
         self._loop.join(RETIRE_S_MAX)
         self._threads.close()
         return not self._loop.is_alive() and self._threads.join(RETIRE_S_MAX)
-
-    def __repr__(self) -> str:
-        """Return what Ray puts before each line that the process logs."""
-        return f"slot {self._id}"
 
     def _call_master(self, batch: int, reports: list[Report]) -> None:
         for report in reports:

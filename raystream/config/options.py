@@ -53,6 +53,9 @@ class SlotConfig(Section):
     CPUs."""
     placement: Placement = option("slot.placement", Choice(get_args(Placement)), default="pack")
     """pack puts the slots of a job on few nodes, spread on many; on those that have room, in any case."""
+    spares: int = option("slot.spares", Integer(), default=0)
+    """Processes that each node with slots of the job keeps ready, to replace one that is lost in less time
+    (Flink: slotmanager.redundant-taskmanager-num, of a whole cluster)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ from raystream.state.descriptor import (
     ListStateDescriptor,
     MapStateDescriptor,
     ReducingStateDescriptor,
+    StateDescriptor,
+    StateKind,
     ValueStateDescriptor,
 )
 
@@ -93,29 +95,38 @@ class RuntimeContext:
         """Return the value state of this descriptor.
 
         Raises:
-            StateError: the stream is not keyed, or the name is taken by another kind or type.
+            StateError: the stream is not keyed, the descriptor is one of another kind of state, or the name
+                is taken by another kind or type.
         """
-        return self._backend().value_state(descriptor)
+        return self._backend_for(descriptor, ValueStateDescriptor).value_state(descriptor)
 
     def get_list_state(self, descriptor: ListStateDescriptor[T]) -> ListState[T]:
         """Return the list state of this descriptor; errors as for `get_state`."""
-        return self._backend().list_state(descriptor)
+        return self._backend_for(descriptor, ListStateDescriptor).list_state(descriptor)
 
     def get_map_state(self, descriptor: MapStateDescriptor[K, V]) -> MapState[K, V]:
         """Return the map state of this descriptor; errors as for `get_state`."""
-        return self._backend().map_state(descriptor)
+        return self._backend_for(descriptor, MapStateDescriptor).map_state(descriptor)
 
     def get_reducing_state(self, descriptor: ReducingStateDescriptor[T]) -> ReducingState[T]:
         """Return the reducing state of this descriptor; errors as for `get_state`."""
-        return self._backend().reducing_state(descriptor)
+        return self._backend_for(descriptor, ReducingStateDescriptor).reducing_state(descriptor)
 
     def get_aggregating_state(
         self, descriptor: AggregatingStateDescriptor[T, A, R]
     ) -> AggregatingState[T, R]:
         """Return the aggregating state of this descriptor; errors as for `get_state`."""
-        return self._backend().aggregating_state(descriptor)
+        return self._backend_for(descriptor, AggregatingStateDescriptor).aggregating_state(descriptor)
 
-    def _backend(self) -> KeyedStateBackend:
+    def _backend_for(self, descriptor: object, kind: type[StateDescriptor]) -> KeyedStateBackend:
+        """Return what keeps the state, once the descriptor is found to be one of this kind."""
+        if not isinstance(descriptor, kind):
+            raise StateError(
+                f"state is declared with a descriptor of another kind: it takes a {kind.__name__}",
+                hint=_method_hint(descriptor),
+                given=type(descriptor).__name__,
+                operator=self._context.name,
+            )
         backend = self._context.keyed_backend
         if backend is None:
             raise StateError(
@@ -124,6 +135,14 @@ class RuntimeContext:
                 operator=self._context.name,
             )
         return backend
+
+
+def _method_hint(descriptor: object) -> str:
+    """Return which method takes the descriptor."""
+    if not isinstance(descriptor, StateDescriptor):
+        return 'give a descriptor with a name and a type, such as ValueStateDescriptor("seen", int)'
+    method = "get_state" if descriptor.kind is StateKind.VALUE else f"get_{descriptor.kind.value}_state"
+    return f"call {method}(...) for it"
 
 
 class FunctionAdapter:

@@ -37,7 +37,8 @@ def ray_cluster() -> Iterator[Cluster]:
     """A cluster of one node, as `ray start --head` makes it; tests may add nodes and remove them."""
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)  # Workers import raystream.
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    # Any port for the dashboard that is not there: Ray tries the usual one, on which another cluster may be.
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "dashboard_port": 0})
     yield cluster
     disconnect()
     cluster.shutdown()

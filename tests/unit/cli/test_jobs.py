@@ -309,7 +309,10 @@ def test_rescale_tells_the_downtime_on_standard_error(raystream, cluster):
     outcome = raystream("rescale", "hits", "-p", "4")
 
     assert (outcome.code, outcome.out) == (0, "")
-    assert f"job {HITS.job_id} has parallelism 4; downtime 1.23 s" in outcome.err
+    assert outcome.err == (
+        f"job {HITS.job_id} gets parallelism 4; it waits up to a minute for room\n"
+        f"job {HITS.job_id} has parallelism 4; downtime 1.23 s\n"
+    )
     (request,) = cluster.requests
     assert isinstance(request, RescaleRequest)
     assert request.parallelism == 4

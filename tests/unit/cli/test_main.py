@@ -43,6 +43,14 @@ def test_without_a_command_it_shows_the_commands(raystream):
     assert "Run the jobs of a script." in outcome.err
 
 
+@pytest.mark.parametrize("command", [(), ("run",), ("state", "ls")])
+def test_short_option_asks_for_help_too(raystream, command):
+    outcome = raystream(*command, "-h")
+
+    assert outcome.code == 0
+    assert outcome.out == raystream(*command, "--help").out
+
+
 def test_version_is_printed(raystream):
     outcome = raystream("--version")
 

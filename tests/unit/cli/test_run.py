@@ -140,7 +140,7 @@ def test_syntax_error_of_a_script_is_shown_where_it_is(raystream, script):
 
     assert outcome.code == 1
     assert "line 1\n    a = = 1\n        ^\nSyntaxError" in outcome.err
-    assert outcome.error[0].startswith("error: job.py raised ")
+    assert outcome.error[0] == "error: job.py raised SyntaxError: invalid syntax (job.py, line 1)"
 
 
 def test_jobs_that_the_script_does_not_wait_for_are_waited_for(raystream, script, jobs_do):
@@ -161,7 +161,7 @@ def test_printed_lines_go_to_standard_output_and_progress_does_not(raystream, sc
 
     assert outcome.out == "0> 1\n0> 2\n"
     assert outcome.err.splitlines() == [
-        "starting 'numbers': ray runner, parallelism 1",
+        "starting 'numbers': ray runner, parallelism 1, on a Ray cluster of its own",
         f"job {RUNNING.job_id} is RUNNING: numbers",
         f"job {RUNNING.job_id} is FINISHED: 10 records in, 9 out, 0 checkpoints, 0 restarts, 0:00:02",
     ]
@@ -356,7 +356,7 @@ def test_signal_while_a_job_is_submitted_leaves_the_submission_and_says_that_no_
 
     assert outcome.code == code
     assert outcome.err.splitlines() == [
-        "starting 'numbers': ray runner, parallelism 1",
+        "starting 'numbers': ray runner, parallelism 1, on a Ray cluster of its own",
         "'numbers' was interrupted before it had started; nothing of it goes on",
     ]
 

@@ -40,12 +40,16 @@ class FakeMethod:
 class FakeActor:
     """An actor; `heartbeats` and `retirements` are the calls that wait for an answer."""
 
-    def __init__(self, slot):
-        self.described, self.heartbeats, self.delivered, self.retirements = [], [], [], []
-        self.describe = FakeMethod(self.described)
+    def __init__(self, name):
+        self.name = name
+        self.begun, self.heartbeats, self.delivered, self.retirements = [], [], [], []
+        self.looks = []
+        self.ready = FakeMethod(self.looks)
+        self.begin = FakeMethod(self.begun)
         self.heartbeat = FakeMethod(self.heartbeats)
         self.deliver = FakeMethod(self.delivered)
         self.retire = FakeMethod(self.retirements)
+        slot = int(name.removeprefix("slot ")) if name.startswith("slot ") else None
         self.info = WorkerInfo(slot=slot, node_ip="10.0.0.1", node_id="n", pid=7)
 
     def answer(self, result):
@@ -56,7 +60,7 @@ class FakeActor:
 
     def die(self):
         """Have Ray say that it is dead."""
-        _answer([*self.heartbeats, *self.retirements], ActorDiedError())
+        _answer([*self.begun, *self.heartbeats, *self.retirements, *self.looks], ActorDiedError())
 
 
 def _answer(calls, result):
@@ -75,8 +79,8 @@ class FakeClass:
     def options(self, **_):
         return self
 
-    def remote(self, job_id, slot, incarnation, master):
-        self.actors.append(FakeActor(slot))
+    def remote(self, job_id, name, master):
+        self.actors.append(FakeActor(name))
         return self.actors[-1]
 
 
@@ -84,7 +88,7 @@ class FakeReservations:
     """Has room for everything at once."""
 
     def __init__(self):
-        self.reserved, self.released = [], []
+        self.reserved, self.released, self.handed_over = [], [], []
         self.closed = False
 
     def reserve(self, wanted, used, reserved):
@@ -96,6 +100,9 @@ class FakeReservations:
 
     def release(self, incarnation):
         self.released.append(incarnation)
+
+    def hand_over(self, incarnation, heir):
+        self.handed_over.append((incarnation, heir))
 
     def close(self, closed=lambda: None):
         self.closed = True
@@ -117,11 +124,11 @@ class Cluster:
             master=None,
             needs=lambda slot: SlotNeeds(group="default", amounts={"CPU": 1.0}),
             reservations=self.reservations,
+            **{"spares": 0, **options},
             heartbeat=HEARTBEAT,
             clock=self.clock,
             mailbox=self.mailbox,
             changed=lambda: None,
-            **options,
         )
         self.pool._starts._actor_class = FakeClass()
         self.pool._endings._background = self.pool._drains._background = self
@@ -151,7 +158,7 @@ class Cluster:
         self.pool.acquire(slots)
         actors = self.pool._starts._actor_class.actors[-len(slots) :]
         for actor in actors:
-            actor.described[0].set_result(actor.info)
+            actor.begun[0].set_result(actor.info)
         self.settle()
         self.told.clear()
         return actors

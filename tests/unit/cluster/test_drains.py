@@ -23,7 +23,7 @@ def drain(cluster, **nodes):
 def start_standby(cluster, node_id="elsewhere"):
     """Let the process that was made last be there, on some node."""
     standby = cluster.pool._starts._actor_class.actors[-1]
-    standby.described[0].set_result(replace(standby.info, node_id=node_id))
+    standby.begun[0].set_result(replace(standby.info, node_id=node_id))
     cluster.settle()
     return standby
 
@@ -136,7 +136,7 @@ def test_process_that_stands_by_and_is_lost_is_replaced_and_costs_no_attempt(clu
     cluster.acquire(0)
     drain(cluster, n=0)
     standby = cluster.pool._starts._actor_class.actors[-1]
-    standby.described[0].set_exception(ActorDiedError())
+    standby.begun[0].set_exception(ActorDiedError())
     standby.die()
     cluster.settle()
     assert cluster.told == []

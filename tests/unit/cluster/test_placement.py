@@ -206,14 +206,14 @@ def test_processes_under_a_new_job_master_start_at_once_and_work_after_the_grace
     cluster = Cluster(monkeypatch, inherits=True)
     cluster.pool.acquire((0, 1))
     first, second = cluster.pool._starts._actor_class.actors
-    first.described[0].set_result(first.info)
+    first.begun[0].set_result(first.info)
     cluster.after(KILL_GRACE_MS - 1)
     assert cluster.told == []
 
     cluster.after(1)
     assert cluster.told == [0]
 
-    second.described[0].set_result(second.info)
+    second.begun[0].set_result(second.info)
     cluster.settle()
     assert cluster.told == [0, 1]
 

@@ -113,6 +113,19 @@ def test_groups_go_with_their_processes_and_the_rest_with_the_job(head):
     assert (head.groups, told) == ({}, ["closed"])
 
 
+def test_group_that_was_handed_over_goes_with_its_heir(head):
+    made = Reservations(JOB, "pack", head)
+    reserve(made, 0)
+
+    made.hand_over(1, 7)
+    made.hand_over(2, 8)
+    made.release(1)
+    assert ([*head.groups], made._groups) == ([head.name(0, 1)], {7: head.name(0, 1)})
+    made.release(7)
+
+    assert head.groups == {}
+
+
 def test_no_group_is_left_when_one_of_several_can_not_be_made(head):
     head.fault = 2
 

@@ -7,7 +7,7 @@ from raystream.errors import StateError, UserCodeError
 from raystream.keygroup import KeyGroupRange
 from raystream.operators.process import KeyedProcessOperator, ProcessOperator, ReduceOperator
 from raystream.records.batch import RowBatch
-from raystream.state.descriptor import ValueStateDescriptor
+from raystream.state.descriptor import MapStateDescriptor, ValueStateDescriptor
 from raystream.state.heap import HeapBackend
 from tests.unit.operators.running import Run
 
@@ -142,6 +142,24 @@ def test_there_is_no_current_key_between_two_batches(fails):
     assert operator.cursor.current_key is None
     with pytest.raises(StateError):
         function.seen.value()
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "hint"),
+    [
+        ("get_state", MapStateDescriptor("sums", str, float), "call get_map_state(...) for it"),
+        ("get_map_state", ValueStateDescriptor("seen", int), "call get_state(...) for it"),
+        ("get_list_state", "seen", "give a descriptor with a name and a type"),
+    ],
+)
+def test_state_of_another_kind_than_its_descriptor_is_refused_with_the_right_call(method, given, hint):
+    class Wrong(Counting):
+        def open(self, ctx):
+            getattr(ctx, method)(given)
+
+    with pytest.raises(StateError) as refused:
+        run(KeyedProcessOperator(Wrong()), keyed([1]))
+    assert hint in refused.value.hint
 
 
 def test_reduce_emits_the_reduction_so_far_of_each_key():
