@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self, cast
+from typing import Any, NoReturn, Self, cast
 
 from raystream.api.client import TERMINAL, JobClient, print_lines, runner_named
 from raystream.api.runner import (
@@ -42,7 +42,8 @@ POLL_S = 0.5
 """Time between two looks at a job."""
 
 JOB_IDS_VARIABLE = "RAYSTREAM_JOB_IDS"
-"""Environment variable with the file to which the id of each job is appended before it is started."""
+"""Environment variable with the file to which each job is appended before it is started: a line with its id,
+and behind it the time in ms that it has to begin to run, if that is limited."""
 
 
 class Detached(BaseException):
@@ -92,7 +93,7 @@ class Attendant:
             f"{', on a Ray cluster of its own' if own else ''}"
         )
         self._take_signals()
-        _note(submission.job_id)
+        _note(submission.job_id, self.start_timeout_ms)
         self._submitting = True
         try:
             job = AttendedJob(runner_named(name).submit(submission), submission, self)
@@ -230,16 +231,7 @@ class AttendedJob:
         if self._has_run or limit_ms is None or waited_ms < limit_ms or view.status.terminal:
             return
         self._has_run = True  # It is given up once.
-        client = JobClient(self)
-        client.cancel()
-        client.wait_until(TERMINAL, None, print_lines)
-        raise JobFailedError(
-            "job did not run in time and was cancelled",
-            hint="make room on the cluster, lower the parallelism or slot.cpus, or raise --timeout",
-            job_id=self.job_id,
-            timeout=format_duration(limit_ms),
-            waiting_for=view.waiting_for,
-        )
+        give_up(self, view, limit_ms)
 
     def _tell_start(self, view: JobView) -> None:
         """Say once what `-s` has come to: `latest` is also content with nothing."""
@@ -287,11 +279,29 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _note(job_id: JobId) -> None:
+def _note(job_id: JobId, start_timeout_ms: int | None) -> None:
     """Tell whoever watches over this process which job it is about to start."""
     if path := os.environ.get(JOB_IDS_VARIABLE):
         with Path(path).open("a", encoding="ascii") as file:
-            file.write(f"{job_id}\n")
+            file.write(f"{job_id}\n" if start_timeout_ms is None else f"{job_id} {start_timeout_ms}\n")
+
+
+def give_up(job: JobHandle, view: RunnerView, limit_ms: int) -> NoReturn:
+    """Cancel a job that has not begun to run in the time that it has for that, and wait for its end.
+
+    Raises:
+        JobFailedError: always.
+    """
+    client = JobClient(job)
+    client.cancel()
+    client.wait_until(TERMINAL, None, print_lines)
+    raise JobFailedError(
+        "job did not run in time and was cancelled",
+        hint="make room on the cluster, lower the parallelism or slot.cpus, or raise --timeout",
+        job_id=job.job_id,
+        timeout=format_duration(limit_ms),
+        waiting_for=cast(JobView, view).waiting_for,
+    )
 
 
 def _nothing_heard(uid: OperatorUid, payload: list[str] | bytes) -> None:

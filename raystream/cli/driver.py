@@ -24,14 +24,17 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, cast
 
 from raystream.api.client import TERMINAL, JobClient, print_lines, runner_named
+from raystream.api.runner import JobHandle
 from raystream.cli import failures
-from raystream.cli.attend import JOB_IDS_VARIABLE, say
+from raystream.cli.attend import JOB_IDS_VARIABLE, give_up, say
 from raystream.cli.logs import configure_logging
 from raystream.cluster.versions import check_client, parsed_versions
 from raystream.errors import RaystreamError
+from raystream.ids import JobStatus
+from raystream.runtime.coordinator_view import JobView
 
 BEGIN_MARK = "\x1e"
 """Line in the log of a Ray job that separates what Ray says before it from the command's own lines."""
@@ -39,7 +42,8 @@ OUTPUT_MARK = "\x1f"
 """Begins each line of standard output in the log of a Ray job."""
 
 ATTEND = "attend"
-"""The command that takes the place of a client that was killed; its argument is the stream job."""
+"""The command that takes the place of a client that was killed; its arguments are the stream job and, if that
+is limited, the time in ms that it has to begin to run."""
 OUTPUT_PATIENCE_S = 5.0
 """Time for the last lines of a client that has ended; a process that it has left may hold them open."""
 ATTENDANTS_MAX = 100
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command of raystream and return its exit code."""
     configure_logging()
     if arguments[0] == ATTEND:
-        return _attend(arguments[1])
+        return _attend(arguments[1], *map(int, arguments[2:]))
     say(BEGIN_MARK)
     try:
         check_client(parsed_versions(arguments[0]))
@@ -65,11 +69,11 @@ class _Driver:
     """Runs a command, and clients in its place when it is killed.
 
     Args:
-        job_ids: file to which the command appends the id of each stream job, before it starts it.
+        jobs: file to which the command appends each stream job, before it starts it.
     """
 
-    def __init__(self, job_ids: Path) -> None:
-        self._job_ids = job_ids
+    def __init__(self, jobs: Path) -> None:
+        self._jobs = jobs
         self._stopped = False
 
     def run(self, command: Sequence[str]) -> int:
@@ -77,12 +81,13 @@ class _Driver:
         signal.signal(signal.SIGTERM, self._terminated)
         code = self._child("raystream.cli", *command)
         for _ in range(ATTENDANTS_MAX):
-            job_ids = self._job_ids.read_text().split() if self._job_ids.exists() else []
-            if code >= 0 or self._stopped or not job_ids:
+            jobs = self._jobs.read_text().splitlines() if self._jobs.exists() else []
+            if code >= 0 or self._stopped or not jobs:
                 break
+            job = jobs[-1].split()
             name = signal.Signals(-code).name
-            say(f"client was ended by {name}; waiting in its place for the end of job {job_ids[-1]}")
-            code = self._child("raystream.cli.driver", ATTEND, job_ids[-1])
+            say(f"client was ended by {name}; waiting in its place for the end of job {job[0]}")
+            code = self._child("raystream.cli.driver", ATTEND, *job)
         return code if code >= 0 else failures.SIGNALLED - code
 
     def _child(self, module: str, *arguments: str) -> int:
@@ -90,7 +95,7 @@ class _Driver:
         child = subprocess.Popen(  # noqa: S603 - what the user has submitted
             [sys.executable, "-m", module, *arguments],
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", JOB_IDS_VARIABLE: str(self._job_ids)},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", JOB_IDS_VARIABLE: str(self._jobs)},
         )
         assert child.stdout is not None
         marker = threading.Thread(target=_mark, args=(child.stdout,), daemon=True)
@@ -111,14 +116,27 @@ def _mark(output: IO[bytes]) -> None:
         log.flush()
 
 
-def _attend(job_id: str) -> int:
-    """Wait for the end of a stream job, and return the exit code that its own client would have had."""
+def _attend(job_id: str, start_timeout_ms: int | None = None) -> int:
+    """Wait for the end of a stream job, and return the exit code that its own client would have had.
+
+    The time in which it has to begin to run begins anew, unless it has run already.
+    """
     try:
-        JobClient(runner_named("ray").attach(job_id)).wait_until(TERMINAL, None, print_lines)
+        job = runner_named("ray").attach(job_id)
+        if start_timeout_ms is not None and not cast(JobView, job.view()).restarts:
+            _wait_for_start(job, start_timeout_ms)
+        JobClient(job).wait_until(TERMINAL, None, print_lines)
     except RaystreamError as error:
         failures.print_lines(failures.error_lines(error))
         return failures.exit_code(error)
     return failures.DONE
+
+
+def _wait_for_start(job: JobHandle, timeout_ms: int) -> None:
+    try:
+        JobClient(job).wait_until(frozenset({JobStatus.RUNNING}), timeout_ms / 1000, print_lines)
+    except TimeoutError:
+        give_up(job, job.view(), timeout_ms)
 
 
 if __name__ == "__main__":

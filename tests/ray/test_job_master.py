@@ -49,7 +49,7 @@ def ids_of_completed(view) -> set[int]:
 
 
 def test_job_goes_on_exactly_once_when_its_master_is_killed_and_its_client_waits(environment, tmp_path):
-    env = environment(2)
+    env = environment(2, execution_checkpointing_interval="500ms")  # The history has the newest 100.
     add_counting(env, RECORDS, tmp_path / "out", rate=3_000)
     client = env.submit("master is killed")
     handle = handle_of(client.job_id)

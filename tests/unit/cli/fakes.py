@@ -58,7 +58,7 @@ Step = JobView | list[str] | BaseException | Callable[[], object]
 
 @dataclass
 class FakeJob:
-    """A handle of a job that goes through its steps, one for each wait."""
+    """A handle of a job that goes through its steps: one for each wait, or all when it waits for ever."""
 
     steps: list[Step]
     outlives_client: bool = False
@@ -92,6 +92,8 @@ class FakeJob:
                 action()
         if self.now.status in until:
             return self.now
+        if timeout_s is None:
+            return self.wait(None, until=until, listener=listener)
         raise TimeoutError
 
 

@@ -2,11 +2,15 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from raystream.api.runner import CancelRequest
 from raystream.cli import driver
 from raystream.cluster.versions import own_versions, versions_text
+from raystream.ids import JobStatus
+from tests.unit.cli.fakes import CREATED, FINISHED, RUNNING, FakeJob, view
 
 JOB_ID = "5eed" * 8
 
@@ -20,7 +24,7 @@ def children(monkeypatch):
         ran.append((module, *arguments))
         started, code = ends.pop(0)
         if started:
-            with self._job_ids.open("a") as file:
+            with self._jobs.open("a") as file:
                 file.write(f"{started}\n")
         return code
 
@@ -49,6 +53,31 @@ def test_client_that_is_killed_is_replaced_by_one_that_waits_for_its_job(childre
 
     assert drive("run", "job.py") == 1
     assert ran[1:] == [("raystream.cli.driver", "attend", JOB_ID)] * 2
+
+
+def test_client_in_the_place_of_a_killed_one_knows_the_time_that_the_job_has_to_start(children):
+    ran, ends = children
+    ends += [(f"{JOB_ID} 2000", -9), (None, 0)]
+
+    assert drive("run", "--timeout", "2s", "job.py") == 0
+    assert ran[1:] == [("raystream.cli.driver", "attend", JOB_ID, "2000")]
+
+
+@pytest.mark.parametrize(
+    ("now", "steps", "code", "requests"),
+    [
+        (CREATED, [view(JobStatus.CREATED, waiting_for="1 slot")], 1, [CancelRequest]),
+        (view(JobStatus.RESTARTING, restarts=1), [FINISHED], 0, []),
+        (CREATED, [RUNNING, FINISHED], 0, []),
+    ],
+)
+def test_job_that_never_runs_is_given_up_in_place_of_a_killed_client(monkeypatch, now, steps, code, requests):
+    job = FakeJob(steps, now=now)
+    monkeypatch.setattr(driver, "runner_named", lambda _: SimpleNamespace(attach=lambda _: job))
+    monkeypatch.setattr(driver, "configure_logging", lambda: None)
+
+    assert driver.main(["attend", JOB_ID, "0"]) == code
+    assert [type(request) for request in job.requests] == requests
 
 
 def test_client_that_is_killed_before_it_has_started_a_job_is_not_replaced(children):
