@@ -39,8 +39,8 @@ class ProcessWatcher(Protocol):
     def command_lost(self, slot: SlotId, command: msg.Command) -> None:
         """A command has reached nobody: the slot is dead."""
 
-    def report_received(self, report: msg.Report, slot: SlotId) -> None:
-        """A report has arrived; the coordinator does not know it yet, or never will."""
+    def report_received(self, report: msg.Report, slot: SlotId, *, counts: bool) -> None:
+        """A report has arrived of which the coordinator does not know yet; never will, unless it `counts`."""
 
     def presumed_dead_woke(self, slot: SlotId) -> None:
         """A process that was given up as dead has had a turn."""
@@ -289,7 +289,7 @@ class SimulatedSlotPool:
         """
         if self._released:
             return
-        self.watcher.report_received(report, process.slot_id)
+        self.watcher.report_received(report, process.slot_id, counts=not process.told_dead)
         if not process.told_dead:
             self.user.slot_reported(report)
         else:

@@ -25,6 +25,11 @@ def test_output_of_every_topology_is_there_as_often_as_its_mode_says_whatever_go
     assert [(row.seed, row.problems) for row in rows if not row.ok] == []
 
 
+@pytest.mark.parametrize("seed", [1449, 6070, 7228, 200719, 504933])
+def test_seed_that_has_found_a_fault_finds_none(seed):
+    assert case_of(seed).run(seed).problems == ()
+
+
 def test_overlapping_checkpoints_cost_no_record(seeds):
     simulate(
         jobs.united,
