@@ -6,11 +6,12 @@ Knows no cluster: is given views and archives.
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from raystream.api.meant_job import Candidate, meant_job
 from raystream.cli.progress import short_duration, short_size
 from raystream.errors import JobNotFoundError
 from raystream.ids import JobId, JobStatus
@@ -19,7 +20,6 @@ from raystream.storage.archive import ArchivedCheckpoint, ArchivedJob, SubtaskRe
 
 COLUMNS_IN_A_PIPE = 10_000
 """Width of tables that no terminal cuts."""
-MATCHES_SHOWN_MAX = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,28 +118,13 @@ class CheckpointRow:
 def matching_job(rows: Sequence[JobRow], wanted: str) -> JobRow:
     """Return the one job that is meant by an id, a prefix of one or a name.
 
-    A job that runs is meant rather than one that has ended.
-
     Raises:
         JobNotFoundError: there is none, or more than one.
     """
-    readings: tuple[Callable[[JobRow], bool], ...] = (
-        lambda row: row.job_id == wanted,
-        lambda row: row.job_id.startswith(wanted) and not row.ended,
-        lambda row: row.name == wanted and not row.ended,
-        lambda row: row.job_id.startswith(wanted),
-        lambda row: row.name == wanted,
-    )
-    for reading in readings:
-        # An empty text, such as a variable of a shell that is not set, begins every id and means none.
-        found = [row for row in rows if wanted and reading(row)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            ids = ", ".join(row.job_id for row in found[:MATCHES_SHOWN_MAX])
-            raise JobNotFoundError(
-                "more than one job is meant", hint=f"give more of the id: {ids}", job=wanted, jobs=len(found)
-            )
+    meant = meant_job(wanted, [Candidate(row.job_id, row.name, row.ended) for row in rows])
+    for row in rows:
+        if row.job_id == meant:
+            return row
     raise JobNotFoundError(
         "no job has this id, prefix or name",
         hint="`raystream list -a` shows all jobs",

@@ -6,7 +6,7 @@ any number of processes may hold one job, and the job goes on when all of them h
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -20,6 +20,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from raystream.api.meant_job import Candidate, meant_job
 from raystream.api.runner import ClientRequest, OutputListener, Submission
 from raystream.clock import SystemClock
 from raystream.cluster.connection import (
@@ -365,19 +366,12 @@ def _running() -> bool:
 def _find(job: str, connection: Connection) -> RayJobHandle | None:
     """Return the job of this cluster that an id, prefix or name means."""
     masters = _masters()
-    found: Sequence[JobId] = [job_id for job_id in masters if job_id.startswith(job)] if job else []
-    if not found:
-        named = [view for view in _views(masters) if view.name == job]
-        running = [view for view in named if not view.status.terminal]
-        found = [view.job_id for view in running or named]
-    if len(found) > 1:
-        raise JobNotFoundError(
-            "more than one job has this prefix or name",
-            hint="give the id, or more of it",
-            job=job,
-            jobs=", ".join(found),
-        )
-    return RayJobHandle(found[0], masters[found[0]], connection) if found else None
+    meant: JobId | None = JobId(job)
+    if meant not in masters:
+        unnamed = {job_id: Candidate(job_id, "", ended=False) for job_id in masters}  # Not all may answer.
+        named = {v.job_id: Candidate(v.job_id, v.name, v.status.terminal) for v in _views(masters)}
+        meant = meant_job(job, [*(unnamed | named).values()])
+    return None if meant is None else RayJobHandle(meant, masters[meant], connection)
 
 
 def _not_started(error: Exception) -> Exception:
