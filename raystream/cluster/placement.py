@@ -191,7 +191,7 @@ class RaySlotPool:
     def step(self) -> None:
         """Do what is due: ask for heartbeats, give up silent slots, kill again, look what is waited for."""
         self._endings.step()
-        self._heartbeats.step([*self._workers.values()])
+        self._heartbeats.step([*self._workers.values(), *self._standbys.values()])
         self._shortage.step()
         self._drains.step()
         self._spares.step()
@@ -203,7 +203,7 @@ class RaySlotPool:
             self._drains.next_ms,
             self._spares.next_ms,
             self._endings.next_deadline_ms(),
-            *self._heartbeats.deadlines_ms(self._workers.values()),
+            *self._heartbeats.deadlines_ms([*self._workers.values(), *self._standbys.values()]),
         ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
@@ -287,6 +287,7 @@ class RaySlotPool:
             self._give_up(worker, losses.slot_lost(worker.slot, None, error))
             return
         worker.info = info = answer.result()
+        self._heartbeats.begin(worker)
         logger.info("slot has a process", extra={"slot": info.slot, "node": info.node_ip, "pid": info.pid})
         self._end_shortage_if_complete()
         if self._workers.get(worker.slot) is worker:
@@ -294,7 +295,6 @@ class RaySlotPool:
 
     def _alive(self, worker: Incarnation) -> None:
         """A slot has a process that takes commands."""
-        self._heartbeats.begin(worker)
         if self._inherits:
             self._early.append(worker)
         elif self._listens_to(worker):

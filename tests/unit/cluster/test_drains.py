@@ -148,6 +148,22 @@ def test_process_that_stands_by_and_is_lost_is_replaced_and_costs_no_attempt(clu
     assert cluster.created == 3
 
 
+def test_process_that_stands_by_and_dies_later_is_replaced_and_costs_no_attempt(cluster):
+    cluster.acquire(0)
+    drain(cluster, n=0)
+    standby = start_standby(cluster)
+
+    cluster.after(HEARTBEAT.interval_ms)
+    standby.die()
+    cluster.settle()
+    standby.die()
+    cluster.settle()
+    cluster.after(DRAIN_POLL_MS)
+
+    assert [one for one in cluster.told if one != ("leave", 0)] == []
+    assert cluster.created == 3
+
+
 def test_nobody_asks_which_nodes_drain_once_the_slots_are_given_back(cluster):
     cluster.acquire(0)
     asked = []
