@@ -36,6 +36,8 @@ SLOTS_WAIT_MS = 60_000.0
 WAITING_MAX = 100
 """Clients that wait for one rescale."""
 
+_LEAVES = ConfigError("job is leaving a node that is about to go", hint="try again in a moment")
+
 
 @dataclass(frozen=True, slots=True)
 class DismissSlots:
@@ -147,16 +149,17 @@ class Rescale:
     def slots_leave(self, slots: tuple[SlotId, ...]) -> list[Command]:
         """The nodes of some of the job's slots are about to go, and other processes are there for them."""
         commands: list[Command] = []
+        if self._stage is Stage.ACQUIRING:  # A node that goes waits for nobody.
+            commands = self._give_up(_LEAVES.message, _LEAVES)
         if self._over is None and self._stage is Stage.IDLE:
             self._leaving, self._target = slots, self._shape
             self._moves += 1
-            commands = self._take_checkpoint(f"move {self._moves}")
+            commands += self._take_checkpoint(f"move {self._moves}")
         return self._done("slots_leave", slots, commands)
 
     def _join(self, request_id: str, target: JobShape) -> list[Command]:
         if self._leaving:
-            error = ConfigError("job is leaving a node that is about to go", hint="try again in a moment")
-            return [ResolveRescale(request_id, 0, error)]
+            return [ResolveRescale(request_id, 0, _LEAVES)]
         if target.parallelism != self._target.parallelism or len(self._waiting) >= WAITING_MAX:
             error = ConfigError(
                 "job is being rescaled already",

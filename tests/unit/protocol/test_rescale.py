@@ -180,6 +180,18 @@ def test_client_is_told_that_the_job_leaves_a_node_and_may_ask_again(rescale):
     assert rescale.rescale_requested(30, "r", shape(4)) == [AcquireSlots((SlotId(2), SlotId(3)))]
 
 
+def test_rescale_that_still_waits_for_slots_is_given_up_for_those_that_leave_a_node(rescale):
+    rescale.rescale_requested(0, "r", shape(4))
+    rescale.slot_acquired(SlotId(2))
+
+    dismissed, answer, taken = rescale.slots_leave((SlotId(1),))
+
+    assert (dismissed, taken) == (DismissSlots((SlotId(2), SlotId(3))), checkpoint("move 1"))
+    (message,) = refusals([answer])
+    assert message.endswith("goes on at parallelism 2: job is leaving a node that is about to go")
+    assert rescale.checkpoint_ended(10, None) == [RestartRescaled(shape(2), (), (SlotId(1),))]
+
+
 def test_slots_leave_when_a_rescale_is_over(rescale):
     rescale.rescale_requested(0, "r", shape(1))
 
