@@ -32,7 +32,7 @@ from raystream.api.runner import JobView as RunnerView
 from raystream.cli.progress import Progress, completed, summary
 from raystream.cli.terminal import StatusLine, status_line
 from raystream.clock import Clock
-from raystream.cluster.address import given_address
+from raystream.cluster.connection import starts_cluster
 from raystream.config.units import format_duration
 from raystream.errors import ConfigError, JobFailedError
 from raystream.ids import JobId, JobStatus, OperatorUid
@@ -87,7 +87,7 @@ class Attendant:
                 "a detached job needs processes that outlive this one, and the local runner has none",
                 hint="use --runner ray, or leave --detached out",
             )
-        own = name == "ray" and not submission.detached and given_address(submission.address) is None
+        own = name == "ray" and starts_cluster(submission.address, detached=submission.detached)
         say(
             f"starting {submission.name!r}: {name} runner, parallelism {submission.config.parallelism}"
             f"{', on a Ray cluster of its own' if own else ''}"

@@ -28,6 +28,7 @@ from typing import IO, cast
 
 from raystream.api.client import TERMINAL, JobClient, print_lines, runner_named
 from raystream.api.runner import JobHandle
+from raystream.api.runner import JobView as RunnerView
 from raystream.cli import failures
 from raystream.cli.attend import JOB_IDS_VARIABLE, give_up, say
 from raystream.cli.logs import configure_logging
@@ -119,11 +120,11 @@ def _mark(output: IO[bytes]) -> None:
 def _attend(job_id: str, start_timeout_ms: int | None = None) -> int:
     """Wait for the end of a stream job, and return the exit code that its own client would have had.
 
-    The time in which it has to begin to run begins anew, unless it has run already.
+    The time in which it has to begin to run begins anew; one that restarts may have run, and has any time.
     """
     try:
         job = runner_named("ray").attach(job_id)
-        if start_timeout_ms is not None and not cast(JobView, job.view()).restarts:
+        if start_timeout_ms is not None and _is_new(job.view()):
             _wait_for_start(job, start_timeout_ms)
         JobClient(job).wait_until(TERMINAL, None, print_lines)
     except RaystreamError as error:
@@ -136,7 +137,13 @@ def _wait_for_start(job: JobHandle, timeout_ms: int) -> None:
     try:
         JobClient(job).wait_until(frozenset({JobStatus.RUNNING}), timeout_ms / 1000, print_lines)
     except TimeoutError:
-        give_up(job, job.view(), timeout_ms)
+        view = job.view()
+        if _is_new(view):
+            give_up(job, view, timeout_ms)
+
+
+def _is_new(view: RunnerView) -> bool:
+    return view.status is JobStatus.CREATED and not cast(JobView, view).recovering
 
 
 if __name__ == "__main__":

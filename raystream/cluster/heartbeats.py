@@ -40,8 +40,16 @@ class Heartbeats:
         self._silent = silent
         self._failed = failed
 
+    def await_first(self, worker: Incarnation) -> None:
+        """Give a process that is there the time of a heartbeat for its first answer."""
+        worker.silent_ms = self._clock.monotonic_ms()
+
     def begin(self, worker: Incarnation) -> None:
         """Ask a process from now on, while it is among those that `step` is called with."""
+        worker.silent_ms = None
+        self._ask_later(worker)
+
+    def _ask_later(self, worker: Incarnation) -> None:
         worker.ping_ms = self._clock.monotonic_ms() + self._config.interval_ms
 
     def step(self, workers: Collection[Incarnation]) -> None:
@@ -64,7 +72,7 @@ class Heartbeats:
 
     def _heard(self, worker: Incarnation, answer: "Future[Heartbeat]") -> None:
         error = answer.exception()
-        self.begin(worker)
+        self._ask_later(worker)
         if isinstance(error, ActorUnavailableError):
             return  # A suspicion only; the time-out runs on.
         if error is not None:

@@ -45,5 +45,5 @@ class Incarnation:
     """It is being killed; only the end of that is its loss."""
     heir: "Incarnation | None" = None
     """The spare that works in its stead when nothing is left of it, with what it has reserved."""
-    spare: bool = False
-    """Its process was there before it got the slot."""
+    spare_on: str = ""
+    """The node on which its process was there before it got the slot; empty for one that was not."""

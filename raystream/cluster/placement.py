@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError
 
 from raystream.clock import Clock
 from raystream.cluster import losses
@@ -112,7 +113,7 @@ class RaySlotPool:
             needs, self._waiting, reservations.placed, clock=clock, background=looks, changed=changed
         )
         self._drains = DrainWatch(clock, looks, self._nodes_drain)
-        self._spares = self._spares_of(spares, clock)
+        self._spares = self._spares_of(spares, clock, heartbeat.timeout_ms)
         self._workers: dict[SlotId, Incarnation] = {}
         self._standbys: dict[SlotId, Incarnation] = {}  # For slots that are to leave their nodes.
         self._wanted: list[SlotId] = []  # Acquired while a former process may be left.
@@ -210,8 +211,8 @@ class RaySlotPool:
     @property
     def waiting_for(self) -> str:
         """What slots wait for that have no process yet, in words; empty when nothing is known."""
-        leave = "to leave a node that is about to go: " if self._standbys and self._shortage.text else ""
-        return f"{leave}{self._shortage.text}"
+        leaves = self._shortage.text and any(not one.spare_on for one in self._standbys.values())
+        return f"{'to leave a node that is about to go: ' if leaves else ''}{self._shortage.text}"
 
     @property
     def workers(self) -> tuple[WorkerInfo, ...]:
@@ -222,8 +223,10 @@ class RaySlotPool:
     # ---- nodes that are about to go ----------------------------------------------
 
     def _nodes_that_stay(self) -> set[str]:
-        """Return the nodes on which slots are."""
-        return {worker.node_id for worker in self.workers} - self._drains.draining
+        """Return the nodes on which slots are, or are about to be."""
+        processes = [*self._workers.values(), *self._standbys.values()]
+        nodes = {one.spare_on if one.info is None else one.info.node_id for one in processes}
+        return nodes - self._drains.draining - {""}
 
     def _nodes_drain(self, nodes: frozenset[str]) -> None:
         """Let other processes stand by for the slots on these nodes, and tell when all are there."""
@@ -246,10 +249,11 @@ class RaySlotPool:
             assert self._listener is not None, "processes before `attach`"
             self._listener.slots_leave(tuple(leaving))
 
-    def _spares_of(self, per_node: int, clock: Clock) -> Spares:
+    def _spares_of(self, per_node: int, clock: Clock, silent_ms: float) -> Spares:
         return Spares(
             per_node,
             clock,
+            silent_ms=silent_ms,
             start=self._starts.spare,
             ask=self._calls.ready,
             end=lambda actor: self._endings.condemn(None, actor, silent=True),
@@ -313,7 +317,8 @@ class RaySlotPool:
 
     def _waiting(self) -> tuple[list[Incarnation], list[SlotId]]:
         workers = [*self._workers.values(), *self._standbys.values()]
-        return [one for one in workers if one.info is None], sorted({one.slot for one in workers})
+        missing = [one for one in workers if one.info is None and not one.spare_on]
+        return missing, sorted({one.slot for one in workers})
 
     def _end_shortage_if_complete(self) -> None:
         if not self._waiting()[0]:
@@ -356,14 +361,17 @@ class RaySlotPool:
         self._endings.condemn(worker.slot, worker.actor, gone, silent=worker.info is None)
 
     def _dies(self, worker: Incarnation, error: BaseException) -> None:
-        """Give up a process that has worked and fails; a spare beside it works in its stead."""
+        """Give up a process that fails; when it is dead, a spare beside it works in its stead."""
         lost = losses.slot_lost(worker.slot, worker.info, error)
-        if worker.info is not None and worker.slot not in self._standbys:
-            actor = self._spares.take(worker.info.node_id, self._needs(worker.slot))
+        node_id = "" if worker.info is None else worker.info.node_id
+        dead = not isinstance(error, ActorUnavailableError)  # Else its node may be away.
+        if node_id and dead and worker.slot not in self._standbys:
+            actor = self._spares.take(node_id, self._needs(worker.slot))
             if actor is not None:
                 (heir,) = self._starts.number([worker.slot])
-                heir.actor, heir.spare = actor, True
+                heir.actor, heir.spare_on = actor, node_id
                 worker.heir = self._standbys[worker.slot] = heir
+                self._heartbeats.await_first(heir)
                 self._started(heir)
         self._give_up(worker, lost)
 
@@ -380,7 +388,8 @@ class RaySlotPool:
             logger.warning("process that stands by is lost", extra={"slot": worker.slot}, exc_info=error)
         elif self._current(worker):
             del self._workers[worker.slot]
-            if worker.spare and worker.info is None:  # It went with its node before it had the slot.
+            if worker.spare_on and worker.info is None:  # It never had the slot: no failure of the job.
+                logger.warning("spare process is lost", extra={"slot": worker.slot}, exc_info=error)
                 self._wanted.append(worker.slot)
                 return
             logger.warning("slot lost", extra={"slot": worker.slot, "cause": error.message})

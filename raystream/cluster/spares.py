@@ -20,10 +20,17 @@ from raystream.cluster.resources import SlotNeeds
 logger = logging.getLogger(__name__)
 
 SPARE_LOOK_MS = 3_000.0
-"""Time between two looks at which spares there are; the first start is that long after the job's own."""
+"""Time between two looks at which spares there are; the first is that long after the first start of slots."""
+SPARE_DOUBT_MS = 1_000.0
+"""A spare that has not answered for so long is not taken."""
+SPARE_PAUSE_MS_MAX = 300_000.0
+"""A node on which spares die gets the next one after a pause that doubles, up to this; it begins anew for one
+that has lived that long."""
 
 _PLAIN = {"CPU", "memory"}
 """What a process may reserve without being told, when it starts, which one it has (as with GPUs)."""
+_CPUS_MAX = 1.0
+"""Ray tells a process when it starts how many threads libraries may use: one where it reserves no CPU."""
 
 Ask = Callable[[Any, Callable[["Future[None]"], None]], None]
 """Asks an actor whether it is there, and hands over the answer on the owner's thread, which may be never."""
@@ -33,7 +40,18 @@ Ask = Callable[[Any, Callable[["Future[None]"], None]], None]
 class _Spare:
     actor: Any
     node_id: str
+    began_ms: float
     there: bool = False
+    asked_ms: float | None = None
+    """When it was asked whether it is there, and has not answered yet."""
+
+
+@dataclass(slots=True)
+class _Pause:
+    """Of a node on which a spare has died."""
+
+    until_ms: float
+    length_ms: float
 
 
 class Spares:
@@ -42,6 +60,7 @@ class Spares:
     Args:
         per_node: how many each node with slots of the job has; 0 keeps none.
         clock: says when to look.
+        silent_ms: time after which a spare that does not answer is given up.
         start: makes an actor on a node, which may never be there.
         ask: asks it.
         end: ends it.
@@ -53,6 +72,7 @@ class Spares:
         per_node: int,
         clock: Clock,
         *,
+        silent_ms: float,
         start: Callable[[str], Any],
         ask: Ask,
         end: Callable[[Any], None],
@@ -60,11 +80,13 @@ class Spares:
     ) -> None:
         self._per_node = per_node
         self._clock = clock
+        self._silent_ms = silent_ms
         self._start = start
         self._ask = ask
         self._end = end
         self._nodes = nodes
         self._spares: list[_Spare] = []
+        self._pauses: dict[str, _Pause] = {}
         self._ended = False
         self.next_ms: float | None = None
         """When `step` has something to do, monotonic; None while nothing is kept."""
@@ -87,43 +109,68 @@ class Spares:
         self.next_ms = now_ms + SPARE_LOOK_MS
         nodes = frozenset(self._nodes())
         self._end_those([one for one in self._spares if one.node_id not in nodes])
-        for one in [one for one in self._spares if one.there]:
-            self._look_at(one)
-        for node_id in sorted(nodes):
-            there = sum(one.node_id == node_id for one in self._spares)
-            for _ in range(self._per_node - there):
-                one = _Spare(self._start(node_id), node_id)
-                self._spares.append(one)
+        self._pauses = {node_id: pause for node_id, pause in self._pauses.items() if node_id in nodes}
+        for one in [*self._spares]:
+            if one.asked_ms is None:
                 self._look_at(one)
+            elif one.there and now_ms >= one.asked_ms + self._silent_ms:
+                self._lost(one, TimeoutError("spare process does not answer"))
+        for node_id in sorted(nodes):
+            self._complete(node_id, now_ms)
 
     def take(self, node_id: str, needs: SlotNeeds) -> Any | None:
         """Return the actor of a spare on a node, which is nobody's business here any more; None without one.
 
         Args:
             node_id: where a slot has lost its process.
-            needs: of the slot; one with a GPU gets a process that Ray has given one.
+            needs: of the slot; one with a GPU gets a process that Ray has given one, and one with more than
+                a CPU a process whose libraries use them.
         """
-        if not _PLAIN.issuperset(needs.amounts):
+        if not _PLAIN.issuperset(needs.amounts) or needs.amounts.get("CPU", 0.0) > _CPUS_MAX:
             return None
+        doubted_ms = self._clock.monotonic_ms() - SPARE_DOUBT_MS
         for one in self._spares:
-            if one.there and one.node_id == node_id:
+            answers = one.there and (one.asked_ms is None or one.asked_ms > doubted_ms)
+            if answers and one.node_id == node_id:
                 self._spares.remove(one)
                 return one.actor
         return None
 
+    def _complete(self, node_id: str, now_ms: float) -> None:
+        """Start the spares that a node lacks, unless they die there."""
+        if node_id in self._pauses and now_ms < self._pauses[node_id].until_ms:
+            return
+        there = sum(one.node_id == node_id for one in self._spares)
+        for _ in range(self._per_node - there):
+            one = _Spare(self._start(node_id), node_id, now_ms)
+            self._spares.append(one)
+            self._look_at(one)
+
     def _look_at(self, one: _Spare) -> None:
+        one.asked_ms = self._clock.monotonic_ms()
         self._ask(one.actor, partial(self._looked, one))
 
     def _looked(self, one: _Spare, answer: "Future[None]") -> None:
         if one not in self._spares:
             return
+        one.asked_ms = None
         error = answer.exception()
         if error is not None:
-            logger.warning("spare process is lost", extra={"node_id": one.node_id}, exc_info=error)
-            self._end_those([one])
+            self._lost(one, error)
         elif not one.there:
             one.there = True
             logger.info("spare process stands by", extra={"node_id": one.node_id})
+
+    def _lost(self, one: _Spare, error: BaseException) -> None:
+        now_ms = self._clock.monotonic_ms()
+        pause = self._pauses.get(one.node_id)
+        lived_long = now_ms - one.began_ms >= SPARE_PAUSE_MS_MAX
+        length_ms = SPARE_LOOK_MS if pause is None or lived_long else 2 * pause.length_ms
+        length_ms = min(length_ms, SPARE_PAUSE_MS_MAX)
+        self._pauses[one.node_id] = _Pause(now_ms + length_ms, length_ms)
+        where = {"node_id": one.node_id, "pause_s": round(length_ms / 1000)}
+        logger.warning("spare process is lost", extra=where, exc_info=error)
+        self._end_those([one])
 
     def _end_those(self, spares: Iterable[_Spare]) -> None:
         for one in [*spares]:

@@ -5,8 +5,8 @@ The slot's loop has a thread of its own, and so has the way back (`outbox`).  An
 concurrency groups would run nothing on its main thread and keep no order between calls; one
 with a method that blocks would not answer heartbeats.
 
-The process ends with its job master, by Ray, which kills what a dead process has created, and
-by its own doing when nobody takes its reports.
+The process ends with its job master, by Ray, which kills what a dead process has created, and,
+once it works for a slot, by its own doing when nobody takes its reports.
 """
 
 import gc

@@ -236,7 +236,8 @@ class Rescale:
 
     def _give_up(self, cause: str, error: RaystreamError) -> list[Command]:
         """Let the job go on as it is."""
-        spare = tuple(sorted(self._wanted | self._there))
+        # Also those that were lost: something may stand by for one.
+        further = tuple(slot for slot in self._target.slots if slot not in self._shape.slots)
         self._wanted, self._there = set(), set()
         self._target = self._shape
         refusal = type(error)(
@@ -246,7 +247,7 @@ class Rescale:
         )
         refusal.__cause__ = error
         commands = self._answer(0, refusal)
-        return [DismissSlots(spare), *commands] if spare else commands
+        return [DismissSlots(further), *commands] if further else commands
 
     def _answer(self, downtime_ms: int, error: RaystreamError | None) -> list[Command]:
         waiting, self._waiting, self._stage, self._leaving = self._waiting, [], Stage.IDLE, ()

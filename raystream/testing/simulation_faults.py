@@ -147,19 +147,18 @@ class FaultInjector:
                 self._start_moment(report.attempt, slot)
             case msg.SnapshotAcked():
                 self._moment(report.checkpoint_id, CheckpointPhase.ACKNOWLEDGED, slot)
-            case msg.SlotFailed() if counts and not self._excused(report.error):
-                # One that was given up may miss what was deleted since, which is nobody's concern.
+            case msg.SlotFailed() if not self._excused(report.error, counts=counts):
                 self.problems.append(f"slot {slot} failed: {report.error}")
 
-    def _excused(self, error: RaystreamError) -> bool:
+    def _excused(self, error: RaystreamError, *, counts: bool) -> bool:
         """True for an error that faults of this run explain, or that is the business of user code."""
         if isinstance(error, ProtocolError):
             return self._has_happened(FrameDamage)
         if isinstance(error, StateCorruptError) and self._has_happened(CheckpointDamage):
             return True
         if isinstance(error, StateCorruptError | ConfigError):
-            # The slots of an old job master miss what a new one has deleted: a checkpoint, or the probe.
-            return self._has_happened(MasterPresumedDead)
+            # Slots that were given up, or their job master, miss what was deleted: a checkpoint, the probe.
+            return not counts or self._has_happened(MasterPresumedDead)
         return isinstance(error, ConnectionLostError | StorageError | UserCodeError)
 
     def _has_happened(self, kind: type[Fault]) -> bool:

@@ -67,7 +67,9 @@ def test_client_in_the_place_of_a_killed_one_knows_the_time_that_the_job_has_to_
     ("now", "steps", "code", "requests"),
     [
         (CREATED, [view(JobStatus.CREATED, waiting_for="1 slot")], 1, [CancelRequest]),
-        (view(JobStatus.RESTARTING, restarts=1), [FINISHED], 0, []),
+        (view(JobStatus.RESTARTING), [view(JobStatus.RESTARTING), FINISHED], 0, []),
+        (view(JobStatus.CREATED, recovering=True), [CREATED, FINISHED], 0, []),
+        (CREATED, [view(JobStatus.RESTARTING), FINISHED], 0, []),
         (CREATED, [RUNNING, FINISHED], 0, []),
     ],
 )

@@ -1,6 +1,7 @@
 """A pool of slots on a cluster that is played by the test, for the tests of the pool."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import ray
 from ray.exceptions import ActorDiedError
@@ -40,8 +41,8 @@ class FakeMethod:
 class FakeActor:
     """An actor; `heartbeats` and `retirements` are the calls that wait for an answer."""
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, name, options):
+        self.name, self.options = name, options
         self.begun, self.heartbeats, self.delivered, self.retirements = [], [], [], []
         self.looks = []
         self.ready = FakeMethod(self.looks)
@@ -76,11 +77,12 @@ class FakeClass:
     def __init__(self):
         self.actors = []
 
-    def options(self, **_):
+    def options(self, **options):
+        self.given = options
         return self
 
     def remote(self, job_id, name, master):
-        self.actors.append(FakeActor(name))
+        self.actors.append(FakeActor(name, self.given))
         return self.actors[-1]
 
 
@@ -154,10 +156,12 @@ class Cluster:
     def slots_leave(self, slots):
         self.told.append(("leave", *slots))
 
-    def acquire(self, *slots):
+    def acquire(self, *slots, nodes=()):
+        """Start slots, on the node `n` or on these, and return their actors."""
         self.pool.acquire(slots)
         actors = self.pool._starts._actor_class.actors[-len(slots) :]
-        for actor in actors:
+        for actor, node_id in zip(actors, nodes or ["n"] * len(slots), strict=True):
+            actor.info = replace(actor.info, node_id=node_id)
             actor.begun[0].set_result(actor.info)
         self.settle()
         self.told.clear()
