@@ -32,7 +32,6 @@ from raystream.api.runner import JobView as RunnerView
 from raystream.cli.progress import Progress, completed, summary
 from raystream.cli.terminal import StatusLine, status_line
 from raystream.clock import Clock
-from raystream.cluster.connection import starts_cluster
 from raystream.config.units import format_duration
 from raystream.errors import ConfigError, JobFailedError
 from raystream.ids import JobId, JobStatus, OperatorUid
@@ -87,11 +86,8 @@ class Attendant:
                 "a detached job needs processes that outlive this one, and the local runner has none",
                 hint="use --runner ray, or leave --detached out",
             )
-        own = name == "ray" and starts_cluster(submission.address, detached=submission.detached)
-        say(
-            f"starting {submission.name!r}: {name} runner, parallelism {submission.config.parallelism}"
-            f"{', on a Ray cluster of its own' if own else ''}"
-        )
+        own = ", on a Ray cluster of its own" if _starts_cluster(submission) else ""
+        say(f"starting {submission.name!r}: {name} runner, parallelism {submission.config.parallelism}{own}")
         self._take_signals()
         _note(submission.job_id, self.start_timeout_ms)
         self._submitting = True
@@ -277,6 +273,14 @@ class AttendedJob:
 def say(text: str) -> None:
     """Tell the user something that is not a result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _starts_cluster(submission: Submission) -> bool:
+    if submission.config.runner != "ray":
+        return False
+    from raystream.cluster.connection import starts_cluster  # Ray takes a while, and help needs none.
+
+    return starts_cluster(submission.address, detached=submission.detached)
 
 
 def _note(job_id: JobId, start_timeout_ms: int | None) -> None:
