@@ -4,7 +4,7 @@ A job counts the records of each key, exactly once, on RocksDB, with checkpoints
 While it runs, processes of workers and of the job master are killed or stopped, a node is killed, the disk is
 filled, the S3 server goes away.  The output is then compared with what plain counting gives.
 
-    python benchmarks/chaos.py [--seconds 600] [--seed 1] [--spares 1] [--faults kill-worker,kill-node]
+    python benchmarks/chaos.py [--seconds 600] [--seed 1] [--spares 0] [--faults kill-worker,kill-node]
 
 *Recovery* is the time from the fault to the first record that an attempt which began after it has processed;
 what is *replayed* was processed more than once.  Full disks need the right to mount one of their own.
@@ -382,7 +382,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--spares", type=int, default=0, help="slot.spares of the job")
+    parser.add_argument("--spares", type=int, default=1, help="slot.spares of the job")
     parser.add_argument("--stopped-seconds", type=float, default=20.0)
     parser.add_argument("--away-seconds", type=float, default=15.0, help="how long the S3 server is away")
     parser.add_argument("--faults", default=",".join(FAULTS), help="which faults, with commas between them")
