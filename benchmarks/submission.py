@@ -13,8 +13,8 @@ time is that of the machine's one clock; figures are seconds, the median of the 
     deploy        the processes of the slots start
     restore       state is read, until the operator has its first record
 
-    savepoint     from the command until it has printed the path: everything is stored and committed
-    end           until the Ray job is over
+    savepoint     from the command until it has printed the path: everything is stored
+    end           until everything is committed and the Ray job is over
 """
 
 import argparse
