@@ -161,8 +161,9 @@ def attempt_of(trace: Path) -> int:
 
 
 def kill_node(world: World) -> None:
-    """End everything on a node; the other one has room for all slots."""
-    node = world.nodes.pop(world.rng.randrange(len(world.nodes)))
+    """End everything on a node with slots; the other one has room for all of them."""
+    used = {worker.node_id for worker in world.handle.workers()}
+    node = world.nodes.pop(next(i for i, node in enumerate(world.nodes) if node.node_id in used))
     world.cluster.remove_node(node, allow_graceful=False)
 
 
@@ -366,8 +367,8 @@ def run(options: argparse.Namespace, scratch: Path, stack: ExitStack) -> bool:
     records = int(options.seconds * RATE)
     job_id = submit(cluster.address, scratch, records, spares=options.spares)
     handle = RayRunner().attach(job_id, address=cluster.address)
-    rng = random.Random(options.seed)
-    world = World(cluster, store, handle, scratch / "disk", scratch / "traces", options, rng, nodes)
+    places = scratch / "disk", scratch / "traces"
+    world = World(cluster, store, handle, *places, options, random.Random(options.seed), nodes)
     inject(world, names)
     view = handle.wait(None, until=frozenset(), listener=lambda *_: None)
     report(world.injected, traces_in(scratch / "traces"), records, view.restarts)
@@ -392,8 +393,7 @@ def main() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with tempfile.TemporaryDirectory(prefix="rs", ignore_cleanup_errors=True) as name, ExitStack() as stack:
-        right = run(options, Path(name), stack)
-    sys.exit(0 if right else 1)
+        sys.exit(0 if run(options, Path(name), stack) else 1)
 
 
 if __name__ == "__main__":
