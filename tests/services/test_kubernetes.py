@@ -101,12 +101,13 @@ def test_upgrade_that_goes_wrong_is_rolled_back_as_the_page_says(cluster, output
     program = (ROOT / "jobs" / "count_visits.py").read_text(encoding="utf-8")
     wrong = program.replace("self.visits.value() + 1", "self.visits.value() + 2")
     assert wrong != program
-    (tmp_path / "count_visits.py").write_text(program, encoding="utf-8")
-    (tmp_path / "count_visits_2.py").write_text(wrong, encoding="utf-8")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "count_visits.py").write_text(program, encoding="utf-8")
+    (tmp_path / "jobs" / "count_visits_2.py").write_text(wrong, encoding="utf-8")
     shutil.copytree(cluster.directory / "config", tmp_path / "configs")
     upgrade, roll_back = runbook()
     out = f"s3://{BUCKET}/raystream/visits-1"
-    start = f"raystream submit -d -c configs/kubernetes-s3.yaml count_visits.py --out {out}"
+    start = f"raystream submit -d -c configs/kubernetes-s3.yaml jobs/count_visits.py --out {out}"
     commands = ["set -eux", start, upgrade, roll_back, 'raystream stop "count visits"']
     token = {name: cluster.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PATH")}
 
