@@ -85,13 +85,8 @@ def connect_to_run(address: str | None, *, cpus: float, detached: bool) -> Conne
 
 
 def starts_cluster(address: str | None, *, detached: bool) -> bool:
-    """Return whether `connect_to_run` would start a cluster on this machine.
-
-    Raises:
-        ClusterNotFoundError: as `connect_to_run`.
-        ConfigError: the address is not one of a cluster.
-    """
-    return not detached and not ray.is_initialized() and _given(address) is None
+    """Return whether `connect_to_run` would start a cluster on this machine."""
+    return not detached and not ray.is_initialized() and given_address(address) is None
 
 
 def clusters(address: str | None) -> Iterator[Connection]:

@@ -115,7 +115,7 @@ class RaySlotPool:
         self._drains = DrainWatch(clock, looks, self._nodes_drain)
         self._spares = self._spares_of(spares, clock, heartbeat.timeout_ms)
         self._workers: dict[SlotId, Incarnation] = {}
-        self._standbys: dict[SlotId, Incarnation] = {}  # For slots that are to leave their nodes.
+        self._standbys: dict[SlotId, Incarnation] = {}  # For slots that leave their nodes or have none.
         self._wanted: list[SlotId] = []  # Acquired while a former process may be left.
         self._listener: SlotListener | None = None
         self._inherits = inherits
@@ -162,7 +162,7 @@ class RaySlotPool:
 
     def release(self, released: Callable[[], None]) -> None:
         """Kill all processes; told when nothing is left of them, nor of those that were lost before."""
-        for worker in (*self._workers.values(), *self._standbys.values()):
+        for worker in self._processes:
             self._condemn(worker, lambda: None)
         self._workers.clear()
         self._standbys.clear()
@@ -192,7 +192,7 @@ class RaySlotPool:
     def step(self) -> None:
         """Do what is due: ask for heartbeats, give up silent slots, kill again, look what is waited for."""
         self._endings.step()
-        self._heartbeats.step([*self._workers.values(), *self._standbys.values()])
+        self._heartbeats.step(self._processes)
         self._shortage.step()
         self._drains.step()
         self._spares.step()
@@ -204,7 +204,7 @@ class RaySlotPool:
             self._drains.next_ms,
             self._spares.next_ms,
             self._endings.next_deadline_ms(),
-            *self._heartbeats.deadlines_ms([*self._workers.values(), *self._standbys.values()]),
+            *self._heartbeats.deadlines_ms(self._processes),
         ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
@@ -224,8 +224,7 @@ class RaySlotPool:
 
     def _nodes_that_stay(self) -> set[str]:
         """Return the nodes on which slots are, or are about to be."""
-        processes = [*self._workers.values(), *self._standbys.values()]
-        nodes = {one.spare_on if one.info is None else one.info.node_id for one in processes}
+        nodes = {one.spare_on if one.info is None else one.info.node_id for one in self._processes}
         return nodes - self._drains.draining - {""}
 
     def _nodes_drain(self, nodes: frozenset[str]) -> None:
@@ -316,9 +315,8 @@ class RaySlotPool:
         self._listener.slot_acquired(worker.slot)
 
     def _waiting(self) -> tuple[list[Incarnation], list[SlotId]]:
-        workers = [*self._workers.values(), *self._standbys.values()]
-        missing = [one for one in workers if one.info is None and not one.spare_on]
-        return missing, sorted({one.slot for one in workers})
+        missing = [one for one in self._processes if one.info is None and not one.spare_on]
+        return missing, sorted({one.slot for one in self._processes})
 
     def _end_shortage_if_complete(self) -> None:
         if not self._waiting()[0]:
@@ -334,6 +332,10 @@ class RaySlotPool:
             self._dies(worker, error)
 
     # ---- inside ----------------------------------------------------------------
+
+    @property
+    def _processes(self) -> list[Incarnation]:
+        return [*self._workers.values(), *self._standbys.values()]
 
     def _when_done(self, worker: Incarnation, ref: Any, handle: _Handle) -> None:
         """Handle the answer to a call, if the worker is still ours then."""

@@ -36,8 +36,6 @@ SLOTS_WAIT_MS = 60_000.0
 WAITING_MAX = 100
 """Clients that wait for one rescale."""
 
-_LEAVES = ConfigError("job is leaving a node that is about to go", hint="try again in a moment")
-
 
 @dataclass(frozen=True, slots=True)
 class DismissSlots:
@@ -150,7 +148,7 @@ class Rescale:
         """The nodes of some of the job's slots are about to go, and other processes are there for them."""
         commands: list[Command] = []
         if self._stage is Stage.ACQUIRING:  # A node that goes waits for nobody.
-            commands = self._give_up(_LEAVES.message, _LEAVES)
+            commands = self._give_up(_leaves())
         if self._over is None and self._stage is Stage.IDLE:
             self._leaving, self._target = slots, self._shape
             self._moves += 1
@@ -159,7 +157,7 @@ class Rescale:
 
     def _join(self, request_id: str, target: JobShape) -> list[Command]:
         if self._leaving:
-            return [ResolveRescale(request_id, 0, _LEAVES)]
+            return [ResolveRescale(request_id, 0, _leaves())]
         if target.parallelism != self._target.parallelism or len(self._waiting) >= WAITING_MAX:
             error = ConfigError(
                 "job is being rescaled already",
@@ -187,7 +185,7 @@ class Rescale:
         self._wanted.discard(slot)
         self._there.discard(slot)
         # Behind the checkpoint the job asks for the slot itself, as it does for any.
-        commands = self._give_up(error.message, error) if self._stage is Stage.ACQUIRING else []
+        commands = self._give_up(error) if self._stage is Stage.ACQUIRING else []
         return self._done("slot_lost", slot, commands)
 
     def checkpoint_ended(self, now_ms: float, error: RaystreamError | None) -> list[Command]:
@@ -195,7 +193,7 @@ class Rescale:
         commands: list[Command] = []
         self._checkpoint_of = ""
         if self._stage is Stage.CHECKPOINTING and error is not None:
-            commands = self._give_up(error.message, error)
+            commands = self._give_up(error)
         elif self._stage is Stage.CHECKPOINTING:
             self._stage, self._shape, self._stopped_ms = Stage.RESTARTING, self._target, now_ms
             slots, self._there = tuple(sorted(self._there)), set()
@@ -226,7 +224,7 @@ class Rescale:
             hint="add nodes or wait for other jobs to end; the job needs these slots beside its own",
             waited_ms=round(SLOTS_WAIT_MS),
         )
-        return self._done("time_passed", now_ms, self._give_up(error.message, error))
+        return self._done("time_passed", now_ms, self._give_up(error))
 
     # ---- inside --------------------------------------------------------------------
 
@@ -234,14 +232,14 @@ class Rescale:
         self._stage, self._checkpoint_of = Stage.CHECKPOINTING, request_id
         return [TakeRescaleCheckpoint(Request(Purpose.RESCALE, request_id))]
 
-    def _give_up(self, cause: str, error: RaystreamError) -> list[Command]:
+    def _give_up(self, error: RaystreamError) -> list[Command]:
         """Let the job go on as it is."""
         # Also those that were lost: something may stand by for one.
         further = tuple(slot for slot in self._target.slots if slot not in self._shape.slots)
         self._wanted, self._there = set(), set()
         self._target = self._shape
         refusal = type(error)(
-            f"job was not rescaled and goes on at parallelism {self._shape.parallelism}: {cause}",
+            f"job was not rescaled and goes on at parallelism {self._shape.parallelism}: {error.message}",
             hint=error.hint,
             **error.context,
         )
@@ -261,3 +259,7 @@ class Rescale:
         assert not self._wanted or self._stage is Stage.ACQUIRING, self._stage
         assert not self._there or self._stage in (Stage.ACQUIRING, Stage.CHECKPOINTING), self._stage
         assert not self.owns(SlotId(0)), "every job has slot 0"
+
+
+def _leaves() -> ConfigError:
+    return ConfigError("job is leaving a node that is about to go", hint="try again in a moment")

@@ -131,7 +131,7 @@ def logged_job(entries: Sequence[LogEntry], *, num_retained: int, claims: bool) 
     for entry in entries:
         reader.read(entry)
     # Numbers of masters from before the first attempt count too: no writer is to have one that another has.
-    return replace(reader.job(), attempt=newest_attempt(entries), masters_in_vain=masters_in_vain(entries))
+    return reader.job(attempt=newest_attempt(entries), masters_in_vain=masters_in_vain(entries))
 
 
 class _Reader:
@@ -191,14 +191,15 @@ class _Reader:
             case StopAccepted():
                 pass  # A stop ends with its attempt, and the client that still wants it asks again.
 
-    def job(self) -> LoggedJob:
+    def job(self, *, attempt: Attempt, masters_in_vain: int) -> LoggedJob:
         first, last, retention = self.first, self.last, self.retention
         if first is None or last is None:
             if self.locations or not (self.canceled or self.end):
                 raise StateCorruptError("job log has lost the entries of its attempts")
-            first = last = AttemptStarted(attempt=self.attempt, started_ms=self.master_started_ms)
+            first = last = AttemptStarted(attempt=attempt, started_ms=self.master_started_ms)
         return LoggedJob(
-            attempt=self.attempt,
+            attempt=attempt,
+            masters_in_vain=masters_in_vain,
             restarts=self.restarts,
             started_ms=first.started_ms,
             program_checksum=last.program_checksum,
