@@ -134,12 +134,13 @@ class JobHandle(Protocol):
         """
 
     def wait(
-        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener
+        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener | None
     ) -> JobView:
         """Wait until the job has one of these statuses, or has ended, and return the view.
 
         The listener is called in this thread with everything that sinks send meanwhile, in
-        order, and has got everything before a view with a terminal status is returned.
+        order, and has got everything before a view with a terminal status is returned.  Without
+        one the output is left to other clients.
 
         Raises:
             TimeoutError: the time is over.

@@ -183,7 +183,7 @@ class AttendedJob:
         return self._handle.request(request)
 
     def wait(
-        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener
+        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener | None
     ) -> RunnerView:
         """Wait as any handle does, and show the job's progress on standard error."""
         clock = self._attendant.clock

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from raystream.api.ambient import Ambient
-from raystream.api.client import JobClient, runner_named
+from raystream.api.client import TERMINAL, JobClient, runner_named
 from raystream.cli.attend import say
 from raystream.cli.listing import (
     CheckpointRow,
@@ -230,11 +230,16 @@ def checkpoint(jobs: Jobs, job: str, full: bool) -> None:
 def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_format: str) -> None:
     """End a job with a savepoint, and print the savepoint's path.
 
-    The job ends as soon as everything before the savepoint is committed, whatever fails meanwhile.
+    The path is printed when the savepoint is complete.  The job ends, and the command with it, as soon as
+    everything before the savepoint is committed, whatever fails meanwhile.
     With --drain it is as if the sources had come to their end, so that every window and event-time timer
     fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
     """
-    print(jobs.client(job).stop(directory, drain, format=savepoint_format))
+    client = jobs.client(job)
+    print(client.stop(directory, drain, format=savepoint_format), flush=True)
+    say(f"job {client.job_id} ends once everything before the savepoint is committed")
+    result = client.wait_until(TERMINAL, None, None)  # Output is for whoever started the job.
+    say(f"job {client.job_id} is {result.status.value}")
 
 
 @click.command("rescale", short_help="Let a job go on at another parallelism.")

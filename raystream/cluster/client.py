@@ -211,10 +211,14 @@ class RayJobHandle:
         return None
 
     def wait(
-        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener
+        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener | None
     ) -> JobView:
         if self._final is not None:
             return self._final
+        if listener is None:
+            return next(
+                view for view in self.watch(timeout_s) if view.status in until or view.status.terminal
+            )
         began_ms, told = self._clock.monotonic_ms(), ""
         self._seen = replace(self._seen, version=0)  # The first answer comes at once.
         while True:

@@ -208,7 +208,7 @@ class LocalJob:
         return outcome.answer
 
     def wait(
-        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener
+        self, timeout_s: float | None, *, until: frozenset[JobStatus], listener: OutputListener | None
     ) -> JobView:
         """Wait for a status, or for the end of the job, and return the view."""
         return self._board.wait_until(

@@ -118,16 +118,20 @@ OLD_HITS = view(JobStatus.FINISHED, job_id=JobId("ff" * 16), name="hits")
 
 
 class FakeCluster:
-    """A cluster with these jobs; requests are answered by what `answer` returns."""
+    """A cluster with these jobs; requests are answered by what `answer` returns.
+
+    Who waits for one of them sees it go through `steps`.
+    """
 
     def __init__(self, *views):
         self.views = list(views)
         self.requests = []
+        self.steps = [FINISHED]
         self.answer = lambda request: "file:///savepoints/savepoint-ababab-1"
 
     def attach(self, job_id, *, address=None):
         row = matching_job([JobRow.of(one) for one in self.views], job_id)
-        job = FakeJob([], now=view(job_id=row.job_id))
+        job = FakeJob(list(self.steps), now=view(job_id=row.job_id))
         job.request = self.request
         return job
 
