@@ -1,10 +1,11 @@
 """What an incremental checkpoint of much state writes, and how long a restore takes per GB.
 
-    python benchmarks/state_snapshots.py [--keys 1000000] [--value-bytes 1000]
+    python benchmarks/state_snapshots.py [--keys 1000000] [--value-bytes 1000] [--copy]
 
-One RocksDB backend is filled; then checkpoints go to a local directory as a job's do: one of everything, ten
-of which each comes after another percent of the keys has changed, and a full one.  They are restored by one
-subtask, by one of two (which gets half of it), and, from two halves, by one.  Reading a few keys proves each.
+One RocksDB backend is filled; then checkpoints go to a local directory as a job's do, by links, or, with
+--copy, as to another disk: one of everything, ten of which each comes after another percent of the keys has
+changed, and a full one.  They are restored by one subtask, by one of two (which gets half of it), and, from
+two halves, by one.  Reading a few keys proves each.
 """
 
 import argparse
@@ -38,6 +39,13 @@ FULL = LAST + 1
 HALVES = FULL + 1
 LINE = ValueStateDescriptor("line", bytes)
 GROUPS = KeyGroupCache(MAX_PARALLELISM, 0)
+
+
+class OnAnotherDisk(SnapshotFiles):
+    """A checkpoint directory that is not on the disk of the state."""
+
+    def link_shared(self, directory, file, source):
+        return False
 
 
 class Subtask:
@@ -78,7 +86,9 @@ class Subtask:
                     size_bytes=len(content),
                     checksum=xxhash.xxh3_64_hexdigest(content),
                 )
-                files.write_shared(f"{directory}/chk-{number}", stored, content)
+                checkpoint = f"{directory}/chk-{number}"
+                if not files.link_shared(checkpoint, stored, file.path):
+                    files.write_shared(checkpoint, stored, content)
                 written += len(content)
             shared[file.local] = file.shared or stored
         blob = files.write_blob(
@@ -106,6 +116,7 @@ def stored(files: SnapshotFiles, directory: str, taken: tuple, groups: KeyGroupR
         groups,
         MAX_PARALLELISM,
         known=taken[1],
+        parts={},
     )
 
 
@@ -167,10 +178,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--value-bytes", type=int, default=1000)
+    parser.add_argument("--copy", action="store_true", help="as to another disk")
     options = parser.parse_args()
     keys = list(range(options.keys))
     with tempfile.TemporaryDirectory(prefix="rs") as scratch:
-        files, job, local = SnapshotFiles(), f"file://{scratch}/job", Path(scratch) / "local"
+        files = OnAnotherDisk() if options.copy else SnapshotFiles()
+        job, local = f"file://{scratch}/job", Path(scratch) / "local"
         whole = Subtask(local, ALL)
         size, last, full, values = measure_checkpoints(whole, files, job, keys, options.value_bytes)
         for subtask in measure_restores(local, files, job, size, last=last, full=full):

@@ -173,6 +173,19 @@ class SnapshotFiles:
         """
         self.open_fs(directory).write(shared_file(directory, file.name), data)
 
+    def link_shared(self, directory: str, file: SharedFile, source: Path) -> bool:
+        """Store such a file without a copy; False, with nothing done, where the store is not on its disk.
+
+        Args:
+            directory: as for `write_shared`.
+            file: likewise.
+            source: where it lies on this node; it never changes.
+
+        Raises:
+            StorageError: the store refused.
+        """
+        return self.open_fs(directory).link(shared_file(directory, file.name), source)
+
     def copy_shared(self, directory: str, file: SharedFile, source: Path) -> None:
         """Keep a copy of a shared file on the disk of this node, which is a link.
 

@@ -17,6 +17,7 @@ What a store promises, and `tests/unit/storage/contract.py` checks for each of t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from raystream.errors import StorageError
@@ -67,6 +68,13 @@ class FileSystem(Protocol):
 
     def write(self, url: str, data: Data) -> None:
         """Create the file durably, with the directories above it; the name was never used before."""
+
+    def link(self, url: str, source: Path) -> bool:
+        """Create the file durably as a second name of a local one that never changes; costs no copy.
+
+        The name was never used before.  False, with nothing done, where the store cannot: it is no disk of
+        this machine, or another one than that of the file.
+        """
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         """Create the file durably unless the name is taken; False when it is, with nothing changed.

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -58,6 +59,9 @@ class FsspecFileSystem:
     def write(self, url: str, data: Data) -> None:
         with translated("write file", url):
             self._fs.pipe_file(url, b"".join(buffers(data)))
+
+    def link(self, url: str, source: Path) -> bool:
+        return False
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         with translated("create file", url), self._exclusive:

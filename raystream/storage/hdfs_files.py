@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar
 
 from raystream.clock import Clock, SystemClock
@@ -97,6 +98,9 @@ class HdfsFileSystem:
         with _translated("write file", url):
             if not self._publish(_path(url), data, overwrite=True):
                 raise HdfsError(Trouble.OTHER, "a directory has the name")
+
+    def link(self, url: str, source: Path) -> bool:
+        return False
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         with _translated("create file", url):

@@ -4,6 +4,7 @@ fsspec reads, lists and deletes.  It has neither fsync nor an exclusive rename f
 module writes them itself.
 """
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,9 @@ import fsspec
 
 from raystream.storage.filesystem import TEMPORARY_PREFIX, Data, buffers
 from raystream.storage.fsspec_store import GONE, FsspecFileSystem, translated
+
+_NOT_LINKED = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOENT)
+"""A link is refused: between two disks, by a disk that has none, of a file that has too many or is gone."""
 
 
 class LocalFileSystem(FsspecFileSystem):
@@ -33,7 +37,21 @@ class LocalFileSystem(FsspecFileSystem):
             except OSError:
                 _discard(temporary)
                 raise
-            _sync_directory(path.parent)
+            _sync(path.parent)
+
+    def link(self, url: str, source: Path) -> bool:
+        with translated("link file", url):
+            path = _local_path(url)
+            _make_directory(path.parent)
+            try:
+                path.hardlink_to(source)
+            except OSError as error:
+                if error.errno in _NOT_LINKED:
+                    return False
+                raise
+            _sync(path)
+            _sync(path.parent)
+            return True
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         with translated("create file", url):
@@ -48,7 +66,7 @@ class LocalFileSystem(FsspecFileSystem):
             finally:
                 _discard(temporary)
             # Also when the name was taken: its owner may have died before it came so far.
-            _sync_directory(path.parent)
+            _sync(path.parent)
             return created
 
     def delete_file(self, url: str) -> None:
@@ -57,7 +75,7 @@ class LocalFileSystem(FsspecFileSystem):
             # Gone already, or its directory is by now: a sweep may remove the same checkpoint meanwhile.
             with suppress(*GONE):
                 path.unlink()
-                _sync_directory(path.parent)
+                _sync(path.parent)
 
     def delete_dir(self, url: str) -> None:
         with translated("delete directory", url):
@@ -122,11 +140,12 @@ def _make_directory(path: Path) -> None:
     _make_directory(path.parent)
     with suppress(FileExistsError):
         path.mkdir()
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Let what a file or directory holds survive a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -92,6 +93,9 @@ class S3FileSystem:
                 self._upload(place_of(url), pieces, size_bytes)
             else:
                 self._requests.wait(self._requests.send("put_object", **place_of(url), Body=b"".join(pieces)))
+
+    def link(self, url: str, source: Path) -> bool:
+        return False
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         token = os.urandom(16).hex()

@@ -7,6 +7,7 @@ that an error may leave half of it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from raystream.storage.filesystem import Data, Entry, MissingFileError, buffers
@@ -59,6 +60,9 @@ class SimulatedFileSystem:
     def write(self, url: str, data: Data) -> None:
         content = b"".join(buffers(data))
         self._call(StorageCall("write", url, content), lambda: self._put(url, content))
+
+    def link(self, url: str, source: Path) -> bool:
+        return False
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         content = b"".join(buffers(data))

@@ -33,6 +33,9 @@ class Distant(LocalFileSystem):
             self._before(int(name.split("-file-")[1].split("-")[0]))
         super().write(url, data)
 
+    def link(self, url, source):
+        return False
+
 
 class Files:
     """A keyed snapshot that consists of files."""

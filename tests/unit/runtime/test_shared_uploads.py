@@ -102,7 +102,10 @@ def test_snapshot_that_must_stand_alone_is_full(operator, job, configured, optio
 
 
 class AbortingSharedFiles(AbortingFiles):
-    """Counts the pieces of shared files too."""
+    """Counts the pieces of shared files too, which lie on another disk than the store."""
+
+    def link_shared(self, directory, file, source):
+        return False
 
     def write_shared(self, directory, file, data):
         super().write_shared(directory, file, Pieces(data, self))
@@ -132,6 +135,17 @@ def test_upload_that_is_dropped_at_any_moment_leaves_no_shared_file(operator, tm
         assert world.acks == world.failures == []
         assert files_in(tmp_path / str(moment)) == []
         assert world.snapshotter._files.pieces == moment, "nothing more is written"
+
+
+def test_file_of_state_is_linked_on_its_own_disk(operator, job):
+    world = World(operator)
+    take(world, job, 1)
+    world.finish()
+
+    (stored,) = files_in(job / "shared")
+    assert stored.stat().st_nlink > 1
+    (file,) = acked(world, 1).shared
+    assert b"".join(world.snapshotter._files.read_shared((job / "chk-1").as_uri(), file))
 
 
 def test_upload_that_is_dropped_when_it_is_written_deletes_its_own_shared_files_only(operator, job):

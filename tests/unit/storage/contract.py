@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,22 @@ from raystream.storage.filesystem import Data, Entry, FileSystem, MissingFileErr
 
 class FileSystemContract:
     """Subclasses provide the fixtures `fs` and `base`, the URL of an empty directory."""
+
+    def test_linked_file_is_whole_and_does_not_need_its_first_name(self, fs, base, tmp_path):
+        source, url = tmp_path / "source", join_url(base, "a/b/linked")
+        source.write_bytes(b"content")
+
+        linked = fs.link(url, source)
+
+        source.unlink()
+        assert fs.exists(url) == linked
+        assert not linked or fs.read(url) == b"content"
+        fs.delete_file(url)
+        assert not fs.exists(url)
+
+    def test_file_that_is_gone_is_not_linked(self, fs, base, tmp_path):
+        assert not fs.link(join_url(base, "linked"), tmp_path / "source")
+        assert not fs.exists(join_url(base, "linked"))
 
     def test_what_was_written_is_read(self, fs, base):
         fs.write(join_url(base, "a/b/file"), b"content")
@@ -250,6 +267,10 @@ class BreakingFileSystem:
         with self._changing() as effective:
             if effective:
                 self.inner.write(url, data)
+
+    def link(self, url: str, source: Path) -> bool:
+        with self._changing() as effective:
+            return self.inner.link(url, source) if effective else False
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         with self._changing() as effective:

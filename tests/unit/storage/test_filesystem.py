@@ -229,15 +229,47 @@ def test_a_directory_that_is_gone_as_a_whole_meanwhile_counts_as_deleted(local, 
     assert not directory.exists()
 
 
-def test_files_and_their_directories_are_synced_in_order(local, tmp_path, monkeypatch):
-    synced = []
+@pytest.mark.parametrize("cause", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+def test_file_that_its_disk_does_not_link_is_left_to_be_written(local, tmp_path, monkeypatch, cause):
+    def refuse(*_args):
+        raise OSError(cause, "no")
+
+    (tmp_path / "source").touch()
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+
+    assert not local.link(f"file://{tmp_path}/a/file", tmp_path / "source")
+
+
+def test_link_that_fails_is_a_storage_error(local, tmp_path):
+    (tmp_path / "source").touch()
+    (tmp_path / "a").touch()
+
+    with pytest.raises(StorageError, match="link file"):
+        local.link(f"file://{tmp_path}/a/file", tmp_path / "source")
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Paths of the files and directories that are synced, in order."""
+    paths = []
     real = os.fsync
 
     def recording(descriptor):
-        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", recording)
+    return paths
+
+
+def test_linked_file_and_its_directories_are_synced_in_order(local, tmp_path, synced):
+    (tmp_path / "source").touch()
+    local.link(f"file://{tmp_path}/a/b/file", tmp_path / "source")
+
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b" / "file", tmp_path / "a" / "b"]
+
+
+def test_files_and_their_directories_are_synced_in_order(local, tmp_path, synced):
     local.create_exclusive(f"file://{tmp_path}/a/b/file", b"1")
 
     assert [path.parent if path.name.startswith(".tmp-") else path for path in synced] == [
