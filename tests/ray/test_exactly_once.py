@@ -27,7 +27,7 @@ from tests.ray.conftest import PATIENCE_S, handle_of, wait_until
 class Moment(Enum):
     """When a process is killed, besides the number of records that it must have written."""
 
-    AT_ONCE = "at once"
+    AT_ONCE = "at once: at the latest at the first barrier, so that no checkpoint is complete"
     PENDING = "at the next barrier: its checkpoint is pending, and this subtask has not taken part"
     PUBLISHED = "when a checkpoint of this attempt is complete and its output visible"
 
@@ -84,11 +84,16 @@ class KillingWriter:
 
     def prepare_commit(self, checkpoint_id):
         self._die_at(Moment.PENDING)
+        if self.kill.moment is Moment.AT_ONCE:
+            self._die()
         return self.inner.prepare_commit(checkpoint_id)
 
     def _die_at(self, moment: Moment) -> None:
         if self.kill.moment is moment and self.written >= self.kill.records:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._die()
+
+    def _die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
@@ -109,7 +114,6 @@ def kills(seed: int) -> dict[int, Kill]:
 def test_log_is_counted_exactly_once_whenever_a_slot_is_killed(environment, tmp_path, seed):
     log, out, expected = tmp_path / "mixed.log", tmp_path / "out", Expected()
     expected.append_to(log, lines=120_000, seed=seed)
-    # The first checkpoint is due after the shortest pause, when the first process is long dead.
     interval = "200ms"
     env = environment(
         2, execution_checkpointing_interval=interval, execution_checkpointing_min_pause=interval
