@@ -44,8 +44,8 @@ test: lint ## lint, type check and the whole test suite
 	$(BIN)/python -m pytest $(PARALLEL) tests/e2e
 	$(BIN)/python -m pytest $(PARALLEL) tests/simulation
 	$(BIN)/python -m tests.simulation --seeds=2000 --minutes=4
-	$(BIN)/python -m pytest tests/services
-	$(BIN)/python -m pytest tests/ray
+	$(BIN)/python -m pytest $(PARALLEL) tests/services
+	$(BIN)/python -m pytest $(PARALLEL) tests/ray
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: coverage
