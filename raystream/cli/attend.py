@@ -36,13 +36,14 @@ from raystream.config.units import format_duration
 from raystream.errors import ConfigError, JobFailedError
 from raystream.ids import JobId, JobStatus, OperatorUid
 from raystream.runtime.coordinator_view import JobView
+from raystream.storage.stores import to_url
 
 POLL_S = 0.5
 """Time between two looks at a job."""
 
 JOB_IDS_VARIABLE = "RAYSTREAM_JOB_IDS"
-"""Environment variable with the file to which each job is appended before it is started: a line with its id,
-and behind it the time in ms that it has to begin to run, if that is limited."""
+"""Environment variable of the client of a Ray job: the file to which each job is appended before it is
+started, a line with its id, and behind it the time in ms that it has to begin to run, if that is limited."""
 
 
 class Detached(BaseException):
@@ -86,6 +87,8 @@ class Attendant:
                 "a detached job needs processes that outlive this one, and the local runner has none",
                 hint="use --runner ray, or leave --detached out",
             )
+        if JOB_IDS_VARIABLE in os.environ:
+            _check_directories(submission)
         own = ", on a Ray cluster of its own" if _starts_cluster(submission) else ""
         say(f"starting {submission.name!r}: {name} runner, parallelism {submission.config.parallelism}{own}")
         self._take_signals()
@@ -281,6 +284,27 @@ def _starts_cluster(submission: Submission) -> bool:
     from raystream.cluster.connection import starts_cluster  # Ray takes a while, and help needs none.
 
     return starts_cluster(submission.address, detached=submission.detached)
+
+
+def _check_directories(submission: Submission) -> None:
+    """Refuse to keep checkpoints where they would go with the Ray job that this process is the client of.
+
+    Raises:
+        ConfigError: a directory is the working directory, or below it.
+    """
+    checkpointing = submission.config.checkpointing
+    here = f"{to_url('.')}/"
+    for key, directory in (
+        ("execution.checkpointing.dir", checkpointing.directory),
+        ("execution.checkpointing.savepoint-dir", checkpointing.savepoint_directory),
+    ):
+        if directory is not None and f"{directory}/".startswith(here):
+            raise ConfigError(
+                "directory is below that of the script, which Ray removes from the cluster some time",
+                hint="give an absolute path that every node sees, or the URL of a store",
+                key=key,
+                path=directory.removeprefix(here),
+            )
 
 
 def _note(job_id: JobId, start_timeout_ms: int | None) -> None:

@@ -2,12 +2,14 @@
 
 import io
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from raystream.api.runner import CancelRequest
 from raystream.cli import driver
+from raystream.cli.attend import JOB_IDS_VARIABLE
 from raystream.cluster.versions import own_versions, versions_text
 from raystream.ids import JobStatus
 from tests.unit.cli.fakes import CREATED, FINISHED, RUNNING, FakeJob, view
@@ -109,3 +111,21 @@ def test_lines_of_standard_output_are_marked_in_the_log(monkeypatch):
     driver._mark(io.BytesIO(b"1> a\n1> b"))
 
     assert log.getvalue() == b"\x1f1> a\n\x1f1> b\n"
+
+
+@pytest.mark.parametrize("key", ["execution.checkpointing.dir", "execution.checkpointing.savepoint-dir"])
+def test_directory_that_goes_with_a_ray_job_is_refused(raystream, script, jobs_do, monkeypatch, key):
+    runner = jobs_do(FakeJob([FINISHED]), FakeJob([FINISHED]))
+    path = script()
+    here = Path(path).parent / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv(JOB_IDS_VARIABLE, f"{here}/jobs")
+
+    refused = raystream("run", "-D", f"{key}=some/where", path)
+
+    assert (refused.code, runner.submissions) == (2, [])
+    assert f"(key={key!r} path='some/where')" in refused.err
+    assert raystream("run", "-D", f"{key}={here}-too", path).code == 0
+    monkeypatch.delenv(JOB_IDS_VARIABLE)
+    assert raystream("run", "-D", f"{key}=some/where", path).code == 0
