@@ -5,7 +5,8 @@ are gone, when the configuration names the directory.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,7 +195,21 @@ def savepoint(
         _dispose(disposed)
         return
     assert job is not None
-    print(jobs.client(job).savepoint(directory, savepoint_format))
+    with _asked(jobs.client(job)) as client:
+        print(client.savepoint(directory, savepoint_format))
+
+
+@contextmanager
+def _asked(client: JobClient) -> Iterator[JobClient]:
+    """Ask a job for something; say at an interrupt that it has been asked."""
+    try:
+        yield client
+    except KeyboardInterrupt:
+        say(
+            f"interrupted; job {client.job_id} may still do what it was asked for:"
+            f" `raystream list` and `raystream checkpoints {client.job_id}` show it"
+        )
+        raise
 
 
 def _dispose(path: str) -> None:
@@ -214,7 +229,8 @@ def checkpoint(jobs: Jobs, job: str, full: bool) -> None:
 
     It is a checkpoint like any other: sinks commit with it, and newer ones take its place.
     """
-    path = jobs.client(job).checkpoint(full)
+    with _asked(jobs.client(job)) as client:
+        path = client.checkpoint(full)
     if path:
         print(path)
     else:
@@ -235,10 +251,10 @@ def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_for
     With --drain it is as if the sources had come to their end, so that every window and event-time timer
     fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
     """
-    client = jobs.client(job)
-    print(client.stop(directory, drain, format=savepoint_format), flush=True)
-    say(f"job {client.job_id} ends once everything before the savepoint is committed")
-    result = client.wait_until(TERMINAL, None, None)  # Output is for whoever started the job.
+    with _asked(jobs.client(job)) as client:
+        print(client.stop(directory, drain, format=savepoint_format), flush=True)
+        say(f"job {client.job_id} ends once everything before the savepoint is committed")
+        result = client.wait_until(TERMINAL, None, None)  # Output is for whoever started the job.
     say(f"job {client.job_id} is {result.status.value}")
 
 
@@ -253,9 +269,9 @@ def rescale(jobs: Jobs, job: str, parallelism: int) -> None:
     Further slots are started and a checkpoint is taken while the job runs; it then restarts from there.
     When there is no room for them within a minute, or the checkpoint fails, the job goes on as it was.
     """
-    client = jobs.client(job)
-    say(f"job {client.job_id} gets parallelism {parallelism}; it waits up to a minute for room")
-    downtime_ms = client.rescale(parallelism)
+    with _asked(jobs.client(job)) as client:
+        say(f"job {client.job_id} gets parallelism {parallelism}; it waits up to a minute for room")
+        downtime_ms = client.rescale(parallelism)
     say(f"job {client.job_id} has parallelism {parallelism}; downtime {downtime_ms / 1000:.2f} s")
 
 
@@ -274,8 +290,8 @@ def cancel(jobs: Jobs, job: str, directory: str | None, savepoint_format: str) -
     when that fails the job goes on.  What the job commits after the savepoint comes again when it is started
     from there: `raystream stop` leaves no such gap.
     """
-    client = jobs.client(job)
-    if directory is not None:
-        print(client.savepoint(directory or None, savepoint_format), flush=True)
-    client.cancel()
+    with _asked(jobs.client(job)) as client:
+        if directory is not None:
+            print(client.savepoint(directory or None, savepoint_format), flush=True)
+        client.cancel()
     say(f"job {client.job_id} is cancelled; `raystream checkpoints {client.job_id}` shows what is left of it")

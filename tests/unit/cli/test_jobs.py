@@ -198,6 +198,21 @@ def test_stop_that_does_not_come_to_its_end_has_printed_the_savepoint(raystream,
     assert "commit failed" in outcome.err
 
 
+@pytest.mark.parametrize("command", ["savepoint", "checkpoint", "stop", "rescale -p 3", "cancel"])
+def test_interrupt_tells_that_the_job_was_asked(raystream, cluster, command):
+    def interrupt(_request):
+        raise KeyboardInterrupt
+
+    cluster.answer = interrupt
+    outcome = raystream(*command.split(), "ab")
+
+    assert (outcome.code, outcome.out) == (130, "")
+    assert (
+        f"interrupted; job {HITS.job_id} may still do what it was asked for: `raystream list` and"
+        f" `raystream checkpoints {HITS.job_id}` show it\n"
+    ) in outcome.err
+
+
 @pytest.fixture
 def savepoint(tmp_path):
     """The directory of a savepoint with a file in directories of its own."""
