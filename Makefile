@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 SEEDS ?= 2000
-# Tests on all cores at a time.
+# Tests on all cores at a time; those that start servers and clusters for themselves on a few.
 PARALLEL := -n logical --dist worksteal
+FEW := $(PARALLEL) --maxprocesses 2
 OUT ?= out/demo
 
 define SHOW_LARGEST
@@ -44,8 +45,8 @@ test: lint ## lint, type check and the whole test suite
 	$(BIN)/python -m pytest $(PARALLEL) tests/e2e
 	$(BIN)/python -m pytest $(PARALLEL) tests/simulation
 	$(BIN)/python -m tests.simulation --seeds=2000 --minutes=4
-	$(BIN)/python -m pytest $(PARALLEL) tests/services
-	$(BIN)/python -m pytest $(PARALLEL) tests/ray
+	$(BIN)/python -m pytest $(FEW) tests/services
+	$(BIN)/python -m pytest $(FEW) tests/ray
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: coverage

@@ -340,8 +340,8 @@ def three_nodes() -> Iterator["Cluster"]:
 
     from raystream.cluster.connection import disconnect
 
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, **head})
+    alone = {"include_dashboard": False, "dashboard_port": 0, "dashboard_agent_listen_port": 0, "num_cpus": 0}
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, **alone, "_system_config": soon})
     try:
         yield cluster
     finally:

@@ -104,9 +104,9 @@ class JobClient:
         return self.wait_until(TERMINAL, _seconds(timeout), print_lines)
 
     def wait_until(
-        self, statuses: frozenset[JobStatus], timeout_s: float | None, listener: OutputListener | None
+        self, statuses: frozenset[JobStatus], timeout_s: float | None, listener: OutputListener
     ) -> JobResult:
-        """Like `wait`, also for another status and with another receiver of what sinks send, or none."""
+        """Like `wait`, also for another status and with another receiver of what sinks send."""
         view = self._handle.wait(timeout_s, until=statuses | TERMINAL, listener=listener)
         if view.status is JobStatus.FAILED:
             raise _failure(view)

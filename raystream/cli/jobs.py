@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from raystream.api.ambient import Ambient
-from raystream.api.client import TERMINAL, JobClient, runner_named
+from raystream.api.client import JobClient, runner_named
+from raystream.api.runner import JobHandle
 from raystream.cli.attend import say
 from raystream.cli.listing import (
     CheckpointRow,
@@ -28,6 +29,8 @@ from raystream.cli.listing import (
 from raystream.cli.progress import short_size, waits
 from raystream.cli.retyped import retyped_configuration
 from raystream.cli.run import address_option, config_option, define_option
+from raystream.cli.stopping import await_end
+from raystream.clock import SystemClock
 from raystream.cluster.address import given_dashboard
 from raystream.errors import ClusterNotFoundError, ConfigError
 from raystream.handles import SavepointFormat
@@ -106,7 +109,11 @@ class Jobs:
         return [*running, *(job for job in archived if job.job_id not in alive)]
 
     def client(self, wanted: str) -> JobClient:
-        """Return a client of one job of the cluster.
+        """Return a client of one job of the cluster; as `handle`."""
+        return JobClient(self.handle(wanted))
+
+    def handle(self, wanted: str) -> JobHandle:
+        """Return a handle of one job of the cluster.
 
         Args:
             wanted: its id, a prefix of it that no other job has, or its name.
@@ -115,7 +122,7 @@ class Jobs:
             JobNotFoundError: no job is meant, or more than one.
             ClusterNotFoundError: no cluster answers.
         """
-        return JobClient(runner_named("ray").attach(wanted, address=self.address))
+        return runner_named("ray").attach(wanted, address=self.address)
 
 
 @click.command("list", short_help="List the jobs of the cluster.")
@@ -246,16 +253,16 @@ def checkpoint(jobs: Jobs, job: str, full: bool) -> None:
 def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_format: str) -> None:
     """End a job with a savepoint, and print the savepoint's path.
 
-    The path is printed when the savepoint is complete.  The job ends, and the command with it, as soon as
-    everything before the savepoint is committed, whatever fails meanwhile.
+    The path is printed when the savepoint is complete.  The job ends, and the command with it, once
+    everything before the savepoint is committed, whatever fails meanwhile; 1 says that it may not be.
     With --drain it is as if the sources had come to their end, so that every window and event-time timer
     fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
     """
-    with _asked(jobs.client(job)) as client:
-        print(client.stop(directory, drain, format=savepoint_format), flush=True)
-        say(f"job {client.job_id} ends once everything before the savepoint is committed")
-        result = client.wait_until(TERMINAL, None, None)  # Output is for whoever started the job.
-    say(f"job {client.job_id} is {result.status.value}")
+    handle = jobs.handle(job)
+    with _asked(JobClient(handle)) as client:
+        path = client.stop(directory, drain, format=savepoint_format)
+        print(path, flush=True)
+        await_end(handle, path, SystemClock())
 
 
 @click.command("rescale", short_help="Let a job go on at another parallelism.")

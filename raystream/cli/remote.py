@@ -1,7 +1,7 @@
 """Commands on the jobs of a cluster that this machine reaches over HTTP alone.
 
 Only machines of a Ray cluster can be its clients.  From any other one a command is typed again on the head:
-as a Ray job of some seconds, whose output and exit code are this command's own, and whose record is
+as a Ray job, whose output and exit code are this command's own, and whose record is
 deleted afterwards.
 """
 

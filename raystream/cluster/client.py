@@ -180,8 +180,8 @@ class RayJobHandle:
             if update.seen != seen:
                 seen = update.seen
                 yield update
-            elif timeout_s is not None and left_s <= 0.0:
-                raise TimeoutError(f"job {self._job_id} has no news after {timeout_s} s")
+            if timeout_s is not None and left_s <= 0.0:
+                raise TimeoutError(f"job {self._job_id} is {update.view.status.value} after {timeout_s} s")
 
     def request(self, request: ClientRequest) -> str:
         outcome = self._outcome(request, None)

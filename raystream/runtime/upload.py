@@ -313,6 +313,7 @@ class Upload:
             checksum=xxhash.xxh3_64_hexdigest(content),
         )
         self._shared.append(shared)  # Before it is there: a part of it may be left.
+        self._look()
         if not target.files.link_shared(target.barrier.directory, shared, file.path):
             target.files.write_shared(target.barrier.directory, shared, _Watched(_in_pieces(content), self))
         return shared

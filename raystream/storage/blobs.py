@@ -174,7 +174,7 @@ class SnapshotFiles:
         self.open_fs(directory).write(shared_file(directory, file.name), data)
 
     def link_shared(self, directory: str, file: SharedFile, source: Path) -> bool:
-        """Store such a file without a copy; False, with nothing done, where the store is not on its disk.
+        """Store such a file without a copy; False where the store is not on its file system.
 
         Args:
             directory: as for `write_shared`.

@@ -11,7 +11,8 @@ not there is simply empty, and the only atomic operation is "create if absent".
 What a store promises, and `tests/unit/storage/contract.py` checks for each of them:
 
 * a reader sees a whole file or none;
-* when `write` or `create_exclusive` has returned, the file survives a crash of the machine;
+* when `write` or `create_exclusive` has returned, or `link` has with True, the file survives a crash of the
+  machine;
 * of all callers of `create_exclusive` for one name, at most one is told True.
 """
 
@@ -72,8 +73,8 @@ class FileSystem(Protocol):
     def link(self, url: str, source: Path) -> bool:
         """Create the file durably as a second name of a local one that never changes; costs no copy.
 
-        The name was never used before.  False, with nothing done, where the store cannot: it is no disk of
-        this machine, or another one than that of the file.
+        The name was never used before.  False where the store cannot, since it is no disk of this machine, or
+        another file system than that of the file: `write` is to be called then.
         """
 
     def create_exclusive(self, url: str, data: Data) -> bool:

@@ -4,8 +4,8 @@ fsspec reads, lists and deletes.  It has neither fsync nor an exclusive rename f
 module writes them itself.
 """
 
-import errno
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,15 +14,15 @@ import fsspec
 from raystream.storage.filesystem import TEMPORARY_PREFIX, Data, buffers
 from raystream.storage.fsspec_store import GONE, FsspecFileSystem, translated
 
-_NOT_LINKED = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.ENOENT)
-"""A link is refused: between two disks, by a disk that has none, of a file that has too many or is gone."""
+_DEFAULT_ACCESS = "system.posix_acl_default"
 
 
 class LocalFileSystem(FsspecFileSystem):
     """A local or mounted disk.
 
     A file is written under a temporary name, synced, and then given its name by `rename`, or
-    by `link`, which fails when the name is taken.  The directory is synced after it.
+    by `link`, which fails when the name is taken.  The directory is synced after it.  A file that is there
+    already, and whole, gets its further name at once.
     """
 
     def __init__(self) -> None:
@@ -40,18 +40,21 @@ class LocalFileSystem(FsspecFileSystem):
             _sync(path.parent)
 
     def link(self, url: str, source: Path) -> bool:
-        with translated("link file", url):
-            path = _local_path(url)
+        path = _local_path(url)
+        # Whatever fails here, `write` can do without, or meets again and explains: it gives the name anew.
+        with suppress(OSError):
             _make_directory(path.parent)
+            if _gives_access_of_its_own(path.parent, source):
+                return False
             try:
                 path.hardlink_to(source)
-            except OSError as error:
-                if error.errno in _NOT_LINKED:
-                    return False
-                raise
+            except FileExistsError:
+                if not path.samefile(source):  # As in `create_exclusive`.
+                    raise
             _sync(path)
             _sync(path.parent)
             return True
+        return False
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         with translated("create file", url):
@@ -86,6 +89,16 @@ def local_url(rest: str) -> str:
     """Return the URL of a path, absolute, with `~` expanded."""
     # Not `Path.resolve`: a link that the user has set up stays in the names that we store.
     return "file://" + os.path.abspath(Path(rest).expanduser())  # noqa: PTH100
+
+
+def _gives_access_of_its_own(directory: Path, file: Path) -> bool:
+    """Return whether files of a directory are to have another group, or access lists, unlike this one."""
+    status = directory.stat()
+    if status.st_mode & stat.S_ISGID and status.st_gid != file.stat().st_gid:
+        return True
+    with suppress(OSError, AttributeError):  # There is none, or no such thing on this disk or system.
+        return bool(os.getxattr(directory, _DEFAULT_ACCESS))
+    return False
 
 
 def _local_path(url: str) -> Path:

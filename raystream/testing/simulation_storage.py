@@ -62,7 +62,10 @@ class SimulatedFileSystem:
         self._call(StorageCall("write", url, content), lambda: self._put(url, content))
 
     def link(self, url: str, source: Path) -> bool:
-        return False
+        if linked := source.exists():
+            content = source.read_bytes()
+            self._call(StorageCall("link", url, content), lambda: self._put(url, content))
+        return linked
 
     def create_exclusive(self, url: str, data: Data) -> bool:
         content = b"".join(buffers(data))

@@ -21,6 +21,8 @@ from raystream.cluster.connection import disconnect
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+# Any ports for what is the same on every head: other sessions have theirs on this machine.
+HEAD = {**NODE, "dashboard_port": 0, "dashboard_agent_listen_port": 0}
 PATIENCE_S = 300.0
 """Time after which a test gives up on something that must happen."""
 
@@ -37,8 +39,7 @@ def ray_cluster() -> Iterator[Cluster]:
     """A cluster of one node, as `ray start --head` makes it; tests may add nodes and remove them."""
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)  # Workers import raystream.
-    # Any port for the dashboard that is not there: Ray tries the usual one, on which another cluster may be.
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "dashboard_port": 0})
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     yield cluster
     disconnect()
     cluster.shutdown()

@@ -43,6 +43,11 @@ def attempts(entries: list[object]) -> int:
     return sum(isinstance(entry, AttemptStarted) for entry in entries)
 
 
+def ended(handle):
+    """Wait for the end of a job as a client does that leaves its output to others."""
+    return handle.wait(PATIENCE_S, until=frozenset(), listener=None)
+
+
 def ids_of_completed(view) -> set[int]:
     """Return the checkpoints that the job log has: one in progress is forgotten with its job master."""
     return {record.checkpoint_id for record in view.checkpoints if record.status == "completed"}
@@ -83,9 +88,9 @@ def test_savepoint_and_stop_that_are_asked_for_across_the_death_are_carried_out(
         stopped = pool.submit(client.stop, str(tmp_path / "savepoints"))
         assert Path(stopped.result(PATIENCE_S).removeprefix("file://"), "_metadata").is_file()
 
-    assert client.wait(PATIENCE_S).status is JobStatus.FINISHED
+    assert ended(handle).status is JobStatus.FINISHED
     kill_master(client.job_id)
-    assert handle_of(client.job_id).view().status is JobStatus.FINISHED
+    assert ended(handle_of(client.job_id)).status is JobStatus.FINISHED
     entries = entries_of(tmp_path, client.job_id)
     assert attempts(entries) == 3, "a job that has ended never runs again"
     assert entries[-1] == Terminal(status=JobStatus.FINISHED)

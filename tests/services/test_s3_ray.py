@@ -14,7 +14,7 @@ from raystream.connectors.files import FileSink
 from raystream.storage.s3_url import place_of
 from tests.e2e.conftest import ROOT, Outcome
 from tests.published import counts_by_key, one_to_n
-from tests.ray.conftest import NODE, completed, disconnect, handle_of, wait_until
+from tests.ray.conftest import HEAD, completed, disconnect, handle_of, wait_until
 from tests.services.servers import SECRET_KEY, FaultyStore
 from tests.services.test_s3_jobs import assert_nothing_is_left
 
@@ -34,7 +34,7 @@ def cluster(moto_server: FaultyStore) -> Iterator[Cluster]:
             environment.setenv(name, value)
         environment.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         disconnect()  # From a cluster of other tests, whose processes do not know the store.
-        cluster = Cluster(initialize_head=True, head_node_args=NODE)
+        cluster = Cluster(initialize_head=True, head_node_args=HEAD)
         yield cluster
         disconnect()
         cluster.shutdown()

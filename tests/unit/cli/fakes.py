@@ -127,11 +127,13 @@ class FakeCluster:
         self.views = list(views)
         self.requests = []
         self.steps = [FINISHED]
+        self.now = {}
+        """How a job stands before that."""
         self.answer = lambda request: "file:///savepoints/savepoint-ababab-1"
 
     def attach(self, job_id, *, address=None):
         row = matching_job([JobRow.of(one) for one in self.views], job_id)
-        job = FakeJob(list(self.steps), now=view(job_id=row.job_id))
+        job = FakeJob(list(self.steps), now=view(job_id=row.job_id, **self.now))
         job.request = self.request
         return job
 

@@ -10,10 +10,9 @@ from raystream.api.runner import (
     CheckpointRequest,
     RescaleRequest,
     SavepointRequest,
-    StopRequest,
 )
 from raystream.cli.listing import JobRow, matching_job
-from raystream.errors import CheckpointError, ConfigError, JobFailedError, JobNotFoundError
+from raystream.errors import CheckpointError, ConfigError, JobNotFoundError
 from raystream.handles import SavepointFormat
 from raystream.ids import JobId, JobStatus
 from raystream.records.elements import SnapshotKind
@@ -176,26 +175,6 @@ def test_relative_directory_is_the_one_of_this_process(raystream, cluster, comma
     raystream(*command)
 
     assert cluster.requests[0].directory == f"file://{tmp_path}/sp"
-
-
-def test_stop_prints_the_savepoint(raystream, cluster):
-    outcome = raystream("stop", "ab")
-
-    assert outcome.out == "file:///savepoints/savepoint-ababab-1\n"
-    assert isinstance(cluster.requests[0], StopRequest)
-    assert not cluster.requests[0].drain
-    assert outcome.err.splitlines()[-1].endswith(" is FINISHED")
-    assert raystream("stop", "ab", "--drain").code == 0
-    assert cluster.requests[1].drain
-
-
-def test_stop_that_does_not_come_to_its_end_has_printed_the_savepoint(raystream, cluster):
-    error = JobFailedError("commit failed", uid="out")
-    cluster.steps = [view(JobStatus.FAILED, error=error)]
-    outcome = raystream("stop", "ab")
-
-    assert (outcome.code, outcome.out) == (1, "file:///savepoints/savepoint-ababab-1\n")
-    assert "commit failed" in outcome.err
 
 
 @pytest.mark.parametrize("command", ["savepoint", "checkpoint", "stop", "rescale -p 3", "cancel"])

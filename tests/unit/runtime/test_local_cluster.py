@@ -113,6 +113,7 @@ def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path,
     client.wait_until(frozenset({JobStatus.RUNNING}), 30, lambda uid, payload: None)
     path = client.stop()
     assert client.wait(30).status is JobStatus.FINISHED
+    assert client.checkpoints()[-1].path == path
     before = client.wait(30).records_in
     assert before < 4_000
 

@@ -137,6 +137,25 @@ def test_upload_that_is_dropped_at_any_moment_leaves_no_shared_file(operator, tm
         assert world.snapshotter._files.pieces == moment, "nothing more is written"
 
 
+class AbortingLinks(AbortingFiles):
+    """Aborts checkpoint 1 as soon as its first shared file is linked."""
+
+    def link_shared(self, directory, file, source):
+        assert super().link_shared(directory, file, source)
+        self.world.snapshotter.abort(1)
+        return True
+
+
+def test_upload_that_is_dropped_behind_a_link_leaves_no_shared_file(operator, job):
+    files = AbortingLinks(None)
+    world = files.world = World(operator, files=files, inline_bytes_max=0)
+    take(world, job, 1)
+    world.finish()
+
+    assert world.acks == world.failures == []
+    assert files_in(job) == []
+
+
 def test_file_of_state_is_linked_on_its_own_disk(operator, job):
     world = World(operator)
     take(world, job, 1)

@@ -229,7 +229,7 @@ def test_a_directory_that_is_gone_as_a_whole_meanwhile_counts_as_deleted(local, 
     assert not directory.exists()
 
 
-@pytest.mark.parametrize("cause", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+@pytest.mark.parametrize("cause", [errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EEXIST])
 def test_file_that_its_disk_does_not_link_is_left_to_be_written(local, tmp_path, monkeypatch, cause):
     def refuse(*_args):
         raise OSError(cause, "no")
@@ -240,12 +240,64 @@ def test_file_that_its_disk_does_not_link_is_left_to_be_written(local, tmp_path,
     assert not local.link(f"file://{tmp_path}/a/file", tmp_path / "source")
 
 
-def test_link_that_fails_is_a_storage_error(local, tmp_path):
+def test_file_whose_link_fails_is_written_and_says_why_that_fails(local, tmp_path):
     (tmp_path / "source").touch()
     (tmp_path / "a").touch()
 
-    with pytest.raises(StorageError, match="link file"):
-        local.link(f"file://{tmp_path}/a/file", tmp_path / "source")
+    assert not local.link(f"file://{tmp_path}/a/file", tmp_path / "source")
+    with pytest.raises(StorageError, match="choose another directory") as caught:
+        local.write(f"file://{tmp_path}/a/file", b"1")
+    assert "a part of the path is a file" in caught.value.hint
+
+
+def test_link_that_a_network_disk_has_repeated_is_ours(local, tmp_path, monkeypatch):
+    real = Path.hardlink_to
+
+    def repeated(self, target):
+        real(self, target)
+        raise FileExistsError(errno.EEXIST, "taken", str(self))
+
+    (tmp_path / "source").write_bytes(b"content")
+    monkeypatch.setattr(Path, "hardlink_to", repeated)
+
+    assert local.link(f"file://{tmp_path}/a/file", tmp_path / "source")
+    assert local.read(f"file://{tmp_path}/a/file") == b"content"
+
+
+def test_link_that_is_not_durable_is_replaced_by_a_copy(local, tmp_path, monkeypatch):
+    def fail(_descriptor):
+        raise OSError(errno.EIO, "planned")
+
+    source, url = tmp_path / "source", f"file://{tmp_path}/file"
+    source.write_bytes(b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        assert not local.link(url, source)
+    local.write(url, b"content")
+
+    assert source.stat().st_nlink == 1
+    assert local.read(url) == b"content"
+
+
+def test_file_in_a_directory_that_gives_another_group_is_no_link(local, tmp_path, monkeypatch):
+    source, shared = tmp_path / "source", tmp_path / "shared"
+    source.touch()
+    shared.mkdir()
+    shared.chmod(0o2770)
+    assert local.link(f"file://{shared}/of-its-group", source)
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a directory to any group")
+
+    os.chown(shared, -1, source.stat().st_gid + 1)
+
+    assert not local.link(f"file://{shared}/file", source)
+
+
+def test_file_in_a_directory_that_gives_access_lists_is_no_link(local, tmp_path, monkeypatch):
+    (tmp_path / "source").touch()
+    monkeypatch.setattr(os, "getxattr", lambda *_: b"u:someone:r")
+
+    assert not local.link(f"file://{tmp_path}/file", tmp_path / "source")
 
 
 @pytest.fixture
