@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 import click
 
+from raystream.cli.attend import say
 from raystream.cli.failures import SIGNALLED
 from raystream.cli.following import outcome, show
 from raystream.cli.retyped import retyped_arguments, retyped_options
@@ -18,6 +19,7 @@ from raystream.cli.submit import driver_command
 from raystream.cluster import ray_jobs
 
 _WRITTEN_ANEW = ("address", "config_file", "definitions")
+_ASKING = ("savepoint", "checkpoint", "stop", "rescale", "cancel")
 
 
 def run_on_head(context: click.Context, dashboard: str, configuration: Collection[str]) -> int:
@@ -39,6 +41,8 @@ def run_on_head(context: click.Context, dashboard: str, configuration: Collectio
         return outcome(jobs, submission_id)
     except KeyboardInterrupt:
         jobs.stop(submission_id)
+        if context.info_name in _ASKING:
+            say("interrupted; the job may still do what it was asked for, as `raystream list` shows")
         return SIGNALLED + signal.SIGINT
     finally:
         jobs.forget(submission_id)

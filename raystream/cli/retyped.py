@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from raystream.api.ambient import Ambient
+from raystream.cli.duration import Duration
 from raystream.config.load import load_config
 
 
@@ -47,6 +48,8 @@ def retyped_configuration(config_file: str | None, definitions: Mapping[str, str
 
 def _typed(option: click.Option, value: Any) -> Iterator[str]:
     flag = max(option.opts, key=len)
+    if isinstance(option.type, Duration):
+        value = option.type.typed(value)
     match value:
         case dict():  # As `definition` leaves it.
             for key, text in value.items():

@@ -14,10 +14,10 @@ from raystream.api.ambient import Ambient, use
 from raystream.api.explain import explain_plan
 from raystream.api.runner import JobHandle, Submission
 from raystream.cli.attend import Attendant, Detached, say
+from raystream.cli.duration import Duration
 from raystream.cli.failures import DONE, JOB_FAILED, SIGNALLED, print_lines, script_error_lines
 from raystream.cli.script import run_script
 from raystream.clock import SystemClock
-from raystream.config.units import parse_duration_ms
 from raystream.errors import ConfigError, RaystreamError
 
 SCRIPT_SETTINGS = {"ignore_unknown_options": False, "allow_interspersed_args": False}
@@ -37,18 +37,6 @@ def definition(context: click.Context, parameter: click.Parameter, pairs: Iterab
             raise click.BadParameter(f"{pair!r} is not KEY=VALUE", context, parameter)
         definitions[key.strip()] = value.strip()
     return definitions
-
-
-def duration(context: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
-    """Return a time such as `30s` in ms.
-
-    Raises:
-        BadParameter: it is not one.
-    """
-    try:
-        return None if text is None else parse_duration_ms(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: {error}", context, parameter) from error
 
 
 config_option = click.option("-c", "--config", "config_file", metavar="FILE", help="YAML configuration file.")
@@ -91,7 +79,7 @@ allow_non_restored_option = click.option(
 )  # fmt: skip
 @click.option("-d", "--detached", is_flag=True, help="Return when the job runs; prints its id.")
 @click.option(
-    "--timeout", "start_timeout_ms", metavar="TIME", callback=duration,
+    "--timeout", "start_timeout_ms", metavar="TIME", type=Duration(),
     help="Give a job up that does not run after this time, such as 5min: cancel it and fail.",
 )  # fmt: skip
 @click.option("--runner", "runner_name", type=click.Choice(["ray", "local"]), help="Where to run.")

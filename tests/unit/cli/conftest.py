@@ -96,7 +96,7 @@ def no_cluster(monkeypatch):
         raise ClusterNotFoundError("no Ray cluster runs on this machine", hint="start one")
 
     monkeypatch.setattr(jobs.Jobs, "running", running)
-    monkeypatch.setattr(jobs.Jobs, "client", running)
+    monkeypatch.setattr(jobs.Jobs, "handle", running)
 
 
 @pytest.fixture

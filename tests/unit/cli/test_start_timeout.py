@@ -1,5 +1,7 @@
 """`run --timeout` gives up a job that does not get as far as running."""
 
+import pytest
+
 from raystream.api.runner import CancelRequest
 from raystream.ids import JobStatus
 from tests.unit.cli.fakes import FINISHED, RUNNING, FakeJob, view
@@ -23,8 +25,12 @@ def test_job_that_has_run_is_not_given_up_when_it_restarts(raystream, script, jo
     assert raystream("run", "--timeout", "0s", script()).code == 0
 
 
-def test_time_that_is_none_is_wrong_usage(raystream, script):
-    outcome = raystream("run", "--timeout", "soon", script())
+@pytest.mark.parametrize(
+    ("text", "cause"), [("soon", "expected a duration"), ("30", "give a unit, as in 30s")]
+)
+def test_time_that_is_none_is_wrong_usage(raystream, script, text, cause):
+    outcome = raystream("run", "--timeout", text, script())
 
     assert outcome.code == 2
-    assert "'soon'" in outcome.error[0]
+    assert f"{text!r}: " in outcome.error[0]
+    assert cause in outcome.error[0]

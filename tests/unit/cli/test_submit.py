@@ -288,7 +288,23 @@ def test_interrupted_command_is_ended_on_the_head_too(raystream, ray):
     outcome = raystream("logs", "--address", "http://head:8265", "-f", "hits")
 
     assert (outcome.code, outcome.out) == (130, "slot-0 | a\n")
+    assert "interrupted" not in outcome.err
     assert len(ray.stopped) == 1
+
+
+def test_interrupted_command_that_asks_a_job_for_something_says_that_it_was_asked(raystream, ray):
+    ray.log = [KeyboardInterrupt()]
+
+    assert (
+        "the job may still do what it was asked for"
+        in raystream("stop", "--address", "http://head:8265", "hits").err
+    )
+
+
+def test_timeout_has_its_unit_on_the_cluster_too(raystream, script, ray):
+    raystream("submit", "--timeout", "1.5s", script())
+
+    assert " --timeout=1500ms " in ray.command
 
 
 def test_submission_of_which_the_cluster_knows_nothing_any_more_is_not_found(raystream, script, ray):
