@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import ray
 
 from raystream.cli import attend, jobs, main
 from raystream.errors import ClusterNotFoundError
@@ -52,9 +54,14 @@ def script(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+def _looked_for_a_cluster(*args: object, **options: object) -> NoReturn:
+    raise AssertionError("a unit test has looked for a Ray cluster")
+
+
 @pytest.fixture
 def raystream(capsys, monkeypatch) -> Iterator[Callable[..., Outcome]]:
-    """Run a command line in this process, which is left as it was."""
+    """Run a command line in this process, which is left as it was; it must not look for a real cluster."""
+    monkeypatch.setattr(ray, "init", _looked_for_a_cluster)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
