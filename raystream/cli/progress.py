@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from raystream.ids import JobStatus
+from raystream.ids import Attempt, JobStatus
 from raystream.records.elements import SnapshotKind
 from raystream.runtime.coordinator_view import CheckpointRecord, JobView
 
@@ -20,6 +20,8 @@ LINE_INTERVAL_MS = 5_000
 """Time between two plain lines if nothing happens."""
 RATE_WINDOW_MS = 5_000
 """Rates are averages over about this time."""
+DELAY_SHOWN_MS = 1_000
+"""Delay before a restart that is worth a line of its own."""
 STANDSTILL_MS = 2_000
 """Counters arrive about once a second; those that have not moved for this long stand still."""
 
@@ -43,6 +45,8 @@ class Progress:
         self._samples: deque[_Sample] = deque()
         self._status: JobStatus | None = None
         self._restarts = 0
+        self._failed: Attempt | None = None
+        """The last attempt whose failure was told before the next one began."""
         self._checkpoint_id = 0
         self._waiting_since_ms: float | None = None
         self._waiting_told = ""
@@ -106,9 +110,14 @@ class Progress:
                 )
 
     def _restarted(self, view: JobView) -> Iterator[str]:
+        cause = str(view.error).strip().partition("\n")[0] if view.error else "cause not known"
+        waits_to_restart = view.status is JobStatus.RESTARTING and view.restart_in_ms >= DELAY_SHOWN_MS
+        if waits_to_restart and view.attempt != self._failed:
+            self._failed = view.attempt
+            wait = short_duration(view.restart_in_ms)
+            yield f"attempt {view.attempt} failed, the next one begins in {wait}: {cause}"
         if view.restarts > self._restarts:
             self._restarts = view.restarts
-            cause = str(view.error).strip().partition("\n")[0] if view.error else "cause not known"
             yield f"restart {view.restarts}: {cause}"
 
     def _waiting(self, view: JobView, now_ms: float) -> Iterator[str]:

@@ -78,7 +78,6 @@ class Job:
         self._judge = FailureJudge(strategy)
         self._settled = True  # Nothing of an earlier attempt can complete any more.
         self._only_commits_left = False  # What ends the job is complete.
-        self._restart_ms = 0.0
         self._logged = False  # The job is in the log, or may be.
         self._conflict: RaystreamError | None = None
         self._end = JobEnd()
@@ -108,14 +107,9 @@ class Job:
         return self._conflict or self._end.error or self._judge.error
 
     @property
-    def restarts(self) -> int:
-        """Attempts that began since another one had failed."""
-        return self._judge.restarts
-
-    @property
-    def gave_up(self) -> str:
-        """Why a failed job was not started again; empty otherwise."""
-        return self._judge.gave_up
+    def failures(self) -> FailureJudge:
+        """What has failed so far and what came of it; to be looked at only."""
+        return self._judge
 
     @property
     def waiting_for(self) -> str:
@@ -130,7 +124,7 @@ class Job:
         if stopping and self._aim is Aim.UNDECIDED:
             deadlines.append(self._judge.decision_ms)
         elif stopping and self._aim is Aim.RESTART and self._stopped:
-            deadlines.append(self._restart_ms)
+            deadlines.append(self._judge.restart_ms)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # ---- an attempt ----------------------------------------------------------
@@ -226,7 +220,6 @@ class Job:
         self._roster.reshape_next(rescaled)
         commands: list[Command] = []
         if self._aim is Aim.NONE and self._phase not in (Phase.CREATED, Phase.COMMITTING):
-            self._restart_ms = now_ms
             commands = self._stop(now_ms, Aim.RESTART) + self._advance(now_ms)
         return self._done("rescale_ready", rescaled, commands)
 
@@ -372,8 +365,8 @@ class Job:
             return []
         if self._aim is Aim.UNDECIDED:
             match self._judge.decide(now_ms):
-                case Restart(delay_ms):
-                    self._aim, self._restart_ms = Aim.RESTART, now_ms + delay_ms
+                case Restart():
+                    self._aim = Aim.RESTART
                 case GiveUp():
                     self._aim = Aim.FAIL
         if not self._stopped or self._aim is Aim.UNDECIDED:
@@ -382,7 +375,7 @@ class Job:
             self._enter(Phase.CLOSING)
             error = self._judge.error if self._aim is Aim.FAIL else None
             return self._end.begin(TERMINAL_STATUS[self._aim], error, logged=self._logged)
-        return self._begin_attempt() if now_ms >= self._restart_ms else []
+        return self._begin_attempt() if now_ms >= self._judge.restart_ms else []
 
     def _enter(self, phase: Phase) -> None:
         if phase not in TRANSITIONS[self._phase]:

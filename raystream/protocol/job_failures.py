@@ -11,7 +11,7 @@ that is left are its commits, so it is tried again a few times, whatever the str
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raystream.errors import RaystreamError
 from raystream.protocol.restart import Decision, GiveUp, Restart, RestartStrategy
@@ -59,7 +59,8 @@ class FailureJudge:
 
     Attributes:
         gave_up: why the last failure was not followed by a restart; empty before that.
-        restarts: attempts that a failure has led to.
+        restart_ms: when the attempt after the last failed one may begin, monotonic; in the past once it has.
+        restarts: attempts that began since another one had failed.
     """
 
     def __init__(self, strategy: RestartStrategy) -> None:
@@ -71,6 +72,7 @@ class FailureJudge:
         self._visible = False  # Output of this attempt may be visible, and no checkpoint says which.
         self._commit_tries = 0  # Those that are left, once only commits are.
         self.gave_up = ""
+        self.restart_ms = 0.0
         self.restarts = 0
 
     @property
@@ -128,9 +130,17 @@ class FailureJudge:
         if now_ms < self.decision_ms:
             return None
         decision = self._decision(now_ms, self._primary)
-        if isinstance(decision, GiveUp):
-            self.gave_up = decision.reason
+        match decision:
+            case GiveUp(reason):
+                self.gave_up = reason
+            case Restart(delay_ms):
+                self.restart_ms = now_ms + delay_ms
         return decision
+
+    def shown(self, now_ms: float) -> dict[str, Any]:
+        """Return what a view of the job shows of it."""
+        wait_ms = max(round(self.restart_ms - now_ms), 0)
+        return {"restarts": self.restarts, "restart_in_ms": wait_ms, "gave_up": self.gave_up}
 
     def _decision(self, now_ms: float, primary: Failure) -> Decision:
         if self._visible:

@@ -92,7 +92,7 @@ class JobEntries:
             records_in=records.records_in,
             records_out=records.records_out,
             dead_letters=records.dead_letters,
-            restarts=self._job.restarts,
+            restarts=self._job.failures.restarts,
             parallelism=self._parallelism(),
         )
 

@@ -107,6 +107,8 @@ class JobView:
     """Path of the snapshot that the job was started from."""
     error: RaystreamError | None = None
     """Primary cause of the last failure; of a FAILED job, what it failed with."""
+    restart_in_ms: int = 0
+    """Time until the attempt after a failed one may begin; 0 when it is not waited for."""
     gave_up: str = ""
     """Why a FAILED job was not started again."""
     waiting_for: str = ""

@@ -1,7 +1,9 @@
 """What is told of a running job, and when."""
 
+from dataclasses import replace
+
 from raystream.cli.progress import Progress, summary
-from raystream.errors import SlotLostError
+from raystream.errors import SlotLostError, UserCodeError
 from raystream.ids import JobStatus
 from tests.unit.cli.fakes import CREATED, JOB_ID, checkpoint, view
 
@@ -96,6 +98,22 @@ def test_restart_is_told_once_with_its_cause():
     assert progress.events(view(), 0) == []
     assert progress.events(restarted, 1) == ["restart 1: process of a slot is gone (slot=1)"]
     assert progress.events(restarted, 2) == []
+
+
+def test_failure_is_told_once_while_the_next_attempt_is_waited_for():
+    progress = Progress(now_ms=0)
+    failed = view(JobStatus.RESTARTING, error=UserCodeError("map raised"), restart_in_ms=8_200)
+    told = "attempt 1 failed, the next one begins in 8.2 s: map raised"
+
+    assert progress.events(failed, 0) == [told]
+    assert progress.events(replace(failed, restart_in_ms=7_000), 1_200) == []
+    assert progress.events(view(attempt=2, restarts=1, error=failed.error), 8_200) == [
+        "restart 1: map raised"
+    ]
+    again = replace(failed, attempt=2, restarts=1)
+    assert progress.events(replace(again, restart_in_ms=999), 9_000) == [], "it begins at once"
+    assert progress.events(replace(again, status=JobStatus.CANCELLING), 9_000) == []
+    assert progress.events(again, 9_000) == [told.replace("1", "2", 1)]
 
 
 def test_waiting_for_resources_is_told_after_five_seconds():

@@ -208,7 +208,7 @@ def test_job_fails_when_its_strategy_gives_up():
     job.stopped()
 
     assert job.settled() == [LogEnd(JobStatus.FAILED, CRASH.error)]
-    assert job.machine.gave_up == "restarts are switched off (restart-strategy.type is none)"
+    assert job.machine.failures.gave_up == "restarts are switched off (restart-strategy.type is none)"
     assert job.end_logged() == [CleanUp(JobStatus.FAILED, archive=True)]
     assert job.status == "FAILING"
     assert job.cleaned_up() == []

@@ -91,7 +91,7 @@ def test_failure_of_a_commit_without_a_checkpoint_is_the_end_and_says_that_outpu
     assert end.status is JobStatus.FAILED
     assert "may be partly visible" in end.error.message
     assert failure.error.message in end.error.message
-    assert "again" in job.machine.gave_up
+    assert "again" in job.machine.failures.gave_up
 
 
 def test_nothing_is_committed_without_a_checkpoint_by_an_attempt_that_has_failed():

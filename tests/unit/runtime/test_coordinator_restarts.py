@@ -31,6 +31,16 @@ def test_job_that_fails_too_often_for_its_strategy_says_which_option_gave_up(opt
     assert cause in world.view.gave_up
 
 
+def test_time_until_the_next_attempt_is_shown(tmp_path):
+    world = running(tmp_path, restart_strategy__fixed_delay__delay="5s").run_for(INTERVAL_MS)
+    assert world.view.restart_in_ms == 0
+
+    world.fail().run_for(2_000)
+    assert (world.status, world.view.attempt, world.view.restart_in_ms) == ("RESTARTING", 1, 3_000)
+    world.run_for(3_000)
+    assert (world.status, world.view.attempt, world.view.restart_in_ms) == ("RUNNING", 2, 0)
+
+
 @pytest.mark.parametrize("fail", [World.fail, lambda world: world.lose(0)])
 def test_two_restarts_with_no_checkpoint_between_go_back_to_the_same_one(tmp_path, fail):
     world = running(tmp_path).run_for(INTERVAL_MS)
