@@ -48,7 +48,8 @@ class CheckpointRecord:
     size_bytes: int = 0
     """Of all state, whenever it was written."""
     uploaded_bytes: int = 0
-    """How much was written for this checkpoint: less than its size when it refers to files of older ones."""
+    """How much was stored for this checkpoint, copied or linked: less than its size when it refers to files
+    of older ones."""
     path: str = ""
     """Directory of `_metadata`, once complete and until it is deleted."""
     failure: str = ""
@@ -80,6 +81,7 @@ class CheckpointCounts(NamedTuple):
 
 
 NO_CHECKPOINTS = CheckpointCounts(completed=0, failed=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
