@@ -5,18 +5,14 @@ begun.  The mark that it leaves is looked at before every blob and every piece o
 written by then is deleted by whoever finds the mark: no checkpoint will ever refer to it.
 """
 
-import mmap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
-import xxhash
-
-from raystream.errors import CheckpointError, StateError, StorageError
+from raystream.errors import CheckpointError, StorageError
 from raystream.graph.physical import Vertex
 from raystream.handles import (
     ChannelSlice,
@@ -295,8 +291,7 @@ class Upload:
 
     def _store_named(self, file: LocalFile, path: str) -> NamedFile:
         self._look()
-        content = _mapped(file.path)
-        checksum = xxhash.xxh3_64_hexdigest(content)
+        content, checksum = file.content()
         handle = FileHandle(path=path, size_bytes=len(content), checksum=checksum)
         self._write_file(handle, _in_pieces(content))
         return NamedFile(local=file.local, file=handle)
@@ -304,13 +299,13 @@ class Upload:
     def _store_shared(self, file: LocalFile, name: str) -> SharedFile:
         self._look()
         target = self._target
-        content = _mapped(file.path)
+        content, checksum = file.content()
         shared = SharedFile(
             name=name,
             local=file.local,
             created_by=target.barrier.checkpoint_id,
             size_bytes=len(content),
-            checksum=xxhash.xxh3_64_hexdigest(content),
+            checksum=checksum,
         )
         self._shared.append(shared)  # Before it is there: a part of it may be left.
         self._look()
@@ -350,15 +345,6 @@ def _file_kind(state: OperatorState) -> str:
 
 def _in_pieces(content: memoryview) -> list[memoryview]:
     return [content[at : at + PIECE_BYTES] for at in range(0, len(content), PIECE_BYTES)]
-
-
-def _mapped(path: Path) -> memoryview:
-    """Return a local file, mapped into memory so that a large one is not read at once."""
-    try:
-        with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise StateError("local file of state cannot be read", path=str(path), cause=str(error)) from error
 
 
 class _Watched(Sequence[Buffer]):

@@ -186,11 +186,14 @@ class RocksDbStore:
         """
         self.reads += 1
         try:
-            entries: Iterator[tuple[Any, bytes]] = self._db.items(from_key=max(prefix, start))
-            for key, value in entries:
-                if not key.startswith(prefix):
-                    return
-                yield key, value
+            # Not `items`: it ends at what cannot be read as it does at the end of the store.
+            entries = self._db.iter()
+            valid, key_of, value_of, step = entries.valid, entries.key, entries.value, entries.next
+            entries.seek(max(prefix, start))
+            while valid() and (key := key_of()).startswith(prefix):
+                yield key, value_of()
+                step()
+            entries.status()
         except GeneratorExit:
             raise
         except Exception as error:

@@ -36,8 +36,9 @@ class NativeSnapshot(RocksDbSnapshot):
     def files(self) -> Sequence[LocalFile]:
         self._check_types()
         paths = self._held().files()
+        earlier = self._origin.known.stored()
         known = self._known([path.name for path in paths])
-        return [LocalFile(path.name, path, known.get(path.name)) for path in paths]
+        return [LocalFile(path.name, path, known.get(path.name), earlier.get(path.name)) for path in paths]
 
     def chunks(self) -> Iterator[tuple[int, int, Chunk]]:
         raise AssertionError("a snapshot of files has no chunks")

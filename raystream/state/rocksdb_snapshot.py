@@ -58,6 +58,11 @@ class KnownFiles:
         """The store was opened with files of a checkpoint of this job."""
         self._known = dict(files)
 
+    def stored(self) -> dict[str, SharedFile]:
+        """Return how files are stored that are part of complete checkpoints."""
+        with self._lock:
+            return dict(self._known)
+
     def refer(self, checkpoint_id: int, names: Iterable[str]) -> dict[str, SharedFile]:
         """Return how those files are stored that a checkpoint refers to; it stores the others anew."""
         with self._lock:

@@ -10,6 +10,7 @@ read whole, and its checksum is in its handle.
 What else a restore may get is known to `raystream.state.stored`.
 """
 
+import mmap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import xxhash
 
 from raystream.clock import TimeDomain
-from raystream.errors import StateCorruptError
+from raystream.errors import StateCorruptError, StateError
 from raystream.handles import SharedFile, StateInfo
 from raystream.keygroup import KeyGroupRange
 from raystream.records.elements import WATERMARK_MIN_MS
@@ -64,12 +66,38 @@ class LocalFile:
     Attributes:
         local: what the backend calls it.
         path: where it is until the snapshot is discarded.
-        shared: how it is stored already, for a checkpoint that is complete; None when it is not.
+        shared: how it is stored already, for a checkpoint that is complete; None when it is to be stored.
+        earlier: how a complete checkpoint has stored it, so that its content is known; None when none has.
     """
 
     local: str
     path: Path
     shared: SharedFile | None
+    earlier: SharedFile | None = None
+
+    def content(self) -> tuple[memoryview, str]:
+        """Return what is in it, mapped into memory so that a large one is not read at once, and its checksum.
+
+        Raises:
+            StateCorruptError: it is not what it was when an earlier checkpoint stored it.
+            StateError: it cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:
+            raise StateError(
+                "local file of state cannot be read", path=str(self.path), cause=str(error)
+            ) from error
+        checksum = xxhash.xxh3_64_hexdigest(content)
+        if self.earlier is not None and checksum != self.earlier.checksum:
+            raise StateCorruptError(
+                "local file of state is damaged since a checkpoint has stored it",
+                hint="the disk has failed, or something has written into the files of a checkpoint",
+                path=str(self.path),
+                stored_as=self.earlier.name,
+            )
+        return content, checksum
 
 
 class TableInfo(StoredInfo, frozen=True, kw_only=True):

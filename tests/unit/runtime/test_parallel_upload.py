@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
-from raystream.errors import StorageError
-from raystream.records.elements import Barrier
+from raystream.errors import StateCorruptError, StorageError
+from raystream.handles import SharedFile
+from raystream.records.elements import Barrier, SnapshotKind
 from raystream.runtime.upload import OperatorPart, Upload, UploadDroppedError, UploadsUnderWay, UploadTarget
 from raystream.state.snapshot_files import LocalFile
 from raystream.storage.blobs import SnapshotFiles
@@ -43,13 +44,15 @@ class Files:
     states = ()
     entries = 0
 
+    earlier = None
+
     def __init__(self, directory) -> None:
         self._paths = [directory / f"{number}.sst" for number in range(FILES)]
         for number, path in enumerate(self._paths):
             path.write_bytes(bytes([number]))
 
     def files(self):
-        return [LocalFile(local=path.name, path=path, shared=None) for path in self._paths]
+        return [LocalFile(path.name, path, None, self.earlier) for path in self._paths]
 
     def blob(self):
         return [b"index"]
@@ -65,7 +68,7 @@ class Files:
 def upload(tmp_path):
     """Make the upload of a snapshot of files to a store that calls `before`."""
 
-    def make(before) -> Upload:
+    def make(before=lambda _: None, earlier=None, kind=SnapshotKind.CHECKPOINT) -> Upload:
         (tmp_path / "local").mkdir()
         directory = (tmp_path / "stored" / "chk-1").as_uri()
         target = UploadTarget(
@@ -73,11 +76,13 @@ def upload(tmp_path):
             under_way=UploadsUnderWay(),
             inline_bytes_max=0,
             attempt=1,
-            barrier=Barrier(checkpoint_id=1, **{**BARRIER, "directory": directory}),
+            barrier=Barrier(checkpoint_id=1, **{**BARRIER, "directory": directory, "kind": kind}),
             vertex=vertex_of("uid"),
             subtask=0,
         )
-        part = OperatorPart(uid="uid", states=[], keyed=Files(tmp_path / "local"), sync=lambda: None)
+        keyed = Files(tmp_path / "local")
+        keyed.earlier = earlier
+        part = OperatorPart(uid="uid", states=[], keyed=keyed, sync=lambda: None)
         return Upload(target, [part], ["5eed"])
 
     return make
@@ -120,4 +125,14 @@ def test_an_upload_that_is_dropped_writes_no_further_file_and_leaves_none(upload
     with pytest.raises(UploadDroppedError):
         made.run()
     assert len(begun) <= TRANSFERS_AT_ONCE
+    assert stored(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", [SnapshotKind.CHECKPOINT, SnapshotKind.SAVEPOINT])
+def test_a_file_that_is_not_what_was_stored_of_it_before_gets_no_new_checksum(upload, tmp_path, kind):
+    earlier = SharedFile(name="c0-0.sst", local="0.sst", created_by=0, size_bytes=1, checksum="another")
+
+    with pytest.raises(StateCorruptError, match="damaged since a checkpoint has stored it") as caught:
+        upload(earlier=earlier, kind=kind).run()
+    assert caught.value.context["stored_as"] == "c0-0.sst"
     assert stored(tmp_path) == []

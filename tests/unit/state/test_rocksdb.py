@@ -125,6 +125,33 @@ def test_failure_of_the_disk_names_the_path(local_path):
     assert "localdir" in caught.value.hint
 
 
+READS = {
+    "all": lambda store, _: list(store.scan(b"")),
+    "a prefix": lambda store, _: list(store.scan(b"a")),
+    "a view": lambda store, _: list(store.view().scan(b"")),
+    "each key": lambda store, keys: store.get_many(keys),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_block_that_is_damaged_is_an_error_and_no_end_of_the_state(local_path, read):
+    store = RocksDbStore(local_path / "db", RocksDbMemory(8 << 20))
+    keys = [b"a%06d" % n for n in range(20_000)]
+    store.write([(key, os.urandom(50)) for key in keys] + [(b"b", b"")])
+    store.link_files(local_path / "linked")
+    largest = max((local_path / "linked").glob("*.sst"), key=lambda path: path.stat().st_size)
+    with largest.open("r+b") as file:  # It is the file of the store, under another name.
+        file.seek(largest.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 0x40]))
+
+    with pytest.raises(StateError, match="state could not be read") as caught:
+        READS[read](store, keys)
+    assert "block checksum mismatch" in caught.value.context["cause"]
+    store.close()
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
