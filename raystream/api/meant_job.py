@@ -43,12 +43,14 @@ def meant_job(wanted: str, candidates: Sequence[Candidate]) -> JobId | None:
         found = [one for one in candidates if wanted and reading(one)]
         if len(found) > 1:
             ids = ", ".join(one.job_id for one in found[:MATCHES_SHOWN_MAX])
+            ended = all(one.ended for one in found)
             raise JobNotFoundError(
-                "more than one job is meant",
+                "no job is meant that runs, and more than one that has ended"
+                if ended
+                else "more than one job is meant",
                 hint=f"give more of the id: {ids}",
                 job=wanted,
                 jobs=len(found),
-                ended=all(one.ended for one in found),
             )
         if found:
             return found[0].job_id

@@ -26,6 +26,8 @@ from raystream.api.runner import (
     ClientRequest,
     JobHandle,
     OutputListener,
+    SavepointRequest,
+    StopRequest,
     Submission,
 )
 from raystream.api.runner import JobView as RunnerView
@@ -180,6 +182,8 @@ class AttendedJob:
         return self._handle.metrics()
 
     def request(self, request: ClientRequest) -> str:
+        if isinstance(request, (SavepointRequest, StopRequest)) and JOB_IDS_VARIABLE in os.environ:
+            _check_directory("directory", request.directory)
         if isinstance(request, CancelRequest):
             self.cancelling = True
             say(f"cancelling job {self.job_id}; Ctrl-C leaves without waiting for it")
@@ -247,7 +251,7 @@ class AttendedJob:
     def _waited(self, view: JobView) -> None:
         self._tell_start(view)
         self.settled = self.settled or self.detached or view.status.terminal
-        if self.detached and view.status is not JobStatus.FAILED:
+        if self.detached and view.status not in (JobStatus.FAILED, JobStatus.CANCELED):
             print(self.job_id, flush=True)
         if not view.status.terminal:
             return
@@ -290,21 +294,23 @@ def _check_directories(submission: Submission) -> None:
     """Refuse to keep checkpoints where they would go with the Ray job that this process is the client of.
 
     Raises:
-        ConfigError: a directory is the working directory, or below it.
+        ConfigError: a directory is one that Ray has made for the Ray job.
     """
     checkpointing = submission.config.checkpointing
-    here = f"{to_url('.')}/"
-    for key, directory in (
-        ("execution.checkpointing.dir", checkpointing.directory),
-        ("execution.checkpointing.savepoint-dir", checkpointing.savepoint_directory),
-    ):
-        if directory is not None and f"{directory}/".startswith(here):
-            raise ConfigError(
-                "directory is below that of the script, which Ray removes from the cluster some time",
-                hint="give an absolute path that every node sees, or the URL of a store",
-                key=key,
-                path=directory.removeprefix(here),
-            )
+    _check_directory("execution.checkpointing.dir", checkpointing.directory)
+    _check_directory("execution.checkpointing.savepoint-dir", checkpointing.savepoint_directory)
+
+
+def _check_directory(key: str, url: str | None) -> None:
+    # What goes along with Ray jobs is unpacked side by side.
+    gone = to_url(".." if Path.cwd().name.startswith("_ray_pkg_") else ".")
+    if url is not None and f"{url}/".startswith(f"{gone}/"):
+        raise ConfigError(
+            "directory is among those of Ray jobs, which Ray removes from the cluster some time",
+            hint="give an absolute path that every node sees, or the URL of a store",
+            key=key,
+            path=url,
+        )
 
 
 def _note(job_id: JobId, start_timeout_ms: int | None) -> None:

@@ -142,7 +142,9 @@ def waits(waiting_for: str, duration_ms: float) -> str:
 
 def summary(view: JobView, duration_ms: float) -> str:
     """Return the last line about a job that has ended."""
-    checkpoints = counted(len(completed(view.checkpoints)), "checkpoint")
+    # There are records of the newest alone, and of an archived job no counts.
+    known = max(view.checkpoint_counts.completed, len(completed(view.checkpoints)))
+    checkpoints = counted(known, "checkpoint")
     restarts = counted(view.restarts, "restart")
     return (
         f"job {view.job_id} is {view.status.value}: {view.records_in:,} records in, "

@@ -338,7 +338,8 @@ def _views(masters: dict[JobId, Any]) -> list[JobView]:
         except ActorUnavailableError:
             views.append(_next_life(job_id, masters[job_id]))
         except (RayError, RaystreamError) as error:
-            logger.warning("job master does not answer", extra={"job_id": job_id, "cause": repr(error)})
+            if not isinstance(getattr(error, "cause", None), JobNotFoundError):  # One that has ended.
+                logger.warning("job master does not answer", extra={"job_id": job_id, "cause": repr(error)})
     return views
 
 

@@ -261,6 +261,7 @@ def _user_code_error(message: str, error: BaseException, context: OperatorContex
         error = error.original
     return UserCodeError(
         message,
+        hint=error.hint if isinstance(error, RaystreamError) else "",
         operator=context.name,
         uid=context.uid,
         subtask=context.subtask,

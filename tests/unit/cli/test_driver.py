@@ -2,7 +2,6 @@
 
 import io
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +11,7 @@ from raystream.cli import driver
 from raystream.cli.attend import JOB_IDS_VARIABLE
 from raystream.cluster.versions import own_versions, versions_text
 from raystream.ids import JobStatus
+from tests.unit.cli.conftest import SCRIPT
 from tests.unit.cli.fakes import CREATED, FINISHED, RUNNING, FakeJob, view
 
 JOB_ID = "5eed" * 8
@@ -113,19 +113,50 @@ def test_lines_of_standard_output_are_marked_in_the_log(monkeypatch):
     assert log.getvalue() == b"\x1f1> a\n\x1f1> b\n"
 
 
-@pytest.mark.parametrize("key", ["execution.checkpointing.dir", "execution.checkpointing.savepoint-dir"])
-def test_directory_that_goes_with_a_ray_job_is_refused(raystream, script, jobs_do, monkeypatch, key):
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A directory that Ray has unpacked for the Ray job which this process is the client of."""
+    directory = tmp_path / "working_dir_files" / "_ray_pkg_5eed"
+    directory.mkdir(parents=True)
+    monkeypatch.chdir(directory)
+    monkeypatch.setenv(JOB_IDS_VARIABLE, str(tmp_path / "jobs"))
+    return directory
+
+
+DIRECTORIES = [
+    ("execution.checkpointing.dir", "some/where"),
+    ("execution.checkpointing.dir", "../elsewhere"),
+    ("execution.checkpointing.savepoint-dir", "."),
+]
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES)
+def test_directory_that_goes_with_a_ray_job_is_refused(raystream, script, jobs_do, package, directory):
+    key, where = directory
     runner = jobs_do(FakeJob([FINISHED]), FakeJob([FINISHED]))
     path = script()
-    here = Path(path).parent / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    monkeypatch.setenv(JOB_IDS_VARIABLE, f"{here}/jobs")
 
-    refused = raystream("run", "-D", f"{key}=some/where", path)
+    refused = raystream("run", "-D", f"{key}={where}", path)
 
     assert (refused.code, runner.submissions) == (2, [])
-    assert f"(key={key!r} path='some/where')" in refused.err
-    assert raystream("run", "-D", f"{key}={here}-too", path).code == 0
+    assert f"(key={key!r} path='{(package / where).resolve().as_uri()}')" in refused.err
+    assert raystream("run", "-D", f"{key}={package.parent}-not", path).code == 0
+
+
+@pytest.mark.usefixtures("package")
+def test_directory_of_a_job_that_is_no_ray_job_is_where_it_says(raystream, script, jobs_do, monkeypatch):
     monkeypatch.delenv(JOB_IDS_VARIABLE)
-    assert raystream("run", "-D", f"{key}=some/where", path).code == 0
+    jobs_do(FakeJob([FINISHED]))
+
+    assert raystream("run", "-D", "execution.checkpointing.dir=some/where", script()).code == 0
+
+
+@pytest.mark.usefixtures("package")
+@pytest.mark.parametrize("asked", ["savepoint", "stop"])
+def test_savepoint_that_would_go_with_a_ray_job_is_refused_to_its_script(raystream, script, jobs_do, asked):
+    job = FakeJob([FINISHED])
+    jobs_do(job)
+    text = SCRIPT.replace('env.execute("numbers")', f'env.submit("numbers").{asked}("here")')
+
+    assert "(key='directory' path=" in raystream("run", script(text)).err
+    assert job.requests == []

@@ -5,6 +5,7 @@ from dataclasses import replace
 from raystream.cli.progress import Progress, summary
 from raystream.errors import SlotLostError, UserCodeError
 from raystream.ids import JobStatus
+from raystream.runtime.coordinator_view import CheckpointCounts
 from tests.unit.cli.fakes import CREATED, JOB_ID, checkpoint, view
 
 
@@ -161,3 +162,5 @@ def test_summary_tells_how_a_job_ended():
     assert summary(ended, 65_000) == (
         f"job {JOB_ID} is FINISHED: 10,000 records in, 9,990 out, 1 checkpoint, 0 restarts, 0:01:05"
     )
+    long_job = replace(ended, checkpoint_counts=CheckpointCounts(completed=1_315, failed=2))
+    assert ", 1,315 checkpoints, " in summary(long_job, 65_000)
