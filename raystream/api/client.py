@@ -159,7 +159,7 @@ class JobClient:
         Args:
             directory: where to; `execution.checkpointing.savepoint-dir` by default.
             drain: let the sources end where they are, as if that were all of their input, so that every
-                window and event-time timer fires before the savepoint: for a job that shall not go on.
+                event-time timer fires before the savepoint: for a job that shall not go on.
             format: of the savepoint, as for `savepoint`.
 
         Raises:

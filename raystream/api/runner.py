@@ -59,7 +59,7 @@ class StopRequest:
     directory: str | None
     format: SavepointFormat = SavepointFormat.CANONICAL
     drain: bool = False
-    """The sources end first, so that all windows and event-time timers fire."""
+    """The sources end first, so that all event-time timers fire."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,7 +247,7 @@ def checkpoint(jobs: Jobs, job: str, full: bool) -> None:
 @click.command("stop", short_help="End a job with a savepoint.")
 @click.argument("job", metavar="JOB")
 @click.option("-p", "--savepoint-dir", "directory", metavar="DIR", help="Where to put the savepoint.")
-@click.option("--drain", is_flag=True, help="Let the sources end first: all windows and timers fire.")
+@click.option("--drain", is_flag=True, help="Let the sources end first: all event-time timers fire.")
 @type_option
 @of_cluster
 def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_format: str) -> None:
@@ -255,7 +255,7 @@ def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_for
 
     The path is printed when the savepoint is complete.  The job ends, and the command with it, once
     everything before the savepoint is committed, whatever fails meanwhile; 1 says that it may not be.
-    With --drain it is as if the sources had come to their end, so that every window and event-time timer
+    With --drain it is as if the sources had come to their end, so that every event-time timer
     fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
     """
     handle = jobs.handle(job)
