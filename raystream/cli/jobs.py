@@ -254,9 +254,9 @@ def stop(jobs: Jobs, job: str, directory: str | None, drain: bool, savepoint_for
     """End a job with a savepoint, and print the savepoint's path.
 
     The path is printed when the savepoint is complete.  The job ends, and the command with it, once
-    everything before the savepoint is committed, whatever fails meanwhile; 1 says that it may not be.
-    With --drain it is as if the sources had come to their end, so that every event-time timer
-    fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
+    everything before the savepoint is committed, whatever fails meanwhile; exit code 1 behind a path says
+    that it may not be.  With --drain it is as if the sources had come to their end, so that every event-time
+    timer fires: for a job that shall not go on from the savepoint.  When the savepoint fails the job goes on.
     """
     handle = jobs.handle(job)
     with _asked(JobClient(handle)) as client:
