@@ -13,8 +13,8 @@ time is that of the machine's one clock; figures are seconds, the median of the 
     deploy        the processes of the slots start
     restore       state is read, until the operator has its first record
 
-    savepoint     from the command until it has printed the path: everything is stored
-    end           until everything is committed and the Ray job is over
+    command       `raystream stop`, until the savepoint is stored and all before it committed
+    Ray job       until the Ray job is over too
 """
 
 import argparse
@@ -71,7 +71,7 @@ mark("accepted")
 client.wait()
 """
 STARTED = ("client", "Ray", "environment", "connect", "deploy", "restore")
-STOPPED = ("savepoint", "end")
+STOPPED = ("command", "Ray job")
 SLOT_CREATED = re.compile(r"^slot-\d+ \| (\S+ \S+) INFO .*slot created", re.MULTILINE)
 
 
@@ -142,12 +142,12 @@ class Round:
             "stop", "submission", "-p", self._directory / "savepoints", cwd=self._directory,
             env=self._cluster.shell(RAY_ADDRESS=self._cluster.head),
         )  # fmt: skip
-        printed_ms = self._now_ms()
+        over_ms = self._now_ms()  # With the stream job.
         assert done.returncode == 0, done.stderr
         ended_ms = eventually(lambda: self._cluster.ask(f"/api/jobs/{self._id(name)}")["end_time"])
         return done.stdout.strip(), {
-            "savepoint": (printed_ms - began_ms) / 1000,
-            "end": max(ended_ms - printed_ms, 0) / 1000,
+            "command": (over_ms - began_ms) / 1000,
+            "Ray job": max(ended_ms - over_ms, 0) / 1000,
         }
 
     def _id(self, name: str) -> str:
