@@ -1,7 +1,9 @@
 """A job behind a slow sink takes unaligned checkpoints, and goes on from one at another parallelism."""
 
-from collections import Counter
+from collections import defaultdict
 from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -10,15 +12,21 @@ from raystream import JobStatus, StreamEnvironment
 from raystream.connectors.files import FileSink
 from raystream.errors import ConfigError
 from raystream.storage.metadata import decode_metadata
-from raystream.testing import TestSource
+from raystream.testing import Pause, TestSource
 from tests.published import records
 
-NUMBERS = range(3_000)
+KEYS, EACH = 100, 100
+NUMBERS = range(KEYS * EACH)
 LETTER_BYTES = 2_000
+SLOW = 10_000  # Additions for each letter: the sources have long read everything when `read` is half-way.
+CHECKPOINTS_MAX = 100  # All are retained and shown, so that the client sees every one, however late it looks.
 
 
-def counting(tmp_path, *, parallelism, work, **options):
-    """Return the environment of a job that counts letters, and has some work with each."""
+def counting(tmp_path, out, *, parallelism, work, held=False, **options):
+    """Return the environment of a job that counts letters by key, and has some work with each.
+
+    A job that is held does not end: its sources are silent for an hour when they have sent everything.
+    """
 
     def read(letter):
         sum(range(work))
@@ -30,50 +38,60 @@ def counting(tmp_path, *, parallelism, work, **options):
         execution_checkpointing_dir=str(tmp_path / "checkpoints"),
         execution_checkpointing_interval="50ms",
         execution_checkpointing_unaligned_enabled=True,
+        execution_checkpointing_num_retained=CHECKPOINTS_MAX,
         **options,
     )
-    source = TestSource(*(list(NUMBERS[start::2]) for start in range(2)))
+    end = [Pause(3_600_000)] if held else []
+    source = TestSource(*([*NUMBERS[start::2], *end] for start in range(2)))
     letters = env.from_source(source, uid="numbers").map(lambda n: (n, "x" * LETTER_BYTES)).rebalance()
     read_letters = letters.map(read, uid="read")
-    pairs = read_letters.key_by(lambda n: n % 100).map(lambda n: (n % 100, 1))
+    pairs = read_letters.key_by(lambda n: n % KEYS).map(lambda n: (n % KEYS, 1))
     counts = pairs.key_by(lambda pair: pair[0]).sum(1, uid="count")
-    counts.sink_to(FileSink.json_lines(str(tmp_path / "out")), uid="published")
+    counts.sink_to(FileSink.json_lines(str(tmp_path / out)), uid="published")
     return env
 
 
-def checkpoint_in_flight(client):
-    """Wait for a checkpoint with records in flight."""
-    while True:
+def checkpoint_in_flight(tmp_path):
+    """Run a job until it has a checkpoint with records in flight, cancel it, and return the path."""
+    client = counting(tmp_path, "slow", parallelism=2, work=SLOW, held=True).submit("slow")
+    while not (paths := [taken.path for taken in client.checkpoints() if _in_flight(taken)]):
+        assert len(client.checkpoints()) < CHECKPOINTS_MAX, "no checkpoint had records in flight"
         with suppress(TimeoutError):
-            client.wait("20ms")
-        for taken in client.checkpoints():
-            if taken.status == "completed" and taken.path and sum(s.in_flight_bytes for s in taken.subtasks):
-                return
+            assert client.wait("20ms") is None, "job ended"
+    client.cancel()
+    assert client.wait("60s").status is JobStatus.CANCELED
+    return paths[0]
+
+
+def counts(directory):
+    """Return the published counts of each key."""
+    published = defaultdict(list)
+    for key, count in records(directory):
+        published[key].append(count)
+    return published
+
+
+def _in_flight(taken):
+    return taken.status == "completed" and taken.path and sum(s.in_flight_bytes for s in taken.subtasks)
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 3])
 def test_checkpoint_with_records_in_flight_restores_at_any_parallelism(tmp_path, parallelism):
-    client = counting(tmp_path, parallelism=2, work=60_000).submit("slow")
-    checkpoint_in_flight(client)
-    client.cancel()
-    assert client.wait("60s").status is JobStatus.CANCELED
-    (path,) = (tmp_path / "checkpoints").glob("*/chk-*")
-    metadata = decode_metadata((path / "_metadata").read_bytes(), path="there")
+    path = checkpoint_in_flight(tmp_path)
+    metadata = decode_metadata((Path(urlsplit(path).path) / "_metadata").read_bytes(), path="there")
     assert any(handle.records for subtask in metadata.subtasks for handle in subtask.channels)
 
-    env = counting(tmp_path, parallelism=parallelism, work=0, execution_state_recovery_path=str(path))
+    env = counting(tmp_path, "quick", parallelism=parallelism, work=0, execution_state_recovery_path=path)
     assert env.execute("quick").status is JobStatus.FINISHED
 
-    published = Counter(map(tuple, records(tmp_path / "out")))
-    assert published == Counter((key, n + 1) for key in range(100) for n in range(len(NUMBERS) // 100))
+    before, after = counts(tmp_path / "slow"), counts(tmp_path / "quick")
+    for key in range(KEYS):
+        assert sorted({*before[key], *after[key]}) == list(range(1, EACH + 1))
+        assert sorted(after[key]) == list(range(EACH + 1 - len(after[key]), EACH + 1))
 
 
 def test_savepoint_is_not_written_on_a_base_with_records_in_flight(tmp_path):
-    client = counting(tmp_path, parallelism=2, work=60_000).submit("slow")
-    checkpoint_in_flight(client)
-    client.cancel()
-    client.wait("60s")
-    (checkpoint,) = (tmp_path / "checkpoints").glob("*/chk-*")
+    checkpoint = checkpoint_in_flight(tmp_path)
 
     with (
         raystream.savepoint.open(str(checkpoint)) as base,
