@@ -1,13 +1,12 @@
 """Access logs of both formats with broken lines, the main job over them, and what it must publish.
 
 The pipeline is that of `jobs/access_log_count.py`, made of its own functions; tests put their own
-source, pace or sink into it.
+source or sink into it.
 """
 
 import json
 import random
 import re
-import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from jobs.access_log_count import REJECTED, CountHits, ParseRequest
 from raystream.connectors.files import FileSink, FileSource
+from raystream.operators.source import Source
 from tests.published import counts_by_key, one_to_n, records, unfinished
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,26 +62,9 @@ def _line(rng: random.Random, number: int, target: str) -> str:
             return f"broken line {number} of {target}"
 
 
-class PacedParse(ParseRequest):
-    """Parses some 15,000 lines a second in each slot, so that a test can do something while the job runs."""
-
-    LINES_BETWEEN_PAUSES = 16
-    PAUSE_S = 0.001
-
-    def open(self, ctx):
-        self._never = threading.Event()
-        self._lines = 0
-
-    def process_element(self, value, ctx):
-        self._lines += 1
-        if self._lines % self.LINES_BETWEEN_PAUSES == 0:
-            self._never.wait(self.PAUSE_S)
-        return super().process_element(value, ctx)
-
-
-def add_count(env, source: FileSource, out: Path, *, parse: ParseRequest | None = None, sink=None) -> None:
-    """Build the main job; `parse` and `sink` may take the place of its own ones."""
-    requests = env.from_source(source, uid="source").process(parse or ParseRequest(), uid="parse")
+def add_count(env, source: Source, out: Path, *, sink=None) -> None:
+    """Build the main job; `sink` may take the place of its own one."""
+    requests = env.from_source(source, uid="source").process(ParseRequest(), uid="parse")
     counts = requests.key_by(lambda path: path).process(CountHits(), uid="count-hits")
     counts.sink_to(sink or FileSink.json_lines(out), uid="sink")
     rejected = requests.get_side_output(REJECTED)

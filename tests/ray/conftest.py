@@ -70,6 +70,12 @@ def environment(address: str, tmp_path: Path):
     return make
 
 
+@pytest.fixture
+def go(tmp_path: Path) -> Path:
+    """The file that a `HeldSource` waits for."""
+    return tmp_path / "go"
+
+
 def handle_of(job_id: str) -> RayJobHandle:
     """Return a handle of a job of the session's cluster."""
     return RayRunner().attach(job_id)

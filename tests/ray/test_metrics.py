@@ -154,9 +154,11 @@ def test_every_metric_is_exported_with_what_was_counted_beside_it(environment, t
         client.savepoint(str(tmp_path / "file"))
     view = handle.view()
     scrapes.until(
-        lambda now: now.values("number_of_failed_checkpoints") == [1]
-        and close(now.total("num_records_in_per_second", uid="steady"), RATE)
-        and close(now.total("state_size"), last_checkpoint(view).size_bytes)
+        lambda now: (
+            now.values("number_of_failed_checkpoints") == [1]
+            and close(now.total("num_records_in_per_second", uid="steady"), RATE)
+            and close(now.total("state_size"), last_checkpoint(view).size_bytes)
+        )
     )
 
     assert scrapes.total("num_records_in", uid="numbers") == RECORDS

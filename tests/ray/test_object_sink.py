@@ -10,11 +10,12 @@ import pytest
 from raystream import JobStatus
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
-from tests.ray.conftest import PATIENCE_S
+from tests.held_source import HeldSource
+from tests.ray.conftest import PATIENCE_S, handle_of, wait_until
 from tests.services.object_sinks import Output
 from tests.services.servers import moto
 
-COUNT = 3_000
+COUNT = 12_000
 
 
 def die():
@@ -80,15 +81,20 @@ def store(tmp_path_factory):
         yield store
 
 
-def test_every_record_is_published_once_whenever_a_slot_is_killed(environment, store):
+def test_every_record_is_published_once_whenever_a_slot_is_killed(environment, go, store):
     store.client.create_bucket(Bucket="output")
     output = Output(store.client, "output")
     env = environment(2)
-    numbers = env.from_source(DatagenSource(lambda i: i, rate=1_000, count=COUNT), uid="numbers")
+    numbers = env.from_source(
+        HeldSource(DatagenSource(lambda i: i, count=COUNT), go, records=2), uid="numbers"
+    )
     sink = DyingSink(FileSink.lines("s3://output/out"), store.environment)
     numbers.map(str, uid="text").sink_to(sink, uid="sink")
 
-    result = env.submit("killed around a commit").wait(PATIENCE_S)
+    client = env.submit("killed around a commit")
+    wait_until(handle_of(client.job_id), lambda view: view.restarts == 3)
+    go.touch()
+    result = client.wait(PATIENCE_S)
 
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 3)
     assert sorted(map(int, output.lines())) == list(range(COUNT))

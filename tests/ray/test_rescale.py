@@ -6,19 +6,19 @@ from raystream import JobStatus
 from raystream.cli.main import main
 from tests.access_logs import (
     Expected,
-    PacedParse,
     add_count,
     assert_counted_exactly_once,
     assert_published_exactly_once,
     lines_of,
 )
+from tests.held_source import HeldSource
 from tests.published import counts_by_key, records
-from tests.ray.conftest import PATIENCE_S, completed, handle_of, wait_until
+from tests.ray.conftest import PATIENCE_S, handle_of, wait_until
 
 
 @pytest.fixture
-def counting(environment, tmp_path):
-    """Start the main job over one log of many splits, from a snapshot if there is one."""
+def counting(environment, tmp_path, go):
+    """Start the main job over logs of many splits, from a snapshot if there is one; it ends after `go`."""
     expected = Expected()
     for number in range(4):
         expected.append_to(tmp_path / f"{number}.log", lines=30_000, seed=number)
@@ -26,7 +26,7 @@ def counting(environment, tmp_path):
     def start(parallelism: int, path: str | None = None, out: str = "out"):
         options = {} if path is None else {"execution_state_recovery_path": path}
         env = environment(parallelism, **options)
-        add_count(env, lines_of(tmp_path / "*.log"), tmp_path / out, parse=PacedParse())
+        add_count(env, HeldSource(lines_of(tmp_path / "*.log"), go, records=6), tmp_path / out)
         client = env.submit("count, stop and go on")
         return client, handle_of(client.job_id)
 
@@ -36,11 +36,16 @@ def counting(environment, tmp_path):
 
 def count_for_a_while(handle) -> None:
     """Wait until some output is published, which is long before the log is read."""
-    published = completed(handle.view()) + 2
-    wait_until(handle, lambda view: completed(view) >= published)
+    newest = newest_completed(handle.view())
+    wait_until(handle, lambda view: newest_completed(view) >= newest + 2)
 
 
-def test_counts_go_on_from_savepoints_at_2_then_4_then_1(counting, tmp_path):
+def newest_completed(view) -> int:
+    """Return the number of the newest checkpoint that is complete, 0 without one."""
+    return max((one.checkpoint_id for one in view.checkpoints if one.status == "completed"), default=0)
+
+
+def test_counts_go_on_from_savepoints_at_2_then_4_then_1(counting, tmp_path, go):
     client, handle = counting(2)
     count_for_a_while(handle)
     first = client.stop(str(tmp_path / "savepoints"))
@@ -55,6 +60,7 @@ def test_counts_go_on_from_savepoints_at_2_then_4_then_1(counting, tmp_path):
     later = len(records(tmp_path / "out"))
 
     client, _ = counting(1, second)
+    go.touch()
     result = client.wait(PATIENCE_S)
 
     assert 0 < early < later < sum(counting.expected.hits.values()), "each run has counted a part"
@@ -62,13 +68,14 @@ def test_counts_go_on_from_savepoints_at_2_then_4_then_1(counting, tmp_path):
     assert_counted_exactly_once(tmp_path / "out", counting.expected)
 
 
-def test_counts_go_on_from_the_checkpoint_that_a_cancelled_job_retains(counting, tmp_path):
+def test_counts_go_on_from_the_checkpoint_that_a_cancelled_job_retains(counting, tmp_path, go):
     client, handle = counting(2)
     count_for_a_while(handle)
     client.cancel()
     retained = [one.path for one in client.checkpoints() if one.status == "completed"][-1]
 
     client, _ = counting(4, retained)
+    go.touch()
     result = client.wait(PATIENCE_S)
 
     assert result.status is JobStatus.FINISHED
@@ -76,7 +83,7 @@ def test_counts_go_on_from_the_checkpoint_that_a_cancelled_job_retains(counting,
     assert_published_exactly_once(tmp_path / "out", counting.expected)
 
 
-def test_savepoint_leaves_its_job_alone_and_another_goes_on_from_it(counting, tmp_path):
+def test_savepoint_leaves_its_job_alone_and_another_goes_on_from_it(counting, tmp_path, go):
     client, handle = counting(2)
     count_for_a_while(handle)
     savepoint = client.savepoint(str(tmp_path / "savepoints"))
@@ -84,6 +91,7 @@ def test_savepoint_leaves_its_job_alone_and_another_goes_on_from_it(counting, tm
     client.cancel()
 
     other, _ = counting(1, savepoint, out="other")
+    go.touch()
     assert other.wait(PATIENCE_S).status is JobStatus.FINISHED
 
     # The savepoint was taken when each path had as many hits as the other job did not count.
@@ -100,7 +108,7 @@ def test_savepoint_leaves_its_job_alone_and_another_goes_on_from_it(counting, tm
     assert places == {row[:2] for row in counting.expected.rejected}
 
 
-def test_running_job_is_rescaled_from_2_to_4_to_1_in_one_command_each(counting, tmp_path, capsys):
+def test_running_job_is_rescaled_from_2_to_4_to_1_in_one_command_each(counting, tmp_path, go, capsys):
     client, handle = counting(2)
     count_for_a_while(handle)
     first = {worker.pid for worker in handle.workers()}
@@ -119,6 +127,7 @@ def test_running_job_is_rescaled_from_2_to_4_to_1_in_one_command_each(counting, 
         assert [worker.slot for worker in workers] == list(range(parallelism))
         assert workers[0].pid in first, "live workers are used again"
     early = len(records(tmp_path / "out"))
+    go.touch()
     result = client.wait(PATIENCE_S)
 
     assert early < sum(counting.expected.hits.values()), "it was rescaled while it counted"

@@ -5,6 +5,7 @@ import signal
 
 from raystream import JobStatus, MapFunction
 from raystream.connectors.datagen import DatagenSource
+from tests.held_source import HeldSource
 from tests.published import records
 from tests.ray.conftest import PATIENCE_S, completed, handle_of, wait_until
 from tests.timed_jobs import add_reminders, expected
@@ -31,8 +32,8 @@ class DieOnce(MapFunction):
         return value
 
 
-def test_every_timer_fires_once_when_a_slot_is_killed_and_the_job_goes_on_with_three(environment, tmp_path):
-    out, source = tmp_path / "out", DatagenSource(number, count=COUNT, rate=1_500)
+def test_every_timer_fires_once_when_a_slot_is_killed_and_three_go_on(environment, tmp_path, go):
+    out, source = tmp_path / "out", HeldSource(DatagenSource(number, count=COUNT), go, records=2)
     env = environment(2)
     add_reminders(env, source, out, parse=DieOnce(out))
     client = env.submit("timers")
@@ -46,6 +47,7 @@ def test_every_timer_fires_once_when_a_slot_is_killed_and_the_job_goes_on_with_t
 
     env = environment(3, execution_state_recovery_path=savepoint)
     add_reminders(env, source, out, parse=DieOnce(tmp_path / "nowhere"))
+    go.touch()
     result = env.submit("timers").wait(PATIENCE_S)
 
     assert result.status is JobStatus.FINISHED

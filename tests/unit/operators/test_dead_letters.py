@@ -91,9 +91,7 @@ class Keyed(KeyedProcessFunction):
         (lambda value, _: [12 // value], "process", None, [4, 3, 2]),
     ],
 )
-def test_all_but_the_records_that_fail_come_through_in_order(
-    case, size, copy_records, timestamped
-):
+def test_all_but_the_records_that_fail_come_through_in_order(case, size, copy_records, timestamped):
     function, operation, key, expected = case
     with harness_of(function, operation=operation, key=key, copy_records=copy_records) as harness:
         in_batches(harness, VALUES, size, timestamped=timestamped)

@@ -296,9 +296,7 @@ class World:
         assert len(self.all(msg.SlotReady)) == len(self.slots)
         self.send(msg.Start)
 
-    def trigger(
-        self, checkpoint_id, *, slots=None, stop=False, drain=False, kind=SnapshotKind.CHECKPOINT
-    ):
+    def trigger(self, checkpoint_id, *, slots=None, stop=False, drain=False, kind=SnapshotKind.CHECKPOINT):
         """Take a checkpoint; return what was acknowledged."""
         self.send(
             msg.TriggerCheckpoint,
