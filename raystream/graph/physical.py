@@ -39,9 +39,7 @@ class Partitioning(Enum):
     """Everything to every receiving subtask."""
 
 
-_OVERTAKEN = frozenset(
-    {Partitioning.HASH, Partitioning.REBALANCE, Partitioning.SHUFFLE, Partitioning.GLOBAL}
-)
+_OVERTAKEN = frozenset({Partitioning.HASH, Partitioning.REBALANCE, Partitioning.SHUFFLE, Partitioning.GLOBAL})
 
 Partitioner = Callable[[Any, int], int]
 """Returns the receiving subtask, 0-based, of a record, given the number of receiving subtasks."""

@@ -41,9 +41,7 @@ class _FunctionOperator(Operator):
     def dead_letters(self) -> int:
         return 0 if self._letters is None else self._letters.count
 
-    def _call_for_each(
-        self, call: Callable[[Any], Any], batch: RowBatch
-    ) -> tuple[list[Any], RowBatch]:
+    def _call_for_each(self, call: Callable[[Any], Any], batch: RowBatch) -> tuple[list[Any], RowBatch]:
         """Call a function for each record; emit the dead letters of those on which it raises.
 
         Returns:

@@ -39,7 +39,6 @@ from raystream.storage.layout import checkpoint_of
 logger = logging.getLogger(__name__)
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotServices:
     """What a slot gives to an attempt that runs in it.

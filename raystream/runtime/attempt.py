@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_MS = 1000.0
 
+
 class _Phase(Enum):
     CREATED = auto()
     RESTORING = auto()

@@ -41,9 +41,7 @@ class Route:
 class CapturedChannel:
     """What a snapshot has of one channel at one stage."""
 
-    def __init__(
-        self, route: Route, stage: ChannelStage, copied: Pass | None, decoder: BatchDecoder
-    ) -> None:
+    def __init__(self, route: Route, stage: ChannelStage, copied: Pass | None, decoder: BatchDecoder) -> None:
         self.route = route
         self.stage = stage
         self.size_bytes = 0

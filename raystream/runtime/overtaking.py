@@ -101,9 +101,7 @@ class Overtaking:
         """
         waiting = [barrier for _, barrier in self._gate.arrived if barrier.kind is SnapshotKind.CHECKPOINT]
         waiting += [barrier for barrier in (aligning, self._leaving) if barrier is not None]
-        return min(
-            (self.due_ms(one) for one in waiting if one.kind is SnapshotKind.CHECKPOINT), default=None
-        )
+        return min((self.due_ms(one) for one in waiting if one.kind is SnapshotKind.CHECKPOINT), default=None)
 
     def due_in_input(self) -> list[tuple[InputChannel, Barrier]]:
         """Return the barriers in the input that overtake now, with their channels."""

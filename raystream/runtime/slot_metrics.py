@@ -68,9 +68,7 @@ class _Task:
         self.state_bytes: dict[str, int] = {}
         self._time = times.of(subtask)
         self._times = RateWindow(now_ms, 2)
-        self._operators = [
-            _Operator(subtask, position, now_ms) for position in range(len(subtask.operators))
-        ]
+        self._operators = [_Operator(subtask, position, now_ms) for position in range(len(subtask.operators))]
 
     def sample(self, now_ms: float) -> SubtaskMetrics:
         busy, held = self._times.sample(now_ms, (self._time.busy_ms, self._time.back_pressured_ms))

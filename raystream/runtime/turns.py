@@ -31,9 +31,7 @@ class Turns:
         bounded: barriers overtake, so that turns end after a while.
     """
 
-    def __init__(
-        self, clock: Clock, subtasks: Sequence[Subtask], times: TaskTimes, *, bounded: bool
-    ) -> None:
+    def __init__(self, clock: Clock, subtasks: Sequence[Subtask], times: TaskTimes, *, bounded: bool) -> None:
         self._clock = clock
         self._subtasks = subtasks
         self._sources = [subtask for subtask in subtasks if subtask.source is not None]

@@ -75,9 +75,7 @@ _SCALARS = {
     "float": ValueForm(pa.float64(), float),
     "str": ValueForm(pa.string(), str),
     "bytes": ValueForm(pa.binary(), bytes),
-    "datetime": ValueForm(
-        pa.timestamp("us", "UTC"), Annotated[dt.datetime, msgspec.Meta(tz=True)], _moments
-    ),
+    "datetime": ValueForm(pa.timestamp("us", "UTC"), Annotated[dt.datetime, msgspec.Meta(tz=True)], _moments),
     "date": ValueForm(pa.date32(), dt.date),
     "time": ValueForm(pa.time64("us"), Annotated[dt.time, msgspec.Meta(tz=False)]),
     "timedelta": ValueForm(pa.duration("us"), dt.timedelta),
