@@ -342,9 +342,11 @@ class Job:
             return self._stop(now_ms, Aim.UNDECIDED) + self._advance(now_ms)
         if self._phase is Phase.STOPPING and self._aim is Aim.UNDECIDED:
             self._judge.failure_reported(now_ms, failure)
-        elif self._phase is Phase.STOPPING and self._aim is Aim.RESTART and not failure.retryable:
-            self._judge.failure_reported(now_ms, failure)
-            self._aim = Aim.FAIL
+        elif self._phase is Phase.STOPPING and self._aim is Aim.RESTART:
+            if self._judge.has_failure or not failure.retryable:  # Else it stops for a rescale.
+                self._judge.failure_reported(now_ms, failure)
+            if not failure.retryable:
+                self._aim = Aim.FAIL
         return self._advance(now_ms)
 
     def _stop(self, now_ms: float, aim: Aim) -> list[Command]:

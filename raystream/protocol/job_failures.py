@@ -1,7 +1,8 @@
 """Which of several failures of one attempt counts, and what follows from it.
 
 When a slot dies, its peers report broken connections, usually before the death itself is
-known.  Such a *consequence* is believed only when no primary cause follows for a moment.
+known.  Such a *consequence* is believed only when no primary cause follows for a moment; one that
+follows later, while the attempt still stops, is shown in its place.
 A failure that no restart can mend counts more than the others.
 
 Sinks that commit without a checkpoint can not be told apart afterwards into those that had
@@ -81,6 +82,11 @@ class FailureJudge:
         return self._last.error if self._last else None
 
     @property
+    def has_failure(self) -> bool:
+        """True when this attempt has failed."""
+        return self._primary is not None
+
+    @property
     def decision_ms(self) -> float:
         """When the primary cause is certain: at once for a cause, after a wait for a consequence."""
         assert self._primary is not None, "nothing has failed"
@@ -116,7 +122,7 @@ class FailureJudge:
         self._commit_tries = COMMIT_TRIES_MAX if ends_job else 0
 
     def failure_reported(self, now_ms: float, failure: Failure) -> None:
-        """Take in another failure of this attempt."""
+        """Take in another failure of this attempt; one that follows the decision may still be its cause."""
         if self._primary is None:
             self._first_ms = now_ms
         if self._primary is None or failure.rank > self._primary.rank:

@@ -21,8 +21,10 @@ from raystream.protocol.job_commands import (
 )
 from raystream.protocol.job_failures import CAUSE_WAIT_MS
 from raystream.protocol.job_phases import TRANSITIONS, Phase
+from raystream.protocol.rescale import RestartRescaled
 from raystream.protocol.restart import GiveUp, NoRestart, Restart
 from raystream.protocol.slot_roster import KILL_RETRY_MS
+from raystream.protocol.subtasks import JobShape
 from tests.unit.protocol.job_driver import (
     CANCELLATION_TIMEOUT_MS,
     CRASH,
@@ -31,6 +33,7 @@ from tests.unit.protocol.job_driver import (
     HOPELESS,
     LOST,
     SLOTS,
+    SUBTASKS,
     JobDriver,
     failed,
     running,
@@ -169,6 +172,28 @@ def test_broken_connection_without_another_cause_is_the_cause():
 
     assert job.status == "RESTARTING"
     assert job.machine.error is ECHO.error
+
+
+def test_cause_that_follows_the_decision_is_shown_and_uses_up_no_other_restart():
+    job = running(restarts=1)
+    job.fail(ECHO, SECOND)
+    job.tick(CAUSE_WAIT_MS)
+    job.lose(FIRST)
+    job.stopped(SECOND)
+    job.settled()
+
+    assert job.machine.error is LOST.error
+    assert job.tick(DELAY_MS) == [PrepareAttempt(Attempt(2))]
+
+
+def test_loss_while_a_job_stops_for_a_rescale_is_no_failure():
+    job = running()
+    shape = JobShape(parallelism=2, slots=SLOTS, subtasks=frozenset(SUBTASKS))
+    job.rescale_ready(job.now_ms, RestartRescaled(shape, ()))
+    assert job.status == "RESTARTING"
+    job.lose(FIRST)
+
+    assert job.machine.error is None
 
 
 def test_several_failures_of_an_attempt_use_up_one_restart():
