@@ -58,3 +58,9 @@ def local_path() -> Iterator[Path]:
     """An empty directory for RocksDB, in memory where there is such a file system."""
     with directory_in_memory() as path:
         yield path
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Path:
+    """The file that a `HeldSource` waits for."""
+    return tmp_path / "go"

@@ -1,14 +1,16 @@
 """A job whose newest checkpoint is damaged goes on from the one before, or says what to do."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from raystream import JobFailedError, JobStatus, KeyedProcessFunction, StreamEnvironment, ValueStateDescriptor
 from raystream.connectors.files import FileSink
-from raystream.errors import UserCodeError
+from raystream.errors import RaystreamError, UserCodeError
 from raystream.testing import Barrier, TestSource
+from tests.checkpointing import ON_REQUEST
 from tests.e2e.damaged_snapshots import LinesSink
 from tests.published import counts_by_key, one_to_n
 
@@ -70,14 +72,16 @@ def submit(tmp_path):
             state_backend_type=backend,
             state_backend_rocksdb_localdir=str(tmp_path / "local"),
             execution_checkpointing_dir=str(checkpoints),
-            execution_checkpointing_interval="50ms",
-            execution_checkpointing_min_pause="50ms",
             execution_checkpointing_num_retained=2,
             execution_checkpointing_data_inline_threshold="0b",
             restart_strategy_type="fixed-delay",
             restart_strategy_fixed_delay_attempts=1,
             restart_strategy_fixed_delay_delay="1ms",
-            **options,
+            **{
+                "execution_checkpointing_interval": "50ms",
+                "execution_checkpointing_min_pause": "50ms",
+                **options,
+            },
         )
         source = Saboteur((str(checkpoints), pattern), script) if sabotage else TestSource(script)
         counts = env.from_source(source, uid="numbers").key_by(lambda key: key).process(Count(), uid="count")
@@ -85,6 +89,13 @@ def submit(tmp_path):
         return env.submit("counting")
 
     return start
+
+
+def when_read(client, keys):
+    """Return when a job has read so many keys."""
+    while client.progress().records_in < len(keys):
+        with pytest.raises(TimeoutError):
+            client.wait("20ms")
 
 
 def by_id(client):
@@ -113,7 +124,12 @@ def test_job_goes_on_from_the_checkpoint_before_the_damaged_one(name, submit, tm
 
 
 def test_job_that_commits_names_the_file_and_goes_on_when_it_is_told_to(submit, tmp_path):
-    client = submit("state", FileSink.json_lines(str(tmp_path / "out")))
+    client = submit("state", FileSink.json_lines(str(tmp_path / "out")), **ON_REQUEST)
+    when_read(client, KEYS)
+    client.checkpoint()
+    when_read(client, KEYS * 2)
+    with suppress(RaystreamError):  # It is damaged before its client may have heard of it.
+        client.checkpoint()
     with pytest.raises(JobFailedError, match="file of the snapshot is shorter than it should be") as caught:
         client.wait(PATIENCE)
 

@@ -12,6 +12,7 @@ from raystream.state import rocksdb
 from raystream.storage.metadata import SnapshotMetadata, shared_files_of
 from raystream.storage.snapshots import load_snapshot
 from raystream.testing import Barrier, Crash, Pause, TestSource
+from tests.checkpointing import ON_REQUEST
 from tests.counting_jobs import Count, Rounds
 from tests.e2e.test_lifecycle import COUNTING, EVERY_COUNT, LOCAL, interrupt
 from tests.published import counts_by_key, one_to_n, records
@@ -26,18 +27,20 @@ PATIENCE = "60s"
 def submit(tmp_path):
     """Start the counting job on RocksDB."""
 
-    def start(source: TestSource, *, checkpoints: str, parallelism=2, interval="20ms", **options):
+    def start(source: TestSource, *, checkpoints: str, parallelism=2, **options):
         env = StreamEnvironment(
             runner="local",
             parallelism=parallelism,
             state_backend_type="rocksdb",
             state_backend_rocksdb_localdir=str(tmp_path / "local"),
             execution_checkpointing_dir=str(tmp_path / checkpoints),
-            execution_checkpointing_interval=interval,
-            execution_checkpointing_min_pause="0ms",
             restart_strategy_type="fixed-delay",
             restart_strategy_fixed_delay_delay="1ms",
-            **options,
+            **{
+                "execution_checkpointing_interval": "20ms",
+                "execution_checkpointing_min_pause": "0ms",
+                **options,
+            },
         )
         counts = env.from_source(source, uid="numbers").key_by(lambda key: key).process(Count(), uid="count")
         counts.sink_to(FileSink.json_lines(str(tmp_path / "out")), uid="out")
@@ -73,7 +76,7 @@ def metadata_of(checkpoint: Path) -> SnapshotMetadata:
 def test_full_checkpoint_refers_to_no_older_file_and_the_next_one_to_its_files(submit, tmp_path, monkeypatch):
     monkeypatch.setattr(rocksdb, "COMPACTION_FILES", 1_000)
     source = Rounds(keys=KEYS, rounds=6, lists=2).source(*[None] * 5, Pause(FOR_EVER_MS))
-    client = submit(source, checkpoints="checkpoints", interval="1h", execution_checkpointing_num_retained=4)
+    client = submit(source, checkpoints="checkpoints", execution_checkpointing_num_retained=4, **ON_REQUEST)
     created = []
     for number, full in enumerate((False, False, False, True, False)):
         path = client.checkpoint(full).removeprefix("file://")
@@ -169,6 +172,7 @@ def test_flipped_byte_in_a_shared_file_ends_the_restore_with_its_name_and_nothin
         *("-D", f"state.backend.rocksdb.localdir={tmp_path / 'local'}"),
     ]
     interrupt(start(*LOCAL, *options, path), signal.SIGTERM)
+    path.with_name("go").touch()
     (checkpoint,) = tmp_path.glob("checkpoints/*/chk-*")
     damaged = next(tmp_path.glob("checkpoints/*/shared/*"))
     content = bytearray(damaged.read_bytes())

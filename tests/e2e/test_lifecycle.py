@@ -11,8 +11,10 @@ from tests.published import records
 
 LOCAL = ("run", "--runner", "local")
 
-# Emits [key, n] for n = 1..100 of each of ten keys, and takes about two seconds.
+# Emits [key, n] for n = 1..100 of each of ten keys: slowly, unless a file `go` is there when it starts.
 COUNTING = """\
+from pathlib import Path
+
 from raystream import KeyedProcessFunction, StreamEnvironment, ValueStateDescriptor
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
@@ -28,12 +30,14 @@ class Count(KeyedProcessFunction):
 
 
 env = StreamEnvironment()
-source = DatagenSource(lambda i: i % 10, count=1_000, rate=500)
+source = DatagenSource(lambda i: i % 10, count=1_000, rate=None if Path("go").exists() else 50)
 numbers = env.from_source(source, name="numbers", uid="numbers")
 counts = numbers.key_by(lambda key: key).process(Count(), name="count", uid="count")
 counts.sink_to(FileSink.json_lines("out"), name="out", uid="out")
 env.execute("counting")
 """
+WATCHED = COUNTING.replace("else 50", "else 500")
+"""The same in two seconds, so that its progress is seen."""
 EVERY_COUNT = sorted([key, count] for key in range(10) for count in range(1, 101))
 
 
@@ -67,7 +71,8 @@ def interrupt(process, number: int) -> list[str]:
 
 
 def test_ctrl_c_prints_the_command_that_resumes_the_job(raystream, start, script, options, output):
-    process = start(*LOCAL, "-p", "2", *options, script(COUNTING))
+    path = script(COUNTING)
+    process = start(*LOCAL, "-p", "2", *options, path)
     lines = interrupt(process, signal.SIGINT)
 
     assert process.returncode == 130
@@ -78,6 +83,7 @@ def test_ctrl_c_prints_the_command_that_resumes_the_job(raystream, start, script
     assert words[:3] == ["raystream", "run", "-s"]
     assert Path(words[3].removeprefix("file://"), "_metadata").exists()
 
+    path.with_name("go").touch()
     assert raystream(*words[1:]).code == 0
     assert output() == EVERY_COUNT
 
@@ -90,12 +96,13 @@ def test_latest_resumes_the_newest_snapshot_of_the_job_at_another_parallelism(
     interrupt(start(*LOCAL, "-p", "3", "-s", "latest", *options, path), signal.SIGINT)
     assert output() != EVERY_COUNT
 
+    path.with_name("go").touch()
     assert raystream(*LOCAL, "-s", "latest", *options, path).code == 0
     assert output() == EVERY_COUNT
 
 
 def test_latest_is_a_new_start_when_there_is_nothing(raystream, script, options, output):
-    assert raystream(*LOCAL, "-s", "latest", *options, script(COUNTING)).code == 0
+    assert raystream(*LOCAL, "-s", "latest", *options, script(WATCHED)).code == 0
     assert output() == EVERY_COUNT
 
 
@@ -109,7 +116,7 @@ def test_sigterm_cancels_a_job_in_this_process(start, script, options, output):
 
 
 def test_output_and_progress_do_not_mix(raystream, script, options):
-    text = COUNTING.replace(
+    text = WATCHED.replace(
         'counts.sink_to(FileSink.json_lines("out"), name="out", uid="out")', "counts.print()"
     )
 

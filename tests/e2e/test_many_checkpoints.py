@@ -12,6 +12,7 @@ from raystream.connectors.datagen import DatagenSource
 from raystream.state.rocksdb import COMPACTION_FILES
 from raystream.storage.metadata import shared_files_of
 from raystream.storage.snapshots import load_snapshot
+from tests.checkpointing import ON_REQUEST
 from tests.counting_jobs import Count
 
 CHECKPOINTS, EVERY = 1_000, 100
@@ -27,8 +28,8 @@ def test_listing_of_a_job_does_not_grow_with_its_checkpoints(local_path, backend
         state_backend_type=backend,
         state_backend_rocksdb_localdir=str(local_path / "local"),
         execution_checkpointing_dir=str(local_path / "checkpoints"),
-        execution_checkpointing_interval="1h",
         execution_checkpointing_data_inline_threshold=0,
+        **ON_REQUEST,
     )
     keys = env.from_source(DatagenSource(lambda index: index % KEYS, rate=2_000), uid="numbers")
     keys.key_by(lambda key: key).process(Count(), uid="count").sink_to(DiscardSink(), uid="out")

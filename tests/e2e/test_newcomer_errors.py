@@ -205,7 +205,8 @@ def savepoint(raystream, script):
     outcome = raystream(*LOCAL, script(STOPPED.format(uid="total", name="numbers", count=None)))
 
     assert outcome.code == 0, outcome.err
-    return outcome.out.splitlines()[-1]
+    (path,) = [line for line in outcome.out.splitlines() if line.startswith("file://")]
+    return path
 
 
 def test_state_that_is_missing_in_the_new_program(raystream, script, savepoint):

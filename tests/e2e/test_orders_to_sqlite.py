@@ -52,7 +52,7 @@ def test_job_that_is_killed_goes_on_without_losing_or_doubling_an_order(raystrea
     db, options = tmp_path / "orders.db", with_checkpoints(tmp_path / "checkpoints")
     arguments = [JOB, "--db", db, "--orders", ORDERS]
     for resume in ([], ["-s", "latest"]):
-        process = start("run", *options, *resume, *arguments, "--rate", 10_000)
+        process = start("run", *options, *resume, *arguments, "--rate", 1_000)
         checkpoints = (line for line in process.stderr if line.startswith("chk-"))
         assert len(list(islice(checkpoints, 5))) == 5, "the job ended before it was killed"
         process.kill()

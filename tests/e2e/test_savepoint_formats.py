@@ -14,6 +14,7 @@ from raystream.storage.metadata import shared_files_of
 from raystream.storage.snapshots import load_snapshot
 from raystream.storage.stores import open_file_system
 from raystream.testing import Barrier, Pause, TestSource
+from tests.checkpointing import ON_REQUEST
 from tests.every_state import RULES, add_everything, expected
 from tests.published import records, tuples
 
@@ -51,13 +52,13 @@ def submit(tmp_path, local_path):
     def start(wait_ms, *, backend, **options):
         env = StreamEnvironment(
             runner="local",
-            execution_checkpointing_min_pause="0ms",
             pipeline_auto_watermark_interval="5ms",
             state_backend_type=backend,
             state_backend_rocksdb_localdir=str(local_path),
             **{
                 "parallelism": 2,
                 "execution_checkpointing_interval": "20ms",
+                "execution_checkpointing_min_pause": "0ms",
                 "execution_checkpointing_dir": str(tmp_path / "checkpoints"),
                 "execution_checkpointing_savepoint_dir": str(tmp_path / "savepoints"),
                 **options,
@@ -173,7 +174,7 @@ def test_savepoint_that_a_job_has_claimed_is_refused_to_others_and_given_back(su
         "execution_state_recovery_path": str(savepoint),
         "execution_state_recovery_claim_mode": "claim",
     }
-    first = submit(FOR_EVER_MS, execution_checkpointing_interval="1h", **options)
+    first = submit(FOR_EVER_MS, **ON_REQUEST, **options)
     first.wait_until(frozenset({JobStatus.RUNNING}), 60.0, lambda *_: None)
 
     with pytest.raises(JobFailedError, match="claimed by another job") as caught:

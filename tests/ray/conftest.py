@@ -4,7 +4,7 @@ It is small: one CPU, so that the raylet starts no processes in advance, and slo
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Ray reads it once, when it is imported.  With nothing set it would write a token into the home directory.
@@ -13,6 +13,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Else Ray war
 os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
 
 import pytest
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from raystream import JobStatus, StreamEnvironment
@@ -70,10 +71,17 @@ def environment(address: str, tmp_path: Path):
     return make
 
 
-@pytest.fixture
-def go(tmp_path: Path) -> Path:
-    """The file that a `HeldSource` waits for."""
-    return tmp_path / "go"
+def remove_nodes(cluster: Cluster, nodes: Iterable[Node]) -> None:
+    """Take nodes out of a cluster, those still in it, and wait until its head knows that all have gone."""
+    for node in nodes:
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node)
+    cluster.wait_for_nodes(PATIENCE_S)
+
+
+def newest_completed(view) -> int:
+    """Return the number of the newest checkpoint that is complete, 0 without one."""
+    return max((one.checkpoint_id for one in view.checkpoints if one.status == "completed"), default=0)
 
 
 def handle_of(job_id: str) -> RayJobHandle:

@@ -13,12 +13,13 @@ from raystream import JobStatus, KeyedProcessFunction, SlotSharingGroup, ValueSt
 from raystream.connectors.datagen import SPLITS, DatagenSource
 from raystream.connectors.files import FileSink
 from raystream.storage.log_entries import AttemptStarted
+from tests.checkpointing import ON_REQUEST
 from tests.published import records
-from tests.ray.conftest import NODE, completed, handle_of, runs, wait_until
+from tests.ray.conftest import NODE, completed, handle_of, remove_nodes, runs, wait_until
 from tests.ray.test_job_master import entries_of
 
 KEYS = 100
-GRACE_S = 60
+GRACE_S = 300
 SPOT = {"spot": 2}
 
 
@@ -73,15 +74,14 @@ def other_node(ray_cluster):
         return nodes[0].node_id
 
     yield add
-    for node in nodes:
-        ray_cluster.remove_node(node)
+    remove_nodes(ray_cluster, nodes)
 
 
 def test_sigterm_to_a_node_with_slots_leads_to_a_checkpoint_a_move_and_no_loss(
     environment, tmp_path, request, other_node
 ):
     group = SlotSharingGroup("spot", cpus=0, resources={"spot": 1})
-    env = environment(2, execution_checkpointing_interval="1h")
+    env = environment(2, **ON_REQUEST)
     source = DatagenSource(lambda index: index, rate=500)
     numbers = env.from_source(source, uid="numbers", slot_sharing_group=group)
     numbers.key_by(lambda n: n % KEYS).process(Count(), uid="count").sink_to(

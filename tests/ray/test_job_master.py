@@ -22,6 +22,7 @@ from raystream.storage.layout import JobLayout
 from raystream.storage.log_entries import AttemptStarted, CancelAccepted, Terminal
 from raystream.storage.stores import open_file_system
 from tests.ray.conftest import PATIENCE_S, completed, handle_of, runs, wait_until
+from tests.ray.started_cluster import eventually
 from tests.ray.test_jobs import add_counting, assert_counted_once
 
 RECORDS = 30_000
@@ -53,9 +54,9 @@ def ids_of_completed(view) -> set[int]:
     return {record.checkpoint_id for record in view.checkpoints if record.status == "completed"}
 
 
-def test_job_goes_on_exactly_once_when_its_master_is_killed_and_its_client_waits(environment, tmp_path):
+def test_job_goes_on_exactly_once_when_its_master_is_killed_and_its_client_waits(environment, tmp_path, go):
     env = environment(2, execution_checkpointing_interval="500ms")  # The history has the newest 100.
-    add_counting(env, RECORDS, tmp_path / "out", rate=3_000)
+    add_counting(env, RECORDS, tmp_path / "out", go=go)
     client = env.submit("master is killed")
     handle = handle_of(client.job_id)
     workers = {worker.pid for worker in handle.workers()}
@@ -64,6 +65,7 @@ def test_job_goes_on_exactly_once_when_its_master_is_killed_and_its_client_waits
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.wait, PATIENCE_S)
         kill_master(client.job_id)
+        go.touch()
         result = waiting.result()
 
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 1)
@@ -100,14 +102,16 @@ def test_job_whose_cancellation_was_accepted_is_canceled_by_the_next_master(envi
     env = environment(1, task_cancellation_timeout="60s")
 
     def hold(value):
-        (tmp_path / "held").touch()
-        while value > 100:  # Longer than the test waits for the slot to stop.
+        while (tmp_path / "hold").exists():  # Longer than the test waits for the slot to stop.
+            (tmp_path / "held").touch()
             signal.pause()
         return value
 
     env.from_source(ENDLESS, uid="source").map(hold).sink_to(DiscardSink(), uid="sink")
     client = env.submit("canceled across the death")
     wait_until(handle_of(client.job_id), lambda view: completed(view) >= 1)
+    (tmp_path / "hold").touch()
+    eventually((tmp_path / "held").exists)
 
     with ThreadPoolExecutor(1) as pool:
         canceled = pool.submit(client.cancel)
@@ -121,9 +125,9 @@ def test_job_whose_cancellation_was_accepted_is_canceled_by_the_next_master(envi
 
 def wait_until_cancellation_is_logged(client: JobClient, tmp_path: Path) -> None:
     """Return when the next job master will find it; the status alone says that this one has got it."""
-    while not any(isinstance(entry, CancelAccepted) for entry in entries_of(tmp_path, client.job_id)):
-        with pytest.raises(TimeoutError):
-            client.wait("20ms")
+    eventually(
+        lambda: any(isinstance(entry, CancelAccepted) for entry in entries_of(tmp_path, client.job_id))
+    )
 
 
 LARGE = """

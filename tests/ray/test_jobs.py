@@ -12,6 +12,7 @@ from raystream.cluster.connection import NAMESPACE
 from raystream.cluster.job_master import master_name
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
+from tests.held_source import HeldSource
 from tests.published import counts_by_key, one_to_n, unfinished
 from tests.ray.conftest import PATIENCE_S, completed, handle_of, runs, wait_until
 
@@ -24,10 +25,11 @@ def assert_counted_once(directory, records: int) -> None:
     assert unfinished(directory) == []
 
 
-def add_counting(env, records, directory, rate=None):
+def add_counting(env, records, directory, *, rate=None, go=None):
+    """Add a job that counts records by key; with a file `go` it ends after that is there."""
     source = DatagenSource(lambda index: (index % KEYS, 1), count=records, rate=rate)
     (
-        env.from_source(source, uid="source")
+        env.from_source(HeldSource(source, go) if go else source, uid="source")
         .key_by(lambda pair: pair[0])
         .sum(1, uid="count")
         .sink_to(FileSink.json_lines(str(directory)), uid="sink")
@@ -57,10 +59,10 @@ def test_printed_lines_reach_the_client_before_the_job_is_over(environment, caps
 
 
 @pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])
-def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp_path, backend):
+def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp_path, go, backend):
     local = {"state_backend_type": backend, "state_backend_rocksdb_localdir": str(tmp_path / "local")}
     env = environment(2, **local)
-    add_counting(env, 20_000, tmp_path / "out", rate=8_000)
+    add_counting(env, 20_000, tmp_path / "out", go=go)
     client = env.submit("killed")
     handle = handle_of(client.job_id)
 
@@ -71,6 +73,7 @@ def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp
         view = wait_until(handle, lambda view, before=restarts: view.restarts > before)
         assert view.error.message == "process of a slot was killed or crashed"
         assert view.error.context["pid"] == worker.pid
+    go.touch()
 
     result = client.wait(PATIENCE_S)
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 3)
@@ -79,9 +82,9 @@ def test_killed_slots_are_replaced_and_nothing_is_counted_twice(environment, tmp
     assert bool(referring) == (backend == "rocksdb"), "its checkpoints are incremental"
 
 
-def test_slot_that_does_not_answer_is_given_up_and_its_process_ended(environment, tmp_path):
-    env = environment(2, heartbeat_interval="100ms", heartbeat_timeout="1s")
-    add_counting(env, 20_000, tmp_path / "out", rate=5_000)
+def test_slot_that_does_not_answer_is_given_up_and_its_process_ended(environment, tmp_path, go):
+    env = environment(2, heartbeat_interval="100ms", heartbeat_timeout="5s")
+    add_counting(env, 20_000, tmp_path / "out", go=go)
     client = env.submit("silent")
     handle = handle_of(client.job_id)
 
@@ -92,6 +95,7 @@ def test_slot_that_does_not_answer_is_given_up_and_its_process_ended(environment
     view = wait_until(handle, lambda view: view.restarts > 0)
 
     assert view.error.message == "process of a slot did not answer and was given up"
+    go.touch()
     result = client.wait(PATIENCE_S)
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 1)
     assert_counted_once(tmp_path / "out", 20_000)

@@ -10,10 +10,11 @@ from raystream import KeyedProcessFunction, ValueStateDescriptor
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
 from raystream.storage.local_copies import on_another_disk
+from tests.held_source import HeldSource
 from tests.published import counts_by_key, one_to_n
-from tests.ray.conftest import PATIENCE_S
+from tests.ray.conftest import PATIENCE_S, handle_of, wait_until
 
-COUNT, KEYS = 6_000, 100
+COUNT, KEYS = 12_000, 100
 
 
 class CountAndDie(KeyedProcessFunction):
@@ -35,7 +36,7 @@ class CountAndDie(KeyedProcessFunction):
         yield ctx.current_key, self.count.value()
 
 
-def test_state_comes_from_the_local_disk_when_a_slot_is_killed(environment, tmp_path, local_path):
+def test_state_comes_from_the_local_disk_when_a_slot_is_killed(environment, tmp_path, go, local_path):
     """The store has lost its content, so that nothing else could have been read."""
     checkpoints = tmp_path / "checkpoints"
     if not on_another_disk(f"file://{checkpoints}", local_path):
@@ -47,11 +48,18 @@ def test_state_comes_from_the_local_disk_when_a_slot_is_killed(environment, tmp_
         state_backend_type="rocksdb",
         state_backend_rocksdb_localdir=str(local_path / "local"),
     )
-    numbers = env.from_source(DatagenSource(lambda i: i % KEYS, rate=2_000, count=COUNT), uid="numbers")
-    counts = numbers.key_by(lambda key: key).process(CountAndDie(checkpoints), uid="count")
+    source = HeldSource(DatagenSource(lambda i: i % KEYS, count=COUNT), go, records=2)
+    counts = (
+        env.from_source(source, uid="numbers")
+        .key_by(lambda key: key)
+        .process(CountAndDie(checkpoints), uid="count")
+    )
     counts.sink_to(FileSink.json_lines(tmp_path / "out"), uid="sink")
 
-    result = env.submit("local recovery").wait(PATIENCE_S)
+    client = env.submit("local recovery")
+    wait_until(handle_of(client.job_id), lambda view: view.restarts == 1)
+    go.touch()
+    result = client.wait(PATIENCE_S)
 
     assert result.restarts == 1
     assert counts_by_key(tmp_path / "out") == one_to_n(i % KEYS for i in range(COUNT))

@@ -11,7 +11,7 @@ from raystream import JobStatus, KeyedProcessFunction, ValueStateDescriptor
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
 from tests.published import counts_by_key, one_to_n
-from tests.ray.conftest import NODE, PATIENCE_S, handle_of, wait_until
+from tests.ray.conftest import NODE, PATIENCE_S, handle_of, remove_nodes, wait_until
 
 COUNT, KEYS = 6_000, 100
 
@@ -44,9 +44,7 @@ def more_nodes(ray_cluster):
         return nodes
 
     yield add
-    for node in nodes:
-        if node in ray_cluster.worker_nodes:
-            ray_cluster.remove_node(node)
+    remove_nodes(ray_cluster, nodes)
 
 
 def test_node_that_dies_while_the_slots_restore_costs_no_record(

@@ -18,6 +18,7 @@ from raystream.connectors.basic import DiscardSink
 from raystream.connectors.datagen import DatagenSource
 from raystream.metrics.catalogue import JOB_LABELS, METRICS, OPERATOR_LABELS, Scope
 from raystream.testing import Crash, Pause, TestSource, Watermark
+from tests.checkpointing import ON_REQUEST
 from tests.promql import alert_queries, complaints, dashboard_queries
 from tests.ray.conftest import PATIENCE_S, completed, handle_of
 
@@ -141,7 +142,7 @@ def counting(env, name):
 
 
 def test_every_metric_is_exported_with_what_was_counted_beside_it(environment, tmp_path, address, capsys):
-    env = environment(2, state_backend_type="rocksdb", execution_checkpointing_interval="1h")
+    env = environment(2, state_backend_type="rocksdb", **ON_REQUEST)
     client = counting(env, 'metrics of "Ä"')
     handle = handle_of(client.job_id)
     good = RECORDS - RECORDS // BROKEN_EVERY

@@ -6,7 +6,7 @@ import ray
 from raystream import JobStatus
 from raystream.connectors.basic import DiscardSink
 from raystream.connectors.datagen import DatagenSource
-from tests.ray.conftest import NODE, PATIENCE_S, handle_of, runs, wait_until
+from tests.ray.conftest import NODE, PATIENCE_S, handle_of, remove_nodes, runs, wait_until
 
 SECOND_NODE_IP = "127.0.0.2"
 
@@ -17,7 +17,7 @@ def two_nodes(ray_cluster):
     node = ray_cluster.add_node(**NODE, node_ip_address=SECOND_NODE_IP)
     ray_cluster.wait_for_nodes()
     yield ray_cluster
-    ray_cluster.remove_node(node)
+    remove_nodes(ray_cluster, [node])
 
 
 def test_slots_on_two_nodes_reach_each_other_at_the_nodes_own_addresses(two_nodes, environment):

@@ -6,7 +6,7 @@ from ray.util.placement_group import placement_group_table
 from raystream import JobStatus, SlotSharingGroup
 from raystream.connectors.basic import DiscardSink
 from raystream.connectors.datagen import DatagenSource
-from tests.ray.conftest import NODE, PATIENCE_S, handle_of, runs, wait_until
+from tests.ray.conftest import NODE, PATIENCE_S, handle_of, remove_nodes, runs, wait_until
 from tests.ray.test_job_master import kill_master
 
 SLOT = SlotSharingGroup("placed", cpus=0, resources={"place": 1})
@@ -17,8 +17,7 @@ def two_nodes(ray_cluster):
     nodes = [ray_cluster.add_node(**NODE, resources={"place": 2}) for _ in range(2)]
     ray_cluster.wait_for_nodes()
     yield nodes
-    for node in nodes:
-        ray_cluster.remove_node(node)
+    remove_nodes(ray_cluster, nodes)
 
 
 def groups_of(job_id):

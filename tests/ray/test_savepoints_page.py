@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.published import counts_by_key
-from tests.ray.conftest import NODE, ROOT
+from tests.ray.conftest import NODE, ROOT, remove_nodes
 
 PAGE = (ROOT / "docs/savepoints.md").read_text(encoding="utf-8")
 PROGRAMS = ("visits.py", "visits_2.py", "correct.py", "bootstrap.py")
@@ -27,7 +27,7 @@ def slots(ray_cluster):
     """Room for the slots of the page's job."""
     node = ray_cluster.add_node(**{**NODE, "num_cpus": SLOTS})
     yield
-    ray_cluster.remove_node(node)
+    remove_nodes(ray_cluster, [node])
 
 
 @pytest.mark.usefixtures("slots")

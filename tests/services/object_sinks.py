@@ -22,19 +22,22 @@ class Output:
     def url(self) -> str:
         return f"s3://{self.name}"
 
+    def names(self) -> list[str]:
+        """Return the key of each object."""
+        found = self.client.list_objects_v2(Bucket=self.name).get("Contents", ())
+        return [one["Key"] for one in found]
+
     def objects(self) -> dict[str, bytes]:
         """Return the content of each object by its key."""
-        found = self.client.list_objects_v2(Bucket=self.name).get("Contents", ())
-        return {one["Key"]: self._content(one["Key"]) for one in found}
+        return {key: self._content(key) for key in self.names()}
 
     def visible(self) -> dict[str, bytes]:
         """Return the content of the part files, by key."""
-        objects = self.objects()
-        return {key: objects[key] for key in objects if key.rpartition("/")[2].startswith("part-")}
+        return {key: self._content(key) for key in self.names() if _is_part(key)}
 
     def hidden(self, prefix: str) -> list[str]:
         """Return the keys below a prefix that are no part files."""
-        return sorted(key for key in self.objects().keys() - self.visible().keys() if key.startswith(prefix))
+        return sorted(key for key in self.names() if key.startswith(prefix) and not _is_part(key))
 
     def lines(self) -> list[str]:
         """Return the lines of these."""
@@ -46,7 +49,7 @@ class Output:
 
     def kept(self) -> list[str]:
         """Return the keys of the uploads that a savepoint keeps."""
-        names = [key for key in self.objects() if key.endswith(".savepoint")]
+        names = [key for key in self.names() if key.endswith(".savepoint")]
         return [key.replace("/.", "/").removesuffix(".savepoint") for key in names]
 
     def abort_uploads(self, prefix: str = "") -> None:
@@ -91,3 +94,7 @@ def commit_again(sink, committables, **changes):
 def warnings(caplog):
     """Return what raystream has logged."""
     return [record for record in caplog.records if record.name.startswith("raystream")]
+
+
+def _is_part(key: str) -> bool:
+    return key.rpartition("/")[2].startswith("part-")

@@ -64,7 +64,7 @@ def counts(output: Output, prefix: str) -> dict[str, list[int]]:
 
 def checkpoints(output: Output) -> list[str]:
     """Return the directories of complete checkpoints, newest last."""
-    keys = [key for key in output.objects() if key.endswith("/_metadata") and "/chk-" in key]
+    keys = [key for key in output.names() if key.endswith("/_metadata") and "/chk-" in key]
     return sorted((key.rpartition("/")[0] for key in keys), key=lambda key: int(key.rpartition("-")[2]))
 
 

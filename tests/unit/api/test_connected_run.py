@@ -20,6 +20,7 @@ from raystream import (
 from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
 from raystream.testing import Barrier, Crash, TestSource
+from tests.held_source import HeldSource
 from tests.published import records
 
 first = operator.itemgetter(0)
@@ -217,13 +218,15 @@ def right(index):
 
 
 @pytest.mark.parametrize("parallelism", [1, 3])
-def test_both_inputs_go_on_from_a_savepoint_at_another_parallelism(tmp_path, parallelism):
-    sources = DatagenSource(left, count=300, rate=1_000), DatagenSource(right, count=200, rate=1_000)
+def test_both_inputs_go_on_from_a_savepoint_at_another_parallelism(tmp_path, go, parallelism):
+    both = DatagenSource(left, count=300), DatagenSource(right, count=200)
+    sources = [HeldSource(source, go, records=1) for source in both]
     env = exact(tmp_path, 2)
     join(env, *sources, tmp_path / "out")
     client = env.submit("join")
     path = client.stop()
     stopped = client.wait(30)
+    go.touch()
 
     env = exact(tmp_path, parallelism, execution_state_recovery_path=path)
     join(env, *sources, tmp_path / "out")

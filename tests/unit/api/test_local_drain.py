@@ -6,11 +6,12 @@ from raystream import JobStatus, StreamEnvironment
 from raystream.connectors.datagen import DatagenSource
 from raystream.errors import CheckpointError
 from raystream.runtime.local_cluster import LocalRunner
+from tests.held_source import HeldSource
 from tests.published import records
 from tests.timed_jobs import add_reminders, expected
 
 
-def submit(tmp_path, *, count=None, backend="hashmap"):
+def submit(tmp_path, source, *, backend="hashmap"):
     env = StreamEnvironment(
         runner="local",
         parallelism=2,
@@ -21,7 +22,7 @@ def submit(tmp_path, *, count=None, backend="hashmap"):
         restart_strategy_type="none",
         state_backend_type=backend,
     )
-    add_reminders(env, DatagenSource(lambda index: index, count=count, rate=4_000), tmp_path / "out")
+    add_reminders(env, source, tmp_path / "out")
     client = env.submit("remind")
     LocalRunner().attach(client.job_id)._board.wait_until(
         lambda view: any(record.status == "completed" for record in view.checkpoints), 30
@@ -35,7 +36,7 @@ def published(tmp_path):
 
 @pytest.mark.parametrize("backend", ["hashmap", "rocksdb"])
 def test_drain_of_an_endless_job_fires_every_timer_and_publishes_it(tmp_path, backend):
-    client = submit(tmp_path, backend=backend)
+    client = submit(tmp_path, DatagenSource(lambda index: index, rate=4_000), backend=backend)
     path = client.stop(str(tmp_path / "savepoints"), drain=True)
     result = client.wait(30)
 
@@ -46,12 +47,13 @@ def test_drain_of_an_endless_job_fires_every_timer_and_publishes_it(tmp_path, ba
     assert published(tmp_path) == expected(values)
 
 
-def test_job_without_restarts_goes_on_when_its_drain_fails(tmp_path):
+def test_job_without_restarts_goes_on_when_its_drain_fails(tmp_path, go):
     (tmp_path / "file").write_text("no directory")
-    client = submit(tmp_path, count=4_000)
+    client = submit(tmp_path, HeldSource(DatagenSource(lambda index: index, count=4_000), go))
 
     with pytest.raises(CheckpointError, match="savepoint was aborted, and the job goes on"):
         client.stop(str(tmp_path / "file"), drain=True)
+    go.touch()
     result = client.wait(30)
 
     assert (result.status, result.restarts) == (JobStatus.FINISHED, 0)

@@ -8,6 +8,7 @@ from raystream import JobStatus, KeyedProcessFunction, StreamEnvironment, ValueS
 from raystream.connectors.files import FileSink, FileSource
 from raystream.storage.snapshots import load_snapshot
 from raystream.testing import Pause, TestSource
+from tests.checkpointing import ON_REQUEST
 from tests.published import records
 
 RULES, EVENTS = range(20), range(100, 200)
@@ -28,9 +29,8 @@ def submit(tmp_path, parallelism, *, pause_ms, path=None):
         parallelism=parallelism,
         execution_checkpointing_dir=str(tmp_path / "checkpoints"),
         execution_checkpointing_savepoint_dir=str(tmp_path / "savepoints"),
-        execution_checkpointing_interval="20ms",
-        execution_checkpointing_min_pause="0ms",
         execution_state_recovery_path=path or "none",
+        **ON_REQUEST,
     )
     rules = env.from_source(FileSource.lines(str(tmp_path / "rules")), uid="rules").map(int)
     events = env.from_source(TestSource([*EVENTS[:50], Pause(pause_ms), *EVENTS[50:]]), uid="events")

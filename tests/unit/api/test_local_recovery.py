@@ -1,7 +1,9 @@
 """A job that restarts reads its state from the copies on the local disk, and leaves none when it ends."""
 
 import logging
+import os
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -81,8 +83,10 @@ def test_copies_that_are_damaged_cost_only_the_time_to_read_the_store(run, local
     began = LocalCopies.attempt_began
 
     def damaged(copies, checkpoint_id):
-        for path in local_path.glob("*/raystream-copies-*/chk-*/*"):
-            with suppress(FileNotFoundError):  # A copy that is superfluous by now may go at any time.
+        # A copy that is superfluous by now may go at any time, and its directory: which stops `Path.glob`.
+        copied = (Path(parent, name) for parent, _, names in os.walk(local_path) for name in names)
+        for path in (path for path in copied if path.match("raystream-copies-*/chk-*/*")):
+            with suppress(FileNotFoundError):
                 data = path.read_bytes()
                 path.unlink()  # It may be a link to a file in use.
                 path.write_bytes(data[:-1])

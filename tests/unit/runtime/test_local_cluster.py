@@ -27,6 +27,7 @@ from raystream.runtime.coordinator_view import JobView
 from raystream.runtime.local_cluster import LocalJob, LocalRunner
 from raystream.runtime.local_cluster_board import OUTPUT_BYTES_MAX, LocalBoard
 from raystream.testing import Barrier, Crash, TestSource
+from tests.held_source import HeldSource
 from tests.published import counts_by_key, one_to_n
 
 KEYS = 7
@@ -105,8 +106,8 @@ def test_user_error_fails_the_job_with_operator_and_record():
 
 
 @pytest.mark.parametrize("parallelism", [1, 4])
-def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path, parallelism):
-    source = DatagenSource(lambda index: index, count=4_000, rate=8_000)
+def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path, go, parallelism):
+    source = HeldSource(DatagenSource(lambda index: index, count=4_000), go)
     env = environment(tmp_path)
     count_hits(env, source, tmp_path / "out")
     client = env.submit("count")
@@ -116,6 +117,7 @@ def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path,
     assert client.checkpoints()[-1].path == path
     before = client.wait(30).records_in
     assert before < 4_000
+    go.touch()
 
     env = environment(tmp_path, parallelism=parallelism, execution_state_recovery_path=path)
     count_hits(env, source, tmp_path / "out")
@@ -123,14 +125,15 @@ def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path,
     assert counts_by_key(tmp_path / "out") == expected(range(4_000))
 
 
-def test_job_goes_on_under_another_max_parallelism_and_says_how_many_entries_moved(tmp_path, caplog):
-    source = DatagenSource(lambda index: index, count=4_000, rate=3_000)
+def test_job_goes_on_under_another_max_parallelism_and_says_how_many_entries_moved(tmp_path, go, caplog):
+    source = HeldSource(DatagenSource(lambda index: index, count=4_000), go, records=1)
     env = environment(tmp_path, pipeline_max_parallelism=128)
     count_hits(env, source, tmp_path / "out")
     client = env.submit("count")
     LocalRunner().attach(client.job_id)._board.wait_until(lambda view: view.records_in >= KEYS, 30)
     path = client.stop()
     stopped = client.wait(30)
+    go.touch()
 
     env = environment(
         tmp_path, parallelism=3, pipeline_max_parallelism=256, execution_state_recovery_path=path
@@ -166,7 +169,9 @@ def test_path_that_is_no_snapshot_is_refused_and_no_job_is_there(tmp_path):
 def test_snapshot_that_does_not_fit_is_refused_and_no_job_is_there(tmp_path):
     env = environment(tmp_path)
     count_hits(env, DatagenSource(lambda index: index), tmp_path / "out")
-    savepoint = env.submit().stop()
+    client = env.submit()
+    savepoint = client.stop()
+    client.wait(30)
     jobs = set((tmp_path / "checkpoints").iterdir())
 
     other = environment(tmp_path, execution_state_recovery_path=savepoint)

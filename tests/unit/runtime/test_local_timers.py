@@ -6,6 +6,7 @@ from raystream import JobStatus, StreamEnvironment, WatermarkStrategy
 from raystream.connectors.datagen import DatagenSource
 from raystream.runtime.local_cluster import LocalRunner
 from raystream.testing import Barrier, Crash, TestSource, Watermark
+from tests.held_source import HeldSource
 from tests.published import records
 from tests.timed_jobs import add_reminders, expected
 
@@ -29,8 +30,8 @@ def published(tmp_path):
     return sorted(records(tmp_path / "out"), key=repr)
 
 
-def has_checkpoint(view):
-    return any(record.status == "completed" for record in view.checkpoints)
+def has_checkpoint_of_records(view):
+    return view.records_in and any(record.status == "completed" for record in view.checkpoints)
 
 
 @pytest.mark.parametrize(("parallelism", "backend"), [(1, "hashmap"), (3, "hashmap"), (2, "rocksdb")])
@@ -56,17 +57,18 @@ def test_every_timer_fires_once_when_the_job_crashes_with_some_fired_and_some_pe
     assert published(tmp_path) == expected(range(400))
 
 
-def test_every_timer_fires_once_at_parallelism_1_then_2_then_3_then_1(tmp_path):
-    source = DatagenSource(lambda index: index, count=4_000, rate=4_000)
+def test_every_timer_fires_once_at_parallelism_1_then_2_then_3_then_1(tmp_path, go):
+    source = HeldSource(DatagenSource(lambda index: index, count=4_000), go, records=2)
     path, read = None, 0
     for parallelism in (1, 2, 3):
         env = environment(tmp_path, parallelism=parallelism, execution_state_recovery_path=path or "none")
         add_reminders(env, source, tmp_path / "out")
         client = env.submit("remind")
-        LocalRunner().attach(client.job_id)._board.wait_until(has_checkpoint, 30)
+        LocalRunner().attach(client.job_id)._board.wait_until(has_checkpoint_of_records, 30)
         path = client.stop()
         read += client.wait(30).records_in
     assert 0 < read < 4_000
+    go.touch()
 
     env = environment(tmp_path, parallelism=1, execution_state_recovery_path=path)
     add_reminders(env, source, tmp_path / "out")
