@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 SEEDS ?= 2000
 # Tests on all cores at a time; those that start servers and clusters for themselves on a few.
 PARALLEL := -n logical --dist worksteal
-FEW := $(PARALLEL) --maxprocesses 2
+FEW := -n logical --dist loadgroup --maxprocesses 2
 OUT ?= out/demo
 
 define SHOW_LARGEST

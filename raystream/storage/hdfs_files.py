@@ -48,6 +48,8 @@ PAUSE_LONGEST_S = 2.0
 STORES_MAX = 16
 """Stores that are kept open, each with its connections."""
 
+_NEVER = threading.Event()
+"""Is never set: to wait for it is a pause."""
 _GONE = frozenset({Trouble.MISSING, Trouble.NOT_A_DIRECTORY})
 """Nothing has the name, and nothing can where a part of the path is a file."""
 
@@ -71,6 +73,7 @@ class HdfsFileSystem:
         first_patience_s: see `FIRST_PATIENCE_S`.
         patience_s: see `PATIENCE_S`.
         clock: measures both.
+        pause: waits for so many seconds.
     """
 
     parallel = True
@@ -82,11 +85,13 @@ class HdfsFileSystem:
         first_patience_s: float = FIRST_PATIENCE_S,
         patience_s: float = PATIENCE_S,
         clock: Clock | None = None,
+        pause: Callable[[float], object] = _NEVER.wait,
     ) -> None:
         self._client = client
         self._patience_s = first_patience_s
         self._later_patience_s = patience_s
         self._clock = clock or SystemClock()
+        self._pause = pause
 
     def read(self, url: str) -> bytes:
         return self._read("read file", url, 0, None)
@@ -198,7 +203,7 @@ class HdfsFileSystem:
                 over = self._clock.monotonic_ms() + pause_s * 1000 > give_up_ms
                 if error.trouble not in PASSING or over or tried + 1 == TRIES_MAX:
                     raise
-                threading.Event().wait(pause_s)
+                self._pause(pause_s)
             else:
                 self._patience_s = self._later_patience_s
                 return result

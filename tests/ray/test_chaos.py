@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.ray.conftest import ROOT
 
 FAULTS = ("kill-worker", "kill-master", "kill-node", "stop-worker", "stop-master", "full-disk", "s3-away")
 PATIENCE_S = 600
 
 
+@pytest.mark.long
 def test_output_is_exactly_the_reference_after_a_minute_of_chaos():
     command = [
         sys.executable, "benchmarks/chaos.py", "--seconds", "60", "--seed", "1", "--faults", ",".join(FAULTS),

@@ -30,6 +30,7 @@ def slots(ray_cluster):
     remove_nodes(ray_cluster, [node])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("slots")
 def test_commands_of_the_page_run_as_they_stand_and_every_visit_is_counted_once(address, tmp_path):
     programs = dict(zip(PROGRAMS, blocks("python"), strict=True))

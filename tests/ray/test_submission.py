@@ -32,6 +32,9 @@ def double(value):
 """
 
 
+pytestmark = pytest.mark.xdist_group("submission")  # One cluster for all of them.
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory) -> Iterator[StartedCluster]:
     home = tmp_path_factory.mktemp("home")

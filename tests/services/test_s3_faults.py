@@ -127,7 +127,7 @@ def test_two_writers_stay_apart_while_answers_are_lost(fs, base, store):
     assert sorted(won) == list(range(40))
 
 
-def test_a_large_upload_that_fails_is_aborted(fs, base, store, bucket, hasty):
+def test_a_large_upload_that_fails_is_aborted(fs, base, store, bucket):
     store.faults({"match": "PUT .*partNumber=3", "kind": "refuse", "status": 403, "code": "AccessDenied"})
     with pytest.raises(StorageError):
         fs.write(join_url(base, "file"), LARGE)

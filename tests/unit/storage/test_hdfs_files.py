@@ -94,14 +94,13 @@ def disk():
 
 
 @pytest.fixture
-def fs(disk, monkeypatch):
+def fs(disk):
     clock = StandingClock()
 
-    def wait(_event, seconds):
+    def wait(seconds):
         clock.now_ms += seconds * 1000
 
-    monkeypatch.setattr("threading.Event.wait", wait)
-    return HdfsFileSystem(disk, clock=clock)
+    return HdfsFileSystem(disk, clock=clock, pause=wait)
 
 
 def silent(operation: str, times: int | None = None):
