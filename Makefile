@@ -9,9 +9,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 SEEDS ?= 2000
-# Tests on all cores at a time; those that start servers and clusters for themselves on a few.
+# Tests on all cores at a time; those that start servers and clusters for themselves on a few, file by file.
 PARALLEL := -n logical --dist worksteal
-FEW := -n logical --dist loadgroup --maxprocesses 2
+FEW := -n logical --maxprocesses 2 --dist loadscope --no-loadscope-reorder
 OUT ?= out/demo
 
 define SHOW_LARGEST

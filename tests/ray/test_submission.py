@@ -32,7 +32,7 @@ def double(value):
 """
 
 
-pytestmark = pytest.mark.xdist_group("submission")  # One cluster for all of them.
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

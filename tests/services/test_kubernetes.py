@@ -17,7 +17,7 @@ from tests.services.object_sinks import Output
 from tests.services.pods import PodCluster, running_pods
 from tests.services.servers import FaultyStore
 
-pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.xdist_group("kubernetes")]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 BUCKET = "my-bucket"
 """As configs/kubernetes-s3.yaml and the entry point have it."""
