@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raystream.operators.source import END, NOTHING, ReaderContext, Source, SplitReader
+from raystream.operators.source import END, NOTHING, PerSplitReader, ReaderContext, Source, SplitReader
 
 PAUSE_MS = 5.0
 
@@ -39,7 +39,10 @@ class HeldSource:
         return self.inner.enumerator(context, state)
 
     def open_reader(self, context):
-        return _HeldReader(self.inner.open_reader(context), context, self)
+        inner = self.inner.open_reader(context)
+        return (_HeldPerSplitReader if isinstance(inner, PerSplitReader) else _HeldReader)(
+            inner, context, self
+        )
 
 
 class _HeldReader:
@@ -63,3 +66,8 @@ class _HeldReader:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+class _HeldPerSplitReader(_HeldReader):
+    def active_splits(self):
+        return self._inner.active_splits()

@@ -231,8 +231,9 @@ class Job:
 
     def slot_lost(self, now_ms: float, slot: SlotId, failure: Failure) -> list[Command]:
         """The process of a slot is gone, or is not to be had."""
+        tells = self._roster.tells_by_its_loss(slot)
         needed = self._roster.lost(slot) and not self._phase.slotless  # Else it comes when all are acquired.
-        commands = self._fail(now_ms, failure) if needed else []
+        commands = self._fail(now_ms, failure, tells=tells) if needed else []
         return self._done("slot_lost", (slot, failure), commands)
 
     def attempt_failed(self, now_ms: float, attempt: Attempt, failure: Failure) -> list[Command]:
@@ -333,8 +334,8 @@ class Job:
     def _finish(self, now_ms: float) -> list[Command]:
         return self._stop(now_ms, Aim.FINISH) + self._advance(now_ms)
 
-    def _fail(self, now_ms: float, failure: Failure) -> list[Command]:
-        """Take in a failure of the current attempt."""
+    def _fail(self, now_ms: float, failure: Failure, *, tells: bool = True) -> list[Command]:
+        """Take in a failure of the current attempt; `tells`: it may be the cause of an earlier one."""
         if failure.passed_over:  # For a checkpoint before the one that would have ended the job.
             self._only_commits_left = False
         if self._phase.attempted:
@@ -342,8 +343,8 @@ class Job:
             return self._stop(now_ms, Aim.UNDECIDED) + self._advance(now_ms)
         if self._phase is Phase.STOPPING and self._aim is Aim.UNDECIDED:
             self._judge.failure_reported(now_ms, failure)
-        elif self._phase is Phase.STOPPING and self._aim is Aim.RESTART:
-            if self._judge.has_failure or not failure.retryable:  # Else it stops for a rescale.
+        elif self._phase is Phase.STOPPING and self._aim in (Aim.RESTART, Aim.FAIL):
+            if (tells and self._judge.has_failure) or not failure.retryable:  # Else it stops for a rescale.
                 self._judge.failure_reported(now_ms, failure)
             if not failure.retryable:
                 self._aim = Aim.FAIL

@@ -61,6 +61,7 @@ class SlotRoster:
         self._addresses: dict[SlotId, str] = {}
         self._reshape: RestartRescaled | None = None
         self._kill_ms = 0.0  # When slots that stop are to be killed.
+        self._killed = False  # They were.
 
     @property
     def waiting_for(self) -> str:
@@ -147,7 +148,7 @@ class SlotRoster:
 
     def stop_busy(self, kill_ms: float) -> tuple[SlotId, ...]:
         """Change all slots that were told to deploy to STOPPING until then, and return them in order."""
-        self._kill_ms = kill_ms
+        self._kill_ms, self._killed = kill_ms, False
         moved = self.slots(*_BUSY)
         for slot in moved:
             self.move(slot, SlotState.STOPPING)
@@ -157,8 +158,12 @@ class SlotRoster:
         """Return the slots that are to be killed now, and again after a while."""
         if self.kill_ms is None or now_ms < self.kill_ms:
             return ()
-        self._kill_ms = now_ms + KILL_RETRY_MS
+        self._kill_ms, self._killed = now_ms + KILL_RETRY_MS, True
         return self.slots(SlotState.STOPPING)
+
+    def tells_by_its_loss(self, slot: SlotId) -> bool:
+        """True when the loss of a slot may be why its attempt has failed: it ran, and was not killed."""
+        return self.state(slot) in _BUSY or (self.state(slot) is SlotState.STOPPING and not self._killed)
 
     def lost(self, slot: SlotId) -> bool:
         """The slot's process is gone or was not to be had; False when it had none."""

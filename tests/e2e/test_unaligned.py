@@ -18,7 +18,7 @@ from tests.published import records
 KEYS, EACH = 100, 100
 NUMBERS = range(KEYS * EACH)
 LETTER_BYTES = 2_000
-SLOW = 10_000  # Additions for each letter: the sources have long read everything when `read` is half-way.
+SLOW = 10_000  # Additions for each letter: `read` holds the sources back for most of the run.
 CHECKPOINTS_MAX = 100  # All are retained and shown, so that the client sees every one, however late it looks.
 
 
@@ -86,6 +86,7 @@ def test_checkpoint_with_records_in_flight_restores_at_any_parallelism(tmp_path,
 
     before, after = counts(tmp_path / "slow"), counts(tmp_path / "quick")
     for key in range(KEYS):
+        assert sorted(before[key]) == list(range(1, len(before[key]) + 1))
         assert sorted({*before[key], *after[key]}) == list(range(1, EACH + 1))
         assert sorted(after[key]) == list(range(EACH + 1 - len(after[key]), EACH + 1))
 

@@ -79,19 +79,14 @@ def remove_nodes(cluster: Cluster, nodes: Iterable[Node]) -> None:
     cluster.wait_for_nodes(PATIENCE_S)
 
 
-def newest_completed(view) -> int:
-    """Return the number of the newest checkpoint that is complete, 0 without one."""
-    return max((one.checkpoint_id for one in view.checkpoints if one.status == "completed"), default=0)
-
-
 def handle_of(job_id: str) -> RayJobHandle:
     """Return a handle of a job of the session's cluster."""
     return RayRunner().attach(job_id)
 
 
 def completed(view) -> int:
-    """Return how many checkpoints are complete."""
-    return sum(record.status == "completed" for record in view.checkpoints)
+    """Return how many checkpoints the job has completed, also those that its history has no more."""
+    return view.checkpoint_counts.completed
 
 
 def wait_until(handle: RayJobHandle, condition):

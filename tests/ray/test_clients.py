@@ -13,7 +13,7 @@ from raystream.cluster import client as cluster_client
 from raystream.cluster.client import RayRunner, list_jobs
 from raystream.connectors.basic import DiscardSink
 from raystream.connectors.datagen import DatagenSource
-from tests.ray.conftest import PATIENCE_S, handle_of, newest_completed, runs, wait_until
+from tests.ray.conftest import PATIENCE_S, completed, handle_of, runs, wait_until
 
 SUBMIT = """
 import sys
@@ -59,7 +59,7 @@ def test_job_goes_on_when_its_driver_has_exited(address, tmp_path):
     handle = handle_of(driver.stdout.strip())
 
     before = wait_until(handle, runs)
-    after = wait_until(handle, lambda view: newest_completed(view) >= newest_completed(before) + 3)
+    after = wait_until(handle, lambda view: completed(view) >= completed(before) + 3)
 
     assert (after.status, after.restarts) == (JobStatus.RUNNING, 0)
     savepoint = JobClient(handle).stop(str(tmp_path / "savepoints"))

@@ -13,7 +13,7 @@ from tests.access_logs import (
 )
 from tests.held_source import HeldSource
 from tests.published import counts_by_key, records
-from tests.ray.conftest import PATIENCE_S, handle_of, newest_completed, wait_until
+from tests.ray.conftest import PATIENCE_S, completed, handle_of, wait_until
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def counting(environment, tmp_path, go):
 
 def count_for_a_while(handle) -> None:
     """Wait until some output is published, which is long before the log is read."""
-    newest = newest_completed(handle.view())
-    wait_until(handle, lambda view: newest_completed(view) >= newest + 2)
+    before = completed(handle.view())
+    wait_until(handle, lambda view: completed(view) >= before + 2)
 
 
 def test_counts_go_on_from_savepoints_at_2_then_4_then_1(counting, tmp_path, go):

@@ -219,7 +219,7 @@ def right(index):
 
 @pytest.mark.parametrize("parallelism", [1, 3])
 def test_both_inputs_go_on_from_a_savepoint_at_another_parallelism(tmp_path, go, parallelism):
-    both = DatagenSource(left, count=300), DatagenSource(right, count=200)
+    both = DatagenSource(left, count=3_000), DatagenSource(right, count=2_000)
     sources = [HeldSource(source, go, records=1) for source in both]
     env = exact(tmp_path, 2)
     join(env, *sources, tmp_path / "out")
@@ -232,8 +232,8 @@ def test_both_inputs_go_on_from_a_savepoint_at_another_parallelism(tmp_path, go,
     join(env, *sources, tmp_path / "out")
 
     assert env.execute("join").status is JobStatus.FINISHED
-    assert stopped.records_in < 500
-    expected = joined_exactly(map(left, range(300)), list(map(right, range(200))))
+    assert stopped.records_in < 5_000
+    expected = joined_exactly(map(left, range(3_000)), list(map(right, range(2_000))))
     assert sorted(map(tuple, records(tmp_path / "out"))) == expected
 
 

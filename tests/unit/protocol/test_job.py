@@ -178,12 +178,45 @@ def test_cause_that_follows_the_decision_is_shown_and_uses_up_no_other_restart()
     job = running(restarts=1)
     job.fail(ECHO, SECOND)
     job.tick(CAUSE_WAIT_MS)
-    job.lose(FIRST)
+    job.stopped(SECOND)
+    job.settled()
+    job.tick(DELAY_MS)
+
+    assert job.lose(FIRST) == [PrepareAttempt(Attempt(2))]
+    assert job.machine.error is LOST.error
+    assert job.machine.failures.restarts == 1
+
+
+def test_cause_that_follows_the_decision_is_that_of_a_job_that_fails():
+    job = running(strategy=NoRestart())
+    job.fail(ECHO, SECOND)
+    job.tick(CAUSE_WAIT_MS)
     job.stopped(SECOND)
     job.settled()
 
-    assert job.machine.error is LOST.error
-    assert job.tick(DELAY_MS) == [PrepareAttempt(Attempt(2))]
+    (end,) = [command for command in job.lose(FIRST) if isinstance(command, LogEnd)]
+    assert end.error is LOST.error
+
+
+def test_slot_that_was_killed_because_it_did_not_stop_is_no_cause():
+    job = running()
+    job.fail(ECHO, SECOND)
+    job.tick(CAUSE_WAIT_MS)
+    assert job.tick(CANCELLATION_TIMEOUT_MS) == [KillSlot(FIRST), KillSlot(SECOND)]
+    job.lose(FIRST)
+
+    assert job.machine.error is ECHO.error
+
+
+def test_slot_that_is_lost_between_two_attempts_is_no_cause():
+    job = running()
+    job.fail(ECHO, SECOND)
+    job.tick(CAUSE_WAIT_MS)
+    job.stopped()
+    job.settled()
+    job.lose(FIRST)
+
+    assert job.machine.error is ECHO.error
 
 
 def test_loss_while_a_job_stops_for_a_rescale_is_no_failure():

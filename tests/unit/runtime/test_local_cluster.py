@@ -107,7 +107,7 @@ def test_user_error_fails_the_job_with_operator_and_record():
 
 @pytest.mark.parametrize("parallelism", [1, 4])
 def test_stopped_job_goes_on_from_its_savepoint_at_another_parallelism(tmp_path, go, parallelism):
-    source = HeldSource(DatagenSource(lambda index: index, count=4_000), go)
+    source = HeldSource(DatagenSource(lambda index: index, count=4_000), go, records=1)
     env = environment(tmp_path)
     count_hits(env, source, tmp_path / "out")
     client = env.submit("count")

@@ -58,7 +58,7 @@ def test_every_timer_fires_once_when_the_job_crashes_with_some_fired_and_some_pe
 
 
 def test_every_timer_fires_once_at_parallelism_1_then_2_then_3_then_1(tmp_path, go):
-    source = HeldSource(DatagenSource(lambda index: index, count=4_000), go, records=2)
+    source = HeldSource(DatagenSource(lambda index: index, count=4_000), go, records=1)
     path, read = None, 0
     for parallelism in (1, 2, 3):
         env = environment(tmp_path, parallelism=parallelism, execution_state_recovery_path=path or "none")
