@@ -40,9 +40,8 @@ class HeldSource:
 
     def open_reader(self, context):
         inner = self.inner.open_reader(context)
-        return (_HeldPerSplitReader if isinstance(inner, PerSplitReader) else _HeldReader)(
-            inner, context, self
-        )
+        reader = _HeldPerSplitReader if isinstance(inner, PerSplitReader) else _HeldReader
+        return reader(inner, context, self)
 
 
 class _HeldReader:

@@ -13,6 +13,7 @@ from raystream.testing import Barrier, TestSource
 from tests.checkpointing import ON_REQUEST
 from tests.e2e.damaged_snapshots import LinesSink
 from tests.published import counts_by_key, one_to_n
+from tests.running_job import until
 
 KEYS = list(range(40))
 PATIENCE = "60s"
@@ -91,13 +92,6 @@ def submit(tmp_path):
     return start
 
 
-def when_read(client, keys):
-    """Return when a job has read so many keys."""
-    while client.progress().records_in < len(keys):
-        with pytest.raises(TimeoutError):
-            client.wait("20ms")
-
-
 def by_id(client):
     return {one.checkpoint_id: one for one in client.checkpoints()}
 
@@ -125,9 +119,9 @@ def test_job_goes_on_from_the_checkpoint_before_the_damaged_one(name, submit, tm
 
 def test_job_that_commits_names_the_file_and_goes_on_when_it_is_told_to(submit, tmp_path):
     client = submit("state", FileSink.json_lines(str(tmp_path / "out")), **ON_REQUEST)
-    when_read(client, KEYS)
+    until(client, lambda: client.progress().records_in >= len(KEYS))
     client.checkpoint()
-    when_read(client, KEYS * 2)
+    until(client, lambda: client.progress().records_in >= 2 * len(KEYS))
     with suppress(RaystreamError):  # It is damaged before its client may have heard of it.
         client.checkpoint()
     with pytest.raises(JobFailedError, match="file of the snapshot is shorter than it should be") as caught:

@@ -16,6 +16,7 @@ from tests.checkpointing import ON_REQUEST
 from tests.counting_jobs import Count, Rounds
 from tests.e2e.test_lifecycle import COUNTING, EVERY_COUNT, LOCAL, interrupt
 from tests.published import counts_by_key, one_to_n, records
+from tests.running_job import until
 
 KEYS = 500
 NUMBERS = Rounds(keys=KEYS, rounds=6, lists=4)
@@ -56,9 +57,7 @@ def completed(client) -> list:
 def newest(client, *, more: int) -> Path:
     """Return the directory of the newest checkpoint, when so many more are complete."""
     wanted = max((one.checkpoint_id for one in completed(client)), default=0) + more
-    while not (done := completed(client)) or done[-1].checkpoint_id < wanted:
-        with pytest.raises(TimeoutError):
-            client.wait("20ms")
+    until(client, lambda: any(one.checkpoint_id >= wanted for one in completed(client)))
     client.cancel()
     client.wait(PATIENCE)
     path = completed(client)[-1].path
@@ -81,9 +80,7 @@ def test_full_checkpoint_refers_to_no_older_file_and_the_next_one_to_its_files(s
     for number, full in enumerate((False, False, False, True, False)):
         path = client.checkpoint(full).removeprefix("file://")
         created.append({file.created_by for file in shared_files_of(metadata_of(Path(path)))})
-        while client.progress().records_in < KEYS * number:
-            with pytest.raises(TimeoutError):
-                client.wait("20ms")
+        until(client, lambda wanted=KEYS * number: client.progress().records_in >= wanted)
     full = client.checkpoints()[3]
     client.cancel()
 

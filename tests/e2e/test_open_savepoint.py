@@ -20,6 +20,7 @@ from raystream import (
 )
 from raystream.connectors.basic import DiscardSink
 from raystream.testing import Pause, TestSource
+from tests.running_job import until
 
 COUNT = 300
 KEYS = 10
@@ -116,9 +117,7 @@ def savepoint(request, tmp_path, local_path):
         .sink_to(DiscardSink(), uid="nowhere")
     )
     client = env.submit("count")
-    while client.progress().records_in < COUNT:
-        with pytest.raises(TimeoutError):
-            client.wait("20ms")
+    until(client, lambda: client.progress().records_in >= COUNT)
     path = client.savepoint().removeprefix("file://")
     client.cancel()
     return path

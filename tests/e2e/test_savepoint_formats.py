@@ -17,6 +17,7 @@ from raystream.testing import Barrier, Pause, TestSource
 from tests.checkpointing import ON_REQUEST
 from tests.every_state import RULES, add_everything, expected
 from tests.published import records, tuples
+from tests.running_job import until
 
 COUNT = 600
 FOR_EVER_MS = 1e9
@@ -73,9 +74,7 @@ def submit(tmp_path, local_path):
 
 def until_it_waits(client):
     """Return when a job has come to the wait before the last numbers."""
-    while client.progress().records_in < COUNT - 40:
-        with pytest.raises(TimeoutError):
-            client.wait("20ms")
+    until(client, lambda: client.progress().records_in >= COUNT - 40)
 
 
 def completed(client):
@@ -151,9 +150,7 @@ def test_incremental_checkpoint_restores_from_a_copy_of_its_jobs_directory_in_an
     client = submit(FOR_EVER_MS, backend="rocksdb")
     until_it_waits(client)
     older = client.checkpoints()[-1].checkpoint_id
-    while not completed(client) or client.checkpoints()[-1].checkpoint_id < older + 3:
-        with pytest.raises(TimeoutError):
-            client.wait("20ms")
+    until(client, lambda: completed(client) and client.checkpoints()[-1].checkpoint_id >= older + 3)
     client.cancel()
     client.wait(PATIENCE)
     checkpoint = completed(client)[-1]

@@ -1,7 +1,6 @@
 """A job behind a slow sink takes unaligned checkpoints, and goes on from one at another parallelism."""
 
 from collections import defaultdict
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from raystream.errors import ConfigError
 from raystream.storage.metadata import decode_metadata
 from raystream.testing import Pause, TestSource
 from tests.published import records
+from tests.running_job import until
 
 KEYS, EACH = 100, 100
 NUMBERS = range(KEYS * EACH)
@@ -54,13 +54,16 @@ def counting(tmp_path, out, *, parallelism, work, held=False, **options):
 def checkpoint_in_flight(tmp_path):
     """Run a job until it has a checkpoint with records in flight, cancel it, and return the path."""
     client = counting(tmp_path, "slow", parallelism=2, work=SLOW, held=True).submit("slow")
-    while not (paths := [taken.path for taken in client.checkpoints() if _in_flight(taken)]):
-        assert len(client.checkpoints()) < CHECKPOINTS_MAX, "no checkpoint had records in flight"
-        with suppress(TimeoutError):
-            assert client.wait("20ms") is None, "job ended"
+
+    def in_flight():
+        taken = client.checkpoints()
+        assert len(taken) < CHECKPOINTS_MAX, "no checkpoint had records in flight"
+        return [one.path for one in taken if one.status == "completed" and one.path and _bytes_in_flight(one)]
+
+    path, *_ = until(client, in_flight)
     client.cancel()
     assert client.wait("60s").status is JobStatus.CANCELED
-    return paths[0]
+    return path
 
 
 def counts(directory):
@@ -71,8 +74,8 @@ def counts(directory):
     return published
 
 
-def _in_flight(taken):
-    return taken.status == "completed" and taken.path and sum(s.in_flight_bytes for s in taken.subtasks)
+def _bytes_in_flight(taken):
+    return sum(subtask.in_flight_bytes for subtask in taken.subtasks)
 
 
 @pytest.mark.parametrize("parallelism", [1, 2, 3])

@@ -3,13 +3,12 @@
 from pathlib import Path
 from threading import Event
 
-import pytest
-
 from raystream import MapFunction
 from raystream.cluster.vitals import HELD_MS_MIN
 from raystream.connectors.files import FileSink
 from tests.published import records
 from tests.ray.conftest import PATIENCE_S
+from tests.running_job import until
 
 TIMEOUT_MS = 4_000
 
@@ -39,9 +38,7 @@ def test_slot_is_kept_while_a_call_takes_longer_than_the_heartbeat_timeout(
     numbers.sink_to(FileSink.json_lines(tmp_path / "out"), uid="out")
     client = env.submit("long call")
 
-    while not told(ray_cluster, Held.wait_for_what_takes_long.__name__):
-        with pytest.raises(TimeoutError):
-            client.wait("200ms")
+    until(client, lambda: told(ray_cluster, Held.wait_for_what_takes_long.__name__))
     (tmp_path / "release").touch()
     result = client.wait(PATIENCE_S)
 

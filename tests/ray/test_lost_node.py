@@ -12,6 +12,7 @@ from raystream.connectors.datagen import DatagenSource
 from raystream.connectors.files import FileSink
 from tests.published import counts_by_key, one_to_n
 from tests.ray.conftest import NODE, PATIENCE_S, handle_of, remove_nodes, wait_until
+from tests.running_job import until
 
 COUNT, KEYS = 6_000, 100
 
@@ -62,9 +63,7 @@ def test_node_that_dies_while_the_slots_restore_costs_no_record(
     wait_until(handle, lambda view: view.last_checkpoint_id)
 
     os.kill(handle.workers()[0].pid, signal.SIGKILL)
-    while len([*tmp_path.glob("restores-*")]) < 2:
-        with pytest.raises(TimeoutError):
-            client.wait("100ms")
+    until(client, lambda: len([*tmp_path.glob("restores-*")]) >= 2)
     used = {worker.node_id for worker in handle.workers()}
     lost = next(node for node in nodes if node.node_id in used)
     ray_cluster.remove_node(lost, allow_graceful=False)

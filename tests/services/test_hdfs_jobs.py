@@ -18,6 +18,7 @@ from raystream.testing import Crash, Pause
 from tests.counting_jobs import Count, Rounds
 from tests.published import counts_by_key
 from tests.ray.conftest import address, ray_cluster  # noqa: F401 - fixtures
+from tests.running_job import until
 
 NUMBERS = Rounds(keys=200, rounds=4, lists=2)
 FOR_EVER_MS = 1e9
@@ -134,16 +135,10 @@ def completed(client) -> list:
     return [one for one in client.checkpoints() if one.status == "completed"]
 
 
-def wait_for(client, condition) -> None:
-    while not condition():
-        with pytest.raises(TimeoutError):
-            client.wait("50ms")
-
-
 def more_completed(client, count: int) -> None:
     """Wait until so many more checkpoints are complete."""
     wanted = max((one.checkpoint_id for one in completed(client)), default=0) + count
-    wait_for(client, lambda: any(one.checkpoint_id >= wanted for one in completed(client)))
+    until(client, lambda: any(one.checkpoint_id >= wanted for one in completed(client)))
 
 
 @pytest.mark.parametrize("base", ["hdfs", "webhdfs"], indirect=True)
@@ -173,10 +168,10 @@ def test_data_node_that_dies_during_a_checkpoint_fails_that_one_and_the_job_goes
     client = submit(NUMBERS.source(None, None, None, Pause(FOR_EVER_MS)))
     on_shared_upload(2, die)
     hold_files_back(died, back)
-    wait_for(client, died.is_set)
+    until(client, died.is_set)
     hdfs.start_data_node()
     back.set()
-    wait_for(client, lambda: any("could not write file" in one.failure for one in client.checkpoints()))
+    until(client, lambda: any("could not write file" in one.failure for one in client.checkpoints()))
     more_completed(client, 2)
     assert len([one for one in client.checkpoints() if one.status == "failed"]) == 1
     client.cancel()

@@ -10,6 +10,7 @@ from raystream.storage.snapshots import load_snapshot
 from raystream.testing import Crash, Pause, TestSource
 from tests.counting_jobs import Count, Rounds
 from tests.published import counts_by_key
+from tests.running_job import until
 from tests.services.servers import ACCESS_KEY, SECRET_KEY
 
 NUMBERS = Rounds(keys=200, rounds=6, lists=4)
@@ -53,10 +54,12 @@ def submit(base, tmp_path):
 
 def completed(client, at_least: int) -> list:
     """Return the complete checkpoints, when there are so many."""
-    while len(done := [one for one in client.checkpoints() if one.status == "completed"]) < at_least:
-        with pytest.raises(TimeoutError):
-            client.wait("20ms")
-    return done
+
+    def done():
+        return [one for one in client.checkpoints() if one.status == "completed"]
+
+    until(client, lambda: len(done()) >= at_least)
+    return done()
 
 
 def assert_nothing_is_left(store, bucket, *snapshots: str) -> None:

@@ -10,6 +10,7 @@ from raystream.storage.snapshots import load_snapshot
 from raystream.testing import Pause, TestSource
 from tests.checkpointing import ON_REQUEST
 from tests.published import records
+from tests.running_job import until
 
 RULES, EVENTS = range(20), range(100, 200)
 
@@ -52,9 +53,8 @@ def test_source_that_had_ended_is_not_asked_again_by_a_job_that_goes_on(tmp_path
     for number in RULES:
         (tmp_path / "rules" / f"{number}.txt").write_text(f"{number}\n")
     client = submit(tmp_path, 2, pause_ms=1e9)
-    while client.progress().records_in < len(RULES) + 50 or ended(client) < {"rules", "count rules"}:
-        with pytest.raises(TimeoutError):
-            client.wait("20ms")
+    until(client, lambda: client.progress().records_in >= len(RULES) + 50)
+    until(client, lambda: ended(client) >= {"rules", "count rules"})
     path = client.stop()
     client.wait("30s")
     shutil.rmtree(tmp_path / "rules")
