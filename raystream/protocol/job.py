@@ -231,7 +231,7 @@ class Job:
 
     def slot_lost(self, now_ms: float, slot: SlotId, failure: Failure) -> list[Command]:
         """The process of a slot is gone, or is not to be had."""
-        tells = self._roster.tells_by_its_loss(slot)
+        tells = self._roster.stops_by_itself(slot)
         needed = self._roster.lost(slot) and not self._phase.slotless  # Else it comes when all are acquired.
         commands = self._fail(now_ms, failure, tells=tells) if needed else []
         return self._done("slot_lost", (slot, failure), commands)
@@ -335,7 +335,7 @@ class Job:
         return self._stop(now_ms, Aim.FINISH) + self._advance(now_ms)
 
     def _fail(self, now_ms: float, failure: Failure, *, tells: bool = True) -> list[Command]:
-        """Take in a failure of the current attempt; `tells`: it may be the cause of an earlier one."""
+        """Take in a failure of the current attempt; `tells`: once that stops, it may be why it does."""
         if failure.passed_over:  # For a checkpoint before the one that would have ended the job.
             self._only_commits_left = False
         if self._phase.attempted:

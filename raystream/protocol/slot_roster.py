@@ -161,9 +161,9 @@ class SlotRoster:
         self._kill_ms, self._killed = now_ms + KILL_RETRY_MS, True
         return self.slots(SlotState.STOPPING)
 
-    def tells_by_its_loss(self, slot: SlotId) -> bool:
-        """True when the loss of a slot may be why its attempt has failed: it ran, and was not killed."""
-        return self.state(slot) in _BUSY or (self.state(slot) is SlotState.STOPPING and not self._killed)
+    def stops_by_itself(self, slot: SlotId) -> bool:
+        """True while a slot stops and was not killed: its loss may be why the attempt has failed."""
+        return self.state(slot) is SlotState.STOPPING and not self._killed
 
     def lost(self, slot: SlotId) -> bool:
         """The slot's process is gone or was not to be had; False when it had none."""

@@ -98,7 +98,7 @@ def test_job_that_is_to_start_from_a_wrong_path_is_refused_and_no_job_is_there(e
     with pytest.raises(StateRestoreError, match="snapshot does not exist"):
         env.submit("from nowhere")
 
-    assert {view.job_id for view in list_jobs()} <= jobs
+    assert {view.job_id for view in list_jobs()} == jobs
     assert list(tmp_path.rglob("*")) == [tmp_path / "checkpoints"], "which was asked for"
 
 
@@ -119,7 +119,7 @@ def test_interrupt_while_a_job_is_submitted_leaves_no_job_behind(endless, monkey
     (master,) = begun
     with pytest.raises(ActorDiedError):
         cluster_client.ray.get(master.linger.remote(), timeout=PATIENCE_S)
-    assert {view.job_id for view in list_jobs()} <= jobs
+    assert {view.job_id for view in list_jobs()} == jobs
 
 
 def test_ended_job_still_answers_and_cancelling_it_again_is_harmless(endless):
